@@ -1,0 +1,1 @@
+"""Offline conversion: manifests and published annotations in, frozen WebDataset shards out."""

@@ -1,0 +1,180 @@
+"""What is on each picture of the sample data: a pure function of the seed and the picture's number.
+
+A scene holds everything that any annotation format needs to know; how it is painted and written is said elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from griffon_prep.draws import Draws
+from griffon_prep.sample_data.masks import KINDS, bounds_xyxy_px, mask
+
+Box = tuple[int, int, int, int]
+
+# The English names are what the annotations say, the Chinese ones appear in file names.
+COLOURS = {
+    "red": "红色",
+    "orange": "橙色",
+    "yellow": "黄色",
+    "green": "绿色",
+    "blue": "蓝色",
+    "purple": "紫色",
+    "pink": "粉色",
+    "black": "黑色",
+}
+CATEGORIES = tuple(f"{colour} {kind}" for colour in COLOURS for kind in KINDS)
+TEXTURES = ("striped", "checked", "speckled", "shaded", "cloudy")
+TONES = ("grey", "beige", "slate", "cream")
+
+_SUFFIXES = ("jpg", "png", "webp")
+_FOLDERS = ("图形", "图形/第二批 混合", "shapes", "shapes/with blanks", "样例 samples/几何")
+_MIN_SIDE_PX, _MAX_SIDE_PX = 160, 700
+_MAX_SHAPES = 9
+_EQUAL_SIDES = ("square", "circle", "ring")
+_LONG = ("bar", "oval")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One drawn shape; later shapes of a scene lie on top of earlier ones.
+
+    `left_px`, `top_px`, `width_px` and `height_px` are the canvas of its mask, which lies wholly inside the picture.
+    `box_xyxy_px` bounds exactly the shape's own pixels, covered by others or not; x2 and y2 are exclusive.
+    """
+
+    colour: str
+    kind: str
+    left_px: int
+    top_px: int
+    width_px: int
+    height_px: int
+    box_xyxy_px: Box
+
+    @property
+    def category(self) -> str:
+        """Colour and kind, as in `red square`."""
+        return f"{self.colour} {self.kind}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One picture: its size, its background and at least two shapes.
+
+    `image_path` is relative to the folder of pictures, with `/` between its parts. `period_px` is the width of a
+    stripe or of a square of the background.
+    """
+
+    seed: int
+    number: int
+    image_path: str
+    width_px: int
+    height_px: int
+    texture: str
+    tone: str
+    period_px: int
+    shapes: tuple[Shape, ...]
+
+
+def scene(seed: int, number: int) -> Scene:
+    """Draws up one scene.
+
+    Args:
+        seed: of the whole data set.
+        number: the picture's number, from 0.
+    """
+    draws = Draws(seed, "sample_data", number, 0, "picture")
+    width_px = _between(draws, _MIN_SIDE_PX, _MAX_SIDE_PX)
+    height_px = _between(draws, _MIN_SIDE_PX, _MAX_SIDE_PX)
+    texture, tone, period_px = draws.choice(TEXTURES), draws.choice(TONES), _between(draws, 7, 40)
+    shapes = _shapes(Draws(seed, "sample_data", number, 0, "shapes"), width_px, height_px)
+    name = f"shape {number:04d} {COLOURS[shapes[0].colour]}.{_SUFFIXES[number % len(_SUFFIXES)]}"
+    return Scene(
+        seed=seed,
+        number=number,
+        image_path=f"{draws.choice(_FOLDERS)}/{name}",
+        width_px=width_px,
+        height_px=height_px,
+        texture=texture,
+        tone=tone,
+        period_px=period_px,
+        shapes=shapes,
+    )
+
+
+def boxes_by_category(pictured: Scene) -> dict[str, list[Box]]:
+    """The boxes of each category that the scene holds, both in painting order."""
+    boxes: dict[str, list[Box]] = {}
+    for shape in pictured.shapes:
+        boxes.setdefault(shape.category, []).append(shape.box_xyxy_px)
+    return boxes
+
+
+def absent_categories(pictured: Scene) -> list[str]:
+    """The categories of the sample data that the scene does not hold, in the order of CATEGORIES."""
+    present = boxes_by_category(pictured)
+    return [category for category in CATEGORIES if category not in present]
+
+
+def _shapes(draws: Draws, width_px: int, height_px: int) -> tuple[Shape, ...]:
+    """Two to nine shapes, each in a cell of its own of a coarse grid.
+
+    A shape may leave its cell by little enough that neighbours overlap but none is ever covered altogether.
+    """
+    columns, rows = _between(draws, 2, 3), _between(draws, 2, 3)
+    count = _between(draws, 2, min(_MAX_SHAPES, columns * rows))
+    cell_width_px, cell_height_px = width_px // columns, height_px // rows
+    looks = _looks(draws, count)
+    shapes = []
+    for (colour, kind), cell in zip(looks, draws.sample(columns * rows, count), strict=True):
+        shape_width_px, shape_height_px = _shape_size_px(draws, kind, min(cell_width_px, cell_height_px))
+        centre_x_px = (2 * (cell % columns) + 1) * cell_width_px // 2 + _jitter_px(draws, cell_width_px)
+        centre_y_px = (2 * (cell // columns) + 1) * cell_height_px // 2 + _jitter_px(draws, cell_height_px)
+        left_px = min(max(centre_x_px - shape_width_px // 2, 0), width_px - shape_width_px)
+        top_px = min(max(centre_y_px - shape_height_px // 2, 0), height_px - shape_height_px)
+        x1, y1, x2, y2 = bounds_xyxy_px(mask(kind, shape_width_px, shape_height_px))
+        shapes.append(
+            Shape(
+                colour=colour,
+                kind=kind,
+                left_px=left_px,
+                top_px=top_px,
+                width_px=shape_width_px,
+                height_px=shape_height_px,
+                box_xyxy_px=(left_px + x1, top_px + y1, left_px + x2, top_px + y2),
+            )
+        )
+    return tuple(shapes)
+
+
+def _looks(draws: Draws, count: int) -> list[tuple[str, str]]:
+    """Colour and kind of each shape: one look that occurs once, and the rest out of a few, so that some repeat.
+
+    The single one sees to it that every scene has an expression that names exactly one shape.
+    """
+    names = tuple(COLOURS)
+    colours = [names[i] for i in draws.sample(len(names), 3)]
+    kinds = [KINDS[i] for i in draws.sample(len(KINDS), 3)]
+    single, *others = [(colour, kind) for colour in colours for kind in kinds]
+    few = [others[i] for i in draws.sample(len(others), 3)]
+    return draws.shuffled([single, *(draws.choice(few) for _ in range(count - 1))])
+
+
+def _shape_size_px(draws: Draws, kind: str, room_px: int) -> tuple[int, int]:
+    """Width and height of a shape; its longer side is 55 to 140 % of `room_px`."""
+    long_px = room_px * _between(draws, 55, 140) // 100
+    if kind in _EQUAL_SIDES:
+        return long_px, long_px
+    percent = _between(draws, 40, 60) if kind in _LONG else _between(draws, 80, 100)
+    short_px = long_px * percent // 100
+    return (long_px, short_px) if draws.below(2) else (short_px, long_px)
+
+
+def _jitter_px(draws: Draws, cell_px: int) -> int:
+    """How far a shape's centre is from its cell's, up to 20 % of the cell either way."""
+    return cell_px * _between(draws, -20, 20) // 100
+
+
+def _between(draws: Draws, low: int, high: int) -> int:
+    """A uniform integer of [low, high]."""
+    return low + draws.below(high - low + 1)

@@ -1,0 +1,1 @@
+"""Prompt templates: our own wording, as package data."""

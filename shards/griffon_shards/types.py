@@ -1,0 +1,80 @@
+"""The types that both halves share: what a training sample is once every decision about it has been taken."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+BoxXYXY = tuple[float, float, float, float]
+"""x1, y1, x2, y2; in pixels or as fractions of the picture's sides, as the name that carries it says."""
+
+TASKS = ("LAZY", "DET", "RANDDET", "REG", "VG", "VISJ")
+"""Task names; a task's place here is its code in `index.npy` and never changes."""
+
+BOX_STYLES = ("text", "bin")
+"""How a box is written: `[0.120,0.034,0.560,0.800]` or `<bin_120><bin_34><bin_560><bin_800>`."""
+
+IMAGE_TOKEN = "<image>"
+REGION_TOKEN = "<region>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One utterance of a conversation."""
+
+    role: Literal["human", "gpt"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """One way a sample is put into words.
+
+    Attributes:
+        turns: the conversation.
+        region_xyxy_px: the crop that `<region>` stands for, in pixels of the picture, or None.
+    """
+
+    turns: tuple[Turn, ...]
+    region_xyxy_px: BoxXYXY | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a sample came from: the annotation file, relative to the data root, and the record's number in it."""
+
+    annotation: str
+    record: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One training sample, as a shard holds it.
+
+    Attributes:
+        key: `{tag}-{record_no:09d}`, unique in a set.
+        image: the picture's bytes as they stand in the shard, or None for a text-only sample.
+        image_format: the true coding of `image` (`JPEG`, `PNG`, `WEBP`, ...), empty without a picture.
+        width_px: the picture's stored width, 0 without a picture.
+        height_px: the picture's stored height, 0 without a picture.
+        task: one of `TASKS`.
+        renderings: the K variants; at least one.
+        origin: the record it was made of.
+    """
+
+    key: str
+    image: bytes | None
+    image_format: str
+    width_px: int
+    height_px: int
+    task: str
+    renderings: tuple[Rendering, ...]
+    origin: Origin
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The conversation of variant 0."""
+        return self.renderings[0].turns
+
+    @property
+    def region_xyxy_px(self) -> BoxXYXY | None:
+        """The region of variant 0."""
+        return self.renderings[0].region_xyxy_px
