@@ -41,7 +41,7 @@ def permute(places: NDArray[np.integer], n: int, key: bytes) -> NDArray[np.uint6
     """
     if not 1 <= n <= MAX_N:
         raise ValueError(f"a permutation is over 1 to 2^40 elements, got n={n}")
-    if places.size and not (0 <= int(places.min()) and int(places.max()) < n):
+    if places.size and (int(places.min()) < 0 or int(places.max()) >= n):
         raise ValueError(f"places must lie in [0, {n}), got {int(places.min())} to {int(places.max())}")
     words = np.frombuffer(hashlib.blake2b(key, digest_size=8 * _ROUNDS, person=b"griffon-rounds").digest(), "<u8")
     bits = max(_MIN_BITS, (n - 1).bit_length())

@@ -1,0 +1,250 @@
+"""`griffon-prep build` and `check`: scan the sources, make their shards, freeze the set; or do all but the writing."""
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from griffon_prep.build_folder import BuildFolder, check_no_other_set, differences
+from griffon_prep.engine import LocalPool
+from griffon_prep.freeze import freeze
+from griffon_prep.plan import BuildSettings, PlannedSource, identity, identity_of_lock
+from griffon_prep.progress import Progress
+from griffon_prep.records import UNCOUNTED_REASONS
+from griffon_prep.reuse import link_unchanged
+from griffon_prep.shard_jobs import Reject, ShardReport, make_shard, read_report
+from griffon_prep.sources import ScanJob, ScannedSource, Stamps, scan_source
+from griffon_shards.errors import DataError, SettingsError
+from griffon_shards.frozen_set import open_set
+from griffon_shards.lock import Lock, read_lock
+from griffon_shards.tables import counts, size
+
+Say = Callable[[str], None]
+"""Shows a line to the user."""
+
+_EXAMPLES = 3  # rejected records shown for each reason
+_SURPLUS = 1.05  # of free space over the estimate
+
+
+@dataclass(slots=True)
+class SourceCount:
+    """What has come of a source so far."""
+
+    samples: int = 0
+    shards: int = 0
+    bytes: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    dropped_boxes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[Reject]] = field(default_factory=dict)
+
+    def add(self, report: ShardReport) -> None:
+        """Count a finished shard."""
+        self.samples += report.samples
+        self.shards += bool(report.samples)
+        self.bytes += report.bytes
+        self.rejected.update(reject.reason for reject in report.rejects)
+        self.dropped_boxes.update(report.dropped_boxes)
+        for reject in report.rejects:
+            shown = self.examples.setdefault(reject.reason, [])
+            if len(shown) < _EXAMPLES:
+                shown.append(reject)
+
+    @property
+    def counted_rejects(self) -> int:
+        """Rejects that count towards `--max-rejects`."""
+        return sum(count for reason, count in self.rejected.items() if reason not in UNCOUNTED_REASONS)
+
+
+def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool, say: Say) -> Lock:
+    """Freeze a set into `out`, or go on with it, or find it up to date.
+
+    Args:
+        settings: what to build.
+        out: the set's folder.
+        reuse: a frozen set whose unchanged sources are linked.
+        recheck: if the set is frozen already, make every shard again in memory and compare.
+        overwrite: remove what `out` holds of a set first.
+        say: called with lines for the user.
+
+    Raises:
+        SettingsError: something else is in `out`, or another build is.
+        DataError: too many rejects, too little disk, damaged annotations, changed inputs.
+        OSError: storage fails.
+    """
+    old = open_set(reuse) if reuse is not None else None
+    if old is not None and out.resolve() == old.root.resolve():
+        raise SettingsError(f"--reuse {reuse}: is the folder to build into; give --out a new one")
+    with BuildFolder(out) as folder:
+        if overwrite:
+            folder.clear()
+        sha256s = [folder.stamps.sha256(source.annotation) for source in settings.sources]
+        folder.stamps.save()
+        plan = identity(settings, sha256s)
+        if folder.frozen:
+            lock = _check_same(out, settings, sha256s)
+            if recheck:
+                _recheck(lock, settings, folder, sha256s, say)
+            say(f"{out}: up to date")
+            return lock
+        check_no_other_set(folder, plan)
+        with LocalPool(settings.workers, settings.start_method) as pool:
+            planned = _scan(settings, sha256s, folder.work, pool)
+            if old is None:
+                _check_space(planned, out, pool, say)
+            folder.begin(plan)
+            if old is not None:
+                reused = link_unchanged(old, out, settings, planned)
+                say(f"reused from {old.root}: {', '.join(reused) or 'nothing, every source or setting has changed'}")
+                _check_space(planned, out, pool, say)
+            run_jobs(planned, out, pool, stop_early=True, say=say)
+        lock = freeze(out, settings, planned)
+        folder.clear_work()
+        return lock
+
+
+def check(settings: BuildSettings, say: Say) -> tuple[list[PlannedSource], dict[str, SourceCount]]:
+    """Read, render and reject as `build` does, and write nothing. Returns the sources and what would come of them.
+
+    Raises:
+        DataError: an annotation is damaged.
+        OSError: storage fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="griffon-check-") as name:
+        stamps = Stamps(Path(name) / "annotations.json")
+        sha256s = [stamps.sha256(source.annotation) for source in settings.sources]
+        with LocalPool(settings.workers, settings.start_method) as pool:
+            planned = _scan(settings, sha256s, Path(name), pool)
+            return planned, run_jobs(planned, None, pool, stop_early=False, say=say)
+
+
+def run_jobs(
+    planned: Sequence[PlannedSource], out: Path | None, pool: LocalPool, *, stop_early: bool, say: Say
+) -> dict[str, SourceCount]:
+    """Make all shards, source after source, counting and showing progress.
+
+    Raises:
+        DataError: with `stop_early`, when a source has more rejects than it may have.
+    """
+    found: dict[str, SourceCount] = {}
+    for source in planned:
+        count = found[source.source.tag] = SourceCount()
+        with closing(Progress(source.source.tag, source.places)) as progress:
+            for report in pool.run(make_shard, source.jobs(out)):
+                count.add(report)
+                progress.add(report.samples + len(report.rejects))
+                if stop_early and count.counted_rejects > source.max_rejects:
+                    say_rejects(source.source.tag, count, say)
+                    raise DataError(
+                        f"{source.source.tag}: {count.counted_rejects} records rejected so far "
+                        f"({counts(count.rejected)}), and --max-rejects allows {source.max_rejects} of "
+                        f"{source.places}; mend the data or raise --max-rejects, the same command goes on"
+                    )
+        say_rejects(source.source.tag, count, say)
+    return found
+
+
+def say_rejects(tag: str, count: SourceCount, say: Say) -> None:
+    """Show a few rejected records for each reason."""
+    for reason, rejects in sorted(count.examples.items()):
+        for reject in sorted(rejects, key=lambda reject: reject.record):
+            say(f"{tag}: record {reject.record} rejected, {reason}: {reject.detail}")
+        if count.rejected[reason] > len(rejects):
+            say(f"{tag}: ... and {count.rejected[reason] - len(rejects)} more, {reason}")
+
+
+def _scan(settings: BuildSettings, sha256s: Sequence[str], work: Path, pool: LocalPool) -> list[PlannedSource]:
+    jobs = [
+        ScanJob(source=source, annotation_sha256=sha256, work=work / source.tag)
+        for source, sha256 in zip(settings.sources, sha256s, strict=True)
+    ]
+    scanned = dict(pool.run(_scan_tagged, jobs))
+    return [
+        PlannedSource(source=job.source, scanned=scanned[job.source.tag], settings=settings, work=job.work)
+        for job in jobs
+    ]
+
+
+def _scan_tagged(job: ScanJob) -> tuple[str, ScannedSource]:
+    return job.source.tag, scan_source(job)
+
+
+def _check_space(planned: Sequence[PlannedSource], out: Path, pool: LocalPool, say: Say) -> None:
+    """Say what is going to be made and what room there is for it.
+
+    Raises:
+        DataError: there is too little.
+    """
+    looked = {report.tag: report for report in pool.run(make_shard, [source.estimate_job() for source in planned])}
+    free_bytes = shutil.disk_usage(out).free
+    needed_bytes = 0.0
+    for source in planned:
+        report = looked[source.source.tag]
+        tried = report.samples + len(report.rejects)
+        samples = source.places * report.samples // tried
+        estimate_bytes = report.bytes * source.places / tried
+        done = [found[0].bytes for number in range(source.shard_count) if (found := read_report(source.work, number))]
+        left_bytes = max(0.0, estimate_bytes - sum(done))
+        needed_bytes += left_bytes
+        finished = f", {len(done)} of {source.shard_count} shards finished" if done else ""
+        say(
+            f"{source.source.tag}: {source.places:,} records, about {samples:,} samples and {size(estimate_bytes)}"
+            f"{finished}; {size(free_bytes)} free"
+        )
+    if needed_bytes * _SURPLUS > free_bytes:
+        raise DataError(
+            f"{out}: about {size(needed_bytes)} are to be written and {size(free_bytes)} are free; "
+            "make room, give an --out elsewhere, or take less with limit= in the manifest"
+        )
+
+
+def _check_same(out: Path, settings: BuildSettings, sha256s: Sequence[str]) -> Lock:
+    """The lock of the frozen set in `out`, if this is the build that made it.
+
+    Raises:
+        DataError: it is not; the message says what differs.
+    """
+    lock = read_lock(out)
+    before, now = identity_of_lock(lock, settings), identity(settings, sha256s)
+    changed = differences(before, now)
+    weights = {source.tag: source.weight for source in settings.sources}
+    changed = changed or "; ".join(
+        f"source {source.tag}: weight was {source.weight} and is {weights[source.tag]}"
+        for source in lock.sources
+        if source.weight != weights.get(source.tag)
+    )
+    if changed:
+        raise DataError(
+            f"{out}: holds a frozen set that this build would change ({changed}); a frozen set is never altered: "
+            f"build into another folder with --out NEW --reuse {out} (what has not changed is linked), or --overwrite"
+        )
+    return lock
+
+
+def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: Sequence[str], say: Say) -> None:
+    """Make every shard of a frozen set again, in memory, and compare.
+
+    Raises:
+        DataError: pictures have changed since; the message names the shards.
+    """
+    frozen = {shard.name: shard.sha256 for shard in lock.shards}
+    made: dict[str, str] = {}
+    try:
+        with LocalPool(settings.workers, settings.start_method) as pool:
+            planned = _scan(settings, sha256s, folder.work, pool)
+            for source in planned:
+                for report in pool.run(make_shard, source.jobs(None)):
+                    if report.samples:
+                        made[report.name] = report.sha256
+    finally:
+        folder.clear_work()
+    changed = sorted(name for name in {*frozen, *made} if frozen.get(name) != made.get(name))
+    if changed:
+        raise DataError(
+            f"{folder.out}: pictures have changed since it was frozen; these shards would come out otherwise: "
+            f"{', '.join(changed[:10])}{' ...' if len(changed) > 10 else ''}; the set itself is as it was, "
+            "build the new state into another folder with --out"
+        )
+    say(f"rechecked {len(made)} shards: every picture gives the frozen bytes")

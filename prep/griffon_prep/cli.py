@@ -1,0 +1,201 @@
+"""The command line `griffon-prep`."""
+
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from griffon_prep.build import build, check
+from griffon_prep.manifest import read_manifest, single_line
+from griffon_prep.pictures import CHECKS
+from griffon_prep.plan import BuildSettings
+from griffon_prep.render.templates import load_templates
+from griffon_prep.sample_data import write_sample_data
+from griffon_prep.shard_jobs import ShardSettings
+from griffon_prep.sources import find_sources
+from griffon_shards.cli import guard
+from griffon_shards.errors import DataError, SettingsError
+from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
+from griffon_shards.tables import table
+from griffon_shards.types import BOX_STYLES
+
+
+class _Rejects(click.ParamType[Fraction]):
+    """A share such as `1%` or `0.01`."""
+
+    name = "SHARE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:  # noqa: ANN401
+        """Parse the share."""
+        try:
+            share = Fraction(value[:-1]) / 100 if str(value).endswith("%") else Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            share = Fraction(-1)
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is not a share of the records such as 1% or 0.01", param, ctx)
+        return share
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="griffon-pipeline", prog_name="griffon-prep")
+def main() -> None:
+    """Turn annotations and pictures into frozen WebDataset shards."""
+
+
+def _source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that `build` and `check` share, gathered into one BuildSettings."""
+
+    @wraps(command)
+    def gathered(**given: Any) -> None:  # noqa: ANN401 - click's values, of every type
+        own = {name: given.pop(name) for name in ("out", "reuse", "recheck", "overwrite") if name in given}
+        name = Path(given["manifest"] or given["data_path"] or "").stem
+        settings = _settings(**given)
+        command(settings=settings, name=name, **own)
+
+    path = click.Path(path_type=Path)
+    for option in reversed(
+        [
+            click.option("--manifest", type=path, help="File of lines `TAG & annotation & image root`."),
+            click.option("--data-path", metavar="FILE", help="One LAZY annotation, instead of a manifest."),
+            click.option("--image-folder", metavar="DIR", help="The pictures of --data-path."),
+            click.option("--data-root", type=path, default=Path(), help="Where relative paths begin.  [default: here]"),
+            click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes."),
+            click.option("--seed", type=int, default=0, show_default=True, help="Of every draw and shuffle."),
+            click.option(
+                "--boxes", type=click.Choice(BOX_STYLES), default="text", show_default=True, help="Box style."
+            ),
+            click.option("--templates", type=path, help="Folder of question templates.  [default: our own]"),
+            click.option(
+                "--det-categories",
+                type=click.IntRange(1),
+                default=80,
+                show_default=True,
+                help="Size of DET's category set.",
+            ),
+            click.option(
+                "--variants", type=click.IntRange(1), default=1, show_default=True, help="Renderings of each sample."
+            ),
+            click.option(
+                "--samples-per-shard",
+                type=click.IntRange(1),
+                help="[default: 1000 with pictures, 10000 without]",
+            ),
+            click.option(
+                "--check",
+                type=click.Choice(CHECKS),
+                default="decode",
+                show_default=True,
+                help="How pictures are checked: size alone, truncation too, or not at all.",
+            ),
+            click.option(
+                "--max-rejects",
+                type=_Rejects(),
+                default="1%",
+                show_default=True,
+                help="Stop when more of a source's records (and more than 10) are rejected.",
+            ),
+            click.option(
+                "--resize",
+                "resize_px",
+                type=click.IntRange(1),
+                metavar="PX",
+                help="Bake pictures to at most PX on the long side.  [default: keep their bytes]",
+            ),
+        ]
+    ):
+        gathered = option(gathered)
+    return gathered
+
+
+def _settings(
+    *,
+    manifest: Path | None,
+    data_path: str | None,
+    image_folder: str | None,
+    data_root: Path,
+    workers: int,
+    templates: Path | None,
+    samples_per_shard: int | None,
+    max_rejects: Fraction,
+    **shard: Any,  # noqa: ANN401 - click's values for ShardSettings
+) -> BuildSettings:
+    if (manifest is None) == (data_path is None) or (data_path is None) != (image_folder is None):
+        raise SettingsError("give --manifest FILE, or --data-path FILE with --image-folder DIR")
+    if manifest is not None:
+        lines, where = read_manifest(manifest), str(manifest)
+    else:
+        assert data_path is not None and image_folder is not None
+        lines, where = [single_line(data_path, image_folder)], "--data-path"
+    folder = templates.absolute() if templates is not None else None
+    return BuildSettings(
+        sources=find_sources(lines, data_root, where),
+        shard=ShardSettings(templates=folder, templates_sha256=load_templates(folder).sha256, **shard),
+        samples_per_shard=samples_per_shard,
+        max_rejects=max_rejects,
+        workers=workers,
+    )
+
+
+@main.command("build")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the set.  [default: frozen/<manifest name>]")
+@click.option("--reuse", type=click.Path(path_type=Path), help="Frozen set whose unchanged sources are linked.")
+@click.option("--recheck", is_flag=True, help="Compare the pictures, too, with what a frozen set holds.")
+@click.option("--overwrite", is_flag=True, help="Remove the set that is there first.")
+@guard
+@_source_options
+def build_command(
+    settings: BuildSettings, name: str, out: Path | None, reuse: Path | None, recheck: bool, overwrite: bool
+) -> None:
+    """Freeze a shard set; a build that was stopped goes on."""
+    out = out or Path("frozen") / name
+    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite, say=_say)
+    click.echo(totals_table(lock))
+    click.echo(f"digest {lock.digest}")
+
+
+@main.command("check")
+@guard
+@_source_options
+def check_command(settings: BuildSettings, name: str) -> None:
+    """Read, render and reject as build does, and write nothing."""
+    planned, found = check(settings, _say)
+    rows = []
+    for source in planned:
+        tag = source.source.tag
+        count = found[tag]
+        rows.append(
+            totals_row(
+                tag, source.places, count.samples, count.rejected, count.dropped_boxes, count.shards, count.bytes
+            )
+        )
+    click.echo(table(TOTALS_HEAD, rows))
+    over = [source for source in planned if found[source.source.tag].counted_rejects > source.max_rejects]
+    if over:
+        raise DataError(
+            "; ".join(
+                f"{source.source.tag}: {found[source.source.tag].counted_rejects} records rejected, "
+                f"--max-rejects allows {source.max_rejects}"
+                for source in over
+            )
+        )
+
+
+@main.command("sample-data")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn.")
+@click.option("--images", type=click.IntRange(1), default=48, show_default=True, help="How many pictures.")
+@guard
+def sample_data_command(out: Path, seed: int, images: int) -> None:
+    """Draw a small data set with exact boxes, for every task."""
+    manifest = write_sample_data(out, seed=seed, images=images)
+    click.echo(f"{images} pictures and their annotations in {out}")
+    click.echo(f"next: griffon-prep build --manifest {manifest} --data-root {out}")
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+    sys.stderr.flush()

@@ -1,0 +1,41 @@
+"""Progress of a build: a bar a source on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+import click
+from tqdm import tqdm
+
+_LINE_EVERY_S = 10.0
+
+
+class Progress:
+    """Counts the records of one source as its shards are finished, on standard error."""
+
+    def __init__(self, tag: str, records: int) -> None:
+        self._tag = tag
+        self._records = records
+        self._done = 0
+        self._began = self._said = time.monotonic()
+        self._bar = tqdm(total=records, desc=tag, unit=" samples", dynamic_ncols=True) if sys.stderr.isatty() else None
+
+    def add(self, records: int) -> None:
+        """Count the records of a finished shard, samples and rejects alike."""
+        self._done += records
+        if self._bar is not None:
+            self._bar.update(records)
+            if self._done >= self._records:
+                self._bar.close()
+        elif self._done >= self._records or time.monotonic() - self._said >= _LINE_EVERY_S:
+            self._said = time.monotonic()
+            rate = self._done / max(self._said - self._began, 1e-9)
+            left_s = (self._records - self._done) / rate
+            click.echo(
+                f"{self._tag}: {self._done:,} of {self._records:,} records, {rate:,.0f}/s, {left_s:,.0f} s left",
+                err=True,
+            )
+
+    def close(self) -> None:
+        """End the bar, finished or not."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,118 @@
+"""The `ccmd` format: CCMD-8M's JSONL, one picture or expression a line, boxes as x1, y1, x2, y2 in pixels."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from griffon_prep.readers.fields import box_of, list_field, side_field, text_field
+from griffon_prep.readers.json_records import JsonRecords, parse_json, scan_json
+from griffon_prep.records import Record, Region, Rejected
+
+TASKS = ("DET", "RANDDET", "REG", "VG", "VISJ")
+OPTIONS = ()
+_TABLE = "spans.bin"
+
+
+def recognises(element: Mapping[str, Any]) -> bool:
+    """Whether an element of a file is one of this format."""
+    return "image_path" in element and ("objects" in element or "expression" in element)
+
+
+def scan(annotation: Path, task: str, _options: Mapping[str, str], work: Path) -> tuple[int, tuple[str, ...]]:
+    """Write the record table into `work`; returns the number of records and, for DET, the sorted category names."""
+    names: set[str] = set()
+    parts_of = {"REG": _expressions_in, "DET": lambda text: _collect_names(text, names)}.get(task)
+    records = scan_json(annotation, work / _TABLE, parts_of)
+    return records, tuple(sorted(names))
+
+
+class Reader:
+    """Reads one scanned `ccmd` source."""
+
+    def __init__(self, annotation: Path, task: str, _options: Mapping[str, str], work: Path) -> None:
+        self._records = JsonRecords(annotation, work / _TABLE)
+        self._task = task
+
+    def read(self, record_no: int) -> Record:
+        """The record of this number. Raises Rejected if it cannot be used."""
+        fields, part = self._records[record_no]
+        regions, absent = (
+            _expression_regions(fields, part, many=self._task == "VG")
+            if self._task in ("REG", "VG")
+            else _object_regions(fields)
+        )
+        return Record(
+            record_no=record_no,
+            image_path=text_field(fields, "image_path"),
+            width_px=side_field(fields, "width"),
+            height_px=side_field(fields, "height"),
+            regions=regions,
+            absent_phrases=absent,
+        )
+
+
+def _object_regions(fields: Mapping[str, Any]) -> tuple[tuple[Region, ...], tuple[str, ...]]:
+    """DET, RANDDET, VISJ: boxes by category; a category without boxes is absent unless it stands again with some."""
+    regions: list[Region] = []
+    without: list[str] = []
+    for item in list_field(fields, "objects"):
+        if not isinstance(item, dict):
+            raise Rejected("bad_record", f"objects: expected objects, got {item!r:.80}")
+        name = text_field(item, "category_name")
+        boxes = list_field(item, "bboxes")
+        regions += [Region(phrase=name, box_xyxy_px=box_of(box, "bboxes")) for box in boxes]
+        if not boxes:
+            without.append(name)
+    present = {region.phrase for region in regions}
+    return tuple(regions), tuple(name for name in dict.fromkeys(without) if name not in present)
+
+
+def _expression_regions(
+    fields: Mapping[str, Any], part: int, *, many: bool
+) -> tuple[tuple[Region, ...], tuple[str, ...]]:
+    """REG (one box each) and VG (any number of boxes for one expression, none if it is absent)."""
+    boxes = list_field(fields, "bboxes")
+    expression = fields.get("expression")
+    if isinstance(expression, list):
+        if many or len(expression) != len(boxes):
+            raise Rejected("bad_record", f"{len(expression)} expressions and {len(boxes)} boxes in one record")
+        if not expression:
+            raise Rejected("bad_record", "expression: an empty list")
+        phrase, boxes = text_field({"expression": expression[part]}, "expression"), [boxes[part]]
+    else:
+        phrase = text_field(fields, "expression")
+    if len(boxes) == 4 and not any(isinstance(box, list) for box in boxes):
+        boxes = [boxes]  # one box, not a list of them
+    if len(boxes) == 1 and isinstance(boxes[0], list) and len(boxes[0]) == 1:
+        boxes = boxes[0]  # expressions in a list may have their boxes as lists of one
+    if not many and len(boxes) != 1:
+        raise Rejected("bad_record", f"bboxes: REG describes one box, got {len(boxes)}")
+    regions = tuple(Region(phrase=phrase, box_xyxy_px=box_of(box, "bboxes")) for box in boxes)
+    return regions, () if regions else (phrase,)
+
+
+def _expressions_in(text: bytes) -> int:
+    """How many records a REG line holds: one, or one for each expression of a list."""
+    try:
+        fields = parse_json(text)
+    except Rejected:
+        return 1
+    expression = fields.get("expression") if isinstance(fields, dict) else None
+    boxes = fields.get("bboxes") if isinstance(fields, dict) else None
+    if isinstance(expression, list) and isinstance(boxes, list) and len(expression) == len(boxes):
+        return max(1, len(expression))
+    return 1
+
+
+def _collect_names(text: bytes, names: set[str]) -> int:
+    """Add the category names of a DET line, which is one record."""
+    try:
+        fields = parse_json(text)
+    except Rejected:
+        return 1
+    objects = fields.get("objects") if isinstance(fields, dict) else None
+    for item in objects if isinstance(objects, list) else ():
+        name = item.get("category_name") if isinstance(item, dict) else None
+        if isinstance(name, str) and name.strip():
+            names.add(name.strip())
+    return 1

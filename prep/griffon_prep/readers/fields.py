@@ -1,0 +1,49 @@
+"""Checked access to the fields of a record: what is missing or of the wrong kind rejects the record by name."""
+
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+from griffon_prep.records import Rejected
+from griffon_shards.types import BoxXYXY
+
+_MAX_SIDE_PX = 1 << 20
+
+
+def text_field(fields: Mapping[str, Any], name: str) -> str:
+    """A string that is not blank, with blanks around it removed."""
+    value = fields.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise Rejected("bad_record", f"{name}: expected text, got {value!r:.80}")
+    return value.strip()
+
+
+def list_field(fields: Mapping[str, Any], name: str) -> list[Any]:
+    """A list, which may be empty."""
+    value = fields.get(name)
+    if not isinstance(value, list):
+        raise Rejected("bad_record", f"{name}: expected a list, got {value!r:.80}")
+    return value
+
+
+def side_field(fields: Mapping[str, Any], name: str) -> int:
+    """A picture's width or height in pixels: a whole number above 0."""
+    value = fields.get(name)
+    if not is_number(value) or not 0 < value <= _MAX_SIDE_PX or value != int(value):
+        raise Rejected("bad_record", f"{name}: expected a whole number of pixels above 0, got {value!r:.80}")
+    return int(value)
+
+
+def box_of(value: object, name: str) -> BoxXYXY:
+    """Four numbers as a box; whether they are finite and in order is asked when the box is rendered."""
+    if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)):
+        raise Rejected("bad_record", f"{name}: expected a box of four numbers, got {value!r:.80}")
+    try:
+        x1, y1, x2, y2 = map(float, value)
+    except OverflowError:
+        raise Rejected("bad_record", f"{name}: a number of {value!r:.80} is too large for a box") from None
+    return x1, y1, x2, y2
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a parsed JSON value is a number; `true` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,103 @@
+"""Annotations that are one JSON value a record, as an array or as lines: an index of spans, and reading by number.
+
+Both `llava` and `ccmd` are of this make. Scanning writes 16 bytes a record; reading is two `pread`s, so any process can
+read any range of a file of any size alone.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from json import loads as lenient_loads
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from griffon_prep.readers.json_spans import element_spans
+from griffon_prep.records import Rejected
+from griffon_shards.errors import DataError
+
+_SPAN_DTYPE = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("part", "<u4")])
+_MAX_RECORD_BYTES = (1 << 32) - 1
+
+
+def scan_json(annotation: Path, table: Path, parts_of: Callable[[bytes], int] | None) -> int:
+    """Write the table of records of an annotation file and return how many there are.
+
+    Args:
+        annotation: a JSON array or JSONL.
+        table: where to write the table.
+        parts_of: called with the text of every element, in order: how many records it holds. None: one each.
+
+    Raises:
+        DataError: the file is a JSON array without an end, or one record is over 4 GiB.
+    """
+    records = 0
+    with annotation.open("rb") as file, table.open("wb") as out:
+        for spans in element_spans(file, str(annotation)):
+            sizes = spans.ends - spans.starts
+            if sizes.size and int(sizes.max()) > _MAX_RECORD_BYTES:
+                raise DataError(f"{annotation}: a record of {int(sizes.max())} bytes; this is not a list of records")
+            rows = np.zeros(len(sizes), _SPAN_DTYPE)
+            rows["offset"], rows["bytes"] = spans.starts + spans.base, sizes
+            if parts_of is not None:
+                bounds = zip(spans.starts.tolist(), spans.ends.tolist(), strict=True)
+                parts = np.array([parts_of(spans.data[start:end]) for start, end in bounds], np.int64)
+                rows = np.repeat(rows, parts)
+                firsts = np.cumsum(parts) - parts
+                rows["part"] = np.arange(len(rows)) - np.repeat(firsts, parts)
+            records += len(rows)
+            out.write(rows.tobytes())
+    return records
+
+
+class JsonRecords:
+    """Reads the records of a scanned file by number."""
+
+    def __init__(self, annotation: Path, table: Path) -> None:
+        self._text = annotation.open("rb")
+        self._table = table.open("rb")
+
+    def __getitem__(self, record_no: int) -> tuple[dict[str, Any], int]:
+        """The parsed object that holds record `record_no`, and which of the records in it that is.
+
+        Raises:
+            Rejected: `bad_json`, or `bad_record` if it is not an object.
+        """
+        row = os.pread(self._table.fileno(), _SPAN_DTYPE.itemsize, record_no * _SPAN_DTYPE.itemsize)
+        offset, size, part = np.frombuffer(row, _SPAN_DTYPE)[0].item()
+        value = parse_json(os.pread(self._text.fileno(), size, offset))
+        if not isinstance(value, dict):
+            raise Rejected("bad_record", f"expected an object, got {type(value).__name__}")
+        return value, part
+
+
+def parse_json(text: bytes) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Parse one JSON value. NaN and Infinity are read, as Python writes them: a box of them is dropped, not the record.
+
+    Raises:
+        Rejected: `bad_json`.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if b"NaN" not in text and b"Infinity" not in text:
+            raise Rejected("bad_json", str(error)) from None
+    try:
+        value = lenient_loads(text)
+        orjson.dumps(value)  # what cannot be written again (lone surrogates, huge integers) cannot become a sample
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Rejected("bad_json", str(error)) from None
+    return value
+
+
+def first_elements(annotation: Path, most: int) -> Iterator[Any]:
+    """The first elements of a file that parse, for recognising its format; what does not parse is passed over."""
+    with annotation.open("rb") as file:
+        for spans in element_spans(file, str(annotation)):
+            for start, end in zip(spans.starts[:most].tolist(), spans.ends[:most].tolist(), strict=True):
+                try:
+                    yield parse_json(spans.data[start:end])
+                except Rejected:
+                    continue
+            return

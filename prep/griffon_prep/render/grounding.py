@@ -1,0 +1,74 @@
+"""VG, REG and VISJ: an expression to boxes, a box to an expression, a crop to the boxes of its kind."""
+
+from collections.abc import Sequence
+
+from griffon_prep.records import Record, Rejected
+from griffon_prep.render.boxes import CleanBox, check_question_text, unique_phrases
+from griffon_prep.render.settings import RenderSettings, Source
+from griffon_prep.render.templates import fill, placeholder_of
+from griffon_shards.grammar import format_answer, format_box
+from griffon_shards.types import REGION_TOKEN, BoxXYXY, Rendering, Turn
+
+_WITH_FORMAT_LINE = ("DET", "VISJ")
+
+
+def ask(
+    record: Record,
+    source: Source,
+    settings: RenderSettings,
+    variant: int,
+    filling: str,
+    answer: str,
+    region_xyxy_px: BoxXYXY | None = None,
+) -> Rendering:
+    """A drawn template of the source's task, filled in, and the answer to it."""
+    draws = source.draws(settings.seed, record.record_no, variant, "template")
+    template = draws.choice(settings.templates.questions[source.task])
+    question = fill(template, placeholder_of(source.task), filling)
+    if source.task in _WITH_FORMAT_LINE:
+        question += settings.templates.answer_line(source.task, settings.boxes)
+    turns = (Turn(role="human", text=question), Turn(role="gpt", text=answer))
+    return Rendering(turns=turns, region_xyxy_px=region_xyxy_px)
+
+
+def render_vg(
+    record: Record, boxes: Sequence[CleanBox], source: Source, settings: RenderSettings, variant: int
+) -> Rendering:
+    """Where is the expression? All its boxes, or `None` if the annotation says it is absent."""
+    phrase = record.regions[0].phrase if record.regions else record.absent_phrases[0]
+    check_question_text([phrase])
+    answer = format_answer([(phrase, box.box_xyxy) for box in boxes], settings.boxes)
+    return ask(record, source, settings, variant, phrase, answer)
+
+
+def render_reg(
+    record: Record, boxes: Sequence[CleanBox], source: Source, settings: RenderSettings, variant: int
+) -> Rendering:
+    """What is in this box? The expression."""
+    (box,) = boxes
+    return ask(record, source, settings, variant, format_box(box.box_xyxy, settings.boxes), box.phrase)
+
+
+def render_visj(
+    record: Record, boxes: Sequence[CleanBox], source: Source, settings: RenderSettings, variant: int
+) -> Rendering:
+    """Where is more of what this crop shows? A category is drawn, a box of it is the crop, all its boxes the answer.
+
+    Raises:
+        Rejected: `no_objects`; `all_boxes_dropped` when no box has an area that could be cropped.
+    """
+    if not boxes:
+        raise Rejected("no_objects", "no boxes")
+    croppable = [box for box in boxes if _has_area(box.box_xyxy_px)]
+    if not croppable:
+        raise Rejected("all_boxes_dropped", "no box has an area to crop")
+    draws = source.draws(settings.seed, record.record_no, variant, "region")
+    category = draws.choice(sorted(unique_phrases(croppable)))
+    region = draws.choice([box for box in croppable if box.phrase == category])
+    answer = format_answer([("", box.box_xyxy) for box in boxes if box.phrase == category], settings.boxes)
+    return ask(record, source, settings, variant, REGION_TOKEN, answer, region.box_xyxy_px)
+
+
+def _has_area(box_xyxy_px: BoxXYXY) -> bool:
+    x1, y1, x2, y2 = box_xyxy_px
+    return x2 > x1 and y2 > y1

@@ -1,0 +1,44 @@
+"""What rendering needs besides the record: the settings of the build and the facts of the source."""
+
+from dataclasses import dataclass
+
+from griffon_prep.draws import Draws
+from griffon_prep.render.templates import Templates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderSettings:
+    """Settings of a build that decide what is asked and answered.
+
+    Attributes:
+        seed: of every draw.
+        boxes: one of `griffon_shards.types.BOX_STYLES`.
+        det_categories: size of DET's category set, unless more are present.
+        variants: how many renderings each sample gets.
+        templates: the wordings.
+    """
+
+    seed: int
+    boxes: str
+    det_categories: int
+    variants: int
+    templates: Templates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Facts of a source that all its records share.
+
+    Attributes:
+        tag: keys the draws, with the seed.
+        task: one of `griffon_shards.types.TASKS`.
+        vocabulary: the sorted names that DET's negatives are drawn from.
+    """
+
+    tag: str
+    task: str
+    vocabulary: tuple[str, ...] = ()
+
+    def draws(self, seed: int, record_no: int, variant: int, purpose: str) -> Draws:
+        """The draws of one purpose for one variant of one record."""
+        return Draws(seed, self.tag, record_no, variant, purpose)

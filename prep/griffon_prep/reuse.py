@@ -1,0 +1,91 @@
+"""`--reuse OLD`: shards of sources that have not changed are linked from another set, and count as finished."""
+
+import errno
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from griffon_prep.plan import BuildSettings, PlannedSource, identity_of_lock
+from griffon_prep.shard_jobs import Reject, ShardJob, ShardReport, read_report, record_numbers, write_report
+from griffon_shards.files import sync_folder, whole_file
+from griffon_shards.frozen_set import FrozenSet
+from griffon_shards.index import idx_path
+from griffon_shards.lock import REJECTS_NAME, ShardEntry
+
+
+def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, planned: Sequence[PlannedSource]) -> list[str]:
+    """Link what is unchanged into a build that has begun, as if it had made these shards. Returns the reused tags.
+
+    A source is unchanged when task, annotation and options are the same and no setting that changes bytes differs.
+    """
+    before = identity_of_lock(old.lock, settings)
+    if before["render"] != settings.render():
+        return []
+    unchanged = {source["tag"]: source for source in before["sources"]}
+    rejects = _rejects_by_source(old.root)
+    numbers = {shard.name: number for number, shard in enumerate(old.lock.shards)}
+    reused = []
+    for source in planned:
+        tag = source.source.tag
+        now = {
+            "tag": tag,
+            "task": source.source.task,
+            "annotation": source.source.annotation_name,
+            "annotation_sha256": source.scanned.annotation_sha256,
+            "options": dict(source.source.options),
+        }
+        if unchanged.get(tag) != now:
+            continue
+        for job in source.jobs(out):
+            number = numbers.get(job.name)
+            if number is not None and read_report(source.work, job.shard_no) is None:
+                _link_shard(old, number, job, rejects[tag])
+        reused.append(tag)
+    return reused
+
+
+def _link_shard(old: FrozenSet, number: int, job: ShardJob, rejects: dict[int, Reject]) -> None:
+    assert job.out is not None
+    entry: ShardEntry = old.lock.shards[number]
+    target, origin = job.out / entry.name, old.root / entry.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _link(origin, target)
+    _link(idx_path(origin), idx_path(target))
+    sync_folder(target.parent)
+    rows = old.index[old.index["shard"] == number]
+    report = ShardReport(
+        tag=job.source.tag,
+        shard_no=job.shard_no,
+        name=entry.name,
+        samples=entry.samples,
+        bytes=entry.bytes,
+        sha256=entry.sha256,
+        rejects=tuple(rejects[record] for record in record_numbers(job) if record in rejects),
+        dropped_boxes=entry.dropped_boxes,
+    )
+    write_report(job.work, report, rows.tobytes())
+
+
+def _link(origin: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(origin, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        with origin.open("rb") as source, whole_file(target) as copy:  # another file system: there are no links to it
+            shutil.copyfileobj(source, copy, 1 << 20)
+
+
+def _rejects_by_source(root: Path) -> dict[str, dict[int, Reject]]:
+    rejects: dict[str, dict[int, Reject]] = defaultdict(dict)
+    with (root / REJECTS_NAME).open("rb") as file:
+        for line in file:
+            fields = orjson.loads(line)
+            source = fields.pop("source")
+            rejects[source][fields["record"]] = Reject(**fields)
+    return rejects

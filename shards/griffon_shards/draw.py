@@ -1,0 +1,62 @@
+"""Boxes and labels drawn onto a sample's picture, to look at."""
+
+from io import BytesIO
+
+from PIL import Image, ImageDraw, ImageFont
+
+from griffon_shards.errors import DataError
+from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer, parse_boxes_in
+from griffon_shards.types import BoxXYXY, Sample
+
+_COLOURS = (
+    "#e6194b",
+    "#3cb44b",
+    "#4363d8",
+    "#f58231",
+    "#911eb4",
+    "#008080",
+    "#9a6324",
+    "#800000",
+    "#000075",
+    "#f032e6",
+)
+_REGION_COLOUR = "#ffe119"
+
+
+def labelled_boxes(sample: Sample, style: str) -> list[tuple[str, BoxXYXY]]:
+    """Labels and boxes (fractions) that the sample's conversation holds; REG's box comes from its question."""
+    if sample.task in ANSWERED_WITH_BOXES:
+        return parse_answer(sample.turns[-1].text, sample.task, style)
+    if sample.task == "REG":
+        return [(sample.turns[-1].text, box) for box in parse_boxes_in(sample.turns[0].text, style)]
+    return []
+
+
+def draw_sample(sample: Sample, style: str) -> Image.Image:
+    """The sample's picture with its boxes and labels, and the region of VISJ in yellow.
+
+    Raises:
+        DataError: the sample has no picture, or it does not decode.
+    """
+    if sample.image is None:
+        raise DataError(f"{sample.key}: has no picture to draw on")
+    try:
+        with Image.open(BytesIO(sample.image)) as stored:
+            picture = stored.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{sample.key}: its picture does not decode: {error}") from error
+    draw = ImageDraw.Draw(picture)
+    side_px = max(picture.size)
+    line_px = max(1, side_px // 300)
+    font = ImageFont.load_default(size=max(10, side_px // 45))
+    boxes = labelled_boxes(sample, style)
+    colours = {label: _COLOURS[place % len(_COLOURS)] for place, label in enumerate(dict.fromkeys(b[0] for b in boxes))}
+    for label, (x1, y1, x2, y2) in boxes:
+        corner = (x1 * picture.width, y1 * picture.height)
+        draw.rectangle((*corner, x2 * picture.width, y2 * picture.height), outline=colours[label], width=line_px)
+        if label:
+            draw.rectangle(draw.textbbox(corner, label, font=font), fill=colours[label])
+            draw.text(corner, label, fill="white", font=font)
+    if sample.region_xyxy_px is not None:
+        draw.rectangle(sample.region_xyxy_px, outline=_REGION_COLOUR, width=2 * line_px)
+    return picture

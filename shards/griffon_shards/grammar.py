@@ -1,0 +1,109 @@
+"""The answer grammar of released Griffon-G weights: how boxes are written, and read back.
+
+A coordinate is a fraction of the picture's side with exactly three decimals. Boxes of an answer are joined by `&`,
+each with its label and a hyphen in front where the task names one; no box at all is `None`.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+
+from griffon_shards.types import BoxXYXY
+
+NO_BOXES = "None"
+_TEXT_BOX = r"\[(\d\.\d{3}),(\d\.\d{3}),(\d\.\d{3}),(\d\.\d{3})\]"
+_BIN_BOX = r"<bin_(\d{1,4})><bin_(\d{1,4})><bin_(\d{1,4})><bin_(\d{1,4})>"
+_BOX_PATTERN = {"text": _TEXT_BOX, "bin": _BIN_BOX}
+_ITEM = {
+    (style, labelled): re.compile(("(.+?)-" if labelled else "()") + box + "(?:&|$)", re.DOTALL)
+    for style, box in _BOX_PATTERN.items()
+    for labelled in (True, False)
+}
+LABELLED_TASKS = ("DET", "RANDDET", "VG")
+"""Tasks whose answers carry `label-` in front of each box; VISJ answers are bare boxes, REG and LAZY have none."""
+ANSWERED_WITH_BOXES = (*LABELLED_TASKS, "VISJ")
+
+
+def round_box(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> BoxXYXY:
+    """The box as fractions of the picture's sides, clamped to [0, 1] and rounded to three decimals.
+
+    The box must be finite; whether it is worth writing (`DESIGN §6`) is the caller's question.
+    """
+    x1, y1, x2, y2 = box_xyxy_px
+    return (
+        _fraction(x1, width_px),
+        _fraction(y1, height_px),
+        _fraction(x2, width_px),
+        _fraction(y2, height_px),
+    )
+
+
+def _fraction(position_px: float, side_px: int) -> float:
+    return round(min(max(position_px / side_px, 0.0), 1.0), 3)
+
+
+def format_box(box_xyxy: BoxXYXY, style: str) -> str:
+    """Write a rounded box (fractions, from `round_box`) in `style`, one of `BOX_STYLES`."""
+    if style == "text":
+        return "[{:.3f},{:.3f},{:.3f},{:.3f}]".format(*box_xyxy)
+    return "".join(f"<bin_{round(value * 1000)}>" for value in box_xyxy)
+
+
+def format_answer(boxes: Sequence[tuple[str, BoxXYXY]], style: str) -> str:
+    """Write labelled boxes (fractions) as one answer; an empty label writes the box alone."""
+    if not boxes:
+        return NO_BOXES
+    return "&".join(f"{label}-{format_box(box, style)}" if label else format_box(box, style) for label, box in boxes)
+
+
+def parse_answer(answer: str, task: str, style: str) -> list[tuple[str, BoxXYXY]]:
+    """Read an answer of a box-writing task back: labels (empty for VISJ) and boxes as fractions.
+
+    Raises:
+        ValueError: the text is not of the grammar, or a coordinate is outside [0, 1].
+    """
+    if answer == NO_BOXES:
+        return []
+    item = _ITEM[style, task in LABELLED_TASKS]
+    boxes, position = [], 0
+    while position < len(answer):
+        match = item.match(answer, position)
+        if match is None or (match.end() == len(answer) and answer.endswith("&")):
+            raise ValueError(
+                f"not an answer of task {task} with {style} boxes, at character {position}: {answer!r:.200}"
+            )
+        box = _box(match.groups()[1:], style)
+        if max(box) > 1.0:
+            raise ValueError(f"a coordinate is above 1 at character {position}: {answer!r:.200}")
+        boxes.append((match.group(1), box))
+        position = match.end()
+    if not boxes:
+        raise ValueError(f"an answer of task {task} is empty; no box at all is written {NO_BOXES!r}")
+    return boxes
+
+
+def parse_boxes_in(text: str, style: str) -> list[BoxXYXY]:
+    """The boxes (fractions) that stand anywhere in a text, in order."""
+    return [_box(match.groups(), style) for match in re.finditer(_BOX_PATTERN[style], text)]
+
+
+def _box(numbers: Sequence[str], style: str) -> BoxXYXY:
+    scale = 1.0 if style == "text" else 1000.0
+    x1, y1, x2, y2 = (float(number) / scale for number in numbers)
+    return x1, y1, x2, y2
+
+
+def box_fault(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> str | None:
+    """Why a box of an annotation must not be written, or None if it may.
+
+    Returns:
+        `not_finite`, `inverted`, `outside` (nothing of it is left in the picture after clamping and rounding), or None.
+    """
+    if not all(map(math.isfinite, box_xyxy_px)):
+        return "not_finite"
+    if box_xyxy_px[0] > box_xyxy_px[2] or box_xyxy_px[1] > box_xyxy_px[3]:
+        return "inverted"
+    x1, y1, x2, y2 = round_box(box_xyxy_px, width_px, height_px)
+    if x1 == x2 in (0.0, 1.0) or y1 == y2 in (0.0, 1.0):
+        return "outside"
+    return None

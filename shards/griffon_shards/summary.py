@@ -1,0 +1,94 @@
+"""Totals of a frozen set by source, for people and for programs."""
+
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+
+from griffon_shards.lock import Lock, ShardEntry
+from griffon_shards.tables import counts, size, table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTotals:
+    """What a set holds of one source."""
+
+    tag: str
+    task: str
+    format: str
+    annotation: str
+    weight: str
+    records: int
+    samples: int
+    rejected: dict[str, int]
+    dropped_boxes: dict[str, int]
+    shards: int
+    bytes: int
+
+
+TOTALS_HEAD = ("source", "records", "samples", "rejected", "dropped boxes", "shards", "bytes")
+
+
+def totals(lock: Lock) -> list[SourceTotals]:
+    """The totals of each source, in the set's order."""
+    by_tag: dict[str, list[ShardEntry]] = defaultdict(list)
+    for shard in lock.shards:
+        by_tag[shard.name.partition("/")[0]].append(shard)
+    found = []
+    for source in lock.sources:
+        dropped: Counter[str] = Counter()
+        for shard in by_tag[source.tag]:
+            dropped.update(shard.dropped_boxes)
+        found.append(
+            SourceTotals(
+                tag=source.tag,
+                task=source.task,
+                format=source.format,
+                annotation=source.annotation,
+                weight=source.weight,
+                records=source.records,
+                samples=source.samples,
+                rejected=dict(source.rejected),
+                dropped_boxes=dict(sorted(dropped.items())),
+                shards=len(by_tag[source.tag]),
+                bytes=sum(shard.bytes for shard in by_tag[source.tag]),
+            )
+        )
+    return found
+
+
+def totals_table(lock: Lock) -> str:
+    """The totals as a table, with a last line for the whole set."""
+    found = totals(lock)
+    rows = [totals_row(t.tag, t.records, t.samples, t.rejected, t.dropped_boxes, t.shards, t.bytes) for t in found]
+    rejected, dropped = Counter[str](), Counter[str]()
+    for source in found:
+        rejected.update(source.rejected)
+        dropped.update(source.dropped_boxes)
+    records, samples = sum(t.records for t in found), sum(t.samples for t in found)
+    shards, total_bytes = sum(t.shards for t in found), sum(t.bytes for t in found)
+    return table(TOTALS_HEAD, [*rows, totals_row("all", records, samples, rejected, dropped, shards, total_bytes)])
+
+
+def totals_row(
+    tag: str,
+    records: int,
+    samples: int,
+    rejected: dict[str, int] | Counter[str],
+    dropped_boxes: dict[str, int] | Counter[str],
+    shards: int,
+    total_bytes: int,
+) -> tuple[object, ...]:
+    """A row under `TOTALS_HEAD`."""
+    return (tag, records, samples, counts(rejected), counts(dropped_boxes), shards, size(total_bytes))
+
+
+def info(lock: Lock) -> dict[str, object]:
+    """All of it as plain data, for `griffon-shards info --json`."""
+    return {
+        "digest": lock.digest,
+        "format_version": lock.format_version,
+        "tool_version": lock.tool_version,
+        "render": dict(lock.render),
+        "samples": sum(source.samples for source in lock.sources),
+        "bytes": sum(shard.bytes for shard in lock.shards),
+        "sources": [asdict(source) for source in totals(lock)],
+    }

@@ -1,0 +1,142 @@
+"""Check a frozen set: every checksum, every offset, every member; deeply, every picture and every answer too."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from griffon_shards.errors import DataError
+from griffon_shards.files import sha256_of
+from griffon_shards.frozen_set import FrozenSet
+from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
+from griffon_shards.index import INDEX_NAME, idx_bytes, idx_path
+from griffon_shards.lock import REJECTS_NAME, read_lock
+from griffon_shards.sample_json import decode_sample, encode_sample
+from griffon_shards.tar import END_OF_ARCHIVE, crc32, split_sample
+from griffon_shards.types import TASKS, Sample
+
+_PIECE = 1 << 20
+
+
+def verify_set(root: Path, *, deep: bool = False) -> Iterator[str]:
+    """Every fault of a set, one line each, with the shard and the sample it lies in; nothing if the set is whole.
+
+    Args:
+        root: the set's folder.
+        deep: also decode every picture and parse every answer back to boxes.
+    """
+    try:
+        lock = read_lock(root)
+        if (found := sha256_of(root / INDEX_NAME)) != lock.index_sha256:
+            yield f"{root / INDEX_NAME}: damaged, its SHA-256 is {found} and the lock says {lock.index_sha256}"
+            return
+        shards = FrozenSet(root)
+    except FileNotFoundError as error:
+        yield f"{error.filename}: missing"
+        return
+    except DataError as error:
+        yield str(error)
+        return
+    yield from _check_folder(shards)
+    bounds = np.searchsorted(shards.index["shard"], np.arange(len(lock.shards) + 1))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        jobs = [(shards, number, range(bounds[number], bounds[number + 1]), deep) for number in range(len(lock.shards))]
+        for faults in pool.map(lambda job: list(_check_shard(*job)), jobs):
+            yield from faults
+
+
+def _check_folder(shards: FrozenSet) -> Iterator[str]:
+    """Files that the lock does not know, and the reject list."""
+    known = {shard.name for shard in shards.lock.shards}
+    for path in sorted(shards.root.glob("*/*.tar")):
+        if path.relative_to(shards.root).as_posix() not in known:
+            yield f"{path}: not in the lock; it is no part of the set, and readers that take every tar would read it"
+    rejected = sum(sum(source.rejected.values()) for source in shards.lock.sources)
+    rejects = shards.root / REJECTS_NAME
+    lines = rejects.read_bytes().count(b"\n") if rejects.exists() else -1
+    if lines != rejected:
+        found = "missing" if lines < 0 else f"has {lines} lines"
+        yield f"{rejects}: {found}, the lock counts {rejected} rejected records"
+
+
+def _check_shard(shards: FrozenSet, number: int, rows: range, deep: bool) -> Iterator[str]:
+    entry = shards.lock.shards[number]
+    path = shards.root / entry.name
+    try:
+        size_bytes = path.stat().st_size
+    except FileNotFoundError:
+        yield f"{path}: missing"
+        return
+    if size_bytes != entry.bytes:
+        yield f"{path}: {size_bytes} bytes, the lock says {entry.bytes}: cut short or altered"
+    if len(rows) != entry.samples:
+        yield f"{path}: {len(rows)} rows in the index, the lock says {entry.samples} samples"
+    digest = hashlib.sha256()
+    index: NDArray[np.void] = shards.index[rows.start : rows.stop]
+    end = 0
+    with path.open("rb") as file:
+        for row, facts in zip(rows, index, strict=True):
+            if int(facts["offset"]) != end:
+                yield f"{shards.where(row)}: the index puts it at {int(facts['offset'])}, it begins at {end}"
+            raw = file.read(int(facts["bytes"]))
+            end += int(facts["bytes"])
+            digest.update(raw)
+            yield from _check_sample(shards, row, facts, raw, deep)
+        rest = file.read(_PIECE)
+        digest.update(rest)
+    if rest != END_OF_ARCHIVE and size_bytes == entry.bytes:
+        yield f"{path}: does not end as a tar does"
+    if digest.hexdigest() != entry.sha256:
+        yield f"{path}: its SHA-256 is {digest.hexdigest()} and the lock says {entry.sha256}"
+    offsets = idx_path(path)
+    if not offsets.exists():
+        yield f"{offsets}: missing"
+    elif offsets.read_bytes() != idx_bytes(index["offset"].tolist(), end):
+        yield f"{offsets}: its offsets are not those of the shard"
+
+
+def _check_sample(shards: FrozenSet, row: int, facts: np.void, raw: bytes, deep: bool) -> Iterator[str]:
+    where = shards.where(row)
+    if crc32(raw) != int(facts["crc32"]):
+        yield f"{where}: damaged, its bytes are not those that were frozen"
+        return
+    try:
+        key, image, json = split_sample(raw, where)
+        sample = decode_sample(key, image, json)
+    except DataError as error:
+        yield str(error)
+        return
+    if key != shards.key(row) or sample.origin.record != int(facts["record"]):
+        yield f"{where}: the shard holds {key} there"
+    if TASKS[int(facts["task"])] != sample.task or bool(facts["has_image"]) != (image is not None):
+        yield f"{where}: task or picture are not what the index says"
+    if encode_sample(sample) != json:
+        yield f"{where}: its JSON is not of the set's form"
+    if deep:
+        yield from _check_content(sample, int(facts["boxes"]), shards.lock.render["boxes"], where)
+
+
+def _check_content(sample: Sample, boxes: int, style: str, where: str) -> Iterator[str]:
+    if sample.image is not None:
+        try:
+            with Image.open(BytesIO(sample.image)) as image:
+                image.load()
+                if image.size != (sample.width_px, sample.height_px):
+                    yield f"{where}: the picture is {image.size}, its JSON says {(sample.width_px, sample.height_px)}"
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            yield f"{where}: the picture does not decode: {error}"
+    if sample.task not in ANSWERED_WITH_BOXES:
+        return
+    try:
+        found = max(len(parse_answer(item.turns[-1].text, sample.task, style)) for item in sample.renderings)
+    except ValueError as error:
+        yield f"{where}: {error}"
+        return
+    if min(found, 0xFFFF) != boxes:
+        yield f"{where}: its answers hold {found} boxes, the index says {boxes}"
