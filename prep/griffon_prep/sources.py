@@ -186,6 +186,7 @@ class Stamps:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, list[int | str]] = orjson.loads(path.read_bytes()) if path.exists() else {}
+        self._changed = False
 
     def sha256(self, annotation: Path) -> str:
         """The hash of an annotation; read only if its size or time is not the remembered one."""
@@ -194,8 +195,10 @@ class Stamps:
         if (size, time) != (status.st_size, status.st_mtime_ns):
             digest = sha256_of(annotation)
             self._known[str(annotation)] = [status.st_size, status.st_mtime_ns, digest]
+            self._changed = True
         return str(digest)
 
     def save(self) -> None:
-        """Write what is remembered."""
-        write_whole(self._path, orjson.dumps(self._known, option=orjson.OPT_INDENT_2))
+        """Write what is remembered, if there is anything new."""
+        if self._changed:
+            write_whole(self._path, orjson.dumps(self._known, option=orjson.OPT_INDENT_2))

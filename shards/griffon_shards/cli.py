@@ -159,7 +159,7 @@ def show_command(root: Path, key: str, draw: Path | None) -> None:
 def cat_command(root: Path, source: str | None, task: str | None, key: str | None) -> None:
     """Write samples as JSONL: the key as `__key__`, and what their KEY.json holds."""
     shards, rows = _choose(root, source, task)
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     chosen: Iterable[int] = rows if key is None else [shards.row(key)]
     for row in chosen:
         sample = shards[row]

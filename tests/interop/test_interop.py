@@ -193,15 +193,15 @@ def pictures_last(tars: list[str], ours: list[Seen]) -> list[str]:
 
 def hugging_face_features() -> Any:  # noqa: ANN401
     """The columns of a set of one variant."""
-    from datasets import Features, Image, List, Value
+    from datasets import Features, Image, Value
 
     text, number = Value("string"), Value("int64")
     document = {
-        "conversations": List({"from": text, "value": text}),
+        "conversations": [{"from": text, "value": text}],
         "height": number,
         "image_format": text,
         "origin": {"annotation": text, "record": number},
-        "region": List(Value("float64")),
+        "region": [Value("float64")],
         "task": text,
         "width": number,
     }
