@@ -1,0 +1,53 @@
+# `make demo` and `make test` do all their own set-up in .venv; they need Python 3.11 or later and make.
+PYTHON ?= python3
+VENV := .venv
+INTEROP := .venv-interop
+BIN := $(VENV)/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check test-interop bench-prep clean
+
+# Freezes the sample data, checks the set, shows a sample; a second run finds the set up to date.
+demo: $(VENV)/.installed
+	@test -f demo/data/manifest.txt || $(BIN)/griffon-prep sample-data demo/data
+	$(BIN)/griffon-prep build --manifest manifests/demo.txt --data-root demo/data --out demo/shards
+	$(BIN)/griffon-shards verify --deep demo/shards
+	$(BIN)/griffon-shards show demo/shards DET_shapes-000000007 --draw demo/DET_shapes-000000007.png
+	@echo
+	@$(BIN)/griffon-shards info demo/shards
+	@echo
+	@echo "Look at demo/DET_shapes-000000007.png, and at more samples with"
+	@echo "  $(BIN)/griffon-shards ls demo/shards"
+	@echo "then freeze your own data: copy manifests/custom.txt, put your paths into it, and run"
+	@echo "  $(BIN)/griffon-prep check --manifest custom.txt --data-root DATA"
+	@echo "  $(BIN)/griffon-prep build --manifest custom.txt --data-root DATA --out SHARDS"
+
+test: check
+	$(BIN)/python -m pytest -q -n 2 -m "not interop"
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# Other people's libraries read what we wrote: in an environment of their own, for they bring a lot.
+test-interop: $(INTEROP)/.installed
+	$(INTEROP)/bin/python -m pytest -q -m interop tests/interop
+
+bench-prep: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench_prep.py
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(INTEROP)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python $(PIP_INSTALL) torch
+	$(INTEROP)/bin/python $(PIP_INSTALL) --editable '.[interop]' pytest
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(INTEROP) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache
