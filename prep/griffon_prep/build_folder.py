@@ -13,11 +13,11 @@ from griffon_prep.sources import Stamps
 from griffon_shards.errors import DataError, SettingsError
 from griffon_shards.files import remove_temporaries, write_whole
 from griffon_shards.index import INDEX_NAME
-from griffon_shards.interop import ENERGON_FOLDER, WIDS_NAME
+from griffon_shards.interop import ENERGON_FOLDER, HUGGING_FACE_NAME, WIDS_NAME
 from griffon_shards.lock import LOCK_NAME, REJECTS_NAME
 
 WORK_NAME = ".griffon-build"
-_OURS = (REJECTS_NAME, INDEX_NAME, WIDS_NAME, ENERGON_FOLDER)
+_OURS = (REJECTS_NAME, INDEX_NAME, WIDS_NAME, HUGGING_FACE_NAME, ENERGON_FOLDER)
 
 
 class BuildFolder:

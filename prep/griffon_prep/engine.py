@@ -31,6 +31,8 @@ class LocalPool:
             mp_context=multiprocessing.get_context(start_method),
             initializer=_start_worker,
         )
+        with _interrupts_ignored():  # which the workers inherit: Ctrl-C is the parent's to answer
+            self._executor.submit(os.getpid)
 
     def __enter__(self) -> "LocalPool":
         return self
@@ -68,9 +70,20 @@ class LocalPool:
             ) from None
 
 
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # where Python takes no signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _start_worker() -> None:
-    """In a new worker: leave Ctrl-C to the parent, end with it, and keep Pillow's size warnings quiet."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a new worker: end with the parent, and keep Pillow's size warnings quiet."""
     warnings.filterwarnings("ignore", module="PIL")
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

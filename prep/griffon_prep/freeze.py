@@ -12,7 +12,7 @@ from griffon_prep.plan import BuildSettings, PlannedSource
 from griffon_prep.shard_jobs import ShardReport, read_report
 from griffon_shards.files import sha256_of, whole_file
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header
-from griffon_shards.interop import PeerShard, write_peer_files
+from griffon_shards.interop import write_peer_files
 from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock
 
 
@@ -20,7 +20,6 @@ def freeze(out: Path, settings: BuildSettings, planned: Sequence[PlannedSource])
     """Write everything but the shards, which are all there, the lock last. Returns the lock."""
     shards: list[ShardEntry] = []
     sources: list[SourceEntry] = []
-    peers: list[PeerShard] = []
     reports = [[report for report, _ in _finished(source)] for source in planned]
     with whole_file(out / INDEX_NAME) as index:
         index.write(index_header(sum(report.samples for source in reports for report in source)))
@@ -32,9 +31,6 @@ def freeze(out: Path, settings: BuildSettings, planned: Sequence[PlannedSource])
                 rows["shard"], rows["source"] = len(shards), number
                 index.write(rows.tobytes())
                 shards.append(_shard_entry(report))
-                peers.append(
-                    PeerShard(name=report.name, samples=report.samples, has_image=bool(rows["has_image"].any()))
-                )
             sources.append(_source_entry(source, reports[number]))
     with whole_file(out / REJECTS_NAME) as rejects:
         for source, finished in zip(planned, reports, strict=True):
@@ -42,7 +38,7 @@ def freeze(out: Path, settings: BuildSettings, planned: Sequence[PlannedSource])
                 for reject in report.rejects:
                     line = {"source": source.source.tag, "record": reject.record}
                     rejects.write(orjson.dumps({**line, "reason": reject.reason, "detail": reject.detail}) + b"\n")
-    write_peer_files(out, peers)
+    write_peer_files(out, {shard.name: shard.samples for shard in shards})
     lock = Lock(
         tool_version=version("griffon-pipeline"),
         library_versions={name: version(name) for name in ("numpy", "orjson", "pillow")},

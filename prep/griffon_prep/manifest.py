@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from io import StringIO
 from pathlib import Path
 
 from griffon_shards.errors import SettingsError
@@ -61,7 +62,7 @@ def read_manifest(path: Path) -> list[ManifestLine]:
     lines: list[ManifestLine] = []
     faults: list[str] = []
     first_use: dict[str, int] = {}
-    for line_no, line in enumerate(text.splitlines(), 1):
+    for line_no, line in enumerate(StringIO(text, newline=None), 1):  # str.splitlines would cut at U+0085 and others
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:

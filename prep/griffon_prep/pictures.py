@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from griffon_prep.records import Rejected
 
@@ -65,6 +65,8 @@ def read_picture(root: str, image_path: str) -> bytes:
                 continue
             if error.errno in (errno.EACCES, errno.EPERM):
                 raise Rejected("picture_unreadable", f"{image_path}: no permission to read it") from None
+            if error.errno == errno.ENXIO:
+                raise Rejected("picture_unreadable", f"{image_path}: a socket, no file") from None
             raise
         try:
             status = os.fstat(descriptor)
@@ -125,8 +127,10 @@ def check_picture(data: bytes, check: str, stated_size_px: tuple[int, int], name
             width_px, height_px = image.size
             if check == "decode":
                 _decode(image, form)
+    except UnidentifiedImageError:  # Pillow's words for it hold a memory address
+        raise Rejected("picture_unreadable", f"{name}: not a picture, or one of a kind that is not read") from None
     except _DECODE_ERRORS as error:
-        raise Rejected("picture_unreadable", f"{name}: {error or type(error).__name__}") from None
+        raise Rejected("picture_unreadable", f"{name}: {str(error) or type(error).__name__}") from None
     if any(stated_size_px) and (width_px, height_px) != stated_size_px:
         stated = "{}x{}".format(*stated_size_px)
         raise Rejected("size_mismatch", f"{name}: the picture is {width_px}x{height_px}, the record says {stated}")
@@ -160,7 +164,7 @@ def shrink_picture(picture: Picture, longest_px: int, name: str) -> Picture:
         with Image.open(BytesIO(picture.data), formats=_FORMATS) as image:
             image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)
     except _DECODE_ERRORS as error:
-        raise Rejected("picture_unreadable", f"{name}: {error or type(error).__name__}") from None
+        raise Rejected("picture_unreadable", f"{name}: {str(error) or type(error).__name__}") from None
     return Picture(data=out.getvalue(), format="JPEG", width_px=size[0], height_px=size[1])
 
 

@@ -130,7 +130,8 @@ def scan_source(job: ScanJob) -> ScannedSource:
         name = find_format(readable, source.task, source.options)
         records, vocabulary = FORMATS[name].scan(readable, source.task, source.options, job.work)
     except (SettingsError, DataError) as error:
-        raise type(error)(f"{source.tag}: {source.annotation}: {error}") from None
+        told = str(error).removeprefix(f"{readable}: ")
+        raise type(error)(f"{source.tag}: {source.annotation}: {told}") from None
     if not records:
         raise DataError(f"{source.tag}: {source.annotation}: has no records")
     scanned = ScannedSource(

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
@@ -36,7 +37,8 @@ def guard(command: Callable[Given, None]) -> Callable[Given, None]:
         except DataError as error:
             _fail(str(error), 1)
         except BrokenPipeError:
-            sys.stderr.close()  # `... | head` is no fault, and Python would say that it is
+            # `... | head` is no fault; what is left to write goes nowhere, or Python would complain at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -143,8 +145,9 @@ def show_command(root: Path, key: str, draw: Path | None) -> None:
         for turn in rendering.turns:
             click.echo(f"\n[{turn.role}] {turn.text}")
     if draw is not None:
+        picture = draw_sample(sample, shards.lock.render["boxes"])
         try:
-            draw_sample(sample, shards.lock.render["boxes"]).save(draw)
+            picture.save(draw)
         except ValueError as error:  # Pillow's, for an extension that it does not know
             raise SettingsError(f"--draw {draw}: {error}; name it .png or .jpg") from None
         click.echo(f"\nwrote {draw}")
@@ -164,6 +167,7 @@ def cat_command(root: Path, source: str | None, task: str | None, key: str | Non
     for row in chosen:
         sample = shards[row]
         out.write(b'{"__key__":' + json.dumps(sample.key).encode() + b"," + encode_sample(sample)[1:] + b"\n")
+    out.flush()  # here, where a closed pipe or a full disk is met by `guard`
 
 
 @main.command("verify")

@@ -48,14 +48,18 @@ class FrozenSet:
             DataError: the shard is missing or damaged; the message names shard and key.
         """
         key, image, json = split_sample(self.raw(row), self.where(row))
+        if key != self.key(row):
+            raise DataError(f"{self.where(row)}: the shard holds {key} there; {self.root / INDEX_NAME} is damaged")
         return decode_sample(key, image, json)
 
     def raw(self, row: int) -> bytes:
         """The tar bytes of a row's sample, checked against its crc32 in the index. Raises as `__getitem__`."""
-        entry = self.index[row]
-        size = int(entry["bytes"])
+        entry = self._entry(row)
+        size, offset = int(entry["bytes"]), int(entry["offset"])
+        if offset + size > self.lock.shards[int(entry["shard"])].bytes:
+            raise DataError(f"{self.where(row)}: beyond the shard's end; {self.root / INDEX_NAME} is damaged")
         try:
-            data = os.pread(self._shard(int(entry["shard"])).descriptor, size, int(entry["offset"]))
+            data = os.pread(self._shard(int(entry["shard"])).descriptor, size, offset)
         except FileNotFoundError:
             raise DataError(f"{self.where(row)}: the shard is missing; copy the set again or build it anew") from None
         if len(data) != size or crc32(data) != int(entry["crc32"]):
@@ -67,7 +71,7 @@ class FrozenSet:
 
     def key(self, row: int) -> str:
         """The key of a row: `{tag}-{record_no:09d}`."""
-        entry = self.index[row]
+        entry = self._entry(row)
         return f"{self.lock.sources[int(entry['source'])].tag}-{int(entry['record']):09d}"
 
     def row(self, key: str) -> int:
@@ -95,7 +99,16 @@ class FrozenSet:
 
     def where(self, row: int) -> str:
         """Shard and key of a row, for messages."""
-        return f"{self.root / self.lock.shards[int(self.index[row]['shard'])].name}, sample {self.key(row)}"
+        return f"{self.root / self.lock.shards[int(self._entry(row)['shard'])].name}, sample {self.key(row)}"
+
+    def _entry(self, row: int) -> np.void:
+        entry: np.void = self.index[row]
+        if int(entry["shard"]) >= len(self.lock.shards) or int(entry["source"]) >= len(self.lock.sources):
+            raise DataError(
+                f"{self.root / INDEX_NAME}: damaged in row {row}, it names a shard or a source that the lock has not; "
+                "copy the set again or build it anew"
+            )
+        return entry
 
     def _open_shard(self, number: int) -> "_OpenFile":
         return _OpenFile(self.root / self.lock.shards[number].name)

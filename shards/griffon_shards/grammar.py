@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from griffon_shards.types import BoxXYXY
 
 NO_BOXES = "None"
-_TEXT_BOX = r"\[(\d\.\d{3}),(\d\.\d{3}),(\d\.\d{3}),(\d\.\d{3})\]"
-_BIN_BOX = r"<bin_(\d{1,4})><bin_(\d{1,4})><bin_(\d{1,4})><bin_(\d{1,4})>"
+_TEXT_BOX = r"\[{0},{0},{0},{0}\]".format(r"([0-9]\.[0-9]{3})")
+_BIN_BOX = r"<bin_{0}><bin_{0}><bin_{0}><bin_{0}>".format(r"(0|[1-9][0-9]{0,3})")
 _BOX_PATTERN = {"text": _TEXT_BOX, "bin": _BIN_BOX}
 _ITEM = {
     (style, labelled): re.compile(("(.+?)-" if labelled else "()") + box + "(?:&|$)", re.DOTALL)
@@ -39,7 +39,7 @@ def round_box(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> BoxXYXY:
 
 
 def _fraction(position_px: float, side_px: int) -> float:
-    return round(min(max(position_px / side_px, 0.0), 1.0), 3)
+    return round(min(max(0.0, position_px / side_px), 1.0), 3)  # 0.0 first: max(-0.0, 0.0) is -0.0
 
 
 def format_box(box_xyxy: BoxXYXY, style: str) -> str:

@@ -1,12 +1,11 @@
-"""`wids.json` and `.nv-meta`: what wids and Megatron-Energon need to read a frozen set as it is.
+"""What wids, Megatron-Energon and Hugging Face datasets need to read a frozen set as it is.
 
 wids: `ShardListDataset(f"{OUT}/wids.json", localname=str)`; without `localname` it first copies every shard.
 Energon: `get_train_dataset(OUT, ...)`, or with your cookers `get_train_dataset(OUT, dataset_config="crude.yaml", ...)`.
-webdataset and Hugging Face datasets are given the tars and need no file.
+Hugging Face: `load_dataset(OUT)`. webdataset is given the tars and needs no file.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import orjson
@@ -15,6 +14,7 @@ from griffon_shards.files import write_whole
 
 WIDS_NAME = "wids.json"
 ENERGON_FOLDER = ".nv-meta"
+HUGGING_FACE_NAME = ".huggingface.yaml"
 
 # A field map, so that Energon's own tools and a task encoder without cookers work. `a,b` means: a, or b if there is no
 # a; `image_format` is "" just where there is no picture. PIL, because Energon stacks tensors into a batch, fails when
@@ -39,24 +39,35 @@ __module__: megatron.energon
 __class__: CrudeWebdataset
 """
 
+# `load_dataset(OUT)` takes columns and files from here. Without, it guesses the columns from the first five samples of
+# the first shard, loses all pictures in silence if these have none, and takes `.tar.idx` for a tar.
+_HUGGING_FACE_YAML = """\
+configs:
+- config_name: default
+  data_files: "*/*.tar"
+dataset_info:
+  features:
+  - {name: jpg, dtype: image}
+  - name: json
+    struct:
+    - {name: conversations, list: [{name: from, dtype: string}, {name: value, dtype: string}]}
+    - {name: height, dtype: int64}
+    - {name: image_format, dtype: string}
+    - {name: origin, struct: [{name: annotation, dtype: string}, {name: record, dtype: int64}]}
+    - {name: region, list: float64}
+    - {name: task, dtype: string}
+    - name: variants
+      list:
+      - {name: conversations, list: [{name: from, dtype: string}, {name: value, dtype: string}]}
+      - {name: region, list: float64}
+    - {name: width, dtype: int64}
+  - {name: __key__, dtype: string}
+  - {name: __url__, dtype: string}
+"""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerShard:
-    """One shard, as other loaders have to know it.
 
-    Attributes:
-        name: its path relative to the set, with `/`.
-        samples: how many samples it holds.
-        has_image: whether any of them has a picture.
-    """
-
-    name: str
-    samples: int
-    has_image: bool
-
-
-def write_peer_files(root: Path, shards: Sequence[PeerShard]) -> None:
-    """Write `wids.json` and `.nv-meta` into the set in `root`. The same shards give the same bytes.
+def write_peer_files(root: Path, shards: Mapping[str, int]) -> None:
+    """Write `wids.json`, `.nv-meta` and `.huggingface.yaml` into the set in `root`; the same shards, the same bytes.
 
     Shards without samples are left out: Energon does not allow them.
 
@@ -66,22 +77,23 @@ def write_peer_files(root: Path, shards: Sequence[PeerShard]) -> None:
 
     Args:
         root: the folder of the set.
-        shards: all its shards, in the order of its rows.
+        shards: number of samples of each shard, by its path relative to the set, in the set's order.
     """
-    filled = [shard for shard in shards if shard.samples]
+    filled = {name: samples for name, samples in shards.items() if samples}
     energon = root / ENERGON_FOLDER
     energon.mkdir(exist_ok=True)
-    write_whole(energon / ".info.json", _json({"shard_counts": {shard.name: shard.samples for shard in filled}}))
+    write_whole(energon / ".info.json", _json({"shard_counts": filled}))
     write_whole(energon / "split.yaml", _split_yaml(filled).encode())
     write_whole(energon / "dataset.yaml", _DATASET_YAML.encode())
     write_whole(energon / "crude.yaml", _CRUDE_YAML.encode())
-    shardlist = [{"url": shard.name, "nsamples": shard.samples} for shard in filled]
+    shardlist = [{"url": name, "nsamples": samples} for name, samples in filled.items()]
+    write_whole(root / HUGGING_FACE_NAME, _HUGGING_FACE_YAML.encode())
     write_whole(root / WIDS_NAME, _json({"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shardlist}))
 
 
-def _split_yaml(shards: Sequence[PeerShard]) -> str:
+def _split_yaml(shards: Iterable[str]) -> str:
     """All shards are `train`; the other two are named because `energon lint` asks for them, and skips them if empty."""
-    names = "".join(f"  - {shard.name}\n" for shard in shards)
+    names = "".join(f"  - {name}\n" for name in shards)
     return f"split_parts:\n  train:\n{names}  val: []\n  test: []\n"
 
 

@@ -21,6 +21,8 @@ def shard_urls(
         DataError: the set is not frozen, or nothing in it has these names.
     """
     lock = read_lock(Path(root))
+    sources = [sources] if isinstance(sources, str) else sources  # or "DET" would be found in "RANDDET"
+    tasks = [tasks] if isinstance(tasks, str) else tasks
     wanted = {
         source.tag
         for source in lock.sources
@@ -53,7 +55,8 @@ def stream(
         tasks: tasks to read, or None for all.
         decode: how pictures are decoded (webdataset's image handlers: `pil`, `rgb8`, `torchrgb`, ...); None leaves
             bytes, of the JSON too.
-        shuffle: size of the sample buffer; 0 keeps the set's order, which is shuffled within each source already.
+        shuffle: size of the sample buffer, through which shuffled shards go; 0 keeps the set's order, which is
+            shuffled within each source already.
         seed: of the buffer and of the order of shards.
 
     Raises:
@@ -61,9 +64,10 @@ def stream(
     """
     import webdataset  # not at the top: it takes longer to import than all the rest, and only this needs it
 
+    urls = shard_urls(root, sources=sources, tasks=tasks)
     dataset = webdataset.WebDataset(
-        shard_urls(root, sources=sources, tasks=tasks),
-        shardshuffle=False,
+        urls,
+        shardshuffle=len(urls) if shuffle else False,
         nodesplitter=webdataset.split_by_node,
         seed=seed,
         empty_check=False,

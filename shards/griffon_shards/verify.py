@@ -54,7 +54,7 @@ def verify_set(root: Path, *, deep: bool = False) -> Iterator[str]:
 def _check_folder(shards: FrozenSet) -> Iterator[str]:
     """Files that the lock does not know, and the reject list."""
     known = {shard.name for shard in shards.lock.shards}
-    for path in sorted(shards.root.glob("*/*.tar")):
+    for path in sorted(shards.root.rglob("*.tar")):
         if path.relative_to(shards.root).as_posix() not in known:
             yield f"{path}: not in the lock; it is no part of the set, and readers that take every tar would read it"
     rejected = sum(sum(source.rejected.values()) for source in shards.lock.sources)

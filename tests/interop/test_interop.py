@@ -113,6 +113,19 @@ def test_hugging_face_finds_the_features_where_the_first_shard_has_pictures(
     assert sum(any(raw["json"]["region"]) for raw in peer) == sum(bool(sample.region_xyxy_px) for sample in ours)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hugging_face_loads_the_folder(frozen_set: Path, ours: list[Seen], tmp_path: Path, streaming: bool) -> None:
+    from datasets import load_dataset
+
+    shown = tmp_path / "set"
+    shutil.copytree(frozen_set, shown)
+    for text_only in {sample.key.rpartition("-")[0] for sample in ours if sample.picture_size is None}:
+        (shown / text_only).rename(shown / f"AAA_{text_only}")  # now the first by name
+    peer = load_dataset(str(shown), split="train", streaming=streaming, cache_dir=str(tmp_path / "cache"))
+    seen = [seen_by_peer(raw["__key__"], raw["jpg"], raw["json"]) for raw in peer]
+    assert by_key(seen) == by_key(ours)
+
+
 def test_energon_would_write_the_same_offsets(frozen_set: Path, tars: list[str], tmp_path: Path) -> None:
     from megatron.energon.flavors.webdataset.prepare import WebdatasetPreparator
 
@@ -129,27 +142,25 @@ def test_energon_in_order_is_shard_order(frozen_set: Path, ours: list[Seen]) -> 
     from megatron.energon import get_loader, get_val_dataset
 
     peer = get_val_dataset(frozen_set, split_part="train", worker_config=energon_workers(0), batch_size=1)
-    assert [batch.__key__ for batch in get_loader(peer)] == [[sample.key] for sample in ours]
+    assert [plain(key) for batch in get_loader(peer) for key in batch.__key__] == [sample.key for sample in ours]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_energon_reads_every_sample_once_an_epoch(frozen_set: Path, ours: list[Seen], workers: int) -> None:
-    seen = [
-        seen_by_peer(raw.__key__, raw.image or None, raw.caption)
-        for raw in energon_loader(frozen_set, workers, repeat=False)
-    ]
+    peer = energon_loader(frozen_set, workers, repeat=False)
+    seen = [seen_by_peer(plain(raw.__key__), raw.image or None, raw.caption) for raw in peer]
     assert by_key(seen) == by_key(ours)
     assert seen != ours  # it was shuffled
 
 
 def test_energon_batches_may_mix_samples_with_and_without_pictures(frozen_set: Path, ours: list[Seen]) -> None:
     batches = list(energon_loader(frozen_set, 0, repeat=False, batch_size=8))
-    pictures = {key: picture or None for raw in batches for key, picture in zip(raw.__key__, raw.image, strict=True)}
-    assert any("" in raw.image and any(raw.image) for raw in batches)
-    assert sum(len(raw.__key__) for raw in batches) == len(ours)
-    assert {key: picture and picture.size for key, picture in pictures.items()} == {
-        sample.key: sample.picture_size for sample in ours
-    }
+    assert any("" in batch.image and any(batch.image) for batch in batches)
+    assert sorted(
+        (plain(key), picture.size if picture else None)
+        for batch in batches
+        for key, picture in zip(batch.__key__, batch.image, strict=True)
+    ) == sorted((sample.key, sample.picture_size) for sample in ours)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -177,12 +188,10 @@ def test_energon_cookers_get_the_parts(frozen_set: Path, ours: list[Seen]) -> No
 
     encoder = DefaultTaskEncoder()
     encoder.cookers = [Cooker(stateless(cook))]
-    cooked = list(
-        energon_loader(frozen_set, 0, repeat=False, dataset_config="crude.yaml", task_encoder=encoder),
-    )
-    assert sorted((raw.__key__, raw.image is None) for raw in cooked) == sorted(
-        (sample.key, sample.picture_size is None) for sample in ours
-    )
+    peer = energon_loader(frozen_set, 0, repeat=False, dataset_config="crude.yaml", task_encoder=encoder)
+    assert sorted(
+        (plain(raw.__key__), None if raw.image is None else (raw.image.shape[2], raw.image.shape[1])) for raw in peer
+    ) == sorted((sample.key, sample.picture_size) for sample in ours)
 
 
 def pictures_last(tars: list[str], ours: list[Seen]) -> list[str]:
@@ -206,6 +215,11 @@ def hugging_face_features() -> Any:  # noqa: ANN401
         "width": number,
     }
     return Features({"jpg": Image(), "json": document, "__key__": text, "__url__": text})
+
+
+def plain(energon_key: str) -> str:
+    """Our key of Energon's, which in older versions (7.2) has the shard in front."""
+    return energon_key.rpartition("/")[2]
 
 
 def energon_workers(workers: int) -> Any:  # noqa: ANN401

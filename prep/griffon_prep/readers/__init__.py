@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from griffon_prep.readers import ccmd, llava
 from griffon_prep.readers.json_records import first_elements
 from griffon_prep.records import Record
-from griffon_shards.errors import SettingsError
+from griffon_shards.errors import DataError, SettingsError
 
 _LOOK_AT = 100  # elements; the first that parses decides
 
@@ -65,6 +65,7 @@ def find_format(annotation: Path, task: str, options: Mapping[str, str]) -> str:
     Raises:
         SettingsError: no such format, none recognises the content, or the format cannot give this task or does not take
             one of these options.
+        DataError: the file is empty or damaged.
     """
     found = options.get("format") or _recognise(annotation)
     if found not in FORMATS:
@@ -77,11 +78,13 @@ def find_format(annotation: Path, task: str, options: Mapping[str, str]) -> str:
 
 
 def _recognise(annotation: Path) -> str:
-    for element in first_elements(annotation, _LOOK_AT):
-        if isinstance(element, dict):
-            for name, module in FORMATS.items():
-                if module.recognises(element):
-                    return name
+    elements = list(first_elements(annotation, _LOOK_AT))
+    for element in elements:
+        for name, module in FORMATS.items():
+            if isinstance(element, dict) and module.recognises(element):
+                return name
+    if not elements:
+        raise DataError("has no records")
     raise SettingsError(
         f"its content is of no known format ({', '.join(FORMATS)}); "
         "see the README's table of formats, or name one with format="

@@ -7,6 +7,7 @@ from typing import Any
 from griffon_prep.readers.fields import box_of, list_field, side_field, text_field
 from griffon_prep.readers.json_records import JsonRecords, parse_json, scan_json
 from griffon_prep.records import Record, Region, Rejected
+from griffon_shards.types import IMAGE_TOKEN
 
 TASKS = ("DET", "RANDDET", "REG", "VG", "VISJ")
 OPTIONS = ()
@@ -113,6 +114,6 @@ def _collect_names(text: bytes, names: set[str]) -> int:
     objects = fields.get("objects") if isinstance(fields, dict) else None
     for item in objects if isinstance(objects, list) else ():
         name = item.get("category_name") if isinstance(item, dict) else None
-        if isinstance(name, str) and name.strip():
+        if isinstance(name, str) and name.strip() and IMAGE_TOKEN not in name:  # no question could hold it
             names.add(name.strip())
     return 1

@@ -92,12 +92,14 @@ def parse_json(text: bytes) -> Any:  # noqa: ANN401 - whatever the file holds
 
 
 def first_elements(annotation: Path, most: int) -> Iterator[Any]:
-    """The first elements of a file that parse, for recognising its format; what does not parse is passed over."""
+    """The first elements of a file that parse, for recognising its format; None for one that does not parse."""
     with annotation.open("rb") as file:
         for spans in element_spans(file, str(annotation)):
             for start, end in zip(spans.starts[:most].tolist(), spans.ends[:most].tolist(), strict=True):
                 try:
                     yield parse_json(spans.data[start:end])
                 except Rejected:
-                    continue
-            return
+                    yield None
+            most -= len(spans.starts)
+            if most <= 0:
+                return

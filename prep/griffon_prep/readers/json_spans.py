@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from griffon_shards.errors import DataError
 
 _CHUNK = 4 << 20
+_MAX_ELEMENT_BYTES = 256 << 20  # what is larger is no record: memory must stay bounded whatever file is given
 _BLANKS = b" \t\r\n"
 _QUOTE, _BACKSLASH, _COMMA, _NEWLINE = b'"\\,\n'
 _BOM = b"\xef\xbb\xbf"
@@ -58,14 +59,14 @@ def element_spans(file: BinaryIO, name: str) -> Iterator[Spans]:
     if text.startswith(b"["):
         yield from _array_spans(file, head, len(head) - len(text), name)
     else:
-        yield from _line_spans(file, head, start)
+        yield from _line_spans(file, head, start, name)
 
 
-def _line_spans(file: BinaryIO, head: bytes, start: int) -> Iterator[Spans]:
+def _line_spans(file: BinaryIO, head: bytes, start: int, name: str) -> Iterator[Spans]:
     data, base = head[start:], start
     while data:
-        more = file.read(_CHUNK)
         newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
+        more = _read_on(file, b"" if newlines.size else data, name)
         if not more:  # the last line may have no newline behind it
             newlines = np.append(newlines, len(data))
         if newlines.size:
@@ -105,7 +106,7 @@ def _array_spans(file: BinaryIO, head: bytes, bracket: int, name: str) -> Iterat
         if ends.size:
             data, base = data[1:], base + 1
         scanned = len(data)
-        more = file.read(max(_CHUNK, len(data)))  # an element longer than a piece is not scanned again and again
+        more = _read_on(file, data, name)
         if not more:
             raise DataError(
                 f"{name}: cut short, the JSON array that begins at byte {bracket} never ends; fetch the file again"
@@ -156,6 +157,15 @@ def _escaped_quotes(text: NDArray[np.uint8], quotes: NDArray[np.int64]) -> NDArr
     run_of = run_starts[np.searchsorted(run_starts, behind) - 1]
     odd: NDArray[np.int64] = behind[(behind - run_of) % 2 == 1]
     return odd
+
+
+def _read_on(file: BinaryIO, pending: bytes, name: str) -> bytes:
+    """The next piece; as long as what is pending, so that a long element is not gone over again and again."""
+    if len(pending) > max(_MAX_ELEMENT_BYTES, _CHUNK):
+        raise DataError(
+            f"{name}: has an element of over {_MAX_ELEMENT_BYTES >> 20} MiB; expected JSONL or a JSON array of records"
+        )
+    return file.read(max(_CHUNK, len(pending)))
 
 
 def _expect_blanks(file: BinaryIO, rest: bytes, name: str) -> None:

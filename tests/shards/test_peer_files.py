@@ -4,13 +4,13 @@ from pathlib import Path
 
 import orjson
 
-from griffon_shards.interop import PeerShard, write_peer_files
+from griffon_shards.interop import write_peer_files
 
-SHARDS = [
-    PeerShard(name="DET_0/DET_0-000000.tar", samples=40, has_image=True),
-    PeerShard(name="DET_0/DET_0-000001.tar", samples=0, has_image=False),
-    PeerShard(name="LAZY_0/LAZY_0-000000.tar", samples=7, has_image=False),
-]
+SHARDS = {
+    "DET_0/DET_0-000000.tar": 40,
+    "DET_0/DET_0-000001.tar": 0,
+    "LAZY_0/LAZY_0-000000.tar": 7,
+}
 SPLIT_YAML = """\
 split_parts:
   train:
@@ -55,7 +55,14 @@ def test_the_same_shards_give_the_same_bytes_anywhere_and_again(tmp_path: Path) 
     for root in (one, other, one):
         root.mkdir(exist_ok=True)
         write_peer_files(root, SHARDS)
-    names = {".nv-meta/.info.json", ".nv-meta/crude.yaml", ".nv-meta/dataset.yaml", ".nv-meta/split.yaml", "wids.json"}
+    names = {
+        ".huggingface.yaml",
+        ".nv-meta/.info.json",
+        ".nv-meta/crude.yaml",
+        ".nv-meta/dataset.yaml",
+        ".nv-meta/split.yaml",
+        "wids.json",
+    }
     assert contents(one) == contents(other)
     assert set(contents(one)) == names
 

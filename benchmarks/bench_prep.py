@@ -1,0 +1,305 @@
+"""`make bench-prep`: the speed of `griffon-prep build` beside tar, ShardWriter and the bare check, and its memory.
+
+Every contender is run in turn, round after round, so that whatever else the machine does falls on all of them alike;
+the page cache is warm, and whatever was written before is on disk, when a clock starts.
+"""
+
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import click
+import orjson
+
+from griffon_shards.lock import read_lock
+from griffon_shards.tables import size, table
+
+_HERE = Path(__file__).resolve().parent
+_MOST_OF_TAR = 2.0
+_LEAST_OF_SHARD_WRITER = 3.0
+_LEAST_OF_CHECK = 0.75
+_MOST_BYTES = {"worker": 150_000_000, "parent": 200_000_000}
+_LARGE_LIMIT = 2000
+_LARGE_PICTURES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Where the benchmark's files lie and how much of everything there is."""
+
+    folder: Path
+    images: int
+    workers: int
+    megabytes: int
+
+    @property
+    def out(self) -> Path:
+        """What contenders write; removed after each run."""
+        return self.folder / "out"
+
+    def build_command(self, manifest: str, check: str) -> list[str]:
+        """The command line of a build."""
+        options = {
+            "--manifest": self.folder / manifest,
+            "--data-root": self.folder,
+            "--out": self.out,
+            "--workers": self.workers,
+            "--check": check,
+        }
+        words = [str(word) for option in options.items() for word in option]
+        return [sys.executable, "-m", "griffon_prep", "build", *words]
+
+    def expect_samples(self, wanted: int) -> None:
+        """See that the build which ran last has made what it should, or its speed means nothing."""
+        samples = sum(source.samples for source in read_lock(self.out).sources)
+        if samples != wanted:
+            raise click.ClickException(f"the build made {samples} samples of {wanted}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """Something to time.
+
+    Attributes:
+        name: shown in the table.
+        run: does it once; gives the seconds that count, or None where those of the whole call do.
+        wall_s: of every run.
+        cpu_s: of every run, user and system, of all its processes; of the loops their start, too.
+    """
+
+    name: str
+    run: Callable[[Bench], float | None]
+    wall_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+
+    @property
+    def typical_s(self) -> float:
+        """The median wall time."""
+        return median(self.wall_s)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--images", type=click.IntRange(1), default=20_000, help="Pictures of about 80 kB.")
+@click.option("--runs", type=click.IntRange(1), default=5, help="Runs of each; medians count.")
+@click.option("--workers", type=click.IntRange(1), default=2, help="Processes of our builds and of the bare check.")
+@click.option("--annotation-mb", "megabytes", type=click.IntRange(1), default=1000, help="Size of a large annotation.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to put the files.  [default: this disk]")
+@click.option("--keep", is_flag=True, help="Leave the pictures and annotations there.")
+@click.option("--quick", is_flag=True, help="2,000 pictures, one run, annotations of 100 MB.")
+def main(images: int, runs: int, workers: int, megabytes: int, folder: Path | None, keep: bool, quick: bool) -> None:
+    """Measure `griffon-prep build` and say which of its targets it meets."""
+    if quick:
+        images, runs, megabytes = 2000, 1, 100
+    with _scratch(folder, keep) as scratch:
+        bench = Bench(folder=scratch, images=images, workers=workers, megabytes=megabytes)
+        click.echo(machine(scratch))
+        _make_data(bench)
+        click.echo(f"{images:,} pictures, {size(_bytes_below(scratch / 'pictures'))}; medians of {runs} run(s)\n")
+        click.echo(speed(bench, runs) + "\n")
+        click.echo(memory(bench))
+
+
+def speed(bench: Bench, runs: int) -> str:
+    """Time all contenders in turn; gives the tables of times and of targets."""
+    ours, tar, writer = (
+        Contender(name="griffon-prep build --check header", run=lambda bench: _run_build(bench, "header")),
+        Contender(name="tar cf, sync", run=_run_tar),
+        Contender(name="ShardWriter loop, sync", run=_run_shard_writer),
+    )
+    decoding, checking = (
+        Contender(name="griffon-prep build --check decode", run=lambda bench: _run_build(bench, "decode")),
+        Contender(name=f"bare decode check, {bench.workers} processes", run=_run_check),
+    )
+    contenders = (ours, tar, writer, decoding, checking)
+    for number in range(runs):
+        for contender in contenders:
+            _time(bench, contender)
+            click.echo(f"run {number + 1} of {runs}: {contender.name}: {contender.wall_s[-1]:.2f} s", err=True)
+    of_tar = ours.typical_s / tar.typical_s
+    of_writer = writer.typical_s / ours.typical_s
+    of_check = checking.typical_s / decoding.typical_s
+    targets = [
+        ("A wall time of tar", f"{of_tar:.2f} x", f"at most {_MOST_OF_TAR} x", _word(of_tar <= _MOST_OF_TAR)),
+        (
+            "A samples/s of ShardWriter",
+            f"{of_writer:.2f} x",
+            f"at least {_LEAST_OF_SHARD_WRITER} x",
+            _word(of_writer >= _LEAST_OF_SHARD_WRITER),
+        ),
+        (
+            "B samples/s of the bare check",
+            f"{of_check:.0%}",
+            f"at least {_LEAST_OF_CHECK:.0%}",
+            _word(of_check >= _LEAST_OF_CHECK),
+        ),
+    ]
+    times = table(
+        ("contender", "median s", "min-max s", "CPU s", "samples/s"),
+        [
+            (
+                contender.name,
+                f"{contender.typical_s:.2f}",
+                f"{min(contender.wall_s):.2f}-{max(contender.wall_s):.2f}",
+                f"{median(contender.cpu_s):.2f}",
+                round(bench.images / contender.typical_s),
+            )
+            for contender in contenders
+        ],
+    )
+    return f"{times}\n\n{table(('speed', 'measured', 'target', ''), targets)}"
+
+
+def memory(bench: Bench) -> str:
+    """Build under observation, from small annotations and large ones; gives the table of peaks."""
+    large = min(_LARGE_PICTURES, bench.images)
+    of = f"annotation of {size(bench.megabytes * 1e6)}"
+    cases = (
+        ("det", f"{bench.images:,} pictures", ["DET & det.jsonl & pictures"], bench.images),
+        (
+            "ccmd",
+            f"ccmd DET and VISJ, {of}",
+            [f"{task} & ccmd.jsonl & pictures & limit={_LARGE_LIMIT}" for task in ("DET", "VISJ")],
+            None,
+        ),
+        ("llava", f"llava array, {of}", [f"LAZY & llava.json & pictures & limit={_LARGE_LIMIT}"], None),
+    )
+    rows: list[Sequence[object]] = []
+    for kind, name, lines, samples in cases:
+        if kind != "det":
+            suffix = Path(lines[0].split(" & ")[1])
+            options = ("--kind", kind, "--megabytes", bench.megabytes, "--images", large)
+            _call([sys.executable, _HERE / "bench_data.py", "large", bench.folder / suffix, *options])
+        (bench.folder / f"{kind}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        command = bench.build_command(f"{kind}.txt", "decode")
+        peaks = orjson.loads(_call([sys.executable, _HERE / "bench_memory.py", *command]))
+        if samples is not None:
+            bench.expect_samples(samples)
+        shutil.rmtree(bench.out)
+        for peak in sorted(peaks, key=lambda peak: str(peak["role"])):
+            target = _MOST_BYTES.get(peak["role"])
+            resident, private = peak["resident_bytes"], peak["private_bytes"]
+            verdict = ("-", "") if target is None else (f"at most {size(target)}", _word(resident <= target))
+            rows.append((name, peak["role"], size(resident), size(private), *verdict))
+    return table(("memory: C", "process", "peak resident", "peak private", "target (resident)", ""), rows)
+
+
+def machine(folder: Path) -> str:
+    """A line that describes the machine."""
+    cpu = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.machine(),
+    )
+    mounts = [line.split()[1:3] for line in _lines("/proc/mounts")]
+    inside = [(point, kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
+    _, file_system = max(inside, key=lambda mount: len(mount[0]))
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return (
+        f"{cpu}, {os.cpu_count()} cores, {size(memory_bytes)} memory, {file_system}, "
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"load {os.getloadavg()[0]:.1f} before the start"
+    )
+
+
+@contextmanager
+def _scratch(parent: Path | None, keep: bool) -> Iterator[Path]:
+    """A folder of our own on the disk asked for: below `parent`, or where temporary files go if that is this disk."""
+    if parent is None:
+        temporary = Path(tempfile.gettempdir())
+        parent = temporary if temporary.stat().st_dev == Path.cwd().stat().st_dev else Path.cwd()
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="griffon-bench-", dir=parent))
+    try:
+        yield folder
+    finally:
+        if keep:
+            click.echo(f"kept {folder}", err=True)
+        else:
+            shutil.rmtree(folder)
+
+
+def _make_data(bench: Bench) -> None:
+    began = time.perf_counter()
+    _call([sys.executable, _HERE / "bench_data.py", "pictures", bench.folder, "--images", bench.images])
+    (bench.folder / "det.txt").write_text("DET & det.jsonl & pictures\n", encoding="utf-8")
+    click.echo(f"made the pictures in {time.perf_counter() - began:.1f} s", err=True)
+
+
+def _time(bench: Bench, contender: Contender) -> None:
+    """Run a contender once, the page cache warm and nothing waiting to be written."""
+    for path in sorted(bench.folder.rglob("*")):
+        if path.is_file():
+            path.read_bytes()
+    os.sync()
+    cpu_before, began = _cpu_s(), time.perf_counter()
+    counted_s = contender.run(bench)
+    wall_s = time.perf_counter() - began
+    contender.wall_s.append(wall_s if counted_s is None else counted_s)
+    contender.cpu_s.append(_cpu_s() - cpu_before)
+    if bench.out.is_dir() and (bench.out / "griffon.lock.json").exists():
+        bench.expect_samples(bench.images)
+    for path in (bench.out, bench.folder / "out.tar"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    os.sync()
+
+
+def _run_build(bench: Bench, check: str) -> None:
+    _call(bench.build_command("det.txt", check))
+
+
+def _run_tar(bench: Bench) -> None:
+    """With a sync of this one file: what others write at the time is not tar's."""
+    _call(["tar", "cf", bench.folder / "out.tar", "-C", bench.folder, "pictures"])
+    _call(["sync", bench.folder / "out.tar"])
+
+
+def _run_shard_writer(bench: Bench) -> float:
+    return _loop_s("shard-writer", bench.folder / "det.jsonl", bench.folder / "pictures", bench.out)
+
+
+def _run_check(bench: Bench) -> float:
+    return _loop_s("check", bench.folder / "det.jsonl", bench.folder / "pictures", "--workers", bench.workers)
+
+
+def _loop_s(loop: str, *arguments: object) -> float:
+    return float(_call([sys.executable, _HERE / "bench_loops.py", loop, *arguments]).split()[-1])
+
+
+def _call(command: Sequence[object]) -> bytes:
+    """Run a command and give what it prints; the benchmark ends if it fails."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr).decode("utf-8", "replace")
+        raise click.ClickException(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{said}")
+    return done.stdout
+
+
+def _cpu_s() -> float:
+    """Processor time of all processes that have ended so far and were waited for, by us or by theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.jpg"))
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").splitlines()
+
+
+def _word(met: bool) -> str:
+    return "PASS" if met else "FAIL"
+
+
+if __name__ == "__main__":
+    main()
