@@ -116,8 +116,8 @@ def test_golden_digest(tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
             "dropped_boxes": {},
         }
     ]
-    assert lock["index_sha256"] == ""
-    assert lock["digest"] == ""
+    assert lock["index_sha256"] == "65b9224f6697c7daab6483973ca94dfd780e0820c31def5af6d60dda395e70ea"
+    assert lock["digest"] == "2802e11da0ad5eaad17e563357f6db6bd4f04175a546b92d4422c4fdfe7c043e"
     assert result.stdout.splitlines()[-1] == f"digest {lock['digest']}"
 
 
