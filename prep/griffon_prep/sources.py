@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import orjson
 import zstandard
@@ -174,11 +175,24 @@ def _unpack(annotation: Path, work: Path) -> Path:
                 with gzip.open(packed) as plain:
                     shutil.copyfileobj(plain, out, 1 << 20)
             else:
-                with zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as stream:
-                    shutil.copyfileobj(stream, out, 1 << 20)
+                _unpack_zstd(packed, out)
     except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
         raise DataError(f"{annotation}: damaged or cut short, it does not unpack ({error}); fetch it again") from None
     return target
+
+
+def _unpack_zstd(packed: BinaryIO, out: BinaryIO) -> None:
+    """Frame by frame: the library's own streams take a file that is cut short for one that ends."""
+    decompressor = zstandard.ZstdDecompressor()
+    frame = None
+    while piece := packed.read(1 << 16):
+        while piece:
+            frame = frame or decompressor.decompressobj()
+            out.write(frame.decompress(piece))
+            piece = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError("its last frame never ends")
 
 
 class Stamps:

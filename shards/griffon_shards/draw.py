@@ -43,7 +43,7 @@ def draw_sample(sample: Sample, style: str) -> Image.Image:
     try:
         with Image.open(BytesIO(sample.image)) as stored:
             picture = stored.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{sample.key}: its picture does not decode: {error}") from error
     draw = ImageDraw.Draw(picture)
     side_px = max(picture.size)
@@ -52,11 +52,19 @@ def draw_sample(sample: Sample, style: str) -> Image.Image:
     boxes = labelled_boxes(sample, style)
     colours = {label: _COLOURS[place % len(_COLOURS)] for place, label in enumerate(dict.fromkeys(b[0] for b in boxes))}
     for label, (x1, y1, x2, y2) in boxes:
-        corner = (x1 * picture.width, y1 * picture.height)
-        draw.rectangle((*corner, x2 * picture.width, y2 * picture.height), outline=colours[label], width=line_px)
+        x, y = picture.size
+        box = _onto_pixels((x1 * x, y1 * y, x2 * x, y2 * y), picture)
+        draw.rectangle(box, outline=colours[label], width=line_px)
         if label:
-            draw.rectangle(draw.textbbox(corner, label, font=font), fill=colours[label])
-            draw.text(corner, label, fill="white", font=font)
+            draw.rectangle(draw.textbbox(box[:2], label, font=font), fill=colours[label])
+            draw.text(box[:2], label, fill="white", font=font)
     if sample.region_xyxy_px is not None:
-        draw.rectangle(sample.region_xyxy_px, outline=_REGION_COLOUR, width=2 * line_px)
+        draw.rectangle(_onto_pixels(sample.region_xyxy_px, picture), outline=_REGION_COLOUR, width=2 * line_px)
     return picture
+
+
+def _onto_pixels(box_xyxy_px: BoxXYXY, picture: Image.Image) -> BoxXYXY:
+    """The box with its edges on pixels that there are: a line at x = width would not be seen."""
+    x1, y1, x2, y2 = box_xyxy_px
+    right, bottom = picture.width - 1, picture.height - 1
+    return min(x1, right), min(y1, bottom), min(x2, right), min(y2, bottom)
