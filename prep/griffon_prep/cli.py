@@ -1,5 +1,6 @@
 """The command line `griffon-prep`."""
 
+import os
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -40,6 +41,10 @@ class _Rejects(click.ParamType[Fraction]):
         return share
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="griffon-pipeline", prog_name="griffon-prep")
 def main() -> None:
@@ -63,7 +68,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--data-path", metavar="FILE", help="One LAZY annotation, instead of a manifest."),
             click.option("--image-folder", metavar="DIR", help="The pictures of --data-path."),
             click.option("--data-root", type=path, default=Path(), help="Where relative paths begin.  [default: here]"),
-            click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes."),
+            click.option("--workers", type=click.IntRange(1), default=_cores, help="Processes.  [default: one a core]"),
             click.option("--seed", type=int, default=0, show_default=True, help="Of every draw and shuffle."),
             click.option(
                 "--boxes", type=click.Choice(BOX_STYLES), default="text", show_default=True, help="Box style."

@@ -31,6 +31,9 @@ def guard(command: Callable[Given, None]) -> Callable[Given, None]:
     @wraps(command)
     def guarded(*args: Given.args, **kwargs: Given.kwargs) -> None:
         try:
+            if sys.getfilesystemencoding() != "utf-8":
+                found = sys.getfilesystemencoding()
+                raise SettingsError(f"file names are read as {found} in this locale; set PYTHONUTF8=1 and run it again")
             command(*args, **kwargs)
         except SettingsError as error:
             _fail(str(error), 2)

@@ -56,8 +56,9 @@ def draw_sample(sample: Sample, style: str) -> Image.Image:
         box = _onto_pixels((x1 * x, y1 * y, x2 * x, y2 * y), picture)
         draw.rectangle(box, outline=colours[label], width=line_px)
         if label:
-            draw.rectangle(draw.textbbox(box[:2], label, font=font), fill=colours[label])
-            draw.text(box[:2], label, fill="white", font=font)
+            corner = (max(0.0, min(box[0], x - draw.textlength(label, font=font))), box[1])
+            draw.rectangle(draw.textbbox(corner, label, font=font), fill=colours[label])
+            draw.text(corner, label, fill="white", font=font)
     if sample.region_xyxy_px is not None:
         draw.rectangle(_onto_pixels(sample.region_xyxy_px, picture), outline=_REGION_COLOUR, width=2 * line_px)
     return picture
