@@ -14,28 +14,30 @@ _WORDS = struct.Struct("<8Q")
 
 
 class Draws:
-    """An endless row of 64-bit words for one purpose, and unbiased choices made of them."""
+    """An endless row of 64-bit words for one purpose, and choices made of them."""
 
     __slots__ = ("_block", "_key", "_words")
+    _block: int
+    _words: list[int]
 
     def __init__(self, seed: int, tag: str, record_no: int, variant: int, purpose: str) -> None:
         self._key = f"{seed}\0{tag}\0{record_no}\0{variant}\0{purpose}\0".encode()
         self._block = 0
-        self._words: list[int] = []
+        self._words = []
 
-    def _word(self) -> int:
-        if not self._words:
+    def _take(self, count: int) -> list[int]:
+        """The next `count` words."""
+        words = self._words
+        while len(words) < count:
             digest = blake2b(self._key + self._block.to_bytes(8, "little"), person=b"griffon-draws").digest()
-            self._words = list(reversed(_WORDS.unpack(digest)))
+            words += _WORDS.unpack(digest)
             self._block += 1
-        return self._words.pop()
+        self._words = words[count:]
+        return words[:count]
 
     def below(self, n: int) -> int:
-        """A uniform integer in [0, n); n is at least 1 and at most 2^64."""
-        limit = (1 << 64) - (1 << 64) % n  # words at or above it would favour the small remainders
-        while (word := self._word()) >= limit:
-            pass
-        return word % n
+        """An integer in [0, n), uniform to within n / 2^64; n is at least 1."""
+        return self._take(1)[0] % n
 
     def choice(self, items: Sequence[T]) -> T:
         """One of the items, each equally likely."""
@@ -48,8 +50,8 @@ class Draws:
         """
         moved: dict[int, int] = {}
         drawn = []
-        for place in range(k):
-            other = place + self.below(n - place)
+        for place, word in enumerate(self._take(k)):
+            other = place + word % (n - place)
             drawn.append(moved.get(other, other))
             moved[other] = moved.get(place, place)
         return drawn

@@ -7,7 +7,7 @@ from griffon_prep.pictures import Picture, check_picture, read_picture, shrink_p
 from griffon_prep.readers import Reader
 from griffon_prep.render import render
 from griffon_prep.render.settings import RenderSettings, Source
-from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
+from griffon_shards.grammar import ANSWERED_WITH_BOXES, count_boxes
 from griffon_shards.types import Origin, Rendering, Sample
 
 
@@ -74,7 +74,7 @@ def _scale_region(rendering: Rendering, before: Picture, after: Picture) -> Rend
 def boxes_written(sample: Sample, style: str) -> int:
     """How many boxes the sample's conversation holds, the largest number over its variants."""
     if sample.task in ANSWERED_WITH_BOXES:
-        return max(len(parse_answer(rendering.turns[-1].text, sample.task, style)) for rendering in sample.renderings)
+        return max(count_boxes(rendering.turns[-1].text, style) for rendering in sample.renderings)
     return 1 if sample.task == "REG" else 0
 
 

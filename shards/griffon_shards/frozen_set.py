@@ -59,7 +59,8 @@ class FrozenSet:
         if offset + size > self.lock.shards[int(entry["shard"])].bytes:
             raise DataError(f"{self.where(row)}: beyond the shard's end; {self.root / INDEX_NAME} is damaged")
         try:
-            data = os.pread(self._shard(int(entry["shard"])).descriptor, size, offset)
+            shard = self._shard(int(entry["shard"]))  # named, or it may be closed before it is read
+            data = os.pread(shard.descriptor, size, offset)
         except FileNotFoundError:
             raise DataError(f"{self.where(row)}: the shard is missing; copy the set again or build it anew") from None
         if len(data) != size or crc32(data) != int(entry["crc32"]):

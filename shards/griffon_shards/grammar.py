@@ -4,9 +4,9 @@ A coordinate is a fraction of the picture's side with exactly three decimals. Bo
 each with its label and a hyphen in front where the task names one; no box at all is `None`.
 """
 
-import math
 import re
 from collections.abc import Sequence
+from math import isfinite
 
 from griffon_shards.types import BoxXYXY
 
@@ -14,6 +14,7 @@ NO_BOXES = "None"
 _TEXT_BOX = r"\[{0},{0},{0},{0}\]".format(r"([0-9]\.[0-9]{3})")
 _BIN_BOX = r"<bin_{0}><bin_{0}><bin_{0}><bin_{0}>".format(r"(0|[1-9][0-9]{0,3})")
 _BOX_PATTERN = {"text": _TEXT_BOX, "bin": _BIN_BOX}
+_BOX_IN_TEXT = {style: re.compile(box) for style, box in _BOX_PATTERN.items()}
 _ITEM = {
     (style, labelled): re.compile(("(.+?)-" if labelled else "()") + box + "(?:&|$)", re.DOTALL)
     for style, box in _BOX_PATTERN.items()
@@ -39,7 +40,10 @@ def round_box(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> BoxXYXY:
 
 
 def _fraction(position_px: float, side_px: int) -> float:
-    return round(min(max(0.0, position_px / side_px), 1.0), 3)  # 0.0 first: max(-0.0, 0.0) is -0.0
+    fraction = position_px / side_px
+    if fraction <= 0.0:
+        return 0.0  # and never -0.0, which would be written with its sign
+    return 1.0 if fraction >= 1.0 else round(fraction, 3)
 
 
 def format_box(box_xyxy: BoxXYXY, style: str) -> str:
@@ -84,7 +88,12 @@ def parse_answer(answer: str, task: str, style: str) -> list[tuple[str, BoxXYXY]
 
 def parse_boxes_in(text: str, style: str) -> list[BoxXYXY]:
     """The boxes (fractions) that stand anywhere in a text, in order."""
-    return [_box(match.groups(), style) for match in re.finditer(_BOX_PATTERN[style], text)]
+    return [_box(match.groups(), style) for match in _BOX_IN_TEXT[style].finditer(text)]
+
+
+def count_boxes(text: str, style: str) -> int:
+    """How many boxes stand in a text."""
+    return len(_BOX_IN_TEXT[style].findall(text))
 
 
 def _box(numbers: Sequence[str], style: str) -> BoxXYXY:
@@ -99,11 +108,14 @@ def box_fault(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> str | None
     Returns:
         `not_finite`, `inverted`, `outside` (nothing of it is left in the picture after clamping and rounding), or None.
     """
-    if not all(map(math.isfinite, box_xyxy_px)):
+    x1, y1, x2, y2 = box_xyxy_px
+    if not (isfinite(x1) and isfinite(y1) and isfinite(x2) and isfinite(y2)):
         return "not_finite"
-    if box_xyxy_px[0] > box_xyxy_px[2] or box_xyxy_px[1] > box_xyxy_px[3]:
+    if x1 > x2 or y1 > y2:
         return "inverted"
-    x1, y1, x2, y2 = round_box(box_xyxy_px, width_px, height_px)
-    if x1 == x2 in (0.0, 1.0) or y1 == y2 in (0.0, 1.0):
-        return "outside"
-    return None
+    return "outside" if _on_one_edge(x1, x2, width_px) or _on_one_edge(y1, y2, height_px) else None
+
+
+def _on_one_edge(low_px: float, high_px: float, side_px: int) -> bool:
+    """Whether both ends of an interval are written as 0, or both as 1."""
+    return _fraction(high_px, side_px) == 0.0 or _fraction(low_px, side_px) == 1.0

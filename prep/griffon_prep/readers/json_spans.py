@@ -6,6 +6,8 @@ commas of the outer array. What stands between two cuts is parsed later, alone, 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import BinaryIO
 
 import numpy as np
@@ -169,7 +171,6 @@ def _read_on(file: BinaryIO, pending: bytes, name: str) -> bytes:
 
 
 def _expect_blanks(file: BinaryIO, rest: bytes, name: str) -> None:
-    while rest:
-        if rest.strip(_BLANKS):
-            raise DataError(f"{name}: there is text behind the end of its JSON array; one file holds one array")
-        rest = file.read(_CHUNK)
+    pieces = chain([rest], iter(partial(file.read, _CHUNK), b""))
+    if any(piece.strip(_BLANKS) for piece in pieces):
+        raise DataError(f"{name}: there is text behind the end of its JSON array; one file holds one array")

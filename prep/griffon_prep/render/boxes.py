@@ -38,7 +38,7 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
             dropped[fault] += 1
             continue
         x1, y1, x2, y2 = region.box_xyxy_px
-        clamped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width_px)), min(y2, float(height_px)))
+        clamped = (max(0.0, x1), max(0.0, y1), min(x2, float(width_px)), min(y2, float(height_px)))
         rounded = round_box(region.box_xyxy_px, width_px, height_px)
         boxes.append(CleanBox(phrase=region.phrase, box_xyxy=rounded, box_xyxy_px=clamped))
     if record.regions and not boxes:

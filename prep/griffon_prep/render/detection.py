@@ -62,10 +62,16 @@ def enumeration(names: Sequence[str]) -> str:
 
 
 def _draw_names(draws: Draws, vocabulary: Sequence[str], wanted: int, excluded: set[str]) -> list[str]:
-    """Up to `wanted` names of the vocabulary, without the excluded, in drawn order.
+    """Up to `wanted` names of the vocabulary, without the excluded: all there are, or some in drawn order.
 
     Drawn with a surplus that covers every excluded name, so the cost does not grow with the vocabulary.
     """
-    surplus = min(len(vocabulary), wanted + len(excluded)) if wanted > 0 else 0
+    if wanted <= 0:
+        return []
+    surplus = min(len(vocabulary), wanted + len(excluded))
+    if surplus == len(vocabulary):
+        left = [name for name in vocabulary if name not in excluded]
+        if len(left) <= wanted:
+            return left
     drawn = (vocabulary[i] for i in draws.sample(len(vocabulary), surplus))
     return [name for name in drawn if name not in excluded][:wanted]
