@@ -109,7 +109,7 @@ def check_picture(data: bytes, check: str, stated_size_px: tuple[int, int], name
 
     Args:
         data: its bytes.
-        check: `header`: format and size are read. `decode`: a picture cut short or damaged is found as well, JPEG by
+        check: `header`: format and size are read. `decode`: a picture that is cut short is found as well, JPEG by
             entropy-decoding at an eighth of the size, PNG by its chunk checksums, the rarer formats by decoding.
             `none`: the record's word is taken for the size; where it has none, as `header`.
         stated_size_px: width and height as the record states them, zeros where it does not.

@@ -3,6 +3,7 @@
 import gzip
 import os
 import shutil
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ def _unpack(annotation: Path, work: Path) -> Path:
                     shutil.copyfileobj(plain, out, 1 << 20)
             else:
                 _unpack_zstd(packed, out)
-    except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError, zstandard.ZstdError) as error:
         raise DataError(f"{annotation}: damaged or cut short, it does not unpack ({error}); fetch it again") from None
     return target
 

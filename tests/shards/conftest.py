@@ -1,8 +1,6 @@
 """The command line as a user runs it, and sets written by hand, for what no build would write."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -10,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
+from griffon_shards.cli import main
 from griffon_shards.files import sha256_of
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header, write_idx
@@ -27,14 +27,20 @@ Rows = NDArray[np.void]
 
 @pytest.fixture(scope="session")
 def shards_cli() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`griffon-shards ARGUMENTS`, its output captured."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    """`griffon-shards ARGUMENTS`, its output captured; in this process, for the sake of time."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "griffon_shards", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
+        given = [str(argument) for argument in arguments]
+        said = CliRunner().invoke(main, given, prog_name="griffon-shards", catch_exceptions=False)
+        return subprocess.CompletedProcess(given, said.exit_code, said.stdout, said.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def variants_set(tmp_path_factory: pytest.TempPathFactory, freeze_demo: Callable[..., Path]) -> Path:
+    """The sample data with two renderings a sample, and boxes as bins."""
+    return freeze_demo(tmp_path_factory.mktemp("variants") / "out", "--variants", "2", "--boxes", "bin")
 
 
 def _picture(width_px: int, height_px: int) -> bytes:
@@ -113,13 +119,14 @@ def _write_set(
     edit: Callable[[Rows], None] | None = None,
     render: Mapping[str, Any] | None = None,
 ) -> Path:
+    root.mkdir()
     by_tag: dict[str, list[Sample]] = {}
     for sample in samples:
         by_tag.setdefault(sample.key.rpartition("-")[0], []).append(sample)
     shards: list[ShardEntry] = []
     rows: list[tuple[int, ...]] = []
     for source, (tag, members) in enumerate(by_tag.items()):
-        (root / tag).mkdir(parents=True)
+        (root / tag).mkdir()
         for number in range(-(-len(members) // PER_SHARD)):
             tar = root / tag / f"{tag}-{number:06d}.tar"
             chosen = members[number * PER_SHARD : (number + 1) * PER_SHARD]

@@ -1,0 +1,84 @@
+"""Which format a file is of, and what a user is told when that cannot be or does not fit."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from griffon_prep.readers import find_format
+from griffon_shards.errors import DataError, SettingsError
+
+LLAVA: dict[str, Any] = {"id": 1, "conversations": []}
+OBJECTS: dict[str, Any] = {"image_path": "a.jpg", "height": 1, "width": 1, "objects": []}
+EXPRESSION: dict[str, Any] = {"image_path": "a.jpg", "height": 1, "width": 1, "expression": "x", "bboxes": []}
+COCO: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+
+
+def write(folder: Path, content: bytes | str) -> Path:
+    path = folder / "annotation"  # nothing is read from the name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("element", "task", "name"),
+    [
+        (LLAVA, "LAZY", "llava"),
+        *((OBJECTS, task, "ccmd") for task in ("DET", "RANDDET", "VISJ")),
+        *((EXPRESSION, task, "ccmd") for task in ("REG", "VG")),
+    ],
+)
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("array", [False, True])
+def test_by_content(tmp_path: Path, element: dict[str, Any], task: str, name: str, bom: bytes, array: bool) -> None:
+    text = json.dumps([element] * 3, indent=1) if array else "\n" + f"{json.dumps(element)}\r\n" * 3
+    assert find_format(write(tmp_path, bom + text.encode()), task, {}) == name
+
+
+def test_elements_that_say_nothing_are_passed_over(tmp_path: Path) -> None:
+    lines = ["{ broken", "[]", "5", json.dumps({"id": 1}), json.dumps(OBJECTS)]
+    assert find_format(write(tmp_path, "\n".join(lines)), "DET", {}) == "ccmd"
+
+
+def test_by_name(tmp_path: Path) -> None:
+    assert find_format(write(tmp_path, json.dumps(COCO)), "DET", {"format": "ccmd"}) == "ccmd"
+    assert find_format(write(tmp_path, ""), "LAZY", {"format": "llava", "weight": "2", "limit": "3"}) == "llava"
+
+
+@pytest.mark.parametrize(
+    ("element", "task", "options", "said"),
+    [
+        (COCO, "DET", {}, r"of no known format \(llava, ccmd\).*format="),
+        ({"id": 1}, "LAZY", {}, "of no known format"),
+        (OBJECTS, "DET", {"format": "yolo"}, "no format 'yolo'; format= takes llava, ccmd"),
+        (LLAVA, "DET", {}, "format llava gives LAZY, not DET"),
+        (OBJECTS, "LAZY", {}, "format ccmd gives DET, RANDDET, REG, VG, VISJ, not LAZY"),
+        (OBJECTS, "LAZY", {"format": "ccmd"}, "format ccmd gives .*, not LAZY"),
+        (OBJECTS, "DET", {"split": "train"}, "format ccmd does not take the option split"),
+        (LLAVA, "LAZY", {"split": "train"}, "format llava does not take the option split"),
+    ],
+)
+def test_what_does_not_fit_is_said(
+    tmp_path: Path, element: dict[str, Any], task: str, options: Mapping[str, str], said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        find_format(write(tmp_path, json.dumps(element)), task, options)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf", b"[]", b"[\n]\n"])
+def test_nothing_in_it(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(DataError, match="has no records"):
+        find_format(write(tmp_path, content), "LAZY", {})
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" * 50, b"not json at all\n" * 500, bytes(range(256)) * 20])
+def test_what_is_no_json(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(SettingsError, match="of no known format"):
+        find_format(write(tmp_path, content), "LAZY", {})
+
+
+def test_a_file_cut_short_before_its_first_record_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cut short"):
+        find_format(write(tmp_path, json.dumps([LLAVA])[:-8]), "LAZY", {})

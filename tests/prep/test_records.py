@@ -1,0 +1,92 @@
+"""Every reason to reject a record can come about, and says what was found."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from griffon_prep.pictures import absolute_root
+from griffon_prep.readers import FORMATS, open_reader
+from griffon_prep.records import REASONS, UNCOUNTED_REASONS, Rejected
+from griffon_prep.render.settings import RenderSettings, Source
+from griffon_prep.samples import SampleMaker
+from griffon_shards.types import Sample
+
+from .rendering import OURS
+
+VG: dict[str, Any] = {"image_path": "a.jpg", "width": 64, "height": 48, "expression": "x", "bboxes": [[1, 2, 30, 40]]}
+ASK, ANSWER = {"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "That."}
+LAZY: dict[str, Any] = {"image": "a.jpg", "conversations": [ASK, ANSWER]}
+DET: dict[str, Any] = {"image_path": "a.jpg", "width": 64, "height": 48, "objects": []}
+CASES: list[tuple[str, str, Any, str]] = [
+    ("bad_json", "VG", '{"image_path": "a.jpg', "unexpected end"),
+    ("bad_record", "VG", {**VG, "width": None}, "width: expected a whole number of pixels above 0, got None"),
+    ("no_turns", "LAZY", {**LAZY, "conversations": []}, "0 turn"),
+    ("several_pictures", "LAZY", {**LAZY, "image": ["a.jpg", "b.jpg"]}, "image: a list of 2"),
+    ("image_token_without_picture", "LAZY", {"conversations": [ASK, ANSWER]}, "<image> and no image"),
+    ("image_token_in_text", "VG", {**VG, "expression": "an <image>"}, "an <image>"),
+    ("no_objects", "DET", DET, "no boxes"),
+    ("all_boxes_dropped", "VG", {**VG, "bboxes": [[64, 1, 70, 9], [9, 9, 1, 1]]}, "1 inverted, 1 outside"),
+    ("path_outside_root", "VG", {**VG, "image_path": "../a.jpg"}, r"\.\./a\.jpg"),
+    ("picture_not_found", "VG", {**VG, "image_path": "gone/b.jpg"}, r"gone/b\.jpg"),
+    ("picture_unreadable", "VG", {**VG, "image_path": "cut.jpg"}, r"cut\.jpg: image file is truncated"),
+    ("size_mismatch", "VG", {**VG, "width": 65}, r"a\.jpg: the picture is 64x48, the record says 65x48"),
+]
+
+
+def make(folder: Path, task: str, line: object, check: str = "decode") -> Sample:
+    """The sample that a build makes of the only line of a file."""
+    image = Image.effect_noise((64, 48), 50)
+    image.save(folder / "a.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:-200])
+    annotation, work = folder / "a.jsonl", folder / "work"
+    annotation.write_text(line if isinstance(line, str) else json.dumps(line))
+    work.mkdir()
+    name = "llava" if task == "LAZY" else "ccmd"
+    _, vocabulary = FORMATS[name].scan(annotation, task, {}, work)
+    maker = SampleMaker(
+        reader=open_reader(name, annotation, task, {}, work),
+        source=Source(tag=f"{task}_x", task=task, vocabulary=vocabulary),
+        settings=RenderSettings(seed=0, boxes="text", det_categories=80, variants=2, templates=OURS),
+        annotation_name="注 a.jsonl",
+        image_root=absolute_root(folder),
+        check=check,
+        resize_px=None,
+    )
+    return maker.make(0)[0]
+
+
+def test_every_reason_has_a_case() -> None:
+    assert {reason for reason, *_ in CASES} == set(REASONS)
+    assert set(UNCOUNTED_REASONS) == {"no_objects"}
+
+
+@pytest.mark.parametrize(("reason", "task", "line", "said"), CASES, ids=[reason for reason, *_ in CASES])
+def test_reason_and_detail(tmp_path: Path, reason: str, task: str, line: object, said: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        make(tmp_path, task, line)
+    assert caught.value.reason == reason
+    assert re.search(said, caught.value.detail)
+    assert str(tmp_path) not in caught.value.detail  # the same words wherever the data lie
+
+
+@pytest.mark.parametrize(("task", "line"), [("VG", VG), ("LAZY", LAZY)])
+def test_a_good_record_becomes_a_sample(tmp_path: Path, task: str, line: dict[str, Any]) -> None:
+    sample = make(tmp_path, task, line)
+    assert sample.key == f"{task}_x-000000000"
+    assert (sample.task, sample.image_format, sample.width_px, sample.height_px) == (task, "JPEG", 64, 48)
+    assert sample.image == (tmp_path / "a.jpg").read_bytes()
+    assert (sample.origin.annotation, sample.origin.record) == ("注 a.jsonl", 0)
+    assert len(sample.renderings) == 2
+
+
+def test_a_text_alone_becomes_a_sample(tmp_path: Path) -> None:
+    sample = make(tmp_path, "LAZY", {"conversations": [{"from": "human", "value": "What?"}, ANSWER]})
+    assert (sample.image, sample.image_format, sample.width_px, sample.height_px) == (None, "", 0, 0)
+
+
+def test_a_cut_picture_passes_where_only_its_header_is_checked(tmp_path: Path) -> None:
+    assert make(tmp_path, "VG", {**VG, "image_path": "cut.jpg"}, check="header").image_format == "JPEG"

@@ -1,0 +1,240 @@
+"""`verify` names every damage by shard and, where there is one, by sample, and finds nothing in a whole set."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+
+from griffon_shards import Sample, open_set, verify_set
+from griffon_shards.index import INDEX_NAME
+from griffon_shards.lock import LOCK_NAME, REJECTS_NAME
+from griffon_shards.tar import BLOCK
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+SHARD = "VG_shapes/VG_shapes-000001.tar"
+ROW_IN_SHARD = 4
+
+
+def flip(path: Path, place: int, bit: int = 3) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def row_of(root: Path) -> int:
+    return open_set(root).rows_of_source("VG_shapes")[20 + ROW_IN_SHARD]
+
+
+def key_of(root: Path) -> str:
+    return open_set(root).key(row_of(root))
+
+
+def flip_in_sample(part: str) -> Callable[[Path], list[str]]:
+    """Flips a bit in one part of a sample in the middle of a shard; shard and key must be named."""
+
+    def damage(root: Path) -> list[str]:
+        shards = open_set(root)
+        row, key = row_of(root), key_of(root)
+        begin, size = int(shards.index[row]["offset"]), int(shards.index[row]["bytes"])
+        image = shards[row].image
+        assert image is not None
+        json_header = begin + BLOCK + len(image) + -len(image) % BLOCK
+        place = {
+            "name": begin + 3,
+            "checksum": begin + 150,
+            "picture": begin + BLOCK + len(image) // 2,
+            "padding of the picture": json_header - 1,
+            "header of the JSON": json_header + 130,
+            "JSON": json_header + BLOCK + 20,
+            "padding of the JSON": begin + size - 1,
+        }[part]
+        flip(root / SHARD, place)
+        return [f"{SHARD}, sample {key}: damaged", f"{SHARD}: its SHA-256"]
+
+    return damage
+
+
+def flip_end_of_archive(root: Path) -> list[str]:
+    flip(root / SHARD, -1)
+    return [f"{SHARD}: does not end as a tar does", f"{SHARD}: its SHA-256"]
+
+
+def flip_in(name: str, place: int, *expected: str) -> Callable[[Path], list[str]]:
+    def damage(root: Path) -> list[str]:
+        flip(root / name, place)
+        return list(expected)
+
+    return damage
+
+
+def cut(root: Path) -> list[str]:
+    shards, key = open_set(root), key_of(root)
+    path = root / SHARD
+    path.write_bytes(path.read_bytes()[: int(shards.index[row_of(root)]["offset"]) + 5])
+    last = shards.key(shards.rows_of_source("VG_shapes")[39])
+    return [f"{SHARD}: .* bytes, the lock says", f"{SHARD}, sample {key}: damaged", f"{SHARD}, sample {last}: damaged"]
+
+
+def cut_one_byte(root: Path) -> list[str]:
+    (root / SHARD).write_bytes((root / SHARD).read_bytes()[:-1])
+    return [f"{SHARD}: .* bytes, the lock says .*: cut short or altered"]
+
+
+def append(root: Path) -> list[str]:
+    (root / SHARD).write_bytes((root / SHARD).read_bytes() + bytes(10240))
+    return [f"{SHARD}: .* bytes, the lock says .*: cut short or altered"]
+
+
+def swap_two_samples(root: Path) -> list[str]:
+    """Both samples are whole, but not where the index says."""
+    shards, row = open_set(root), row_of(root)
+    data = (root / SHARD).read_bytes()
+    begin = int(shards.index[row]["offset"])
+    first, second = shards.raw(row), shards.raw(row + 1)
+    end = begin + len(first) + len(second)
+    (root / SHARD).write_bytes(data[:begin] + second + first + data[end:])
+    return [f"{SHARD}, sample {shards.key(row)}: damaged", f"{SHARD}, sample {shards.key(row + 1)}: damaged"]
+
+
+def remove(name: str, expected: str) -> Callable[[Path], list[str]]:
+    def damage(root: Path) -> list[str]:
+        (root / name).unlink()
+        return [expected]
+
+    return damage
+
+
+def add_tar(name: str) -> Callable[[Path], list[str]]:
+    def damage(root: Path) -> list[str]:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes((root / SHARD).read_bytes())
+        return [f"{name}: not in the lock"]
+
+    return damage
+
+
+def add_reject(root: Path) -> list[str]:
+    with (root / REJECTS_NAME).open("ab") as file:
+        file.write(b'{"source":"VG_shapes","record":1,"reason":"x","detail":""}\n')
+    return [f"{REJECTS_NAME}: has 1 lines, the lock counts 0 rejected records"]
+
+
+# Each damages a set and gives patterns of what must be said, one of each fault.
+DAMAGES: dict[str, Callable[[Path], list[str]]] = {
+    **{
+        f"bit in {part}": flip_in_sample(part)
+        for part in (
+            "name",
+            "checksum",
+            "picture",
+            "padding of the picture",
+            "header of the JSON",
+            "JSON",
+            "padding of the JSON",
+        )
+    },
+    "bit in end of archive": flip_end_of_archive,
+    "bit in index header": flip_in(INDEX_NAME, 30, f"{INDEX_NAME}: damaged, its SHA-256"),
+    "bit in padding of index header": flip_in(INDEX_NAME, 500, f"{INDEX_NAME}: damaged, its SHA-256"),
+    "bit in index rows": flip_in(INDEX_NAME, 512 + 34 * 100 + 30, f"{INDEX_NAME}: damaged, its SHA-256"),
+    "bit in last index row": flip_in(INDEX_NAME, -1, f"{INDEX_NAME}: damaged, its SHA-256"),
+    "bit in offsets": flip_in(f"{SHARD}.idx", 9, rf"{SHARD}\.idx: its offsets are not those of the shard"),
+    "bit in end of offsets": flip_in(f"{SHARD}.idx", -1, rf"{SHARD}\.idx: its offsets are not those of the shard"),
+    **{f"bit in lock at {place}": flip_in(LOCK_NAME, place, LOCK_NAME) for place in (0, 5, 100, 700, 2500, -200, -3)},
+    "shard cut": cut,
+    "shard cut by a byte": cut_one_byte,
+    "shard with more": append,
+    "samples swapped": swap_two_samples,
+    "shard missing": remove(SHARD, f"{SHARD}: missing"),
+    "offsets missing": remove(f"{SHARD}.idx", rf"{SHARD}\.idx: missing"),
+    "rejects missing": remove(REJECTS_NAME, f"{REJECTS_NAME}: missing"),
+    "rejects with more": add_reject,
+    "index missing": remove(INDEX_NAME, f"{INDEX_NAME}: missing"),
+    "lock missing": remove(LOCK_NAME, f"not a frozen set, it has no {LOCK_NAME}"),
+    "tar too many": add_tar("VG_shapes/VG_shapes-000099.tar"),
+    "tar at the top": add_tar("old.tar"),
+    "tar in a folder of its own": add_tar("backup/VG_shapes-000001.tar"),
+}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_whole_set_has_no_fault(frozen_set: Path, shards_cli: Cli, deep: bool) -> None:
+    assert list(verify_set(frozen_set, deep=deep)) == []
+    said = shards_cli("verify", frozen_set, *["--deep"] * deep)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout.startswith("ok: every checksum")
+    assert "288 samples in 18 shards" in said.stdout
+    assert ("every answer" in said.stdout) == deep
+    assert f"digest {open_set(frozen_set).lock.digest}\n" in said.stdout
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_every_damage_is_named(copy_of_set: Path, shards_cli: Cli, damage: Callable[[Path], list[str]]) -> None:
+    whole_shards = {shard.name for shard in open_set(copy_of_set).lock.shards} - {SHARD}
+    expected = damage(copy_of_set)
+    faults = list(verify_set(copy_of_set))
+    for pattern in expected:
+        assert [fault for fault in faults if re.search(pattern, fault)], (pattern, faults)
+    assert not [name for name in whole_shards if any(name in fault for fault in faults)]
+    assert all(str(copy_of_set) in fault and "\n" not in fault for fault in faults)
+    said = shards_cli("verify", copy_of_set)
+    assert said.returncode == 1
+    assert said.stdout == ""
+    assert said.stderr.splitlines() == [f"error: {fault}" for fault in faults]
+
+
+def test_all_damaged_shards_are_named_not_only_the_first(copy_of_set: Path) -> None:
+    names = [shard.name for shard in open_set(copy_of_set).lock.shards]
+    for name in names[::2]:
+        flip(copy_of_set / name, 700)
+    assert [name for name in names if any(name in fault for fault in verify_set(copy_of_set))] == names[::2]
+
+
+def test_no_flipped_bit_of_a_shard_goes_unseen(small_set: Path) -> None:
+    for entry in open_set(small_set).lock.shards:
+        tar = small_set / entry.name
+        data = tar.read_bytes()
+        for place in range(0, len(data), 41):
+            flip(tar, place, place % 8)
+            assert any(entry.name in fault for fault in verify_set(small_set)), place
+        tar.write_bytes(data)
+
+
+@pytest.mark.parametrize("what", ["an empty folder", "no folder", "a file"])
+def test_what_is_no_set_is_refused(tmp_path: Path, shards_cli: Cli, what: str) -> None:
+    root = tmp_path / "here"
+    if what == "an empty folder":
+        root.mkdir()
+    if what == "a file":
+        root.touch()
+    (fault,) = verify_set(root)
+    assert str(root) in fault
+    said = shards_cli("verify", root)
+    assert (said.returncode, said.stdout, said.stderr) == (1, "", f"error: {fault}\n")
+
+
+def test_rejects_are_counted(
+    tmp_path: Path, make_sample: Callable[..., Sample], write_set: Callable[..., Path]
+) -> None:
+    root = write_set(tmp_path / "set", [make_sample()], rejected=3)
+    assert list(verify_set(root)) == []
+    (root / REJECTS_NAME).write_bytes(b"{}\n{}\n")
+    (fault,) = verify_set(root)
+    assert fault == f"{root / REJECTS_NAME}: has 2 lines, the lock counts 3 rejected records"
+
+
+def test_json_for_programs(copy_of_set: Path, shards_cli: Cli) -> None:
+    said = shards_cli("verify", copy_of_set, "--json", "--deep")
+    digest = orjson.loads((copy_of_set / LOCK_NAME).read_bytes())["digest"]
+    assert (said.returncode, said.stderr) == (0, "")
+    assert json.loads(said.stdout) == {"ok": True, "deep": True, "digest": digest, "faults": []}
+    flip(copy_of_set / SHARD, 700)
+    said = shards_cli("verify", copy_of_set, "--json")
+    assert (said.returncode, said.stderr) == (1, "")
+    faults = list(verify_set(copy_of_set))
+    assert json.loads(said.stdout) == {"ok": False, "deep": False, "digest": None, "faults": faults}

@@ -1,0 +1,142 @@
+"""Sets whose every checksum is right, but whose content no build writes: `verify` finds that too."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from griffon_shards import Origin, Sample, verify_set
+from griffon_shards.sample_json import encode_sample
+
+KEY = "DET-000000001"
+WHERE = f"DET-000000000.tar, sample {KEY}"
+Make = Callable[..., Sample]
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def faults_of(tmp_path: Path, make_sample: Make, write_set: Write) -> Callable[..., list[str]]:
+    """What `verify` says of a set of four samples, of which one is as given."""
+
+    def faults(sample: Sample, *, deep: bool, options: Mapping[str, Any] | None = None) -> list[str]:
+        others = [make_sample(f"DET-{record:09d}") for record in (0, 2, 3)]
+        return list(
+            verify_set(write_set(tmp_path / "set", [others[0], sample, *others[1:]], **(options or {})), deep=deep)
+        )
+
+    return faults
+
+
+def said_of_the_sample(faults: list[str]) -> str:
+    (fault,) = faults
+    assert f"DET/DET-000000.tar, sample {KEY}: " in fault
+    return fault.rpartition(f"{KEY}: ")[2]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_samples_as_builds_write_them_have_no_fault(
+    tmp_path: Path, make_sample: Make, write_set: Write, deep: bool
+) -> None:
+    box = "[0.100,0.200,0.300,0.400]"
+    samples = [
+        make_sample("DET_a-000000004", f"cat-{box}&dog-{box}", "None", f"cat-{box}"),
+        make_sample("LAZY-000000000", "Any answer at all & more.", size_px=None),
+        make_sample("REG-000000001", "a cat", question=f"What is in {box}?"),
+        make_sample("VG-000000002", "None"),
+        make_sample("VISJ-000000003", f"{box}&{box}", region_xyxy_px=(1.0, 2.0, 3.0, 4.0)),
+    ]
+    assert list(verify_set(write_set(tmp_path / "set", samples), deep=deep)) == []
+
+
+def test_json_of_another_form(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+    sample = make_sample(KEY)
+    json = encode_sample(sample).replace(b'"task":"DET"', b'"task": "DET"')
+    said = said_of_the_sample(faults_of(sample, deep=False, options={"json": {KEY: json}}))
+    assert said == "its JSON is not of the set's form"
+
+
+def test_json_that_is_no_sample(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+    (fault,) = faults_of(make_sample(KEY), deep=False, options={"json": {KEY: b"{}"}})
+    assert f"{KEY}.json is not a sample" in fault
+
+
+def test_a_record_other_than_the_key_says(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+    sample = make_sample(KEY)
+    stranger = encode_sample(replace(sample, origin=Origin(annotation="x", record=9)))
+    faults = faults_of(sample, deep=False, options={"json": {KEY: stranger}})
+    assert said_of_the_sample(faults) == f"the shard holds {KEY} there"
+
+
+@pytest.mark.parametrize(("field", "value"), [("task", 4), ("has_image", 0)])
+def test_task_or_picture_other_than_the_index_says(
+    faults_of: Callable[..., list[str]], make_sample: Make, field: str, value: int
+) -> None:
+    def edit(rows: Any) -> None:  # noqa: ANN401 - structured rows
+        rows[field][1] = value
+
+    faults = faults_of(make_sample(KEY), deep=False, options={"edit": edit})
+    assert said_of_the_sample(faults) == "task or picture are not what the index says"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("record", 8, "sample DET-000000008: the shard holds DET-000000001 there"),
+        ("offset", 512, "sample DET-000000001: the index puts it at 512, it begins at"),
+        ("crc32", 0, "sample DET-000000001: damaged"),
+        ("shard", 1, "DET-000000.tar: 1 rows in the index, the lock says 2 samples"),
+    ],
+)
+def test_an_index_that_does_not_fit(
+    faults_of: Callable[..., list[str]], make_sample: Make, field: str, value: int, expected: str
+) -> None:
+    def edit(rows: Any) -> None:  # noqa: ANN401 - structured rows
+        rows[field][1] = value
+
+    faults = faults_of(make_sample(KEY), deep=False, options={"edit": edit})
+    assert any(expected in fault for fault in faults), faults
+
+
+def test_deep_a_picture_that_does_not_decode(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+    sample = make_sample(KEY, size_px=(300, 200))
+    assert sample.image is not None
+    cut = replace(sample, image=sample.image[: len(sample.image) // 2])
+    assert said_of_the_sample(faults_of(cut, deep=True)).startswith("the picture does not decode: ")
+
+
+def test_deep_bytes_that_are_no_picture(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+    faults = faults_of(replace(make_sample(KEY), image=b"no picture"), deep=True)
+    assert said_of_the_sample(faults).startswith("the picture does not decode: ")
+
+
+def test_deep_a_picture_of_another_size(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+    faults = faults_of(replace(make_sample(KEY), width_px=65), deep=True)
+    assert said_of_the_sample(faults) == "the picture is (64, 48), its JSON says (65, 48)"
+
+
+def test_deep_an_answer_that_is_not_of_the_grammar(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+    faults = faults_of(make_sample(KEY, "cat-[0.1,0.2,0.3,0.4]"), deep=True)
+    assert said_of_the_sample(faults).startswith("not an answer of task DET with text boxes")
+
+
+def test_deep_an_answer_of_a_later_variant(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+    faults = faults_of(make_sample(KEY, "None", "cat-[0.100,0.200,0.300,4.000]"), deep=True)
+    assert said_of_the_sample(faults).startswith("a coordinate is above 1")
+
+
+def test_deep_another_number_of_boxes_than_the_index_says(
+    faults_of: Callable[..., list[str]], make_sample: Make
+) -> None:
+    def edit(rows: Any) -> None:  # noqa: ANN401 - structured rows
+        rows["boxes"][1] = 2
+
+    faults = faults_of(make_sample(KEY), deep=True, options={"edit": edit})
+    assert said_of_the_sample(faults) == "its answers hold 1 boxes, the index says 2"
+
+
+def test_without_deep_pictures_and_answers_are_taken_as_they_are(
+    faults_of: Callable[..., list[str]], make_sample: Make
+) -> None:
+    assert faults_of(replace(make_sample(KEY, "nonsense"), image=b"no picture"), deep=False) == []

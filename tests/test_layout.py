@@ -1,0 +1,95 @@
+"""The parts keep their directions, `prep -> shards <- train`, and the base install needs what it says and no torch."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = {"griffon_prep": "prep", "griffon_shards": "shards", "griffon_train": "train"}
+MAY_IMPORT = {
+    "griffon_shards": {"griffon_shards"},
+    "griffon_prep": {"griffon_prep", "griffon_shards"},
+    "griffon_train": {"griffon_train", "griffon_shards"},
+}
+IMPORTED_AS = {"pillow": "PIL"}
+NOT_IN_BASE = {"torch", "transformers", "deepspeed", "flash_attn", "datasets", "megatron", "ray", "accelerate"}
+
+# Imports a module in a fresh process, and prints every import of what is not in the base install, tried or done.
+WATCH = """
+import importlib, sys
+class Watcher:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {forbidden!r}:
+            print(name)
+sys.meta_path.insert(0, Watcher())
+importlib.import_module({module!r})
+"""
+
+
+def imports_of(path: Path) -> set[str]:
+    """Top-level names that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.partition(".")[0] for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides where it leads"
+            assert node.module is not None
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def files_of(package: str) -> list[Path]:
+    files = sorted((ROOT / PARTS[package] / package).rglob("*.py"))
+    assert files
+    return files
+
+
+@pytest.mark.parametrize("package", PARTS)
+def test_parts_import_only_in_their_direction(package: str) -> None:
+    for path in files_of(package):
+        foreign = (imports_of(path) & PARTS.keys()) - MAY_IMPORT[package]
+        assert not foreign, f"{path.relative_to(ROOT)} imports {', '.join(foreign)}"
+
+
+def test_the_base_install_has_what_prep_and_shards_import() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = [re.split(r"[^A-Za-z0-9_-]", each)[0].lower() for each in project["dependencies"]]
+    declared = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
+    used = {
+        name
+        for package in ("griffon_prep", "griffon_shards")
+        for path in files_of(package)
+        for name in imports_of(path)
+    }
+    assert used - PARTS.keys() - sys.stdlib_module_names == declared
+    assert not declared & NOT_IN_BASE
+
+
+@pytest.mark.parametrize("module", ["griffon_prep.cli", "griffon_shards.cli", "griffon_shards", "griffon_prep"])
+def test_the_base_commands_do_not_even_look_for_torch(module: str) -> None:
+    script = WATCH.format(forbidden=NOT_IN_BASE | {"griffon_train"}, module=module)
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("module", ["griffon_prep", "griffon_shards"])
+def test_packages_run_as_their_commands(module: str) -> None:
+    said = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
+    assert said.stdout.startswith(module.replace("_", "-") + ", version ")
+
+
+def test_every_package_is_installed_with_its_types_and_data() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    for package, part in PARTS.items():
+        top = ROOT / part / package
+        folders = {path.parent for path in files_of(package)}
+        named = {".".join((package, *folder.relative_to(top).parts)) for folder in folders}
+        assert named == {name for name in settings["packages"] if name.partition(".")[0] == package}
+        assert (top / "py.typed").is_file()
+        assert "py.typed" in settings["package-data"][package]
