@@ -18,27 +18,22 @@ from griffon_prep.render.templates import load_templates
 from griffon_prep.sample_data import write_sample_data
 from griffon_prep.shard_jobs import ShardSettings
 from griffon_prep.sources import find_sources
-from griffon_shards.cli import guard
+from griffon_shards.command_line import guard
 from griffon_shards.errors import DataError, SettingsError
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.tables import table
 from griffon_shards.types import BOX_STYLES
 
 
-class _Rejects(click.ParamType[Fraction]):
+def _share(_context: click.Context, _option: click.Parameter, value: str) -> Fraction:
     """A share such as `1%` or `0.01`."""
-
-    name = "SHARE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:  # noqa: ANN401
-        """Parse the share."""
-        try:
-            share = Fraction(value[:-1]) / 100 if str(value).endswith("%") else Fraction(value)
-        except (ValueError, ZeroDivisionError):
-            share = Fraction(-1)
-        if not 0 <= share <= 1:
-            self.fail(f"{value!r} is not a share of the records such as 1% or 0.01", param, ctx)
-        return share
+    try:
+        share = Fraction(value[:-1]) / 100 if value.endswith("%") else Fraction(value)
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(-1)
+    if not 0 <= share <= 1:
+        raise click.BadParameter(f"{value!r} is not a share of the records such as 1% or 0.01")
+    return share
 
 
 def _cores() -> int:
@@ -98,7 +93,8 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--max-rejects",
-                type=_Rejects(),
+                callback=_share,
+                metavar="SHARE",
                 default="1%",
                 show_default=True,
                 help="Stop when more of a source's records (and more than 10) are rejected.",

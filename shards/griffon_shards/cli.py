@@ -1,18 +1,15 @@
 """The command line `griffon-shards`."""
 
-import errno
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import wraps
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ParamSpec
 
 import click
 
+from griffon_shards.command_line import guard
 from griffon_shards.draw import draw_sample
-from griffon_shards.errors import DataError, SettingsError
+from griffon_shards.errors import SettingsError
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import read_lock
 from griffon_shards.sample_json import encode_sample
@@ -21,43 +18,7 @@ from griffon_shards.tables import size
 from griffon_shards.types import TASKS
 from griffon_shards.verify import verify_set
 
-Given = ParamSpec("Given")
 _SET = click.Path(path_type=Path)
-
-
-def guard(command: Callable[Given, None]) -> Callable[Given, None]:
-    """Turn what can go wrong for a user into a message and an exit code: 2 for settings, 1 for data and storage."""
-
-    @wraps(command)
-    def guarded(*args: Given.args, **kwargs: Given.kwargs) -> None:
-        try:
-            if sys.getfilesystemencoding() != "utf-8":
-                found = sys.getfilesystemencoding()
-                raise SettingsError(f"file names are read as {found} in this locale; set PYTHONUTF8=1 and run it again")
-            command(*args, **kwargs)
-        except SettingsError as error:
-            _fail(str(error), 2)
-        except DataError as error:
-            _fail(str(error), 1)
-        except BrokenPipeError:
-            # `... | head` is no fault; what is left to write goes nowhere, or Python would complain at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        except OSError as error:
-            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                what += "; make room, the same command goes on where it stopped"
-            _fail(what, 1)
-        except KeyboardInterrupt:
-            _fail("interrupted; the same command goes on where it stopped", 130)
-
-    return guarded
-
-
-def _fail(message: str, code: int) -> None:
-    for line in message.splitlines():
-        click.echo(f"error: {line}", err=True)
-    sys.exit(code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
