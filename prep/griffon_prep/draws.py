@@ -58,4 +58,9 @@ class Draws:
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
         """The items in a uniform random order."""
-        return [items[i] for i in self.sample(len(items), len(items))]
+        drawn = list(items)
+        left = len(drawn)
+        for place, word in enumerate(self._take(left)):
+            other = place + word % (left - place)
+            drawn[place], drawn[other] = drawn[other], drawn[place]
+        return drawn

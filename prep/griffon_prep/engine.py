@@ -32,7 +32,8 @@ class LocalPool:
             initializer=_start_worker,
         )
         with _interrupts_ignored():  # which the workers inherit: Ctrl-C is the parent's to answer
-            self._executor.submit(os.getpid)
+            for _ in range(workers):  # each starts a process, as none is idle yet
+                self._executor.submit(os.getpid)
 
     def __enter__(self) -> "LocalPool":
         return self

@@ -21,7 +21,7 @@ from griffon_prep.render.templates import load_templates
 from griffon_prep.samples import SampleMaker, boxes_written, text_chars
 from griffon_prep.sources import SourceInput, read_scanned
 from griffon_shards.errors import SettingsError
-from griffon_shards.files import whole_file, write_whole
+from griffon_shards.files import begin_write_back, whole_file, write_whole
 from griffon_shards.index import INDEX_DTYPE, idx_path, write_idx
 from griffon_shards.permutation import permutation_key, permute
 from griffon_shards.sample_json import encode_sample
@@ -119,7 +119,7 @@ def make_shard(job: ShardJob) -> ShardReport:
         digest = hashlib.sha256()
         rejects: list[Reject] = []
         dropped: Counter[str] = Counter()
-        offset = samples = 0
+        offset = samples = written_back = 0
         for record_no in record_numbers(job):
             try:
                 sample, faults = maker.make(record_no)
@@ -131,6 +131,7 @@ def make_shard(job: ShardJob) -> ShardReport:
             digest.update(raw)
             if file is not None:
                 file.write(raw)
+                written_back = begin_write_back(file, written_back, offset)
             dropped.update(faults)
             offset += len(raw)
             samples += 1

@@ -10,6 +10,9 @@ from typing import BinaryIO
 TEMPORARY_PREFIX = ".tmp-"
 """What the name of an unfinished file begins with; such files may be deleted when no build is running."""
 
+_BUFFER_BYTES = 1 << 20
+_WRITE_BACK_BYTES = 8 << 20
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
@@ -20,7 +23,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("wb", buffering=_BUFFER_BYTES) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -31,6 +34,18 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             error.filename = str(path)
         raise
     sync_folder(path.parent)
+
+
+def begin_write_back(file: BinaryIO, start: int, stop: int) -> int:
+    """Let the system write bytes [start, stop) of an open file to disk while more are made, where it knows how.
+
+    Linux does so when it is told that they are not needed any more; the fsync at the end has little left to do.
+    Nothing happens before some megabytes have come together. Returns where the next call is to begin.
+    """
+    if stop - start < _WRITE_BACK_BYTES or not hasattr(os, "posix_fadvise"):
+        return start
+    os.posix_fadvise(file.fileno(), start, stop - start, os.POSIX_FADV_DONTNEED)
+    return stop
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -103,19 +103,19 @@ def _box(numbers: Sequence[str], style: str) -> BoxXYXY:
 
 
 def box_fault(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> str | None:
-    """Why a box of an annotation must not be written, or None if it may.
+    """Why a box of an annotation must not be written, or None if it may."""
+    checked = checked_box(box_xyxy_px, width_px, height_px)
+    return checked if isinstance(checked, str) else None
 
-    Returns:
-        `not_finite`, `inverted`, `outside` (nothing of it is left in the picture after clamping and rounding), or None.
-    """
+
+def checked_box(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> BoxXYXY | str:
+    """The box rounded, as `round_box` gives it, or why it must not be written."""
     x1, y1, x2, y2 = box_xyxy_px
     if not (isfinite(x1) and isfinite(y1) and isfinite(x2) and isfinite(y2)):
         return "not_finite"
     if x1 > x2 or y1 > y2:
         return "inverted"
-    return "outside" if _on_one_edge(x1, x2, width_px) or _on_one_edge(y1, y2, height_px) else None
-
-
-def _on_one_edge(low_px: float, high_px: float, side_px: int) -> bool:
-    """Whether both ends of an interval are written as 0, or both as 1."""
-    return _fraction(high_px, side_px) == 0.0 or _fraction(low_px, side_px) == 1.0
+    x1, y1, x2, y2 = rounded = round_box(box_xyxy_px, width_px, height_px)
+    if x2 == 0.0 or y2 == 0.0 or x1 == 1.0 or y1 == 1.0:  # in order, so both ends are there
+        return "outside"
+    return rounded

@@ -4,7 +4,6 @@ Written here and not with `tarfile`, whose header bytes have changed between Pyt
 Source of the layout: POSIX.1-1988 ustar interchange format.
 """
 
-import struct
 import zlib
 
 from griffon_shards.errors import DataError
@@ -12,8 +11,11 @@ from griffon_shards.errors import DataError
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 MAX_MEMBER_BYTES = 8**11 - 1  # eleven octal digits
-_HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
 _MODE, _ZERO8, _ZERO12 = b"0000644\0", b"0000000\0", b"00000000000\0"
+# The fields of a header that are the same in every one, and what they add to its checksum.
+_OWNER = _MODE + _ZERO8 + _ZERO8
+_TAIL = (b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + _ZERO8 + _ZERO8).ljust(356, b"\0")
+_FIXED_SUM = sum(_OWNER) + sum(_ZERO12) + sum(b" " * 8) + sum(_TAIL)
 
 
 def header(name: str, size: int) -> bytes:
@@ -25,10 +27,9 @@ def header(name: str, size: int) -> bytes:
     encoded = name.encode("ascii")
     if len(encoded) > 100 or not 0 <= size <= MAX_MEMBER_BYTES:
         raise ValueError(f"no ustar header for member {name!r} of {size} bytes")
-    fields = (encoded, _MODE, _ZERO8, _ZERO8, b"%011o\0" % size, _ZERO12)
-    rest = (b"0", b"", b"ustar\x0000", b"", b"", _ZERO8, _ZERO8, b"")
-    unsigned = _HEADER.pack(*fields, b" " * 8, *rest)
-    return _HEADER.pack(*fields, b"%06o\0 " % sum(unsigned), *rest)
+    octal_size = b"%011o\0" % size
+    checksum = _FIXED_SUM + sum(encoded) + sum(octal_size)
+    return b"%s%s%s%s%06o\0 %s" % (encoded.ljust(100, b"\0"), _OWNER, octal_size, _ZERO12, checksum, _TAIL)
 
 
 def sample_bytes(key: str, image: bytes | None, json: bytes) -> bytes:

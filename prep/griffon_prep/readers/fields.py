@@ -7,6 +7,7 @@ from griffon_prep.records import Rejected
 from griffon_shards.types import BoxXYXY
 
 _MAX_SIDE_PX = 1 << 20
+_NUMBERS = frozenset({int, float})  # not bool
 
 
 def text_field(fields: Mapping[str, Any], name: str) -> str:
@@ -35,7 +36,7 @@ def side_field(fields: Mapping[str, Any], name: str) -> int:
 
 def box_of(value: object, name: str) -> BoxXYXY:
     """Four numbers as a box; whether they are finite and in order is asked when the box is rendered."""
-    if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)):
+    if not isinstance(value, list) or len(value) != 4 or not _NUMBERS.issuperset(map(type, value)):
         raise Rejected("bad_record", f"{name}: expected a box of four numbers, got {value!r:.80}")
     try:
         x1, y1, x2, y2 = map(float, value)

@@ -5,6 +5,7 @@ read any range of a file of any size alone.
 """
 
 import os
+import struct
 from collections.abc import Callable, Iterator
 from json import loads as lenient_loads
 from pathlib import Path
@@ -18,6 +19,7 @@ from griffon_prep.records import Rejected
 from griffon_shards.errors import DataError
 
 _SPAN_DTYPE = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("part", "<u4")])
+_SPAN = struct.Struct("<QII")  # a row of it
 _MAX_RECORD_BYTES = (1 << 32) - 1
 
 
@@ -65,7 +67,7 @@ class JsonRecords:
             Rejected: `bad_json`, or `bad_record` if it is not an object.
         """
         row = os.pread(self._table.fileno(), _SPAN_DTYPE.itemsize, record_no * _SPAN_DTYPE.itemsize)
-        offset, size, part = np.frombuffer(row, _SPAN_DTYPE)[0].item()
+        offset, size, part = _SPAN.unpack(row)
         value = parse_json(os.pread(self._text.fileno(), size, offset))
         if not isinstance(value, dict):
             raise Rejected("bad_record", f"expected an object, got {type(value).__name__}")

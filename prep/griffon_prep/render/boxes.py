@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from griffon_prep.records import Record, Rejected
-from griffon_shards.grammar import box_fault, round_box
+from griffon_shards.grammar import checked_box
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
 
@@ -34,12 +34,12 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
     boxes: list[CleanBox] = []
     dropped: Counter[str] = Counter()
     for region in record.regions:
-        if fault := box_fault(region.box_xyxy_px, width_px, height_px):
-            dropped[fault] += 1
+        rounded = checked_box(region.box_xyxy_px, width_px, height_px)
+        if isinstance(rounded, str):
+            dropped[rounded] += 1
             continue
         x1, y1, x2, y2 = region.box_xyxy_px
         clamped = (max(0.0, x1), max(0.0, y1), min(x2, float(width_px)), min(y2, float(height_px)))
-        rounded = round_box(region.box_xyxy_px, width_px, height_px)
         boxes.append(CleanBox(phrase=region.phrase, box_xyxy=rounded, box_xyxy_px=clamped))
     if record.regions and not boxes:
         raise Rejected("all_boxes_dropped", ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())))
