@@ -13,7 +13,6 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from griffon_prep.jpeg_header import jpeg_size_px
 from griffon_prep.records import Rejected
 
 CHECKS = ("header", "decode", "none")
@@ -122,8 +121,6 @@ def check_picture(data: bytes, check: str, stated_size_px: tuple[int, int], name
     if check == "none" and all(stated_size_px):
         form = next((form for magic, form in _MAGIC if data.startswith(magic)), "")
         return Picture(data=data, format=form, width_px=stated_size_px[0], height_px=stated_size_px[1])
-    if check == "header" and (found := jpeg_size_px(data)) is not None:
-        return _agreed(Picture(data=data, format="JPEG", width_px=found[0], height_px=found[1]), stated_size_px, name)
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as image:
             form = "JPEG" if image.format == "MPO" else str(image.format)
@@ -134,15 +131,10 @@ def check_picture(data: bytes, check: str, stated_size_px: tuple[int, int], name
         raise Rejected("picture_unreadable", f"{name}: not a picture, or one of a kind that is not read") from None
     except _DECODE_ERRORS as error:
         raise Rejected("picture_unreadable", f"{name}: {str(error) or type(error).__name__}") from None
-    return _agreed(Picture(data=data, format=form, width_px=width_px, height_px=height_px), stated_size_px, name)
-
-
-def _agreed(picture: Picture, stated_size_px: tuple[int, int], name: str) -> Picture:
-    if any(stated_size_px) and (picture.width_px, picture.height_px) != stated_size_px:
+    if any(stated_size_px) and (width_px, height_px) != stated_size_px:
         stated = "{}x{}".format(*stated_size_px)
-        found = f"{picture.width_px}x{picture.height_px}"
-        raise Rejected("size_mismatch", f"{name}: the picture is {found}, the record says {stated}")
-    return picture
+        raise Rejected("size_mismatch", f"{name}: the picture is {width_px}x{height_px}, the record says {stated}")
+    return Picture(data=data, format=form, width_px=width_px, height_px=height_px)
 
 
 def _decode(image: Image.Image, form: str) -> None:
