@@ -2,10 +2,12 @@
 
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from griffon_prep.build_folder import BuildFolder, check_no_other_set, differences
@@ -74,22 +76,23 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
         DataError: too many rejects, too little disk, damaged annotations, changed inputs.
         OSError: storage fails.
     """
-    old = open_set(reuse) if reuse is not None else None
-    if old is not None and out.resolve() == old.root.resolve():
+    if reuse is not None and out.resolve() == reuse.resolve():
         raise SettingsError(f"--reuse {reuse}: is the folder to build into; give --out a new one")
     with BuildFolder(out) as folder:
-        if overwrite:
-            folder.clear()
         sha256s = [folder.stamps.sha256(source.annotation) for source in settings.sources]
         folder.stamps.save()
         plan = identity(settings, sha256s)
+        if overwrite and (folder.frozen or folder.unfinished_other_than(plan)):
+            folder.clear()
         if folder.frozen:
+            folder.clear_work()  # a kill right after the last step leaves it
             lock = _check_same(out, settings, sha256s)
             if recheck:
                 _recheck(lock, settings, folder, sha256s, say)
             say(f"{out}: up to date")
             return lock
         check_no_other_set(folder, plan)
+        old = open_set(reuse) if reuse is not None else None
         with LocalPool(settings.workers, settings.start_method) as pool:
             planned = _scan(settings, sha256s, folder.work, pool)
             if old is None:
@@ -100,6 +103,10 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
                 say(f"reused from {old.root}: {', '.join(reused) or 'nothing, every source or setting has changed'}")
                 _check_space(planned, out, pool, say)
             run_jobs(planned, out, pool, stop_early=True, say=say)
+        if sha256s != [folder.stamps.sha256(source.annotation) for source in settings.sources]:
+            raise DataError(
+                f"{out}: an annotation was changed while it was read; --overwrite begins anew with the new one"
+            )
         lock = freeze(out, settings, planned)
         folder.clear_work()
         return lock
@@ -123,26 +130,33 @@ def check(settings: BuildSettings, say: Say) -> tuple[list[PlannedSource], dict[
 def run_jobs(
     planned: Sequence[PlannedSource], out: Path | None, pool: LocalPool, *, stop_early: bool, say: Say
 ) -> dict[str, SourceCount]:
-    """Make all shards, source after source, counting and showing progress.
+    """Make all shards, counting and showing progress; a small source does not keep the other workers waiting.
 
     Raises:
         DataError: with `stop_early`, when a source has more rejects than it may have.
     """
-    found: dict[str, SourceCount] = {}
-    for source in planned:
-        count = found[source.source.tag] = SourceCount()
-        with closing(Progress(source.source.tag, source.places)) as progress:
-            for report in pool.run(make_shard, source.jobs(out)):
-                count.add(report)
-                progress.add(report.samples + len(report.rejects))
-                if stop_early and count.counted_rejects > source.max_rejects:
-                    say_rejects(source.source.tag, count, say)
-                    raise DataError(
-                        f"{source.source.tag}: {count.counted_rejects} records rejected so far "
-                        f"({counts(count.rejected)}), and --max-rejects allows {source.max_rejects} of "
-                        f"{source.places}; mend the data or raise --max-rejects, the same command goes on"
-                    )
-        say_rejects(source.source.tag, count, say)
+    found = {source.source.tag: SourceCount() for source in planned}
+    by_tag = {source.source.tag: source for source in planned}
+    with ExitStack() as bars:
+        progress: dict[str, Progress] = {}
+        before = time.monotonic()
+        for report in pool.run(make_shard, chain.from_iterable(source.jobs(out) for source in planned)):
+            tag, source = report.tag, by_tag[report.tag]
+            if tag not in progress:
+                progress[tag] = bars.enter_context(closing(Progress(tag, source.places, before)))
+            before = time.monotonic()
+            count = found[tag]
+            count.add(report)
+            progress[tag].add(report.samples + len(report.rejects))
+            if stop_early and count.counted_rejects > source.max_rejects:
+                say_rejects(tag, count, say)
+                raise DataError(
+                    f"{tag}: {count.counted_rejects} records rejected so far ({counts(count.rejected)}), and "
+                    f"--max-rejects allows {source.max_rejects} of {source.places}; mend the data or raise "
+                    "--max-rejects, the same command goes on"
+                )
+    for tag, count in found.items():
+        say_rejects(tag, count, say)
     return found
 
 

@@ -55,7 +55,7 @@ class BuildFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.plan() is None and not self.frozen:  # nothing was begun: leave no trace
+        if not (self.work / "build.json").exists() and not self.frozen:  # nothing was begun: leave no trace
             shutil.rmtree(self.work, ignore_errors=True)
             if self._made_out and not any(self.out.iterdir()):
                 self.out.rmdir()
@@ -76,7 +76,18 @@ class BuildFolder:
             plan: dict[str, Any] = orjson.loads((self.work / "build.json").read_bytes())
         except FileNotFoundError:
             return None
+        except orjson.JSONDecodeError:
+            raise DataError(
+                f"{self.work / 'build.json'}: damaged, so it is not known what was being built; --overwrite begins anew"
+            ) from None
         return plan
+
+    def unfinished_other_than(self, plan: dict[str, Any]) -> bool:
+        """Whether the folder holds an unfinished build of something else, or one that cannot be read."""
+        try:
+            return self.plan() not in (None, plan)
+        except DataError:
+            return True
 
     def begin(self, plan: dict[str, Any]) -> None:
         """Record what is being built; from now on an interrupted build goes on."""

@@ -170,7 +170,13 @@ def check_command(settings: BuildSettings, name: str) -> None:
         count = found[tag]
         rows.append(
             totals_row(
-                tag, source.places, count.samples, count.rejected, count.dropped_boxes, count.shards, count.bytes
+                tag,
+                source.scanned.records,
+                count.samples,
+                count.rejected,
+                count.dropped_boxes,
+                count.shards,
+                count.bytes,
             )
         )
     click.echo(table(TOTALS_HEAD, rows))

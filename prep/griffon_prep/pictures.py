@@ -19,7 +19,15 @@ CHECKS = ("header", "decode", "none")
 """How a picture is checked; see `check_picture`."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-_MAGIC = ((b"\xff\xd8", "JPEG"), (b"\x89PNG", "PNG"), (b"RIFF", "WEBP"), (b"BM", "BMP"), (b"GIF8", "GIF"))
+_MAGIC = (
+    (b"\xff\xd8", "JPEG"),
+    (b"\x89PNG", "PNG"),
+    (b"RIFF", "WEBP"),
+    (b"BM", "BMP"),
+    (b"GIF8", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+)
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
 _MAX_BYTES = 1 << 30
 # What Pillow's decoders raise for bytes that are no picture, or a damaged one.
@@ -120,6 +128,8 @@ def check_picture(data: bytes, check: str, stated_size_px: tuple[int, int], name
     """
     if check == "none" and all(stated_size_px):
         form = next((form for magic, form in _MAGIC if data.startswith(magic)), "")
+        if not form:
+            raise Rejected("picture_unreadable", f"{name}: not a picture, or one of a kind that is not read")
         return Picture(data=data, format=form, width_px=stated_size_px[0], height_px=stated_size_px[1])
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as image:

@@ -100,6 +100,7 @@ class PlannedSource:
         return ShardJob(
             source=self.source,
             settings=self.settings.shard,
+            annotation_sha256=self.scanned.annotation_sha256,
             work=self.work,
             out=out,
             shard_no=number,

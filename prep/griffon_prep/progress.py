@@ -12,12 +12,16 @@ _LINE_EVERY_S = 10.0
 class Progress:
     """Counts the records of one source as its shards are finished, on standard error."""
 
-    def __init__(self, tag: str, records: int) -> None:
+    def __init__(self, tag: str, records: int, began: float) -> None:
+        """Begin to count; `began` is when work on the source began, by `time.monotonic`."""
         self._tag = tag
         self._records = records
         self._done = 0
-        self._began = self._said = time.monotonic()
+        self._began = began
+        self._said = time.monotonic()
         self._bar = tqdm(total=records, desc=tag, unit=" samples", dynamic_ncols=True) if sys.stderr.isatty() else None
+        if self._bar is not None:
+            self._bar.start_t -= self._said - began
 
     def add(self, records: int) -> None:
         """Count the records of a finished shard, samples and rejects alike."""

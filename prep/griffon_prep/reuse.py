@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import orjson
 
 from griffon_prep.plan import BuildSettings, PlannedSource, identity_of_lock
 from griffon_prep.shard_jobs import Reject, ShardJob, ShardReport, read_report, record_numbers, write_report
-from griffon_shards.files import sync_folder, whole_file
+from griffon_shards.errors import DataError
+from griffon_shards.files import sha256_of, sync_folder, whole_file
 from griffon_shards.frozen_set import FrozenSet
-from griffon_shards.index import idx_path
+from griffon_shards.index import INDEX_NAME, idx_path
 from griffon_shards.lock import REJECTS_NAME, ShardEntry
 
 
@@ -21,12 +22,18 @@ def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, planned: 
     """Link what is unchanged into a build that has begun, as if it had made these shards. Returns the reused tags.
 
     A source is unchanged when task, annotation and options are the same and no setting that changes bytes differs.
+    Shards are linked by size and offsets and not read; `griffon-shards verify` reads them.
+
+    Raises:
+        DataError: the other set's index or reject list is damaged.
     """
+    if (found := sha256_of(old.root / INDEX_NAME)) != old.lock.index_sha256:
+        raise DataError(f"{old.root / INDEX_NAME}: damaged, its SHA-256 is {found}; nothing can be reused of this set")
     before = identity_of_lock(old.lock, settings)
     if before["render"] != settings.render():
         return []
     unchanged = {source["tag"]: source for source in before["sources"]}
-    rejects = _rejects_by_source(old.root)
+    rejects = _rejects_by_source(old)
     numbers = {shard.name: number for number, shard in enumerate(old.lock.shards)}
     reused = []
     for source in planned:
@@ -53,6 +60,8 @@ def _link_shard(old: FrozenSet, number: int, job: ShardJob, rejects: dict[int, R
     entry: ShardEntry = old.lock.shards[number]
     target, origin = job.out / entry.name, old.root / entry.name
     target.parent.mkdir(parents=True, exist_ok=True)
+    if origin.stat().st_size != entry.bytes:
+        return  # cut short: made anew
     _link(origin, target)
     _link(idx_path(origin), idx_path(target))
     sync_folder(target.parent)
@@ -81,11 +90,16 @@ def _link(origin: Path, target: Path) -> None:
             shutil.copyfileobj(source, copy, 1 << 20)
 
 
-def _rejects_by_source(root: Path) -> dict[str, dict[int, Reject]]:
+def _rejects_by_source(old: FrozenSet) -> dict[str, dict[int, Reject]]:
     rejects: dict[str, dict[int, Reject]] = defaultdict(dict)
-    with (root / REJECTS_NAME).open("rb") as file:
-        for line in file:
+    try:
+        for line in (old.root / REJECTS_NAME).read_bytes().splitlines():
             fields = orjson.loads(line)
             source = fields.pop("source")
             rejects[source][fields["record"]] = Reject(**fields)
+    except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
+        rejects.clear()
+    for source in old.lock.sources:
+        if Counter(reject.reason for reject in rejects[source.tag].values()) != Counter(source.rejected):
+            raise DataError(f"{old.root / REJECTS_NAME}: not the list that the lock counts; nothing can be reused")
     return rejects

@@ -19,10 +19,10 @@ from griffon_prep.records import Rejected
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_prep.render.templates import load_templates
 from griffon_prep.samples import SampleMaker, boxes_written, text_chars
-from griffon_prep.sources import SourceInput, read_scanned
+from griffon_prep.sources import SourceInput, read_scanned, readable_annotation
 from griffon_shards.errors import SettingsError
 from griffon_shards.files import begin_write_back, whole_file, write_whole
-from griffon_shards.index import INDEX_DTYPE, idx_path, write_idx
+from griffon_shards.index import INDEX_DTYPE, idx_bytes, idx_path, write_idx
 from griffon_shards.permutation import permutation_key, permute
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, sample_bytes
@@ -53,6 +53,7 @@ class ShardJob:
     Attributes:
         source: what the manifest says.
         settings: of the build.
+        annotation_sha256: of the source's annotation.
         work: the source's work folder, scanned.
         out: the set's folder, or None to write nothing.
         shard_no: number of the shard within its source.
@@ -62,6 +63,7 @@ class ShardJob:
 
     source: SourceInput
     settings: ShardSettings
+    annotation_sha256: str
     work: Path
     out: Path | None
     shard_no: int
@@ -106,7 +108,7 @@ def make_shard(job: ShardJob) -> ShardReport:
     Raises:
         OSError: storage fails or is full.
     """
-    maker = _maker(job.source, job.settings, job.work)
+    maker = _maker(job)
     if job.out is not None and (report := _finished(job, maker)):
         return report
     with ExitStack() as stack:
@@ -173,28 +175,42 @@ def _row(sample: Sample, raw: bytes, offset: int, style: str) -> tuple[int, ...]
     return (0, offset, len(raw), crc32(raw), sample.origin.record, 0, task, has_image, boxes, text_chars(sample))
 
 
-def _maker(source: SourceInput, settings: ShardSettings, work: Path) -> SampleMaker:
-    """The sample maker of a source; the last few stay open in each process."""
-    options = tuple(sorted(source.options.items()))
-    return _open_maker(source.tag, source.task, source.annotation_name, source.image_root, options, settings, work)
+def _maker(job: ShardJob) -> SampleMaker:
+    """The sample maker of a job's source; the last few stay open in each process."""
+    source = job.source
+    return _open_maker(
+        source.tag,
+        source.task,
+        source.annotation,
+        source.annotation_name,
+        job.annotation_sha256,
+        source.image_root,
+        tuple(sorted(source.options.items())),
+        job.settings,
+        job.work,
+    )
 
 
 @lru_cache(maxsize=4)
 def _open_maker(
     tag: str,
     task: str,
+    annotation: Path,
     annotation_name: str,
+    annotation_sha256: str,
     image_root: str,
     options: tuple[tuple[str, str], ...],
     settings: ShardSettings,
     work: Path,
 ) -> SampleMaker:
     scanned = read_scanned(work)
+    assert scanned.annotation_sha256 == annotation_sha256, f"{work} was scanned for another annotation"
+    readable = readable_annotation(annotation, work)
     templates = load_templates(settings.templates)
     if templates.sha256 != settings.templates_sha256:
         raise SettingsError(f"{settings.templates}: the templates changed while the build ran; run it again")
     return SampleMaker(
-        reader=open_reader(scanned.format, Path(scanned.readable), task, dict(options), work),
+        reader=open_reader(scanned.format, readable, task, dict(options), work),
         source=Source(tag=tag, task=task, vocabulary=scanned.vocabulary),
         settings=RenderSettings(
             seed=settings.seed,
@@ -224,11 +240,12 @@ def read_report(work: Path, shard_no: int) -> tuple[ShardReport, bytes] | None:
     """The report of a finished shard and its rows of the index, or None if it is not finished."""
     try:
         head, rows = report_path(work, shard_no).read_bytes().split(b"\n", 1)
-    except FileNotFoundError:
+        fields = orjson.loads(head)
+        fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
+        report = ShardReport(**fields)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or damaged: the shard is made again
         return None
-    fields = orjson.loads(head)
-    fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
-    return ShardReport(**fields), rows
+    return (report, rows) if len(rows) == report.samples * INDEX_DTYPE.itemsize else None
 
 
 def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:
@@ -237,9 +254,8 @@ def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:
     found = read_report(job.work, job.shard_no)
     if found is None:
         return None
-    report = found[0]
-    tar = job.out / job.name
-    if report.samples and not (tar.is_file() and tar.stat().st_size == report.bytes and idx_path(tar).is_file()):
+    report, raw = found
+    if report.samples and not _stands(job.out / job.name, report, raw):
         return None
     for reject in report.rejects:
         if reject.reason not in _CURED_BY_FILES:
@@ -251,3 +267,13 @@ def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:
                 continue
         return None
     return report
+
+
+def _stands(tar: Path, report: ShardReport, raw_rows: bytes) -> bool:
+    """Whether a shard and its offsets are on disk as they were reported."""
+    offsets = np.frombuffer(raw_rows, INDEX_DTYPE)["offset"].tolist()
+    try:
+        expected = idx_bytes(offsets, report.bytes - len(END_OF_ARCHIVE))
+        return tar.stat().st_size == report.bytes and idx_path(tar).read_bytes() == expected
+    except FileNotFoundError:
+        return False

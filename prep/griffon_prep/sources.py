@@ -1,5 +1,6 @@
 """Sources ready for reading: an annotation found, hashed, unpacked, recognised and scanned."""
 
+import contextlib
 import gzip
 import os
 import shutil
@@ -17,7 +18,7 @@ from griffon_prep.pictures import absolute_root
 from griffon_prep.readers import FORMATS, Reader, find_format, open_reader
 from griffon_prep.records import Rejected
 from griffon_shards.errors import DataError, SettingsError
-from griffon_shards.files import sha256_of, write_whole
+from griffon_shards.files import sha256_of, whole_file, write_whole
 
 _SCANNED = "source.json"
 _UNPACKED = "annotation"
@@ -55,7 +56,6 @@ class ScannedSource:
 
     Attributes:
         format: of the annotation.
-        readable: the annotation, unpacked where it came compressed.
         annotation_bytes: size of the file as published.
         annotation_sha256: its hash.
         records: how many it has, after `split=`.
@@ -64,7 +64,6 @@ class ScannedSource:
     """
 
     format: str
-    readable: str
     annotation_bytes: int
     annotation_sha256: str
     records: int
@@ -94,6 +93,9 @@ def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str) -> l
         annotation = Path(os.path.normpath(root / line.annotation))
         image_root = root / line.image_root
         where = f"{manifest}:{line.line_no}: {line.tag}"
+        if fault := _name_fault(line):
+            faults.append(f"{where}: {fault}")
+            continue
         if not annotation.is_file():
             faults.append(f"{where}: no annotation file {annotation}; relative paths resolve against --data-root")
         if not image_root.is_dir():
@@ -116,6 +118,14 @@ def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str) -> l
     return sources
 
 
+def _name_fault(line: ManifestLine) -> str | None:
+    try:
+        f"{line.annotation}{line.image_root}".encode()
+    except UnicodeEncodeError:
+        return "its paths are not UTF-8; rename the files, sets name them in UTF-8"
+    return None
+
+
 def scan_source(job: ScanJob) -> ScannedSource:
     """Unpack, recognise and scan a source into its work folder, unless that was done before.
 
@@ -123,10 +133,12 @@ def scan_source(job: ScanJob) -> ScannedSource:
         SettingsError: the format is unknown or cannot give the task.
         DataError: the file is damaged, or has no records.
     """
-    source, done = job.source, job.work / _SCANNED
-    if done.exists():
-        return read_scanned(job.work)
-    job.work.mkdir(parents=True, exist_ok=True)
+    source = job.source
+    if found := _scanned_before(job):
+        return found
+    if job.work.exists():  # of another annotation, or damaged: nothing made from it may be used
+        shutil.rmtree(job.work)
+    job.work.mkdir(parents=True)
     readable = _unpack(source.annotation, job.work)
     try:
         name = find_format(readable, source.task, source.options)
@@ -138,15 +150,29 @@ def scan_source(job: ScanJob) -> ScannedSource:
         raise DataError(f"{source.tag}: {source.annotation}: has no records")
     scanned = ScannedSource(
         format=name,
-        readable=str(readable),
         annotation_bytes=source.annotation.stat().st_size,
         annotation_sha256=job.annotation_sha256,
         records=records,
         vocabulary=vocabulary,
         has_pictures=_has_pictures(open_reader(name, readable, source.task, source.options, job.work), records),
     )
-    write_whole(done, orjson.dumps(asdict(scanned)))
+    write_whole(job.work / _SCANNED, orjson.dumps({"scan_of": _scan_identity(job), **asdict(scanned)}))
     return scanned
+
+
+def _scan_identity(job: ScanJob) -> list[object]:
+    """What a scan depends on; where the annotation lies is not part of it."""
+    source = job.source
+    return [job.annotation_sha256, source.annotation.suffix, source.task, sorted(map(list, source.options.items()))]
+
+
+def _scanned_before(job: ScanJob) -> ScannedSource | None:
+    """The scan in the job's work folder, if it is whole and of this very annotation and use."""
+    try:
+        fields = orjson.loads((job.work / _SCANNED).read_bytes())
+        return read_scanned(job.work) if fields["scan_of"] == _scan_identity(job) else None
+    except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
+        return None
 
 
 def _has_pictures(reader: Reader, records: int) -> bool:
@@ -162,16 +188,21 @@ def _has_pictures(reader: Reader, records: int) -> bool:
 def read_scanned(work: Path) -> ScannedSource:
     """What `scan_source` left in a work folder."""
     fields = orjson.loads((work / _SCANNED).read_bytes())
+    del fields["scan_of"]
     return ScannedSource(**{**fields, "vocabulary": tuple(fields["vocabulary"])})
 
 
-def _unpack(annotation: Path, work: Path) -> Path:
+def readable_annotation(annotation: Path, work: Path) -> Path:
     """The annotation itself, or its content in the work folder where it is compressed: spans need random access."""
-    if annotation.suffix not in (".gz", ".zst"):
+    return work / _UNPACKED if annotation.suffix in (".gz", ".zst") else annotation
+
+
+def _unpack(annotation: Path, work: Path) -> Path:
+    target = readable_annotation(annotation, work)
+    if target == annotation:
         return annotation
-    target = work / _UNPACKED
     try:
-        with annotation.open("rb") as packed, target.open("wb") as out:
+        with annotation.open("rb") as packed, whole_file(target) as out:
             if annotation.suffix == ".gz":
                 with gzip.open(packed) as plain:
                     shutil.copyfileobj(plain, out, 1 << 20)
@@ -201,8 +232,10 @@ class Stamps:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: dict[str, list[int | str]] = orjson.loads(path.read_bytes()) if path.exists() else {}
+        self._known: dict[str, list[int | str]] = {}
         self._changed = False
+        with contextlib.suppress(FileNotFoundError, orjson.JSONDecodeError):  # a damaged memory is no memory
+            self._known = orjson.loads(path.read_bytes())
 
     def sha256(self, annotation: Path) -> str:
         """The hash of an annotation; read only if its size or time is not the remembered one."""

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
@@ -19,10 +21,8 @@ def guard(command: Callable[Given, None]) -> Callable[Given, None]:
 
     @wraps(command)
     def guarded(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        _prepare()
         try:
-            if sys.getfilesystemencoding() != "utf-8":
-                found = sys.getfilesystemencoding()
-                raise SettingsError(f"file names are read as {found} in this locale; set PYTHONUTF8=1 and run it again")
             command(*args, **kwargs)
         except SettingsError as error:
             _fail(str(error), 2)
@@ -33,14 +33,34 @@ def guard(command: Callable[Given, None]) -> Callable[Given, None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except OSError as error:
-            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                what += "; make room, the same command goes on where it stopped"
-            _fail(what, 1)
+            _fail(_words_for(error), 1)
         except KeyboardInterrupt:
             _fail("interrupted; the same command goes on where it stopped", 130)
 
     return guarded
+
+
+def _prepare() -> None:
+    """See to what the surroundings lack, before anything can go wrong."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller; what is said goes nowhere
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for as long as the process lives
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's word to stop is Ctrl-C to us
+    found = sys.getfilesystemencoding()
+    if found != "utf-8":
+        _fail(f"file names are read as {found} in this locale; set PYTHONUTF8=1 and run it again", 2)
+
+
+def _words_for(error: OSError) -> str:
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what += "; make room, the same command goes on where it stopped"
+    return what
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> None:

@@ -55,6 +55,7 @@ def draw_sample(sample: Sample, style: str) -> Image.Image:
         x, y = picture.size
         box = _onto_pixels((x1 * x, y1 * y, x2 * x, y2 * y), picture)
         draw.rectangle(box, outline=colours[label], width=line_px)
+        label = " ".join(label.split())
         if label:
             corner = (max(0.0, min(box[0], x - draw.textlength(label, font=font))), box[1])
             draw.rectangle(draw.textbbox(corner, label, font=font), fill=colours[label])

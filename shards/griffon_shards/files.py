@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Two processes may write the same path at once: each has its own temporary file, the last rename stands.
     On an error the temporary file is removed and `path` is left as it was.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{path.name}")
     try:
         with temporary.open("wb", buffering=_BUFFER_BYTES) as file:
             yield file

@@ -83,7 +83,11 @@ class FrozenSet:
         """
         tag, _, number = key.rpartition("-")
         start, end = self._source_rows.get(tag, (0, 0))
-        found = np.flatnonzero(self.index["record"][start:end] == int(number)) if number.isdecimal() else np.array([])
+        found = (
+            np.flatnonzero(self.index["record"][start:end] == int(number))
+            if number.isdecimal() and len(number) <= 10
+            else np.array([])
+        )
         if not found.size or self.key(start + int(found[0])) != key:
             raise DataError(f"{self.root}: no sample has the key {key!r}; `griffon-shards ls {self.root}` lists them")
         return start + int(found[0])

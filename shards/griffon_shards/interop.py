@@ -66,8 +66,8 @@ dataset_info:
 """
 
 
-def write_peer_files(root: Path, shards: Mapping[str, int]) -> None:
-    """Write `wids.json`, `.nv-meta` and `.huggingface.yaml` into the set in `root`; the same shards, the same bytes.
+def peer_files(shards: Mapping[str, int]) -> dict[str, bytes]:
+    """The files that others need, by their path relative to the set; the same shards, the same bytes.
 
     Shards without samples are left out: Energon does not allow them.
 
@@ -76,19 +76,25 @@ def write_peer_files(root: Path, shards: Mapping[str, int]) -> None:
     needed to iterate, save and restore.
 
     Args:
-        root: the folder of the set.
         shards: number of samples of each shard, by its path relative to the set, in the set's order.
     """
     filled = {name: samples for name, samples in shards.items() if samples}
-    energon = root / ENERGON_FOLDER
-    energon.mkdir(exist_ok=True)
-    write_whole(energon / ".info.json", _json({"shard_counts": filled}))
-    write_whole(energon / "split.yaml", _split_yaml(filled).encode())
-    write_whole(energon / "dataset.yaml", _DATASET_YAML.encode())
-    write_whole(energon / "crude.yaml", _CRUDE_YAML.encode())
     shardlist = [{"url": name, "nsamples": samples} for name, samples in filled.items()]
-    write_whole(root / HUGGING_FACE_NAME, _HUGGING_FACE_YAML.encode())
-    write_whole(root / WIDS_NAME, _json({"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shardlist}))
+    return {
+        f"{ENERGON_FOLDER}/.info.json": _json({"shard_counts": filled}),
+        f"{ENERGON_FOLDER}/split.yaml": _split_yaml(filled).encode(),
+        f"{ENERGON_FOLDER}/dataset.yaml": _DATASET_YAML.encode(),
+        f"{ENERGON_FOLDER}/crude.yaml": _CRUDE_YAML.encode(),
+        HUGGING_FACE_NAME: _HUGGING_FACE_YAML.encode(),
+        WIDS_NAME: _json({"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shardlist}),
+    }
+
+
+def write_peer_files(root: Path, shards: Mapping[str, int]) -> None:
+    """Write `peer_files` into the set in `root`."""
+    (root / ENERGON_FOLDER).mkdir(exist_ok=True)
+    for name, content in peer_files(shards).items():
+        write_whole(root / name, content)
 
 
 def _split_yaml(shards: Iterable[str]) -> str:

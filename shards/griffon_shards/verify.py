@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,6 +18,7 @@ from griffon_shards.files import sha256_of
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
 from griffon_shards.index import INDEX_NAME, idx_bytes, idx_path
+from griffon_shards.interop import peer_files
 from griffon_shards.lock import REJECTS_NAME, read_lock
 from griffon_shards.sample_json import decode_sample, encode_sample
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, split_sample
@@ -57,12 +60,33 @@ def _check_folder(shards: FrozenSet) -> Iterator[str]:
     for path in sorted(shards.root.rglob("*.tar")):
         if path.relative_to(shards.root).as_posix() not in known:
             yield f"{path}: not in the lock; it is no part of the set, and readers that take every tar would read it"
-    rejected = sum(sum(source.rejected.values()) for source in shards.lock.sources)
-    rejects = shards.root / REJECTS_NAME
-    lines = rejects.read_bytes().count(b"\n") if rejects.exists() else -1
-    if lines != rejected:
-        found = "missing" if lines < 0 else f"has {lines} lines"
-        yield f"{rejects}: {found}, the lock counts {rejected} rejected records"
+    for name, content in peer_files({shard.name: shard.samples for shard in shards.lock.shards}).items():
+        path = shards.root / name
+        if not path.is_file():
+            yield f"{path}: missing"
+        elif path.read_bytes() != content:
+            yield f"{path}: altered, it is not what the set was frozen with"
+    yield from _check_rejects(shards)
+
+
+def _check_rejects(shards: FrozenSet) -> Iterator[str]:
+    """The reject list against the lock's counts by source and reason."""
+    path = shards.root / REJECTS_NAME
+    if not path.is_file():
+        yield f"{path}: missing"
+        return
+    found: Counter[tuple[str, str]] = Counter()
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            fields = orjson.loads(line)
+            found[fields["source"], fields["reason"]] += 1
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            yield f"{path}: line {number} is damaged"
+    for source in shards.lock.sources:
+        for reason in sorted({*source.rejected, *(reason for tag, reason in found if tag == source.tag)}):
+            listed, counted = found[source.tag, reason], source.rejected.get(reason, 0)
+            if listed != counted:
+                yield f"{path}: lists {listed} records of {source.tag} as {reason}, the lock counts {counted}"
 
 
 def _check_shard(shards: FrozenSet, number: int, rows: range, deep: bool) -> Iterator[str]:

@@ -11,7 +11,15 @@ import zstandard
 from griffon_prep.manifest import read_manifest
 from griffon_prep.readers import open_reader
 from griffon_prep.records import Record
-from griffon_prep.sources import ScanJob, ScannedSource, SourceInput, find_sources, read_scanned, scan_source
+from griffon_prep.sources import (
+    ScanJob,
+    ScannedSource,
+    SourceInput,
+    find_sources,
+    read_scanned,
+    readable_annotation,
+    scan_source,
+)
 from griffon_shards.errors import DataError, SettingsError
 
 REAL = Path(__file__).parents[3] / "shared/data/real"
@@ -43,7 +51,13 @@ def scan(folder: Path, name: str, content: bytes, task: str = "LAZY", **options:
 
 
 def read(job: ScanJob, scanned: ScannedSource) -> list[Record]:
-    reader = open_reader(scanned.format, Path(scanned.readable), job.source.task, job.source.options, job.work)
+    reader = open_reader(
+        scanned.format,
+        readable_annotation(job.source.annotation, job.work),
+        job.source.task,
+        job.source.options,
+        job.work,
+    )
     return [reader.read(number) for number in range(scanned.records)]
 
 

@@ -17,6 +17,7 @@ import orjson
 from griffon_prep.readers.json_spans import element_spans
 from griffon_prep.records import Rejected
 from griffon_shards.errors import DataError
+from griffon_shards.files import whole_file
 
 _SPAN_DTYPE = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("part", "<u4")])
 _SPAN = struct.Struct("<QII")  # a row of it
@@ -35,7 +36,7 @@ def scan_json(annotation: Path, table: Path, parts_of: Callable[[bytes], int] | 
         DataError: the file is a JSON array without an end, or one record is over 4 GiB.
     """
     records = 0
-    with annotation.open("rb") as file, table.open("wb") as out:
+    with annotation.open("rb") as file, whole_file(table) as out:
         for spans in element_spans(file, str(annotation)):
             sizes = spans.ends - spans.starts
             if sizes.size and int(sizes.max()) > _MAX_RECORD_BYTES:
