@@ -92,14 +92,17 @@ def _link(origin: Path, target: Path) -> None:
 
 def _rejects_by_source(old: FrozenSet) -> dict[str, dict[int, Reject]]:
     rejects: dict[str, dict[int, Reject]] = defaultdict(dict)
+    fault = DataError(
+        f"{old.root / REJECTS_NAME}: not the list that the lock counts; nothing can be reused of this set"
+    )
     try:
         for line in (old.root / REJECTS_NAME).read_bytes().splitlines():
             fields = orjson.loads(line)
             source = fields.pop("source")
             rejects[source][fields["record"]] = Reject(**fields)
     except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
-        rejects.clear()
+        raise fault from None
     for source in old.lock.sources:
         if Counter(reject.reason for reject in rejects[source.tag].values()) != Counter(source.rejected):
-            raise DataError(f"{old.root / REJECTS_NAME}: not the list that the lock counts; nothing can be reused")
+            raise fault
     return rejects

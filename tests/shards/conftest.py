@@ -16,6 +16,7 @@ from griffon_shards.cli import main
 from griffon_shards.files import sha256_of
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header, write_idx
+from griffon_shards.interop import write_peer_files
 from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, sample_bytes
@@ -147,7 +148,9 @@ def _write_set(
     if edit is not None:
         edit(index)
     (root / INDEX_NAME).write_bytes(index_header(len(index)) + index.tobytes())
-    (root / REJECTS_NAME).write_bytes(b"{}\n" * rejected * len(by_tag))
+    lines = [f'{{"source":"{tag}","record":0,"reason":"picture_not_found","detail":""}}\n' * rejected for tag in by_tag]
+    (root / REJECTS_NAME).write_text("".join(lines))
+    write_peer_files(root, {shard.name: shard.samples for shard in shards})
     lock = Lock(
         tool_version="0",
         library_versions={"pillow": "1"},

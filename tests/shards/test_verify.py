@@ -121,7 +121,7 @@ def add_tar(name: str) -> Callable[[Path], list[str]]:
 def add_reject(root: Path) -> list[str]:
     with (root / REJECTS_NAME).open("ab") as file:
         file.write(b'{"source":"VG_shapes","record":1,"reason":"x","detail":""}\n')
-    return [f"{REJECTS_NAME}: has 1 lines, the lock counts 0 rejected records"]
+    return [f"{REJECTS_NAME}: lists 1 records of VG_shapes as x, the lock counts 0"]
 
 
 # Each damages a set and gives patterns of what must be said, one of each fault.
@@ -223,9 +223,25 @@ def test_rejects_are_counted(
 ) -> None:
     root = write_set(tmp_path / "set", [make_sample()], rejected=3)
     assert list(verify_set(root)) == []
-    (root / REJECTS_NAME).write_bytes(b"{}\n{}\n")
+    kept = (root / REJECTS_NAME).read_bytes().splitlines(keepends=True)[:2]
+    (root / REJECTS_NAME).write_bytes(b"".join(kept))
     (fault,) = verify_set(root)
-    assert fault == f"{root / REJECTS_NAME}: has 2 lines, the lock counts 3 rejected records"
+    assert fault.endswith(f"{REJECTS_NAME}: lists 2 records of DET as picture_not_found, the lock counts 3")
+    (root / REJECTS_NAME).write_bytes(b"".join([*kept, b"not json\n"]))
+    assert f"{root / REJECTS_NAME}: line 3 is damaged" in list(verify_set(root))
+
+
+@pytest.mark.parametrize(
+    "name", ["wids.json", ".huggingface.yaml", ".nv-meta/.info.json", ".nv-meta/split.yaml", ".nv-meta/dataset.yaml"]
+)
+def test_what_others_read_is_checked_too(copy_of_set: Path, name: str) -> None:
+    path = copy_of_set / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert list(verify_set(copy_of_set)) == [f"{path}: altered, it is not what the set was frozen with"]
+    path.unlink()
+    assert list(verify_set(copy_of_set)) == [f"{path}: missing"]
 
 
 def test_json_for_programs(copy_of_set: Path, shards_cli: Cli) -> None:
