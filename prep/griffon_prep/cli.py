@@ -138,6 +138,8 @@ def _settings(
         samples_per_shard=samples_per_shard,
         max_rejects=max_rejects,
         workers=workers,
+        # This process has no threads yet, so that forking it is safe; elsewhere systems and Python advise against it.
+        start_method="fork" if sys.platform == "linux" else "spawn",
     )
 
 

@@ -84,7 +84,8 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """In a new worker: end with the parent, and keep Pillow's size warnings quiet."""
+    """In a new worker: end with the parent, at once when told to, and keep Pillow's size warnings quiet."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.filterwarnings("ignore", module="PIL")
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
