@@ -21,7 +21,7 @@ class Peak:
     """The most that one process was seen with.
 
     Attributes:
-        role: `parent`, `worker`, or `helper` (multiprocessing's resource tracker).
+        role: `parent`, or `worker` for every process below it.
         resident_bytes: all pages in memory, those of shared libraries and mapped files too (VmHWM, kept by the kernel).
         private_bytes: pages that are this process's alone (USS), sampled, so that a short peak may be missed.
     """
@@ -37,12 +37,9 @@ def main(command: tuple[str, ...]) -> None:
     """Run COMMAND, its output to standard error, and print the peaks of its processes."""
     peaks: dict[int, Peak] = {}
     with subprocess.Popen(command, stdout=sys.stderr) as running:
-        started_as = _words(running.pid)
         while running.poll() is None:
             for pid in _tree(running.pid):
-                if pid != running.pid and _words(pid) == started_as:
-                    continue  # between its fork and its exec: these pages are its parent's
-                role = "parent" if pid == running.pid else "worker" if "spawn_main" in _words(pid) else "helper"
+                role = "parent" if pid == running.pid else "worker"
                 _update(peaks.setdefault(pid, Peak(role=role)), pid)
             time.sleep(_EVERY_S)
     click.echo(orjson.dumps([asdict(peak) for peak in peaks.values()]).decode())
@@ -56,11 +53,6 @@ def _tree(pid: int) -> list[int]:
         for child in _read(threads).split():
             found += _tree(int(child))
     return found
-
-
-def _words(pid: int) -> str:
-    """The command line of a process."""
-    return _read(Path(f"/proc/{pid}/cmdline"))
 
 
 def _update(peak: Peak, pid: int) -> None:
