@@ -4,8 +4,6 @@ import errno
 import os
 import posixpath
 import stat
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,6 +12,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from griffon_prep.records import Rejected
+from griffon_shards.decoding import DECODE_ERRORS
 
 CHECKS = ("header", "decode", "none")
 """How a picture is checked; see `check_picture`."""
@@ -30,22 +29,6 @@ _MAGIC = (
 )
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
 _MAX_BYTES = 1 << 30
-# What Pillow's decoders raise for bytes that are no picture, or a damaged one.
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-    EOFError,
-    OverflowError,
-    AttributeError,
-    ZeroDivisionError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +122,7 @@ def check_picture(data: bytes, check: str, stated_size_px: tuple[int, int], name
                 _decode(image, form)
     except UnidentifiedImageError:  # Pillow's words for it hold a memory address
         raise Rejected("picture_unreadable", f"{name}: not a picture, or one of a kind that is not read") from None
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise Rejected("picture_unreadable", f"{name}: {str(error) or type(error).__name__}") from None
     if any(stated_size_px) and (width_px, height_px) != stated_size_px:
         stated = "{}x{}".format(*stated_size_px)
@@ -173,7 +156,7 @@ def shrink_picture(picture: Picture, longest_px: int, name: str) -> Picture:
     try:
         with Image.open(BytesIO(picture.data), formats=_FORMATS) as image:
             image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise Rejected("picture_unreadable", f"{name}: {str(error) or type(error).__name__}") from None
     return Picture(data=out.getvalue(), format="JPEG", width_px=size[0], height_px=size[1])
 

@@ -4,6 +4,7 @@ from io import BytesIO
 
 from PIL import Image, ImageDraw, ImageFont
 
+from griffon_shards.decoding import DECODE_ERRORS
 from griffon_shards.errors import DataError
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer, parse_boxes_in
 from griffon_shards.types import BoxXYXY, Sample
@@ -43,7 +44,7 @@ def draw_sample(sample: Sample, style: str) -> Image.Image:
     try:
         with Image.open(BytesIO(sample.image)) as stored:
             picture = stored.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DECODE_ERRORS as error:
         raise DataError(f"{sample.key}: its picture does not decode: {error}") from error
     draw = ImageDraw.Draw(picture)
     side_px = max(picture.size)

@@ -13,6 +13,7 @@ import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
+from griffon_shards.decoding import DECODE_ERRORS
 from griffon_shards.errors import DataError
 from griffon_shards.files import sha256_of
 from griffon_shards.frozen_set import FrozenSet
@@ -153,7 +154,7 @@ def _check_content(sample: Sample, boxes: int, style: str, where: str) -> Iterat
                 image.load()
                 if image.size != (sample.width_px, sample.height_px):
                     yield f"{where}: the picture is {image.size}, its JSON says {(sample.width_px, sample.height_px)}"
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except DECODE_ERRORS as error:
             yield f"{where}: the picture does not decode: {error}"
     if sample.task not in ANSWERED_WITH_BOXES:
         return
