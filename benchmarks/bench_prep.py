@@ -159,7 +159,7 @@ def _target(
     ratio = above.typical_s / below.typical_s
     rounds = [one / other for one, other in zip(above.wall_s, below.wall_s, strict=True)]
     wanted = f"at most {most} x" if least == 0.0 else f"at least {least} x"
-    return name, f"{ratio:.2f} x", f"{min(rounds):.2f}-{max(rounds):.2f}", wanted, _word(least <= ratio <= most)
+    return name, f"{ratio:.3f} x", f"{min(rounds):.2f}-{max(rounds):.2f}", wanted, _word(least <= ratio <= most)
 
 
 def memory(bench: Bench) -> str:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 TEMPORARY_PREFIX = ".tmp-"
 """What the name of an unfinished file begins with; such files may be deleted when no build is running."""
 
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 18
 _WRITE_BACK_BYTES = 8 << 20
 
 
@@ -45,6 +45,7 @@ def begin_write_back(file: BinaryIO, start: int, stop: int) -> int:
     """
     if stop - start < _WRITE_BACK_BYTES or not hasattr(os, "posix_fadvise"):
         return start
+    file.flush()
     os.posix_fadvise(file.fileno(), start, stop - start, os.POSIX_FADV_DONTNEED)
     return stop
 
