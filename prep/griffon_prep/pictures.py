@@ -88,8 +88,8 @@ def _candidates(root: str, image_path: str) -> Iterator[str]:
     relative = posixpath.normpath(relative)
     if relative == ".." or relative.startswith("../"):
         raise Rejected("path_outside_root", image_path)
+    yield f"{root}/{relative}"
     parts = relative.split("/")
-    yield posixpath.join(root, relative)
     for count in (2, 1):
         if len(parts) > count:
             yield posixpath.join(root, *parts[-count:])
