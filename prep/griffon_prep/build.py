@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -79,7 +79,7 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
     if reuse is not None and out.resolve() == reuse.resolve():
         raise SettingsError(f"--reuse {reuse}: is the folder to build into; give --out a new one")
     with BuildFolder(out) as folder:
-        sha256s = [folder.stamps.sha256(source.annotation) for source in settings.sources]
+        sha256s = folder.stamps.sha256s(settings.sources)
         folder.stamps.save()
         plan = identity(settings, sha256s)
         if overwrite and (folder.frozen or folder.unfinished_other_than(plan)):
@@ -103,7 +103,7 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
                 say(f"reused from {old.root}: {', '.join(reused) or 'nothing, every source or setting has changed'}")
                 _check_space(planned, out, pool, say)
             run_jobs(planned, out, pool, stop_early=True, say=say)
-        if sha256s != [folder.stamps.sha256(source.annotation) for source in settings.sources]:
+        if sha256s != folder.stamps.sha256s(settings.sources):
             raise DataError(
                 f"{out}: an annotation was changed while it was read; --overwrite begins anew with the new one"
             )
@@ -121,7 +121,7 @@ def check(settings: BuildSettings, say: Say) -> tuple[list[PlannedSource], dict[
     """
     with tempfile.TemporaryDirectory(prefix="griffon-check-") as name:
         stamps = Stamps(Path(name) / "annotations.json")
-        sha256s = [stamps.sha256(source.annotation) for source in settings.sources]
+        sha256s = stamps.sha256s(settings.sources)
         with LocalPool(settings.workers, settings.start_method) as pool:
             planned = _scan(settings, sha256s, Path(name), pool)
             return planned, run_jobs(planned, None, pool, stop_early=False, say=say)
@@ -169,10 +169,10 @@ def say_rejects(tag: str, count: SourceCount, say: Say) -> None:
             say(f"{tag}: ... and {count.rejected[reason] - len(rejects)} more, {reason}")
 
 
-def _scan(settings: BuildSettings, sha256s: Sequence[str], work: Path, pool: LocalPool) -> list[PlannedSource]:
+def _scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool) -> list[PlannedSource]:
     jobs = [
-        ScanJob(source=source, annotation_sha256=sha256, work=work / source.tag)
-        for source, sha256 in zip(settings.sources, sha256s, strict=True)
+        ScanJob(source=source, sha256s=tuple(sha256s[path] for path in source.files), work=work / source.tag)
+        for source in settings.sources
     ]
     scanned = dict(pool.run(_scan_tagged, jobs))
     return [
@@ -214,7 +214,7 @@ def _check_space(planned: Sequence[PlannedSource], out: Path, pool: LocalPool, s
         )
 
 
-def _check_same(out: Path, settings: BuildSettings, sha256s: Sequence[str]) -> Lock:
+def _check_same(out: Path, settings: BuildSettings, sha256s: Mapping[Path, str]) -> Lock:
     """The lock of the frozen set in `out`, if this is the build that made it.
 
     Raises:
@@ -237,7 +237,7 @@ def _check_same(out: Path, settings: BuildSettings, sha256s: Sequence[str]) -> L
     return lock
 
 
-def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: Sequence[str], say: Say) -> None:
+def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: Mapping[Path, str], say: Say) -> None:
     """Make every shard of a frozen set again, in memory, and compare.
 
     Raises:

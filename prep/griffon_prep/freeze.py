@@ -79,10 +79,11 @@ def _source_entry(planned: PlannedSource, reports: Sequence[ShardReport]) -> Sou
     return SourceEntry(
         tag=planned.source.tag,
         task=planned.source.task,
-        format=planned.scanned.format,
+        format=planned.source.format,
         annotation=planned.source.annotation_name,
         annotation_bytes=planned.scanned.annotation_bytes,
         annotation_sha256=planned.scanned.annotation_sha256,
+        companions=planned.scanned.companions,
         options={name: value for name, value in planned.source.options.items() if name != "format"},
         records=planned.scanned.records,
         samples=sum(report.samples for report in reports),

@@ -26,7 +26,7 @@ class ManifestLine:
         task: one of `TASKS`.
         annotation: the annotation file, as written.
         image_root: the folder of its pictures, as written.
-        options: `format`, `weight`, `limit`, `split`, as written and checked.
+        options: `format`, `weight`, `limit`, `split`, `rounds`, as written and checked.
     """
 
     line_no: int
@@ -129,7 +129,7 @@ def _weight_fault(value: str) -> str | None:
     return None if positive else "expected a number above 0, such as 2, 0.5 or 1/3"
 
 
-def _limit_fault(value: str) -> str | None:
+def _count_fault(value: str) -> str | None:
     return None if value.isascii() and value.isdecimal() and int(value) > 0 else "expected a whole number above 0"
 
 
@@ -137,4 +137,10 @@ def _any_word(_value: str) -> str | None:
     return None  # what a format or a split may be called is the reader's to say
 
 
-_OPTION_FAULT = {"format": _any_word, "weight": _weight_fault, "limit": _limit_fault, "split": _any_word}
+_OPTION_FAULT = {
+    "format": _any_word,
+    "weight": _weight_fault,
+    "limit": _count_fault,
+    "split": _any_word,
+    "rounds": _count_fault,
+}

@@ -4,9 +4,10 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -41,14 +42,19 @@ class Picture:
     height_px: int
 
 
-def read_picture(root: str, image_path: str) -> bytes:
+def read_picture(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> bytes:
     """The bytes of a picture, looked for under `root` by its whole path, then the last two parts, then the last.
+
+    Args:
+        root: absolute folder.
+        image_path: as the annotation names the picture.
+        elsewhere: further paths to look for it by, in the same way.
 
     Raises:
         Rejected: `path_outside_root`, `picture_not_found`, or `picture_unreadable` for what is no file or over 1 GiB.
         OSError: the storage fails; that is not the record's fault.
     """
-    for candidate in _candidates(root, image_path):
+    for candidate in chain.from_iterable(_candidates(root, path) for path in (image_path, *elsewhere)):
         try:
             descriptor = os.open(candidate, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not hold the build up
         except OSError as error:

@@ -1,6 +1,6 @@
 """What a build is going to make: its shards, and the part of the lock that is known before anything is made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -100,7 +100,6 @@ class PlannedSource:
         return ShardJob(
             source=self.source,
             settings=self.settings.shard,
-            annotation_sha256=self.scanned.annotation_sha256,
             work=self.work,
             out=out,
             shard_no=number,
@@ -109,26 +108,36 @@ class PlannedSource:
         )
 
 
-def identity(settings: BuildSettings, sha256s: Sequence[str]) -> dict[str, Any]:
+def identity(settings: BuildSettings, sha256s: Mapping[Path, str]) -> dict[str, Any]:
     """What decides whether two builds make the same samples, known without reading a record.
 
     Args:
         settings: of the build.
-        sha256s: of its annotations, in order.
+        sha256s: of the files of all its sources.
     """
     return {
         "render": settings.render(),
         "sources": [
-            {
-                "tag": source.tag,
-                "task": source.task,
-                "annotation": source.annotation_name,
-                "annotation_sha256": sha256,
-                "options": dict(source.options),
-            }
-            for source, sha256 in zip(settings.sources, sha256s, strict=True)
+            source_identity(source, sha256s[source.annotation], _companion_hashes(source, sha256s))
+            for source in settings.sources
         ],
     }
+
+
+def source_identity(source: SourceInput, annotation_sha256: str, companions: Mapping[str, str]) -> dict[str, Any]:
+    """What decides whether two sources have the same records."""
+    return {
+        "tag": source.tag,
+        "task": source.task,
+        "annotation": source.annotation_name,
+        "annotation_sha256": annotation_sha256,
+        "companions": dict(companions),
+        "options": dict(source.options),
+    }
+
+
+def _companion_hashes(source: SourceInput, sha256s: Mapping[Path, str]) -> dict[str, str]:
+    return {companion.stated: sha256s[companion.path] for companion in source.companions}
 
 
 def identity_of_lock(lock: Lock, settings: BuildSettings) -> dict[str, Any]:
@@ -142,6 +151,7 @@ def identity_of_lock(lock: Lock, settings: BuildSettings) -> dict[str, Any]:
                 "task": source.task,
                 "annotation": source.annotation,
                 "annotation_sha256": source.annotation_sha256,
+                "companions": dict(source.companions),
                 "options": {**source.options, **({"format": source.format} if source.tag in named else {})},
             }
             for source in lock.sources

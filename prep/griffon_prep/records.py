@@ -36,10 +36,14 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """A named box: a category or an expression, and its corners in pixels as the annotation gives them."""
+    """A named box: a category or an expression, and its corners in pixels as the annotation gives them.
+
+    A `crowd` box stands for many things of its kind at once: it is no answer, but its kind is not absent either.
+    """
 
     phrase: str
     box_xyxy_px: BoxXYXY
+    crowd: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ class Record:
         regions: named boxes, in annotation order.
         turns: the conversation, for LAZY; empty for the tasks that are rendered.
         absent_phrases: categories or expressions which the annotation itself says are not in the picture.
+        only_these_absent: nothing else may be called absent, for the annotation looked for some things only (LVIS).
+        image_elsewhere: other places where publishers' archives put the picture.
     """
 
     record_no: int
@@ -63,3 +69,5 @@ class Record:
     regions: tuple[Region, ...] = ()
     turns: tuple[Turn, ...] = ()
     absent_phrases: tuple[str, ...] = ()
+    only_these_absent: bool = False
+    image_elsewhere: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from griffon_prep.plan import BuildSettings, PlannedSource, identity_of_lock
+from griffon_prep.plan import BuildSettings, PlannedSource, identity_of_lock, source_identity
 from griffon_prep.shard_jobs import Reject, ShardJob, ShardReport, read_report, record_numbers, write_report
 from griffon_shards.errors import DataError
 from griffon_shards.files import sha256_of, sync_folder, whole_file
@@ -38,13 +38,7 @@ def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, planned: 
     reused = []
     for source in planned:
         tag = source.source.tag
-        now = {
-            "tag": tag,
-            "task": source.source.task,
-            "annotation": source.source.annotation_name,
-            "annotation_sha256": source.scanned.annotation_sha256,
-            "options": dict(source.source.options),
-        }
+        now = source_identity(source.source, source.scanned.annotation_sha256, source.scanned.companions)
         if unchanged.get(tag) != now:
             continue
         for job in source.jobs(out):

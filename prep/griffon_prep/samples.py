@@ -4,9 +4,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from griffon_prep.pictures import Picture, check_picture, read_picture, shrink_picture
-from griffon_prep.readers import Reader
+from griffon_prep.readers.base import Reader
+from griffon_prep.records import Record, Rejected
 from griffon_prep.render import render
+from griffon_prep.render.dialogue import join_rounds
 from griffon_prep.render.settings import RenderSettings, Source
+from griffon_prep.rounds import Rounds
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, count_boxes
 from griffon_shards.types import Origin, Rendering, Sample
 
@@ -17,6 +20,7 @@ class SampleMaker:
 
     Attributes:
         reader: of the source's records.
+        rounds: which records share a sample, or None: each has its own.
         source: tag, task and vocabulary.
         settings: of rendering.
         annotation_name: the annotation relative to the data root, for `origin`.
@@ -26,6 +30,7 @@ class SampleMaker:
     """
 
     reader: Reader
+    rounds: Rounds | None
     source: Source
     settings: RenderSettings
     annotation_name: str
@@ -34,17 +39,16 @@ class SampleMaker:
     resize_px: int | None
 
     def make(self, record_no: int) -> tuple[Sample, Counter[str]]:
-        """The sample of a record, and how many of its boxes were dropped for which reason.
+        """The sample of a record, or of a group of them; and how many boxes or rounds were dropped for which reason.
 
         Raises:
             Rejected: the record cannot become a sample.
             OSError: a picture cannot be read for a reason that is not the record's.
         """
-        record = self.reader.read(record_no)
-        renderings, dropped = render(record, self.source, self.settings)  # before the picture: it costs less
+        record, renderings, dropped = self._rendered(record_no)  # before the picture: it costs less
         picture = None
         if record.image_path is not None:
-            data = read_picture(self.image_root, record.image_path)
+            data = read_picture(self.image_root, record.image_path, record.image_elsewhere)
             picture = check_picture(data, self.check, (record.width_px, record.height_px), record.image_path)
             if self.resize_px is not None:
                 shrunk = shrink_picture(picture, self.resize_px, record.image_path)
@@ -62,6 +66,35 @@ class SampleMaker:
         )
         return sample, dropped
 
+    def _rendered(self, record_no: int) -> tuple[Record, tuple[Rendering, ...], Counter[str]]:
+        if self.rounds is None:
+            record = self.reader.read(record_no)
+            return record, *render(record, self.source, self.settings)
+        dropped: Counter[str] = Counter()
+        first: Record | None = None
+        rounds: list[tuple[Rendering, ...]] = []
+        faults: list[Rejected] = []
+        for number in self.rounds[record_no]:
+            try:
+                record = self.reader.read(number)
+                first = first or record
+                if _picture_of(record) != _picture_of(first):
+                    raise Rejected("bad_record", f"record {number} says otherwise than others what its picture is")
+                renderings, lost = render(record, self.source, self.settings)
+            except Rejected as rejected:
+                faults.append(rejected)
+                continue
+            rounds.append(renderings)
+            dropped.update(lost)
+        if first is None or not rounds:
+            raise faults[0]
+        dropped.update(fault.reason for fault in faults)
+        return first, join_rounds(rounds), dropped
+
+
+def _picture_of(record: Record) -> tuple[str | None, int, int]:
+    return record.image_path, record.width_px, record.height_px
+
 
 def _scale_region(rendering: Rendering, before: Picture, after: Picture) -> Rendering:
     if rendering.region_xyxy_px is None or after is before:
@@ -74,8 +107,11 @@ def _scale_region(rendering: Rendering, before: Picture, after: Picture) -> Rend
 def boxes_written(sample: Sample, style: str) -> int:
     """How many boxes the sample's conversation holds, the largest number over its variants."""
     if sample.task in ANSWERED_WITH_BOXES:
-        return max(count_boxes(rendering.turns[-1].text, style) for rendering in sample.renderings)
-    return 1 if sample.task == "REG" else 0
+        return max(
+            sum(count_boxes(turn.text, style) for turn in rendering.turns if turn.role == "gpt")
+            for rendering in sample.renderings
+        )
+    return len(sample.turns) // 2 if sample.task == "REG" else 0
 
 
 def text_chars(sample: Sample) -> int:

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from griffon_prep.readers import open_reader
+from griffon_prep.readers import FORMATS
 from griffon_prep.records import Rejected
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_prep.render.templates import load_templates
+from griffon_prep.rounds import Rounds
 from griffon_prep.samples import SampleMaker, boxes_written, text_chars
-from griffon_prep.sources import SourceInput, read_scanned, readable_annotation
+from griffon_prep.sources import SourceInput, inputs_of, read_scanned
 from griffon_shards.errors import SettingsError
 from griffon_shards.files import begin_write_back, whole_file, write_whole
 from griffon_shards.index import INDEX_DTYPE, idx_bytes, idx_path, write_idx
@@ -53,7 +54,6 @@ class ShardJob:
     Attributes:
         source: what the manifest says.
         settings: of the build.
-        annotation_sha256: of the source's annotation.
         work: the source's work folder, scanned.
         out: the set's folder, or None to write nothing.
         shard_no: number of the shard within its source.
@@ -63,7 +63,6 @@ class ShardJob:
 
     source: SourceInput
     settings: ShardSettings
-    annotation_sha256: str
     work: Path
     out: Path | None
     shard_no: int
@@ -108,7 +107,7 @@ def make_shard(job: ShardJob) -> ShardReport:
     Raises:
         OSError: storage fails or is full.
     """
-    maker = _maker(job)
+    maker = _maker(job.source, job.settings, job.work)
     if job.out is not None and (report := _finished(job, maker)):
         return report
     with ExitStack() as stack:
@@ -175,43 +174,16 @@ def _row(sample: Sample, raw: bytes, offset: int, style: str) -> tuple[int, ...]
     return (0, offset, len(raw), crc32(raw), sample.origin.record, 0, task, has_image, boxes, text_chars(sample))
 
 
-def _maker(job: ShardJob) -> SampleMaker:
-    """The sample maker of a job's source; the last few stay open in each process."""
-    source = job.source
-    return _open_maker(
-        source.tag,
-        source.task,
-        source.annotation,
-        source.annotation_name,
-        job.annotation_sha256,
-        source.image_root,
-        tuple(sorted(source.options.items())),
-        job.settings,
-        job.work,
-    )
-
-
 @lru_cache(maxsize=4)
-def _open_maker(
-    tag: str,
-    task: str,
-    annotation: Path,
-    annotation_name: str,
-    annotation_sha256: str,
-    image_root: str,
-    options: tuple[tuple[str, str], ...],
-    settings: ShardSettings,
-    work: Path,
-) -> SampleMaker:
-    scanned = read_scanned(work)
-    assert scanned.annotation_sha256 == annotation_sha256, f"{work} was scanned for another annotation"
-    readable = readable_annotation(annotation, work)
+def _maker(source: SourceInput, settings: ShardSettings, work: Path) -> SampleMaker:
+    """The sample maker of a source; the last few stay open in each process."""
     templates = load_templates(settings.templates)
     if templates.sha256 != settings.templates_sha256:
         raise SettingsError(f"{settings.templates}: the templates changed while the build ran; run it again")
     return SampleMaker(
-        reader=open_reader(scanned.format, readable, task, dict(options), work),
-        source=Source(tag=tag, task=task, vocabulary=scanned.vocabulary),
+        reader=FORMATS[source.format].Reader(inputs_of(source, work)),
+        rounds=Rounds(work) if source.rounds > 1 else None,
+        source=Source(tag=source.tag, task=source.task, vocabulary=read_scanned(work).vocabulary),
         settings=RenderSettings(
             seed=settings.seed,
             boxes=settings.boxes,
@@ -219,8 +191,8 @@ def _open_maker(
             variants=settings.variants,
             templates=templates,
         ),
-        annotation_name=annotation_name,
-        image_root=image_root,
+        annotation_name=source.annotation_name,
+        image_root=source.image_root,
         check=settings.check,
         resize_px=settings.resize_px,
     )

@@ -1,28 +1,45 @@
 """Sources ready for reading: an annotation found, hashed, unpacked, recognised and scanned."""
 
 import contextlib
-import gzip
 import os
 import shutil
-import zlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import orjson
-import zstandard
 
 from griffon_prep.manifest import ManifestLine
+from griffon_prep.packed import SUFFIXES, is_packed, opened, unpack, unpacked_name
 from griffon_prep.pictures import absolute_root
-from griffon_prep.readers import FORMATS, Reader, find_format, open_reader
+from griffon_prep.readers import FORMATS, find_format
+from griffon_prep.readers.base import Inputs, Reader, Scan
 from griffon_prep.records import Rejected
+from griffon_prep.rounds import samples_of, write_rounds
 from griffon_shards.errors import DataError, SettingsError
-from griffon_shards.files import sha256_of, whole_file, write_whole
+from griffon_shards.files import sha256_of, write_whole
+
+SUGGESTED_ROUNDS = 8
+"""What the estimate says of `rounds=` where a manifest has none."""
 
 _SCANNED = "source.json"
-_UNPACKED = "annotation"
 _LOOK_AT = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Companion:
+    """A file that a format reads beside the annotation.
+
+    Attributes:
+        name: as it is published, not packed.
+        path: absolute.
+        stated: relative to the data root; its last part where it lies outside.
+    """
+
+    name: str
+    path: Path
+    stated: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +55,8 @@ class SourceInput:
         options: the manifest's, weight apart.
         weight: as an exact fraction.
         limit: take only the first so many records in shuffled order.
+        format: of the annotation, as the manifest says or by content.
+        companions: further files that the format reads.
     """
 
     tag: str
@@ -45,9 +64,21 @@ class SourceInput:
     annotation: Path
     annotation_name: str
     image_root: str
-    options: Mapping[str, str]
+    options: Mapping[str, str] = field(hash=False)
     weight: str
     limit: int | None
+    format: str
+    companions: tuple[Companion, ...]
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that decides what the source's records are."""
+        return [self.annotation, *(companion.path for companion in self.companions)]
+
+    @property
+    def rounds(self) -> int:
+        """Most questions of a sample."""
+        return int(self.options.get("rounds", "1"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,67 +86,96 @@ class ScannedSource:
     """What scanning found: enough to read any record of the source from any process.
 
     Attributes:
-        format: of the annotation.
         annotation_bytes: size of the file as published.
         annotation_sha256: its hash.
-        records: how many it has, after `split=`.
-        vocabulary: sorted names that DET's negatives are drawn from.
+        companions: hashes of the other files, by their names relative to the data root.
+        records: how many samples its records may become, after `split=`.
+        questions: how many records that are: more than `records` with `rounds=`.
+        with_rounds: how many samples they would be with `rounds=` at the suggested number; 0 where it has no use.
+        vocabulary: sorted names that negatives are drawn from.
         has_pictures: whether any of the first hundred records has a picture.
+        notes: what the user should know of the file, a line each.
     """
 
-    format: str
     annotation_bytes: int
     annotation_sha256: str
+    companions: Mapping[str, str]
     records: int
+    questions: int
+    with_rounds: int
     vocabulary: tuple[str, ...]
     has_pictures: bool
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanJob:
-    """A source to scan into its work folder."""
+    """A source to scan into its work folder; the hashes are those of `source.files`."""
 
     source: SourceInput
-    annotation_sha256: str
+    sha256s: tuple[str, ...]
     work: Path
 
 
 def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str) -> list[SourceInput]:
-    """Resolve the paths of a manifest against the data root.
+    """Resolve the paths of a manifest against the data root, and look into the annotations for their formats.
 
     Raises:
-        SettingsError: annotations or image roots are missing: one line of message for each.
+        SettingsError: files or folders are missing, or a format does not fit: one line of message for each.
+        DataError: all that is wrong is that annotations are damaged.
     """
-    faults: list[str] = []
+    faults: list[tuple[type[ValueError], str]] = []
     sources: list[SourceInput] = []
     root = Path(os.path.normpath(data_root.absolute()))
     for line in lines:
-        annotation = Path(os.path.normpath(root / line.annotation))
-        image_root = root / line.image_root
-        where = f"{manifest}:{line.line_no}: {line.tag}"
-        if fault := _name_fault(line):
-            faults.append(f"{where}: {fault}")
-            continue
-        if not annotation.is_file():
-            faults.append(f"{where}: no annotation file {annotation}; relative paths resolve against --data-root")
-        if not image_root.is_dir():
-            faults.append(f"{where}: no image folder {image_root}; relative paths resolve against --data-root")
-        inside = annotation.is_relative_to(root)
-        sources.append(
-            SourceInput(
-                tag=line.tag,
-                task=line.task,
-                annotation=annotation,
-                annotation_name=annotation.relative_to(root).as_posix() if inside else annotation.name,
-                image_root=absolute_root(image_root),
-                options={name: value for name, value in line.options.items() if name != "weight"},
-                weight=str(line.weight),
-                limit=line.limit,
-            )
-        )
+        try:
+            sources.append(_find_source(line, root))
+        except (SettingsError, DataError) as error:
+            where = f"{manifest}:{line.line_no}: {line.tag}: "
+            faults += [(type(error), where + text) for text in str(error).splitlines()]
     if faults:
-        raise SettingsError("\n".join(faults))
+        settings = any(issubclass(kind, SettingsError) for kind, _ in faults)
+        raise (SettingsError if settings else DataError)("\n".join(text for _, text in faults))
     return sources
+
+
+def _find_source(line: ManifestLine, root: Path) -> SourceInput:
+    if fault := _name_fault(line):
+        raise SettingsError(fault)
+    annotation = Path(os.path.normpath(root / line.annotation))
+    image_root = root / line.image_root
+    missing = []
+    if not annotation.is_file():
+        missing.append(f"no annotation file {annotation}; relative paths resolve against --data-root")
+    if not image_root.is_dir():
+        missing.append(f"no image folder {image_root}; relative paths resolve against --data-root")
+    if missing:
+        raise SettingsError("\n".join(missing))
+    found = find_format(partial(opened, annotation), str(annotation), line.task, line.options)
+    return SourceInput(
+        tag=line.tag,
+        task=line.task,
+        annotation=annotation,
+        annotation_name=_stated(annotation, root),
+        image_root=absolute_root(image_root),
+        options={name: value for name, value in line.options.items() if name != "weight"},
+        weight=str(line.weight),
+        limit=line.limit,
+        format=found,
+        companions=tuple(_companion(annotation, name, found, root) for name in FORMATS[found].COMPANIONS),
+    )
+
+
+def _companion(annotation: Path, name: str, found: str, root: Path) -> Companion:
+    """A file beside the annotation, packed or not."""
+    for path in (annotation.with_name(name + suffix) for suffix in SUFFIXES):
+        if path.is_file():
+            return Companion(name=name, path=path, stated=_stated(path, root))
+    raise SettingsError(f"{annotation}: format {found} needs {name} beside it (or {name}.gz, {name}.zst); put it there")
+
+
+def _stated(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _name_fault(line: ManifestLine) -> str | None:
@@ -127,11 +187,11 @@ def _name_fault(line: ManifestLine) -> str | None:
 
 
 def scan_source(job: ScanJob) -> ScannedSource:
-    """Unpack, recognise and scan a source into its work folder, unless that was done before.
+    """Unpack and scan a source into its work folder, unless that was done before.
 
     Raises:
-        SettingsError: the format is unknown or cannot give the task.
-        DataError: the file is damaged, or has no records.
+        SettingsError: an option does not fit the file's content.
+        DataError: a file is damaged, or has no records.
     """
     source = job.source
     if found := _scanned_before(job):
@@ -139,35 +199,71 @@ def scan_source(job: ScanJob) -> ScannedSource:
     if job.work.exists():  # of another annotation, or damaged: nothing made from it may be used
         shutil.rmtree(job.work)
     job.work.mkdir(parents=True)
-    readable = _unpack(source.annotation, job.work)
+    inputs = inputs_of(source, job.work)
     try:
-        name = find_format(readable, source.task, source.options)
-        records, vocabulary = FORMATS[name].scan(readable, source.task, source.options, job.work)
+        for packed, plain in zip(source.files, (inputs.annotation, *inputs.companions.values()), strict=True):
+            if plain != packed:
+                unpack(packed, plain)
+        scan = FORMATS[source.format].scan(inputs)
+        if not scan.records:
+            raise DataError(f"{source.annotation}: has no records")
     except (SettingsError, DataError) as error:
-        told = str(error).removeprefix(f"{readable}: ")
-        raise type(error)(f"{source.tag}: {source.annotation}: {told}") from None
-    if not records:
-        raise DataError(f"{source.tag}: {source.annotation}: has no records")
+        raise type(error)(f"{source.tag}: {_as_published(str(error), source, inputs)}") from None
     scanned = ScannedSource(
-        format=name,
         annotation_bytes=source.annotation.stat().st_size,
-        annotation_sha256=job.annotation_sha256,
-        records=records,
-        vocabulary=vocabulary,
-        has_pictures=_has_pictures(open_reader(name, readable, source.task, source.options, job.work), records),
+        annotation_sha256=job.sha256s[0],
+        companions=dict(zip((companion.stated for companion in source.companions), job.sha256s[1:], strict=True)),
+        records=_grouped(scan, source.rounds, job.work),
+        questions=scan.records,
+        with_rounds=0 if scan.pictures is None else samples_of(scan.pictures, SUGGESTED_ROUNDS),
+        vocabulary=scan.vocabulary,
+        has_pictures=_has_pictures(FORMATS[source.format].Reader(inputs), scan.records),
+        notes=scan.notes,
     )
     write_whole(job.work / _SCANNED, orjson.dumps({"scan_of": _scan_identity(job), **asdict(scanned)}))
     return scanned
 
 
+def _grouped(scan: Scan, rounds: int, work: Path) -> int:
+    """How many samples the records may become; with `rounds=` the work folder says which of them share one."""
+    if rounds == 1:
+        return scan.records
+    assert scan.pictures is not None, "a format that takes rounds= says which picture each record is of"
+    return write_rounds(work, scan.pictures, rounds)
+
+
+def _as_published(message: str, source: SourceInput, inputs: Inputs) -> str:
+    """An error that names the unpacked copy of a file, made to name the file."""
+    copies = (inputs.annotation, *inputs.companions.values())
+    for copy, path in zip(copies, source.files, strict=True):
+        message = message.replace(str(copy), str(path))
+    return message
+
+
+def inputs_of(source: SourceInput, work: Path) -> Inputs:
+    """What the source's format is given: the files themselves, or their copies where packed: it needs random access."""
+
+    def plain(path: Path) -> Path:
+        return work / f"unpacked-{unpacked_name(path)}" if is_packed(path) else path
+
+    return Inputs(
+        annotation=plain(source.annotation),
+        companions={companion.name: plain(companion.path) for companion in source.companions},
+        task=source.task,
+        options=source.options,
+        work=work,
+    )
+
+
 def _scan_identity(job: ScanJob) -> list[object]:
-    """What a scan depends on; where the annotation lies is not part of it."""
+    """What a scan depends on; where the files lie is not part of it."""
     source = job.source
-    return [job.annotation_sha256, source.annotation.suffix, source.task, sorted(map(list, source.options.items()))]
+    suffixes = [path.suffix for path in source.files]
+    return [list(job.sha256s), suffixes, source.format, source.task, sorted(map(list, source.options.items()))]
 
 
 def _scanned_before(job: ScanJob) -> ScannedSource | None:
-    """The scan in the job's work folder, if it is whole and of this very annotation and use."""
+    """The scan in the job's work folder, if it is whole and of these very files and use."""
     try:
         fields = orjson.loads((job.work / _SCANNED).read_bytes())
         return read_scanned(job.work) if fields["scan_of"] == _scan_identity(job) else None
@@ -189,46 +285,12 @@ def read_scanned(work: Path) -> ScannedSource:
     """What `scan_source` left in a work folder."""
     fields = orjson.loads((work / _SCANNED).read_bytes())
     del fields["scan_of"]
-    return ScannedSource(**{**fields, "vocabulary": tuple(fields["vocabulary"])})
-
-
-def readable_annotation(annotation: Path, work: Path) -> Path:
-    """The annotation itself, or its content in the work folder where it is compressed: spans need random access."""
-    return work / _UNPACKED if annotation.suffix in (".gz", ".zst") else annotation
-
-
-def _unpack(annotation: Path, work: Path) -> Path:
-    target = readable_annotation(annotation, work)
-    if target == annotation:
-        return annotation
-    try:
-        with annotation.open("rb") as packed, whole_file(target) as out:
-            if annotation.suffix == ".gz":
-                with gzip.open(packed) as plain:
-                    shutil.copyfileobj(plain, out, 1 << 20)
-            else:
-                _unpack_zstd(packed, out)
-    except (gzip.BadGzipFile, zlib.error, EOFError, zstandard.ZstdError) as error:
-        raise DataError(f"{annotation}: damaged or cut short, it does not unpack ({error}); fetch it again") from None
-    return target
-
-
-def _unpack_zstd(packed: BinaryIO, out: BinaryIO) -> None:
-    """Frame by frame: the library's own streams take a file that is cut short for one that ends."""
-    decompressor = zstandard.ZstdDecompressor()
-    frame = None
-    while piece := packed.read(1 << 16):
-        while piece:
-            frame = frame or decompressor.decompressobj()
-            out.write(frame.decompress(piece))
-            piece = frame.unused_data if frame.eof else b""
-            frame = None if frame.eof else frame
-    if frame is not None:
-        raise EOFError("its last frame never ends")
+    lists = {name: tuple(fields[name]) for name in ("vocabulary", "notes")}
+    return ScannedSource(**{**fields, **lists})
 
 
 class Stamps:
-    """Hashes of annotations, remembered with size and time so that an unchanged file is not read again."""
+    """Hashes of annotation files, remembered with size and time so that an unchanged file is not read again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -237,13 +299,16 @@ class Stamps:
         with contextlib.suppress(FileNotFoundError, orjson.JSONDecodeError):  # a damaged memory is no memory
             self._known = orjson.loads(path.read_bytes())
 
-    def sha256(self, annotation: Path) -> str:
-        """The hash of an annotation; read only if its size or time is not the remembered one."""
-        status = annotation.stat()
-        size, time, digest = self._known.get(str(annotation), (0, 0, ""))
+    def sha256s(self, sources: Sequence[SourceInput]) -> dict[Path, str]:
+        """The hashes of all files of some sources; a file is read only if its size or time is not the remembered."""
+        return {path: self._sha256(path) for source in sources for path in source.files}
+
+    def _sha256(self, path: Path) -> str:
+        status = path.stat()
+        size, time, digest = self._known.get(str(path), (0, 0, ""))
         if (size, time) != (status.st_size, status.st_mtime_ns):
-            digest = sha256_of(annotation)
-            self._known[str(annotation)] = [status.st_size, status.st_mtime_ns, digest]
+            digest = sha256_of(path)
+            self._known[str(path)] = [status.st_size, status.st_mtime_ns, digest]
             self._changed = True
         return str(digest)
 

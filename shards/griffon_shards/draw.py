@@ -26,11 +26,13 @@ _REGION_COLOUR = "#ffe119"
 
 def labelled_boxes(sample: Sample, style: str) -> list[tuple[str, BoxXYXY]]:
     """Labels and boxes (fractions) that the sample's conversation holds; REG's box comes from its question."""
-    if sample.task in ANSWERED_WITH_BOXES:
-        return parse_answer(sample.turns[-1].text, sample.task, style)
-    if sample.task == "REG":
-        return [(sample.turns[-1].text, box) for box in parse_boxes_in(sample.turns[0].text, style)]
-    return []
+    found: list[tuple[str, BoxXYXY]] = []
+    for question, answer in zip(sample.turns[::2], sample.turns[1::2], strict=False):
+        if sample.task in ANSWERED_WITH_BOXES:
+            found += parse_answer(answer.text, sample.task, style)
+        elif sample.task == "REG":
+            found += [(answer.text, box) for box in parse_boxes_in(question.text, style)]
+    return found
 
 
 def draw_sample(sample: Sample, style: str) -> Image.Image:

@@ -31,11 +31,12 @@ class SourceEntry:
         annotation: its path relative to the data root.
         annotation_bytes: its size.
         annotation_sha256: its hash.
-        options: the manifest options that decide which records are taken (`limit`, `split`).
+        options: the manifest options that decide which records are taken and how (`limit`, `split`, `rounds`).
         records: how many records the annotation has, after `split`, before `limit` and rejections.
         samples: how many samples were made.
         rejected: rejected records by reason.
         weight: how often an epoch shows the source, as an exact fraction (`2`, `1/2`).
+        companions: further files that the records were read from: hashes by name; left out of the JSON where empty.
     """
 
     tag: str
@@ -49,6 +50,7 @@ class SourceEntry:
     samples: int
     rejected: Mapping[str, int]
     weight: str
+    companions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +77,17 @@ class Lock:
     index_sha256: str
     digest: str = field(default="")
 
+    def fields(self) -> dict[str, Any]:
+        """The lock as it stands in its file."""
+        fields = asdict(self)
+        for source in fields["sources"]:
+            if not source["companions"]:
+                del source["companions"]
+        return fields
+
     def computed_digest(self) -> str:
         """SHA-256 of the canonical JSON (sorted keys, no blanks, UTF-8) of what identifies the set."""
-        fields = asdict(self)
+        fields = self.fields()
         for name in ("digest", "tool_version", "library_versions"):
             del fields[name]
         for source in fields["sources"]:
@@ -89,7 +99,7 @@ def write_lock(root: Path, lock: Lock) -> Lock:
     """Write the lock, with its digest, into `root`: from then on the set is frozen. Returns what was written."""
     whole = replace(lock, digest=lock.computed_digest())
     write_whole(
-        root / LOCK_NAME, orjson.dumps(asdict(whole), option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n"
+        root / LOCK_NAME, orjson.dumps(whole.fields(), option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n"
     )
     return whole
 

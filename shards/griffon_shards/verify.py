@@ -159,7 +159,10 @@ def _check_content(sample: Sample, boxes: int, style: str, where: str) -> Iterat
     if sample.task not in ANSWERED_WITH_BOXES:
         return
     try:
-        found = max(len(parse_answer(item.turns[-1].text, sample.task, style)) for item in sample.renderings)
+        found = max(
+            sum(len(parse_answer(turn.text, sample.task, style)) for turn in item.turns if turn.role == "gpt")
+            for item in sample.renderings
+        )
     except ValueError as error:
         yield f"{where}: {error}"
         return

@@ -1,11 +1,15 @@
 """Reads an annotation as a build does: its format found, scanned, and every record by its number."""
 
 import json
+import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from griffon_prep.readers import FORMATS, find_format, open_reader
+from griffon_prep.packed import opened
+from griffon_prep.readers import FORMATS, find_format
+from griffon_prep.readers.base import Inputs, Scan
 from griffon_prep.records import Record, Rejected
 
 
@@ -23,15 +27,27 @@ def write_lines(folder: Path, lines: Sequence[Any]) -> Path:
 
 def read_file(annotation: Path, task: str) -> tuple[list[Record | tuple[str, str]], tuple[str, ...]]:
     """All records of a file, or why not, and the names that negatives are drawn from."""
-    work = annotation.parent / f"work of {task}"
-    work.mkdir()
-    name = find_format(annotation, task, {})
-    count, vocabulary = FORMATS[name].scan(annotation, task, {}, work)
-    reader = open_reader(name, annotation, task, {}, work)
+    found, scan = read_source(annotation, task)
+    return found, scan.vocabulary
+
+
+def read_source(annotation: Path, task: str, **options: str) -> tuple[list[Record | tuple[str, str]], Scan]:
+    """All records of a source, or why not, and what scanning found; its companions lie beside the annotation."""
+    work = Path(tempfile.mkdtemp(prefix=f"work of {task} ", dir=annotation.parent))
+    name = find_format(partial(opened, annotation), str(annotation), task, options)
+    inputs = Inputs(
+        annotation=annotation,
+        companions={companion: annotation.with_name(companion) for companion in FORMATS[name].COMPANIONS},
+        task=task,
+        options=options,
+        work=work,
+    )
+    scan = FORMATS[name].scan(inputs)
+    reader = FORMATS[name].Reader(inputs)
     found: list[Record | tuple[str, str]] = []
-    for record_no in range(count):
+    for record_no in range(scan.records):
         try:
             found.append(reader.read(record_no))
         except Rejected as rejected:
             found.append((rejected.reason, rejected.detail))
-    return found, vocabulary
+    return found, scan

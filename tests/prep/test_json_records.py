@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from griffon_prep.readers.json_records import JsonRecords, first_elements, parse_json, scan_json
+from griffon_prep.readers.json_records import JsonRecords, parse_json, scan_json
 from griffon_prep.records import Rejected
 
 RECORDS: list[dict[str, Any]] = [{"number": number, "文": 'a "quoted" \\ ' * (number % 7)} for number in range(500)]
@@ -103,13 +103,3 @@ def test_numbers_as_python_writes_them_are_read() -> None:
     assert math.isnan(x1)
     assert (y1, x2, y2) == (math.inf, -math.inf, 2.5)
     assert parse_json(b'"NaN"') == "NaN"
-
-
-def test_the_first_elements_stop_at_the_number_asked_for(annotation: Path) -> None:
-    assert list(first_elements(annotation, 100)) == RECORDS[:100]
-
-
-def test_the_first_elements_tell_what_does_not_parse(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{\n{"a": 1}\nx')
-    assert list(first_elements(path, 100)) == [None, {"a": 1}, None]

@@ -2,18 +2,24 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from griffon_prep.readers import find_format
+from griffon_prep import readers
+from griffon_prep.packed import opened
 from griffon_shards.errors import DataError, SettingsError
 
 LLAVA: dict[str, Any] = {"id": 1, "conversations": []}
 OBJECTS: dict[str, Any] = {"image_path": "a.jpg", "height": 1, "width": 1, "objects": []}
 EXPRESSION: dict[str, Any] = {"image_path": "a.jpg", "height": 1, "width": 1, "expression": "x", "bboxes": []}
 COCO: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+
+
+def find_format(annotation: Path, task: str, options: Mapping[str, str]) -> str:
+    return readers.find_format(partial(opened, annotation), str(annotation), task, options)
 
 
 def write(folder: Path, content: bytes | str) -> Path:
@@ -50,9 +56,9 @@ def test_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("element", "task", "options", "said"),
     [
-        (COCO, "DET", {}, r"of no known format \(llava, ccmd\).*format="),
+        ({"frames": []}, "DET", {}, r"of no known format \(llava, ccmd, .*\).*format="),
         ({"id": 1}, "LAZY", {}, "of no known format"),
-        (OBJECTS, "DET", {"format": "yolo"}, "no format 'yolo'; format= takes llava, ccmd"),
+        (OBJECTS, "DET", {"format": "yolo"}, "no format 'yolo'; format= takes llava, ccmd, "),
         (LLAVA, "DET", {}, "format llava gives LAZY, not DET"),
         (OBJECTS, "LAZY", {}, "format ccmd gives DET, RANDDET, REG, VG, VISJ, not LAZY"),
         (OBJECTS, "LAZY", {"format": "ccmd"}, "format ccmd gives .*, not LAZY"),

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from griffon_prep.pictures import absolute_root
-from griffon_prep.readers import FORMATS, open_reader
+from griffon_prep.readers import FORMATS
+from griffon_prep.readers.base import Inputs
 from griffon_prep.records import REASONS, UNCOUNTED_REASONS, Rejected
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_prep.samples import SampleMaker
@@ -46,9 +47,11 @@ def make(folder: Path, task: str, line: object, check: str = "decode") -> Sample
     annotation.write_text(line if isinstance(line, str) else json.dumps(line))
     work.mkdir()
     name = "llava" if task == "LAZY" else "ccmd"
-    _, vocabulary = FORMATS[name].scan(annotation, task, {}, work)
+    inputs = Inputs(annotation=annotation, companions={}, task=task, options={}, work=work)
+    vocabulary = FORMATS[name].scan(inputs).vocabulary
     maker = SampleMaker(
-        reader=open_reader(name, annotation, task, {}, work),
+        reader=FORMATS[name].Reader(inputs),
+        rounds=None,
         source=Source(tag=f"{task}_x", task=task, vocabulary=vocabulary),
         settings=RenderSettings(seed=0, boxes="text", det_categories=80, variants=2, templates=OURS),
         annotation_name="注 a.jsonl",

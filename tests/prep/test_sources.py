@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import zstandard
 
-from griffon_prep.manifest import read_manifest
-from griffon_prep.readers import open_reader
+from griffon_prep.manifest import ManifestLine, read_manifest
+from griffon_prep.readers import FORMATS
 from griffon_prep.records import Record
 from griffon_prep.sources import (
     ScanJob,
     ScannedSource,
     SourceInput,
     find_sources,
+    inputs_of,
     read_scanned,
-    readable_annotation,
     scan_source,
 )
 from griffon_shards.errors import DataError, SettingsError
@@ -37,27 +37,17 @@ ARRAY = json.dumps(RECORDS, indent=1).encode()
 def scan(folder: Path, name: str, content: bytes, task: str = "LAZY", **options: str) -> ScanJob:
     annotation = folder / name
     annotation.write_bytes(content)
-    source = SourceInput(
-        tag=f"{task}_x",
-        task=task,
-        annotation=annotation,
-        annotation_name=name,
-        image_root=str(folder),
-        options=options,
-        weight="1",
-        limit=None,
-    )
-    return ScanJob(source=source, annotation_sha256="0" * 64, work=folder / "work")
+    line = ManifestLine(line_no=1, tag=f"{task}_x", task=task, annotation=name, image_root=".", options=options)
+    (source,) = find_sources([line], folder, "m.txt")
+    return job_of(source, folder / "work")
+
+
+def job_of(source: SourceInput, work: Path) -> ScanJob:
+    return ScanJob(source=source, sha256s=("0" * 64,) * len(source.files), work=work)
 
 
 def read(job: ScanJob, scanned: ScannedSource) -> list[Record]:
-    reader = open_reader(
-        scanned.format,
-        readable_annotation(job.source.annotation, job.work),
-        job.source.task,
-        job.source.options,
-        job.work,
-    )
+    reader = FORMATS[job.source.format].Reader(inputs_of(job.source, job.work))
     return [reader.read(number) for number in range(scanned.records)]
 
 
@@ -91,7 +81,7 @@ def test_packed_or_not_the_records_are_the_same(tmp_path: Path, content: bytes, 
     packed = pack(content)
     job = scan(tmp_path, f"a.json{suffix}", packed)
     scanned = scan_source(job)
-    assert (scanned.format, scanned.records, scanned.vocabulary, scanned.has_pictures) == ("llava", 300, (), False)
+    assert (job.source.format, scanned.records, scanned.vocabulary, scanned.has_pictures) == ("llava", 300, (), False)
     assert scanned.annotation_bytes == len(packed)  # of the file as published
     assert [record.turns[0].text for record in read(job, scanned)] == [f"{number}猫" for number in range(300)]
     assert scan_source(job) == read_scanned(job.work) == scanned
@@ -101,9 +91,8 @@ def test_packed_or_not_the_records_are_the_same(tmp_path: Path, content: bytes, 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.7, 0.95, 0.999])
 def test_a_packed_file_that_is_cut_short(tmp_path: Path, suffix: str, pack: Any, part: float) -> None:  # noqa: ANN401
     packed = pack(LINES)
-    job = scan(tmp_path, f"a.jsonl{suffix}", packed[: max(3, int(len(packed) * part))])
     with pytest.raises(DataError, match=rf"a\.jsonl{suffix}: damaged or cut short.*fetch it again"):
-        scan_source(job)
+        scan_source(scan(tmp_path, f"a.jsonl{suffix}", packed[: max(3, int(len(packed) * part))]))
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".zst", with_checksum)])
@@ -112,29 +101,30 @@ def test_a_packed_file_with_wrong_bytes(tmp_path: Path, suffix: str, pack: Any, 
     packed = bytearray(pack(LINES))
     start = int(len(packed) * place)
     packed[start : start + 40] = b"\xa5" * 40
-    job = scan(tmp_path, f"a.jsonl{suffix}", bytes(packed))
     with pytest.raises(DataError, match=rf"a\.jsonl{suffix}: damaged or cut short.*fetch it again"):
-        scan_source(job)
+        scan_source(scan(tmp_path, f"a.jsonl{suffix}", bytes(packed)))
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (ARRAY[:-1], r"^LAZY_x: [^:]*a\.json: cut short, the JSON array that begins at byte 0 never ends; fetch"),
-        (ARRAY + b"[]", r"^LAZY_x: [^:]*a\.json: there is text behind the end of its JSON array"),
-        (b"", r"^LAZY_x: [^:]*a\.json: has no records"),
-        (b"[]", r"^LAZY_x: [^:]*a\.json: has no records"),
+        (
+            ARRAY[:-1],
+            r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: cut short, the JSON array that begins at byte 0 never ends",
+        ),
+        (ARRAY + b"[]", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: there is text behind the end of its JSON array"),
+        (b"", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: has no records"),
+        (b"[]", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: has no records"),
     ],
 )
 def test_a_file_that_is_damaged_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     for options in ({}, {"format": "llava"}):
-        job = scan(tmp_path, "a.json", content, **options)
         with pytest.raises(DataError, match=said):
-            scan_source(job)
+            scan_source(scan(tmp_path, "a.json", content, **options))
 
 
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"^DET_x: [^:]*a\.json: format llava gives LAZY, not DET"):
+    with pytest.raises(SettingsError, match=r"^m.txt:1: DET_x: [^:]*a\.json: format llava gives LAZY, not DET"):
         scan_source(scan(tmp_path, "a.json", LINES, task="DET"))
 
 
@@ -187,11 +177,11 @@ def real_boxes(record: dict[str, Any]) -> list[tuple[str, tuple[float, ...]]]:
 def test_the_real_records_are_what_json_finds(tmp_path: Path) -> None:
     read_of = {}
     for source in real_sources():
-        job = ScanJob(source=source, annotation_sha256="0" * 64, work=tmp_path / source.tag)
+        job = job_of(source, tmp_path / source.tag)
         scanned = scan_source(job)
         expected = real_records(source.annotation)
         assert scanned.records == len(expected)
-        assert scanned.format == ("llava" if source.task == "LAZY" else "ccmd")
+        assert source.format == ("llava" if source.task == "LAZY" else "ccmd")
         names = {item["category_name"] for line in expected for item in line.get("objects", [])}
         assert scanned.vocabulary == (tuple(sorted(names)) if source.task == "DET" else ())
         records = read(job, scanned)

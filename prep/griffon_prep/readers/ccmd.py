@@ -1,38 +1,64 @@
 """The `ccmd` format: CCMD-8M's JSONL, one picture or expression a line, boxes as x1, y1, x2, y2 in pixels."""
 
+from array import array
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from griffon_prep.readers.base import Head, Inputs, Scan
 from griffon_prep.readers.fields import box_of, list_field, side_field, text_field
 from griffon_prep.readers.json_records import JsonRecords, parse_json, scan_json
 from griffon_prep.records import Record, Region, Rejected
+from griffon_prep.rounds import picture_key
 from griffon_shards.types import IMAGE_TOKEN
 
 TASKS = ("DET", "RANDDET", "REG", "VG", "VISJ")
-OPTIONS = ()
+OPTIONS = ("rounds",)
+COMPANIONS = ()
+EXAMPLES = {
+    "detection.jsonl": """\
+{"image_path": "a.jpg", "height": 480, "width": 640, "objects": [
+  {"category_name": "cat", "bboxes": [[10, 20, 110, 220], [300, 40.5, 420, 200]]},
+  {"category_name": "dog", "bboxes": []}]}""",
+    "expressions.jsonl": """\
+{"image_path": "a.jpg", "height": 480, "width": 640, "expression": "the left cat", "bboxes": [[10, 20, 110, 220]]}""",
+    "expressions in lists, for REG.jsonl": """\
+{"image_path": "a.jpg", "height": 480, "width": 640, "expression": ["the left cat", "the right cat"],
+ "bboxes": [[10, 20, 110, 220], [300, 40.5, 420, 200]]}""",
+}
 _TABLE = "spans.bin"
 
 
-def recognises(element: Mapping[str, Any]) -> bool:
-    """Whether an element of a file is one of this format."""
-    return "image_path" in element and ("objects" in element or "expression" in element)
+def recognises(head: Head) -> bool:
+    """Whether a file that begins so is of this format."""
+    element = head.element
+    return not head.member and "image_path" in element and ("objects" in element or "expression" in element)
 
 
-def scan(annotation: Path, task: str, _options: Mapping[str, str], work: Path) -> tuple[int, tuple[str, ...]]:
-    """Write the record table into `work`; returns the number of records and, for DET, the sorted category names."""
+def scan(inputs: Inputs) -> Scan:
+    """Write the record table into the work folder; for DET the category names are gathered."""
     names: set[str] = set()
-    parts_of = {"REG": _expressions_in, "DET": lambda text: _collect_names(text, names)}.get(task)
-    records = scan_json(annotation, work / _TABLE, parts_of)
-    return records, tuple(sorted(names))
+    pictures = array("Q")
+    look = {
+        "DET": lambda text: _collect_names(text, names),
+        "REG": lambda text: _collect_pictures(text, pictures, one_box_each=True),
+        "VG": lambda text: _collect_pictures(text, pictures, one_box_each=False),
+    }.get(inputs.task)
+    records = scan_json(inputs.annotation, inputs.work / _TABLE, look)
+    return Scan(
+        records=records,
+        vocabulary=tuple(sorted(names)),
+        pictures=np.frombuffer(pictures, np.uint64) if pictures else None,
+    )
 
 
 class Reader:
     """Reads one scanned `ccmd` source."""
 
-    def __init__(self, annotation: Path, task: str, _options: Mapping[str, str], work: Path) -> None:
-        self._records = JsonRecords(annotation, work / _TABLE)
-        self._task = task
+    def __init__(self, inputs: Inputs) -> None:
+        self._records = JsonRecords(inputs.annotation, inputs.work / _TABLE)
+        self._task = inputs.task
 
     def read(self, record_no: int) -> Record:
         """The record of this number. Raises Rejected if it cannot be used."""
@@ -92,17 +118,21 @@ def _expression_regions(
     return regions, () if regions else (phrase,)
 
 
-def _expressions_in(text: bytes) -> int:
-    """How many records a REG line holds: one, or one for each expression of a list."""
+def _collect_pictures(text: bytes, pictures: "array[int]", *, one_box_each: bool) -> int:
+    """Note the picture of every record in a line; for REG that is one, or one for each expression of a list."""
     try:
         fields = parse_json(text)
     except Rejected:
-        return 1
-    expression = fields.get("expression") if isinstance(fields, dict) else None
-    boxes = fields.get("bboxes") if isinstance(fields, dict) else None
-    if isinstance(expression, list) and isinstance(boxes, list) and len(expression) == len(boxes):
-        return max(1, len(expression))
-    return 1
+        fields = {}
+    path, expression, boxes = (
+        map(fields.get, ("image_path", "expression", "bboxes")) if isinstance(fields, dict) else (None,) * 3
+    )
+    count = 1
+    if one_box_each and isinstance(expression, list) and isinstance(boxes, list) and len(expression) == len(boxes):
+        count = max(1, len(expression))
+    key = picture_key(path.encode() if isinstance(path, str) else text)
+    pictures.extend([key] * count)
+    return count
 
 
 def _collect_names(text: bytes, names: set[str]) -> int:

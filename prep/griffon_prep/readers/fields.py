@@ -6,6 +6,9 @@ from typing import Any, TypeGuard
 from griffon_prep.records import Rejected
 from griffon_shards.types import BoxXYXY
 
+NO_ID = -(1 << 63)
+"""Stands for an id that is missing, of the wrong kind, or beyond 64 bits."""
+
 _MAX_SIDE_PX = 1 << 20
 _NUMBERS = frozenset({int, float})  # not bool
 
@@ -43,6 +46,19 @@ def box_of(value: object, name: str) -> BoxXYXY:
     except OverflowError:
         raise Rejected("bad_record", f"{name}: a number of {value!r:.80} is too large for a box") from None
     return x1, y1, x2, y2
+
+
+def corners_of(box_xywh: BoxXYXY) -> BoxXYXY:
+    """The corners of a box that is given as its left and upper edge, width and height."""
+    x, y, width, height = box_xywh
+    return x, y, x + width, y + height
+
+
+def id_of(value: object) -> int:
+    """A whole number that fits into 64 bits, or `NO_ID`."""
+    if not is_number(value) or not abs(value) < 1 << 63 or value != int(value):
+        return NO_ID
+    return int(value)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

@@ -1,13 +1,11 @@
 """Where the elements of a JSON array or the lines of a JSONL file lie, found without holding or parsing the file.
 
 The scan runs over a few megabytes at a time with numpy: it marks strings, follows the depth of brackets and cuts at the
-commas of the outer array. What stands between two cuts is parsed later, alone, by whoever needs it.
+commas of the array. What stands between two cuts is parsed later, alone, by whoever needs it.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from typing import BinaryIO
 
 import numpy as np
@@ -45,6 +43,65 @@ class Spans:
     ends: NDArray[np.int64]
 
 
+class Window:
+    """The part of a file that is being looked at: it moves forwards only.
+
+    Attributes:
+        name: of the file, for errors.
+        base: offset in the file of `data[0]`.
+        data: what has been read and not yet let go.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self.name = name
+        self.base = 0
+        self.data = b""
+        self.grow()
+        if self.data.startswith(_BOM):
+            self.let_go(len(_BOM))
+
+    def grow(self, least: int | None = None) -> bool:
+        """Read on, as much as there is in the window already: a long element is not gone over again and again.
+
+        Returns False at the end of the file.
+
+        Raises:
+            DataError: something in the window does not end.
+        """
+        if len(self.data) > max(_MAX_ELEMENT_BYTES, _CHUNK):
+            raise DataError(
+                f"{self.name}: has an element of over {_MAX_ELEMENT_BYTES >> 20} MiB; "
+                "expected JSONL or a JSON array of records"
+            )
+        more = self._file.read(max(least or _CHUNK, len(self.data)))
+        self.data += more
+        return bool(more)
+
+    def let_go(self, count: int) -> None:
+        """Move on by `count` bytes."""
+        self.data = self.data[count:]
+        self.base += count
+
+    def skip_blanks(self) -> None:
+        """Move on to the next byte that is not blank; the window is empty at the end of the file."""
+        while True:
+            text = self.data.lstrip(_BLANKS)
+            self.let_go(len(self.data) - len(text))
+            if text or not self.grow():
+                return
+
+    def expect_end(self, what: str) -> None:
+        """See that nothing but blanks is left.
+
+        Raises:
+            DataError: there is more.
+        """
+        self.skip_blanks()
+        if self.data:
+            raise DataError(f"{self.name}: there is text behind the end of its JSON {what}; one file holds one {what}")
+
+
 def element_spans(file: BinaryIO, name: str) -> Iterator[Spans]:
     """The elements of a JSON array, or the lines of a JSONL file; which of the two is seen by the first character.
 
@@ -55,65 +112,78 @@ def element_spans(file: BinaryIO, name: str) -> Iterator[Spans]:
     Raises:
         DataError: a JSON array that never ends, or has text behind its end.
     """
-    head = file.read(_CHUNK)
-    start = len(_BOM) if head.startswith(_BOM) else 0
-    text = head[start:].lstrip(_BLANKS)
-    if text.startswith(b"["):
-        yield from _array_spans(file, head, len(head) - len(text), name)
+    window = Window(file, name)
+    start = len(window.data) - len(window.data.lstrip(_BLANKS))
+    if window.data.startswith(b"[", start):
+        window.let_go(start + 1)
+        yield from array_spans(window)
+        window.expect_end("array")
     else:
-        yield from _line_spans(file, head, start, name)
+        yield from _line_spans(window)
 
 
-def _line_spans(file: BinaryIO, head: bytes, start: int, name: str) -> Iterator[Spans]:
-    data, base = head[start:], start
-    while data:
+def _line_spans(window: Window) -> Iterator[Spans]:
+    while window.data:
+        data = window.data
         newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
-        more = _read_on(file, b"" if newlines.size else data, name)
-        if not more:  # the last line may have no newline behind it
-            newlines = np.append(newlines, len(data))
+        ended = not newlines.size and not window.grow()
+        if ended:  # the last line may have no newline behind it
+            newlines = np.array([len(data)])
         if newlines.size:
             starts = np.concatenate(([0], newlines[:-1] + 1))
             keep = newlines > starts
             begins_blank = np.isin(np.frombuffer(data, np.uint8)[starts[keep]], list(_BLANKS))
             for i in np.flatnonzero(keep)[begins_blank]:
                 keep[i] = bool(data[starts[i] : newlines[i]].strip(_BLANKS))
-            yield Spans(base=base, data=data, starts=starts[keep], ends=newlines[keep])
-            used = min(int(newlines[-1]) + 1, len(data))
-            data, base = data[used:], base + used
-        data += more
-        if not more:
-            return
+            yield Spans(base=window.base, data=data, starts=starts[keep], ends=newlines[keep])
+            window.let_go(min(int(newlines[-1]) + 1, len(data)))
+            if not ended:
+                window.grow()
 
 
-def _array_spans(file: BinaryIO, head: bytes, bracket: int, name: str) -> Iterator[Spans]:
+def array_spans(window: Window) -> Iterator[Spans]:
+    """The elements of the array whose bracket is just in front of the window, which is left just behind the other one.
+
+    Raises:
+        DataError: the array never ends.
+    """
+    bracket, closed = window.base - 1, False
+    while not closed:
+        spans, closed = take_elements(window, bracket)
+        yield spans
+
+
+def take_elements(window: Window, bracket: int) -> tuple[Spans, bool]:
+    """The next elements of an array, and whether they are the last.
+
+    Args:
+        window: it begins at an element's first byte (or a blank before it), and is moved on behind a comma or the end.
+        bracket: where in the file the array begins.
+
+    Raises:
+        DataError: the array never ends.
+    """
     scan = _Scan()
-    data, base = head[bracket + 1 :], bracket + 1
-    scanned = 0  # how much of `data` the scan has been over
+    scanned = 0  # how much of the window the scan has been over
     while True:
-        fresh = data[scanned:]
-        while fresh.endswith(b"\\") and (more := file.read(1)):  # never end a piece between a backslash and its quote
-            data, fresh = data + more, fresh + more
-        cuts, closed = scan.cut(fresh)
+        while window.data.endswith(b"\\") and window.grow(1):  # never end a piece between a backslash and its quote
+            pass
+        cuts, closed = scan.cut(window.data[scanned:])
         ends = cuts + scanned
         if ends.size:
             starts = np.concatenate(([0], ends[:-1] + 1))
             keep = np.ones(ends.size, bool)
             if closed is not None:  # `[]` and a trailing comma leave a last element of blanks
-                keep[-1] = bool(data[starts[-1] : ends[-1]].strip(_BLANKS))
-            yield Spans(base=base, data=data, starts=starts[keep], ends=ends[keep])
-            data, base = data[int(ends[-1]) :], base + int(ends[-1])
-        if closed is not None:
-            _expect_blanks(file, data[1:], name)
-            return
-        if ends.size:
-            data, base = data[1:], base + 1
-        scanned = len(data)
-        more = _read_on(file, data, name)
-        if not more:
+                keep[-1] = bool(window.data[starts[-1] : ends[-1]].strip(_BLANKS))
+            spans = Spans(base=window.base, data=window.data, starts=starts[keep], ends=ends[keep])
+            window.let_go(int(ends[-1]) + 1)
+            return spans, closed is not None
+        scanned = len(window.data)
+        if not window.grow():
             raise DataError(
-                f"{name}: cut short, the JSON array that begins at byte {bracket} never ends; fetch the file again"
+                f"{window.name}: cut short, the JSON array that begins at byte {bracket} never ends; "
+                "fetch the file again"
             )
-        data += more
 
 
 class _Scan:
@@ -159,18 +229,3 @@ def _escaped_quotes(text: NDArray[np.uint8], quotes: NDArray[np.int64]) -> NDArr
     run_of = run_starts[np.searchsorted(run_starts, behind) - 1]
     odd: NDArray[np.int64] = behind[(behind - run_of) % 2 == 1]
     return odd
-
-
-def _read_on(file: BinaryIO, pending: bytes, name: str) -> bytes:
-    """The next piece; as long as what is pending, so that a long element is not gone over again and again."""
-    if len(pending) > max(_MAX_ELEMENT_BYTES, _CHUNK):
-        raise DataError(
-            f"{name}: has an element of over {_MAX_ELEMENT_BYTES >> 20} MiB; expected JSONL or a JSON array of records"
-        )
-    return file.read(max(_CHUNK, len(pending)))
-
-
-def _expect_blanks(file: BinaryIO, rest: bytes, name: str) -> None:
-    pieces = chain([rest], iter(partial(file.read, _CHUNK), b""))
-    if any(piece.strip(_BLANKS) for piece in pieces):
-        raise DataError(f"{name}: there is text behind the end of its JSON array; one file holds one array")

@@ -5,9 +5,9 @@ template of training has the system line), `<image>` anywhere in a turn, a pictu
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
+from griffon_prep.readers.base import Head, Inputs, Scan
 from griffon_prep.readers.fields import is_number, list_field
 from griffon_prep.readers.json_records import JsonRecords, scan_json
 from griffon_prep.records import Record, Rejected
@@ -15,6 +15,14 @@ from griffon_shards.types import IMAGE_TOKEN, Turn
 
 TASKS = ("LAZY",)
 OPTIONS = ()
+COMPANIONS = ()
+EXAMPLES = {
+    "captions.json": """\
+[{"id": "1", "image": "coco/000000000001.jpg", "conversations": [
+  {"from": "human", "value": "<image>\\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]},
+ {"id": "2", "conversations": [
+  {"from": "human", "value": "How many legs has a cat?"}, {"from": "gpt", "value": "Four."}]}]""",
+}
 _TABLE = "spans.bin"
 _ROLES: dict[str, Literal["human", "gpt"]] = {
     "human": "human",
@@ -25,21 +33,21 @@ _ROLES: dict[str, Literal["human", "gpt"]] = {
 }
 
 
-def recognises(element: Mapping[str, Any]) -> bool:
-    """Whether an element of a file is one of this format."""
-    return "conversations" in element
+def recognises(head: Head) -> bool:
+    """Whether a file that begins so is of this format."""
+    return not head.member and "conversations" in head.element
 
 
-def scan(annotation: Path, _task: str, _options: Mapping[str, str], work: Path) -> tuple[int, tuple[str, ...]]:
-    """Write the record table into `work`; returns the number of records and no names."""
-    return scan_json(annotation, work / _TABLE, None), ()
+def scan(inputs: Inputs) -> Scan:
+    """Write the record table into the work folder."""
+    return Scan(records=scan_json(inputs.annotation, inputs.work / _TABLE, None))
 
 
 class Reader:
     """Reads one scanned `llava` source."""
 
-    def __init__(self, annotation: Path, _task: str, _options: Mapping[str, str], work: Path) -> None:
-        self._records = JsonRecords(annotation, work / _TABLE)
+    def __init__(self, inputs: Inputs) -> None:
+        self._records = JsonRecords(inputs.annotation, inputs.work / _TABLE)
 
     def read(self, record_no: int) -> Record:
         """The record of this number. Raises Rejected if it cannot be used."""

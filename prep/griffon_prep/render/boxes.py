@@ -28,12 +28,15 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
     """The boxes that may be written, by x1, then y1, then input order; and the others counted by reason.
 
     Raises:
-        Rejected: `all_boxes_dropped`, when the record had boxes and none is left.
+        Rejected: `all_boxes_dropped`, when the record had boxes other than crowds and none is left.
     """
     width_px, height_px = record.width_px, record.height_px
     boxes: list[CleanBox] = []
     dropped: Counter[str] = Counter()
     for region in record.regions:
+        if region.crowd:
+            dropped["crowd"] += 1
+            continue
         rounded = checked_box(region.box_xyxy_px, width_px, height_px)
         if isinstance(rounded, str):
             dropped[rounded] += 1
@@ -41,7 +44,7 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
         x1, y1, x2, y2 = region.box_xyxy_px
         clamped = (max(0.0, x1), max(0.0, y1), min(x2, float(width_px)), min(y2, float(height_px)))
         boxes.append(CleanBox(phrase=region.phrase, box_xyxy=rounded, box_xyxy_px=clamped))
-    if record.regions and not boxes:
+    if not boxes and len(record.regions) > dropped["crowd"]:
         raise Rejected("all_boxes_dropped", ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())))
     boxes.sort(key=lambda box: box.box_xyxy[:2])
     return boxes, dropped

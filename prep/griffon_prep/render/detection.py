@@ -10,6 +10,8 @@ from griffon_prep.render.settings import RenderSettings, Source
 from griffon_shards.grammar import format_answer
 from griffon_shards.types import Rendering
 
+_MOST_DRAWN = 5  # present categories of RANDDET, and absent ones
+
 
 def render_det(
     record: Record, boxes: Sequence[CleanBox], source: Source, settings: RenderSettings, variant: int
@@ -24,12 +26,9 @@ def render_det(
     if not boxes:
         raise Rejected("no_objects", "no boxes")
     present = unique_phrases(boxes)
-    excluded = {region.phrase for region in record.regions}  # with those whose boxes were dropped
     wanted = max(0, settings.det_categories - len(present))
-    negatives = [phrase for phrase in record.absent_phrases if phrase not in excluded][:wanted]
-    excluded.update(negatives)
     draws = source.draws(settings.seed, record.record_no, variant, "negatives")
-    negatives += _draw_names(draws, source.vocabulary, wanted - len(negatives), excluded)
+    negatives = _negatives(record, _absent(record), source, draws, wanted)
     names = source.draws(settings.seed, record.record_no, variant, "category order").shuffled(present + negatives)
     check_question_text(names)
     answer = format_answer([(box.phrase, box.box_xyxy) for box in boxes], settings.boxes)
@@ -39,13 +38,22 @@ def render_det(
 def render_randdet(
     record: Record, boxes: Sequence[CleanBox], source: Source, settings: RenderSettings, variant: int
 ) -> Rendering:
-    """The present and absent categories as one expression, shuffled; all boxes, or `None` if all are absent.
+    """Present and absent categories as one expression, shuffled; all their boxes, or `None` if all are absent.
+
+    A record that is made for this task names the categories itself. Of one that lists whatever a picture holds, which
+    is one of a source with a vocabulary, a few are drawn, and as many that are absent.
 
     Raises:
-        Rejected: `no_objects`, when the record names no category at all.
+        Rejected: `no_objects`, when there is no category to ask for.
     """
-    dropped = {region.phrase for region in record.regions}.difference(unique_phrases(boxes))
-    names = [*unique_phrases(boxes), *(phrase for phrase in record.absent_phrases if phrase not in dropped)]
+    present, absent = unique_phrases(boxes), _absent(record)
+    if source.vocabulary:
+        draws = source.draws(settings.seed, record.record_no, variant, "present")
+        present = draws.shuffled(present)[:_MOST_DRAWN]
+        boxes = [box for box in boxes if box.phrase in present]
+        draws = source.draws(settings.seed, record.record_no, variant, "negatives")
+        absent = _negatives(record, draws.shuffled(absent), source, draws, len(present))
+    names = [*present, *absent]
     if not names:
         raise Rejected("no_objects", "no categories")
     check_question_text(names)
@@ -59,6 +67,21 @@ def enumeration(names: Sequence[str]) -> str:
     if len(names) < 3:
         return " and ".join(names)
     return f"{', '.join(names[:-1])}, and {names[-1]}"
+
+
+def _absent(record: Record) -> list[str]:
+    """The categories that the record itself calls absent, less those of which a box was dropped or is a crowd."""
+    seen = {region.phrase for region in record.regions}
+    return [phrase for phrase in record.absent_phrases if phrase not in seen]
+
+
+def _negatives(record: Record, absent: Sequence[str], source: Source, draws: Draws, wanted: int) -> list[str]:
+    """Up to `wanted` categories that are not in the picture: the first of `absent`, then drawn of the vocabulary."""
+    negatives = list(absent[:wanted])
+    if record.only_these_absent:
+        return negatives
+    excluded = {region.phrase for region in record.regions}.union(negatives)  # with those whose boxes were dropped
+    return negatives + _draw_names(draws, source.vocabulary, wanted - len(negatives), excluded)
 
 
 def _draw_names(draws: Draws, vocabulary: Sequence[str], wanted: int, excluded: set[str]) -> list[str]:

@@ -23,3 +23,19 @@ def render_lazy(
     text = record.turns[place].text.replace(IMAGE_TOKEN, "").strip()
     moved = Turn(role="human", text=f"{IMAGE_TOKEN}\n{text}")
     return Rendering(turns=(*record.turns[:place], moved, *record.turns[place + 1 :]))
+
+
+def join_rounds(rounds: Sequence[tuple[Rendering, ...]]) -> tuple[Rendering, ...]:
+    """One conversation out of several about the same picture, for each variant; only the first question shows it."""
+    return tuple(
+        Rendering(turns=(*first.turns, *(_without_picture(turn) for item in others for turn in item.turns)))
+        for first, *others in zip(*rounds, strict=True)
+    )
+
+
+def _without_picture(turn: Turn) -> Turn:
+    """A question that comes after the one with the picture; a wording may speak of it in mid-sentence."""
+    if turn.role == "gpt":
+        return turn
+    text = turn.text.removeprefix(f"{IMAGE_TOKEN}\n").replace(IMAGE_TOKEN, "the picture")
+    return Turn(role="human", text=text)

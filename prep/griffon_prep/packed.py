@@ -1,0 +1,101 @@
+"""Annotations that are published as `.gz` or `.zst`."""
+
+import gzip
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader, RawIOBase
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import zstandard
+
+from griffon_shards.errors import DataError
+from griffon_shards.files import whole_file
+
+SUFFIXES = ("", ".gz", ".zst")
+"""How the name of an annotation may end behind its own ending."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """An annotation's content from its start, unpacked while it is read: for a look at how it begins.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    with _named_errors(path), path.open("rb") as file:
+        if path.suffix == ".gz":
+            with gzip.open(file) as plain:
+                yield cast(BinaryIO, plain)
+        elif path.suffix == ".zst":
+            yield cast(BinaryIO, BufferedReader(_Pieces(_zstd_pieces(file))))
+        else:
+            yield file
+
+
+def unpacked_name(path: Path) -> str:
+    """The name of an annotation without the ending that says how it is packed."""
+    return path.stem if is_packed(path) else path.name
+
+
+def is_packed(path: Path) -> bool:
+    """Whether an annotation must be unpacked before any part of it can be read alone."""
+    return path.suffix in SUFFIXES[1:]
+
+
+def unpack(path: Path, target: Path) -> None:
+    """Unpack an annotation into a file.
+
+    Raises:
+        DataError: it is damaged or cut short.
+        OSError: storage fails or is full.
+    """
+    with _named_errors(path), path.open("rb") as packed, whole_file(target) as out:
+        if path.suffix == ".gz":
+            with gzip.open(packed) as plain:
+                shutil.copyfileobj(plain, out, 1 << 20)
+        else:
+            out.writelines(_zstd_pieces(packed))
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (gzip.BadGzipFile, zlib.error, EOFError, zstandard.ZstdError) as error:
+        raise DataError(f"{path}: damaged or cut short, it does not unpack ({error}); fetch it again") from None
+
+
+def _zstd_pieces(packed: BinaryIO) -> Iterator[bytes]:
+    """Frame by frame: the library's own streams take a file that is cut short for one that ends."""
+    decompressor = zstandard.ZstdDecompressor()
+    frame = None
+    while piece := packed.read(1 << 16):
+        while piece:
+            frame = frame or decompressor.decompressobj()
+            yield frame.decompress(piece)
+            piece = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError("its last frame never ends")
+
+
+class _Pieces(RawIOBase):
+    """Pieces of bytes as a file to read."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = filter(None, pieces)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any writable buffer
+        view = memoryview(buffer)
+        self._rest = self._rest or next(self._pieces, b"")
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count

@@ -1,0 +1,164 @@
+"""COCO's JSON, `{images, annotations, categories}`, as a stream: pictures, boxes and categories in the file's order."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from griffon_prep.readers.fields import NO_ID, id_of, is_number
+from griffon_prep.readers.json_members import decoded_elements, enter_array, members, skip_value
+from griffon_prep.readers.json_records import parse_json
+from griffon_prep.readers.json_spans import Spans, Window, array_spans
+from griffon_prep.records import Rejected
+from griffon_shards.errors import DataError
+
+CROWD, NO_BOX = 1, 2
+"""Flags of a row of `BOX_ROW`: a crowd; `bbox` is not four numbers."""
+
+BOX_ROW = np.dtype([("id", "<i8"), ("image_id", "<i8"), ("category_id", "<i8"), ("xywh", "<f8", (4,)), ("flags", "u1")])
+
+_Id = Annotated[int, msgspec.Meta(gt=-(1 << 62), lt=1 << 62)]  # the widest bounds it takes; others go one by one
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    """What is read of an annotation in good order."""
+
+    image_id: _Id
+    category_id: _Id
+    bbox: tuple[float, float, float, float]
+    iscrowd: int = 0
+    id: _Id = NO_ID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """Some elements of `images`: where they lie in the file, and what they hold; None for one that does not parse."""
+
+    spans: Spans
+    values: Sequence[Any]
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Their ids, `NO_ID` where there is none."""
+        return np.array(
+            [id_of(value.get("id")) if isinstance(value, dict) else NO_ID for value in self.values], np.int64
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Boxes:
+    """Some elements of `annotations`, of dtype `BOX_ROW`, shape [elements]."""
+
+    rows: NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Categories:
+    """The elements of `categories`: names by id; those without an id or a name are left out."""
+
+    names: dict[int, str]
+
+
+def read_coco(path: Path) -> Iterator[Pictures | Boxes | Categories]:
+    """The content of a file in pieces, in its order.
+
+    Raises:
+        DataError: the file is not of this make, damaged, or cut short.
+    """
+    with path.open("rb") as file:
+        window = Window(file, str(path))
+        window.skip_blanks()
+        found = set()
+        for key in members(window):
+            found.add(key)
+            if key == "images":
+                enter_array(window, key)
+                yield from (_pictures(spans) for spans in array_spans(window))
+            elif key == "annotations":
+                yield from (Boxes(rows=rows) for rows in _box_rows(window, enter_array(window, key)))
+            elif key == "categories":
+                enter_array(window, key)
+                yield Categories(names=dict(chain.from_iterable(map(_names, array_spans(window)))))
+            else:
+                skip_value(window)
+        window.expect_end("object")
+    if missing := {"images", "annotations", "categories"} - found:
+        raise DataError(f"{path}: has no {', '.join(sorted(missing))}; expected COCO's images, annotations, categories")
+
+
+def _pictures(spans: Spans) -> Pictures:
+    try:
+        values = parse_json(_joined(spans))
+    except Rejected:
+        values = []
+    if len(values) != spans.starts.size:  # one of them is no JSON
+        values = list(map(_parsed_or_none, _texts(spans)))
+    return Pictures(spans=spans, values=values)
+
+
+def _parsed_or_none(text: bytes) -> Any:  # noqa: ANN401 - whatever the file holds
+    try:
+        return parse_json(text)
+    except Rejected:
+        return None
+
+
+def _names(spans: Spans) -> Iterator[tuple[int, str]]:
+    for text in _texts(spans):
+        value = _parsed_or_none(text)
+        fields = value if isinstance(value, dict) else {}
+        number, name = id_of(fields.get("id")), fields.get("name")
+        if number != NO_ID and isinstance(name, str) and name.strip():
+            yield number, name.strip()
+
+
+def _box_rows(window: Window, bracket: int) -> Iterator[NDArray[np.void]]:
+    decoder = msgspec.json.Decoder(list[_Annotation])
+    for found in decoded_elements(window, bracket, decoder.decode):
+        if isinstance(found, Spans):
+            yield _rows_one_by_one(found, window.name)
+            continue
+        rows = np.empty(len(found), BOX_ROW)
+        rows["id"] = [annotation.id for annotation in found]
+        rows["image_id"] = [annotation.image_id for annotation in found]
+        rows["category_id"] = [annotation.category_id for annotation in found]
+        rows["xywh"] = [annotation.bbox for annotation in found] or np.empty((0, 4))
+        rows["flags"] = [annotation.iscrowd != 0 for annotation in found]  # True is CROWD
+        yield rows
+
+
+def _rows_one_by_one(spans: Spans, name: str) -> NDArray[np.void]:
+    """The rows of annotations of which at least one is not in good order."""
+    rows = np.zeros(spans.starts.size, BOX_ROW)
+    for row, text, start in zip(rows, _texts(spans), spans.starts.tolist(), strict=True):
+        try:
+            value = parse_json(text)
+        except Rejected as rejected:
+            where = f"{name}: the annotation at byte {spans.base + start}"
+            raise DataError(f"{where} is not JSON ({rejected.detail}); fetch the file again") from None
+        fields = value if isinstance(value, dict) else {}
+        for key in ("id", "image_id", "category_id"):
+            row[key] = id_of(fields.get(key))
+        row["flags"] = CROWD if fields.get("iscrowd", 0) not in (0, False) else 0
+        box = fields.get("bbox")
+        try:
+            if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+                raise ValueError
+            row["xywh"] = list(map(float, box))
+        except (ValueError, OverflowError):
+            row["flags"] |= NO_BOX
+    return rows
+
+
+def _joined(spans: Spans) -> bytes:
+    return b"[%b]" % spans.data[int(spans.starts[0]) : int(spans.ends[-1])] if spans.starts.size else b"[]"
+
+
+def _texts(spans: Spans) -> Iterator[bytes]:
+    for start, end in zip(spans.starts.tolist(), spans.ends.tolist(), strict=True):
+        yield spans.data[start:end]

@@ -1,0 +1,78 @@
+"""The `mdetr` format: `finetune_refcoco_train.json` and its like, COCO's JSON whose `images` carry expressions."""
+
+from array import array
+
+import numpy as np
+
+from griffon_prep.readers.base import Head, Inputs, Scan
+from griffon_prep.readers.coco_tables import CocoTables, image_path_of, write_tables
+from griffon_prep.readers.fields import corners_of, side_field, text_field
+from griffon_prep.records import Record, Region, Rejected
+from griffon_prep.rounds import picture_key
+from griffon_shards.files import write_whole
+
+TASKS = ("REG", "VG")
+OPTIONS = ("rounds",)
+COMPANIONS = ()
+EXAMPLES = {
+    "finetune_refcoco_train.json": """\
+{"images": [{"id": 0, "file_name": "COCO_train2014_000000000007.jpg", "height": 480, "width": 640,
+   "original_id": 7, "caption": "the left cat", "dataset_name": "refcoco"}],
+ "annotations": [{"id": 0, "image_id": 0, "category_id": 17, "bbox": [10, 20, 100, 200], "iscrowd": 0,
+   "tokens_positive": [[0, 12]]}],
+ "categories": [{"id": 17, "name": "cat"}]}""",
+}
+_ENTRIES = "entries.bin"
+
+
+def recognises(head: Head) -> bool:
+    """Whether a file that begins so is of this format."""
+    return (head.member == "images" and "caption" in head.element) or (
+        head.member == "annotations" and "tokens_positive" in head.element
+    )
+
+
+def scan(inputs: Inputs) -> Scan:
+    """Write COCO's tables into the work folder, and which entries are records: for REG those of one box."""
+    found = write_tables(inputs.annotation, inputs.work)
+    entries = np.flatnonzero(found.boxes_of == 1) if inputs.task == "REG" else np.arange(found.pictures)
+    write_whole(inputs.work / _ENTRIES, entries.astype("<u4").tobytes())
+    tables = CocoTables(inputs.annotation, inputs.work)
+    pictures = array("Q")
+    for entry in entries.tolist():
+        try:
+            name = str(tables.picture(entry).get("file_name"))
+        except Rejected:
+            name = ""
+        pictures.append(picture_key(name.encode()))
+    left_out = found.pictures - len(entries)
+    note = f"{left_out:,} of {found.pictures:,} expressions are not of one box and no records of REG"
+    return Scan(
+        records=len(entries),
+        pictures=np.array(pictures, np.uint64),
+        notes=(*found.notes, *((note,) if left_out else ())),
+    )
+
+
+class Reader:
+    """Reads one scanned `mdetr` source."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._tables = CocoTables(inputs.annotation, inputs.work)
+        self._entries = np.memmap(inputs.work / _ENTRIES, "<u4", "r")
+
+    def read(self, record_no: int) -> Record:
+        """The record of this number. Raises Rejected if it cannot be used."""
+        entry = int(self._entries[record_no])
+        fields = self._tables.picture(entry)
+        phrase = text_field(fields, "caption")
+        boxes = self._tables.boxes(entry)
+        if not boxes:
+            raise Rejected("bad_record", f"no box for {phrase!r:.80}, and nothing says that it is absent")
+        return Record(
+            record_no=record_no,
+            image_path=image_path_of(fields),
+            width_px=side_field(fields, "width"),
+            height_px=side_field(fields, "height"),
+            regions=tuple(Region(phrase=phrase, box_xyxy_px=corners_of(xywh)) for xywh, _, _ in boxes),
+        )

@@ -1,0 +1,228 @@
+"""The `refcoco` format: RefCOCO's pickles `refs(unc).p` and its like, and gRefCOCO's `grefs(unc).json`.
+
+Boxes, sizes and file names come from `instances.json` beside them. A record is one sentence of one reference.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from griffon_prep.readers.base import Head, Inputs, Scan
+from griffon_prep.readers.coco_file import NO_BOX, Boxes, Pictures, read_coco
+from griffon_prep.readers.coco_tables import image_path_of
+from griffon_prep.readers.fields import NO_ID, box_of, corners_of, id_of, list_field, side_field, text_field
+from griffon_prep.readers.json_records import JsonRecords, parse_json, scan_json
+from griffon_prep.readers.json_spans import element_spans
+from griffon_prep.readers.plain_pickle import is_pickle, read_plain_pickle
+from griffon_prep.records import Record, Region, Rejected
+from griffon_prep.rounds import picture_key
+from griffon_shards.errors import DataError, SettingsError
+from griffon_shards.files import whole_file
+from griffon_shards.types import BoxXYXY
+
+TASKS = ("REG", "VG")
+OPTIONS = ("split", "rounds")
+COMPANIONS = ("instances.json",)
+EXAMPLES = {
+    "refs(unc).p": """\
+[{"ref_id": 3, "ann_id": 1, "image_id": 7, "category_id": 17, "split": "train", "sent_ids": [5],
+  "file_name": "COCO_train2014_000000000007_1.jpg",
+  "sentences": [{"sent_id": 5, "raw": "The left cat", "sent": "left cat", "tokens": ["left", "cat"]}]}]""",
+    "grefs(unc).json": """\
+[{"ref_id": 3, "ann_id": [1, 2], "image_id": 7, "category_id": [17], "split": "train", "no_target": false,
+  "sentences": [{"sent_id": 5, "raw": "both cats", "sent": "both cats", "exist": true}]},
+ {"ref_id": 4, "ann_id": [-1], "image_id": 7, "category_id": [-1], "split": "train", "no_target": true,
+  "sentences": [{"sent_id": 6, "raw": "the zebra", "sent": "the zebra", "exist": false}]}]""",
+    "instances.json": """\
+{"images": [{"id": 7, "file_name": "COCO_train2014_000000000007.jpg", "height": 480, "width": 640}],
+ "annotations": [{"id": 1, "image_id": 7, "category_id": 17, "bbox": [10, 20, 100, 200], "iscrowd": 0},
+  {"id": 2, "image_id": 7, "category_id": 17, "bbox": [300, 40.5, 120, 159.5], "iscrowd": 0}],
+ "categories": [{"id": 17, "name": "cat"}]}""",
+}
+_DEFAULT_SPLIT = "train"
+_RECORDS, _TABLE = "records.jsonl", "spans.bin"
+_ABSENT = -1
+
+
+def recognises(head: Head) -> bool:
+    """Whether a file that begins so is of this format."""
+    return head.member == "pickle" or (not head.member and {"sentences", "ann_id"} <= head.element.keys())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ref:
+    """One reference: what it points at, and in which words. No annotations: the words fit nothing in the picture."""
+
+    image_id: int
+    ann_ids: tuple[int, ...]
+    phrases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Instances:
+    """What `instances.json` says of the pictures and annotations that are referred to.
+
+    Attributes:
+        pictures: their entries of `images`, by id.
+        boxes: by annotation id the picture's id, and x, y, width, height; None for a bbox that is not four numbers.
+    """
+
+    pictures: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    boxes: dict[int, tuple[int, BoxXYXY | None]] = field(default_factory=dict)
+
+
+def scan(inputs: Inputs) -> Scan:
+    """Write the records of the split, with their boxes looked up, into the work folder."""
+    split = inputs.options.get("split", _DEFAULT_SPLIT)
+    refs = _refs_of_split(inputs.annotation, split)
+    good = [ref for ref in refs if isinstance(ref, _Ref)]
+    instances = _look_up(
+        inputs.companions["instances.json"],
+        {ref.image_id for ref in good},
+        {number for ref in good for number in ref.ann_ids},
+    )
+    pictures: list[int] = []
+    left_out = 0
+    with whole_file(inputs.work / _RECORDS) as out:
+        for ref in refs:
+            if isinstance(ref, _Ref) and inputs.task == "REG" and len(ref.ann_ids) != 1:
+                left_out += len(ref.phrases)
+                continue
+            for line in _lines(ref, instances):
+                pictures.append(picture_key(str(ref.image_id if isinstance(ref, _Ref) else line).encode()))
+                out.write(line)
+    note = f"{left_out:,} expressions of the split are not of one box and no records of REG"
+    return Scan(
+        records=scan_json(inputs.work / _RECORDS, inputs.work / _TABLE, None),
+        pictures=np.array(pictures, np.uint64),
+        notes=(note,) if left_out else (),
+    )
+
+
+def _refs_of_split(path: Path, split: str) -> list[_Ref | Rejected]:
+    """The references of a split, and why others cannot be used."""
+    found: list[_Ref | Rejected] = []
+    splits = set()
+    for value in _values(path):
+        try:
+            if not isinstance(value, dict):
+                raise Rejected("bad_record", f"expected a reference, got {value!r:.80}")
+            splits.add(name := text_field(value, "split"))
+            if name == split:
+                found.append(_ref(value))
+        except Rejected as rejected:
+            found.append(rejected)
+    if split not in splits:
+        there = ", ".join(sorted(splits)) or "none"
+        raise SettingsError(f"{path}: has no references of split={split}; the splits in it are {there}")
+    return found
+
+
+def _values(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file:
+        if not is_pickle(file.read(1)):
+            file.seek(0)
+            for spans in element_spans(file, str(path)):
+                for start, end in zip(spans.starts.tolist(), spans.ends.tolist(), strict=True):
+                    try:
+                        yield parse_json(spans.data[start:end])
+                    except Rejected as rejected:
+                        yield rejected.detail
+            return
+    content = read_plain_pickle(path)
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected a pickled list of references, got {type(content).__name__}")
+    yield from content
+
+
+def _ref(fields: Mapping[str, Any]) -> _Ref:
+    given = fields.get("ann_id")
+    ann_ids = tuple(id_of(number) for number in (given if isinstance(given, list) else [given]))
+    absent = fields.get("no_target") is True
+    if absent != (ann_ids in ((), (_ABSENT,))) or NO_ID in ann_ids:
+        raise Rejected("bad_record", f"ann_id: expected annotations, or no_target and [-1], got {given!r:.80}")
+    image_id = id_of(fields.get("image_id"))
+    if image_id == NO_ID:
+        raise Rejected("bad_record", f"image_id: expected a whole number, got {fields.get('image_id')!r:.80}")
+    sentences = list_field(fields, "sentences")
+    if not sentences:
+        raise Rejected("bad_record", "sentences: an empty list")
+    return _Ref(image_id=image_id, ann_ids=() if absent else ann_ids, phrases=tuple(map(_phrase, sentences)))
+
+
+def _phrase(sentence: object) -> str:
+    """The sentence as the benchmarks have it, or as it was typed."""
+    if not isinstance(sentence, dict):
+        raise Rejected("bad_record", f"sentences: expected objects, got {sentence!r:.80}")
+    phrase = text_field(sentence, "sent" if sentence.get("sent") else "raw")
+    if phrase != phrase.encode("utf-8", "replace").decode():
+        raise Rejected("bad_record", f"sentences: {phrase!r:.80} is not UTF-8")  # out of a pickle of Python 2
+    return phrase
+
+
+def _look_up(path: Path, image_ids: set[int], ann_ids: set[int]) -> _Instances:
+    found = _Instances()
+    wanted = np.array(sorted(ann_ids), np.int64)
+    for part in read_coco(path):
+        if isinstance(part, Pictures):
+            for number, value in zip(part.ids.tolist(), part.values, strict=True):
+                if number in image_ids:
+                    found.pictures[number] = value
+        elif isinstance(part, Boxes):
+            rows = part.rows[np.isin(part.rows["id"], wanted)]
+            columns = (rows[name].tolist() for name in ("id", "image_id", "xywh", "flags"))
+            for number, image_id, xywh, flags in zip(*columns, strict=True):
+                found.boxes[number] = (image_id, None if flags & NO_BOX else tuple(xywh))
+    return found
+
+
+def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[bytes]:
+    """The records of a reference as lines of JSON; one that says why it cannot be used."""
+    try:
+        if isinstance(ref, Rejected):
+            raise ref
+        picture = instances.pictures.get(ref.image_id)
+        if picture is None:
+            raise Rejected("bad_record", f"image_id: {ref.image_id} is not in instances.json")
+        head = {name: picture[name] for name in ("file_name", "coco_url", "width", "height") if name in picture}
+        boxes = [_box(number, ref.image_id, instances) for number in ref.ann_ids]
+        lines = [orjson.dumps({**head, "phrase": phrase, "boxes": boxes}) for phrase in ref.phrases]
+    except Rejected as rejected:
+        lines = [orjson.dumps({"rejected": rejected.detail.encode("utf-8", "replace").decode()})]
+    yield from (line + b"\n" for line in lines)
+
+
+def _box(number: int, image_id: int, instances: _Instances) -> BoxXYXY:
+    of_picture, xywh = instances.boxes.get(number, (image_id, None))
+    if xywh is None:
+        raise Rejected("bad_record", f"ann_id: {number} is not in instances.json, or has no bbox of four numbers there")
+    if of_picture != image_id:
+        raise Rejected("bad_record", f"ann_id: {number} is an annotation of picture {of_picture}, not of {image_id}")
+    return corners_of(xywh)
+
+
+class Reader:
+    """Reads one scanned `refcoco` source."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._records = JsonRecords(inputs.work / _RECORDS, inputs.work / _TABLE)
+
+    def read(self, record_no: int) -> Record:
+        """The record of this number. Raises Rejected if it cannot be used."""
+        fields, _ = self._records[record_no]
+        if "rejected" in fields:
+            raise Rejected("bad_record", fields["rejected"])
+        phrase = text_field(fields, "phrase")
+        regions = tuple(Region(phrase=phrase, box_xyxy_px=box_of(box, "bbox")) for box in list_field(fields, "boxes"))
+        return Record(
+            record_no=record_no,
+            image_path=image_path_of(fields),
+            width_px=side_field(fields, "width"),
+            height_px=side_field(fields, "height"),
+            regions=regions,
+            absent_phrases=() if regions else (phrase,),
+        )

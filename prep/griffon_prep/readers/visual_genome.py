@@ -1,0 +1,181 @@
+"""The `visual_genome` format: `objects.json` for DET, `region_descriptions.json` for REG and VG; an element a picture.
+
+Sizes and file names come from `image_data.json` beside it.
+"""
+
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from griffon_prep.readers.base import Head, Inputs, Scan
+from griffon_prep.readers.coco_tables import find_ids
+from griffon_prep.readers.fields import NO_ID, box_of, corners_of, id_of, list_field, side_field, text_field
+from griffon_prep.readers.json_records import JsonRecords, parse_object, scan_json
+from griffon_prep.records import Record, Region, Rejected
+from griffon_prep.rounds import picture_key
+from griffon_shards.errors import DataError, SettingsError
+from griffon_shards.files import write_whole
+from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
+
+TASKS = ("DET", "REG", "VG")
+OPTIONS = ("rounds",)
+COMPANIONS = ("image_data.json",)
+EXAMPLES = {
+    "objects.json": """\
+[{"image_id": 1, "objects": [
+  {"object_id": 5, "x": 10, "y": 20, "w": 100, "h": 200, "names": ["cat"], "synsets": ["cat.n.01"]}]}]""",
+    "region_descriptions.json": """\
+[{"id": 1, "regions": [
+  {"region_id": 9, "image_id": 1, "x": 10, "y": 20, "width": 100, "height": 200, "phrase": "a cat on the left"}]}]""",
+    "image_data.json": """\
+[{"image_id": 1, "width": 640, "height": 480, "url": "https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg"}]""",
+}
+_TABLE, _PICTURES, _PICTURE_IDS = "spans.bin", "pictures.bin", "picture_ids.bin"
+_FOLDERS = ("VG_100K", "VG_100K_2")
+_KEY_MASK = (1 << 64) - 1
+
+
+def recognises(head: Head) -> bool:
+    """Whether a file that begins so is of this format."""
+    element = head.element
+    return not head.member and ("regions" in element or ("objects" in element and "image_path" not in element))
+
+
+def scan(inputs: Inputs) -> Scan:
+    """Write the tables of records and of pictures into the work folder; for DET the names are gathered."""
+    _scan_pictures(inputs)
+    look = _Look(inputs.task)
+    records = scan_json(inputs.annotation, inputs.work / _TABLE, look)
+    if not look.useful:
+        wanted = "objects.json" if inputs.task == "DET" else "region_descriptions.json"
+        raise SettingsError(f"{inputs.annotation}: no {look.key} in it; {inputs.task} is made of {wanted}")
+    return Scan(
+        records=records,
+        vocabulary=tuple(sorted(look.names)),
+        pictures=np.frombuffer(look.pictures, np.uint64) if look.pictures else None,
+    )
+
+
+def _scan_pictures(inputs: Inputs) -> None:
+    """Leave the spans of `image_data.json` and the sorted ids of its elements, with their places."""
+    ids = array("q")
+
+    def collect(text: bytes) -> int:
+        try:
+            ids.append(_picture_id(parse_object(text)))
+        except Rejected:
+            ids.append(NO_ID)
+        return 1
+
+    image_data = inputs.companions["image_data.json"]
+    scan_json(image_data, inputs.work / _PICTURES, collect)
+    found = np.array(ids, np.int64)
+    order = np.argsort(found, kind="stable")
+    known = found[order]
+    if (same := known[1:][(known[1:] == known[:-1]) & (known[1:] != NO_ID)]).size:
+        raise DataError(f"{image_data}: two entries have the image_id {same[0]}, so it is not known which one is true")
+    write_whole(inputs.work / _PICTURE_IDS, np.stack([known, order]).astype("<i8").tobytes())
+
+
+class _Look:
+    """Called with every element while a file is scanned: how many records it holds, and what is gathered from them."""
+
+    def __init__(self, task: str) -> None:
+        self._task = task
+        self.key = "objects" if task == "DET" else "regions"
+        self.names: set[str] = set()
+        self.pictures = array("Q")
+        self.useful = False
+
+    def __call__(self, text: bytes) -> int:
+        try:
+            fields = parse_object(text)
+            items = list_field(fields, self.key)
+            self.useful = True
+        except Rejected:
+            fields, items = {}, [None]  # one record, which is rejected when it is read
+        if self._task == "DET":
+            self.names.update(name for name in map(_name_or_blank, items) if name and IMAGE_TOKEN not in name)
+            return 1
+        count = len(items) if self._task == "REG" else len(_by_phrase(items))
+        number = _picture_id(fields)
+        self.pictures.extend([picture_key(text) if number == NO_ID else number & _KEY_MASK] * count)
+        return count
+
+
+class Reader:
+    """Reads one scanned `visual_genome` source."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._records = JsonRecords(inputs.annotation, inputs.work / _TABLE)
+        self._pictures = JsonRecords(inputs.companions["image_data.json"], inputs.work / _PICTURES)
+        ids = np.fromfile(inputs.work / _PICTURE_IDS, "<i8").reshape(2, -1)
+        self._known, self._order = ids[0], ids[1]
+        self._task = inputs.task
+
+    def read(self, record_no: int) -> Record:
+        """The record of this number. Raises Rejected if it cannot be used."""
+        fields, part = self._records[record_no]
+        picture = self._picture(_picture_id(fields))
+        folder, _, name = "/".join(text_field(picture, "url").split("/")[-2:]).rpartition("/")
+        return Record(
+            record_no=record_no,
+            image_path=f"{folder}/{name}",
+            width_px=side_field(picture, "width"),
+            height_px=side_field(picture, "height"),
+            regions=self._regions(fields, part),
+            # The two archives are often unpacked into one of the two folders.
+            image_elsewhere=tuple(f"{other}/{name}" for other in _FOLDERS if folder in _FOLDERS and other != folder),
+        )
+
+    def _picture(self, number: int) -> dict[str, Any]:
+        place, there = find_ids(self._known, np.array([number]))
+        if number == NO_ID or not there[0]:
+            raise Rejected("bad_record", f"image_id: {number} is not in image_data.json")
+        return self._pictures[int(self._order[place[0]])][0]
+
+    def _regions(self, fields: Mapping[str, Any], part: int) -> tuple[Region, ...]:
+        if self._task == "DET":
+            return tuple(_object(item) for item in list_field(fields, "objects"))
+        items = list_field(fields, "regions")
+        chosen = [items[part]] if self._task == "REG" else list(_by_phrase(items).values())[part]
+        return tuple(_region(item) for item in chosen)
+
+
+def _picture_id(fields: Mapping[str, Any]) -> int:
+    return id_of(fields.get("image_id", fields.get("id")))
+
+
+def _object(item: object) -> Region:
+    name = _name_or_blank(item)
+    if not isinstance(item, dict) or not name:
+        raise Rejected("bad_record", f"objects: expected names with a text in front, got {item!r:.80}")
+    return Region(phrase=name, box_xyxy_px=_box(item, ("x", "y", "w", "h")))
+
+
+def _name_or_blank(item: object) -> str:
+    """The first name of an object, lower case and without blanks around it."""
+    names = item.get("names") if isinstance(item, dict) else None
+    first = names[0] if isinstance(names, list) and names else None
+    return first.strip().lower() if isinstance(first, str) else ""
+
+
+def _region(item: object) -> Region:
+    if not isinstance(item, dict):
+        raise Rejected("bad_record", f"regions: expected objects, got {item!r:.80}")
+    return Region(phrase=text_field(item, "phrase"), box_xyxy_px=_box(item, ("x", "y", "width", "height")))
+
+
+def _by_phrase(items: list[Any]) -> dict[str, list[Any]]:
+    """The regions under each phrase, in order of first appearance; under `""` those that have none."""
+    groups: dict[str, list[Any]] = {}
+    for item in items:
+        phrase = item.get("phrase") if isinstance(item, dict) else None
+        groups.setdefault(phrase.strip() if isinstance(phrase, str) else "", []).append(item)
+    return groups
+
+
+def _box(item: Mapping[str, Any], names: tuple[str, str, str, str]) -> BoxXYXY:
+    return corners_of(box_of([item.get(name) for name in names], ", ".join(names)))
