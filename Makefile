@@ -5,7 +5,7 @@ INTEROP := .venv-interop
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check test-interop bench-prep clean
+.PHONY: demo test check test-interop bench-prep bench-formats clean
 
 # Freezes the sample data, checks the set, shows a sample; a second run finds the set up to date.
 demo: $(VENV)/.installed
@@ -36,6 +36,9 @@ test-interop: $(INTEROP)/.installed
 
 bench-prep: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_prep.py
+
+bench-formats: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench_formats.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'

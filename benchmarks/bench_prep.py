@@ -6,21 +6,19 @@ the page cache is warm, and whatever was written before is on disk, when a clock
 
 import math
 import os
-import platform
 import resource
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import click
 import orjson
+from common import call, machine, scratch, word
+from common import lines as lines_of
 
 from griffon_shards.lock import read_lock
 from griffon_shards.tables import size, table
@@ -103,11 +101,11 @@ def main(images: int, runs: int, workers: int, megabytes: int, folder: Path | No
     """Measure `griffon-prep build` and say which of its targets it meets."""
     if quick:
         images, runs, megabytes = 2000, 1, 100
-    with _scratch(folder, keep) as scratch:
-        bench = Bench(folder=scratch, images=images, workers=workers, megabytes=megabytes)
-        click.echo(machine(scratch))
+    with scratch(folder, keep) as own:
+        bench = Bench(folder=own, images=images, workers=workers, megabytes=megabytes)
+        click.echo(machine(own))
         _make_data(bench)
-        click.echo(f"{images:,} pictures, {size(_bytes_below(scratch / 'pictures'))}; medians of {runs} run(s)\n")
+        click.echo(f"{images:,} pictures, {size(_bytes_below(own / 'pictures'))}; medians of {runs} run(s)\n")
         click.echo(speed(bench, runs) + "\n")
         click.echo(memory(bench))
     if quick:
@@ -159,7 +157,7 @@ def _target(
     ratio = above.typical_s / below.typical_s
     rounds = [one / other for one, other in zip(above.wall_s, below.wall_s, strict=True)]
     wanted = f"at most {most} x" if least == 0.0 else f"at least {least} x"
-    return name, f"{ratio:.3f} x", f"{min(rounds):.2f}-{max(rounds):.2f}", wanted, _word(least <= ratio <= most)
+    return name, f"{ratio:.3f} x", f"{min(rounds):.2f}-{max(rounds):.2f}", wanted, word(least <= ratio <= most)
 
 
 def memory(bench: Bench) -> str:
@@ -181,58 +179,24 @@ def memory(bench: Bench) -> str:
         if kind != "det":
             suffix = Path(lines[0].split(" & ")[1])
             options = ("--kind", kind, "--megabytes", bench.megabytes, "--images", large)
-            _call([sys.executable, _HERE / "bench_data.py", "large", bench.folder / suffix, *options])
+            call([sys.executable, _HERE / "bench_data.py", "large", bench.folder / suffix, *options])
         (bench.folder / f"{kind}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         command = bench.build_command(f"{kind}.txt", "decode")
-        peaks = orjson.loads(_call([sys.executable, _HERE / "bench_memory.py", *command]))
+        peaks = orjson.loads(call([sys.executable, _HERE / "bench_memory.py", *command]))
         if samples is not None:
             bench.expect_samples(samples)
         shutil.rmtree(bench.out)
         for peak in sorted(peaks, key=lambda peak: str(peak["role"])):
             target = _MOST_BYTES.get(peak["role"])
             resident, private = peak["resident_bytes"], peak["private_bytes"]
-            verdict = ("-", "") if target is None else (f"at most {size(target)}", _word(resident <= target))
+            verdict = ("-", "") if target is None else (f"at most {size(target)}", word(resident <= target))
             rows.append((name, peak["role"], size(resident), size(private), *verdict))
     return table(("memory: C", "process", "peak resident", "peak private", "target (resident)", ""), rows)
 
 
-def machine(folder: Path) -> str:
-    """A line that describes the machine."""
-    cpu = next(
-        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.machine(),
-    )
-    mounts = [line.split()[1:3] for line in _lines("/proc/mounts")]
-    inside = [(point, kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
-    _, file_system = max(inside, key=lambda mount: len(mount[0]))
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return (
-        f"{cpu}, {os.cpu_count()} cores, {size(memory_bytes)} memory, {file_system}, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
-        f"load {os.getloadavg()[0]:.1f} before the start"
-    )
-
-
-@contextmanager
-def _scratch(parent: Path | None, keep: bool) -> Iterator[Path]:
-    """A folder of our own on the disk asked for: below `parent`, or where temporary files go if that is this disk."""
-    if parent is None:
-        temporary = Path(tempfile.gettempdir())
-        parent = temporary if temporary.stat().st_dev == Path.cwd().stat().st_dev else Path.cwd()
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="griffon-bench-", dir=parent))
-    try:
-        yield folder
-    finally:
-        if keep:
-            click.echo(f"kept {folder}", err=True)
-        else:
-            shutil.rmtree(folder)
-
-
 def _make_data(bench: Bench) -> None:
     began = time.perf_counter()
-    _call([sys.executable, _HERE / "bench_data.py", "pictures", bench.folder, "--images", bench.images])
+    call([sys.executable, _HERE / "bench_data.py", "pictures", bench.folder, "--images", bench.images])
     (bench.folder / "det.txt").write_text("DET & det.jsonl & pictures\n", encoding="utf-8")
     click.echo(f"made the pictures in {time.perf_counter() - began:.1f} s", err=True)
 
@@ -257,13 +221,13 @@ def _time(bench: Bench, contender: Contender) -> None:
 
 
 def _run_build(bench: Bench, check: str) -> None:
-    _call(bench.build_command("det.txt", check))
+    call(bench.build_command("det.txt", check))
 
 
 def _run_tar(bench: Bench) -> None:
     """With a sync of this one file: what others write at the time is not tar's."""
-    _call(["tar", "cf", bench.folder / "out.tar", "-C", bench.folder, "pictures"])
-    _call(["sync", bench.folder / "out.tar"])
+    call(["tar", "cf", bench.folder / "out.tar", "-C", bench.folder, "pictures"])
+    call(["sync", bench.folder / "out.tar"])
 
 
 def _run_shard_writer(bench: Bench) -> float:
@@ -275,16 +239,7 @@ def _run_check(bench: Bench) -> float:
 
 
 def _loop_s(loop: str, *arguments: object) -> float:
-    return float(_call([sys.executable, _HERE / "bench_loops.py", loop, *arguments]).split()[-1])
-
-
-def _call(command: Sequence[object]) -> bytes:
-    """Run a command and give what it prints; the benchmark ends if it fails."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, check=False)
-    if done.returncode:
-        said = (done.stdout + done.stderr).decode("utf-8", "replace")
-        raise click.ClickException(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{said}")
-    return done.stdout
+    return float(call([sys.executable, _HERE / "bench_loops.py", loop, *arguments]).split()[-1])
 
 
 def _cpu_s() -> float:
@@ -295,20 +250,12 @@ def _cpu_s() -> float:
 
 def _machine_cpu_s() -> float:
     """Processor time that the whole machine has spent since it was started, other than idle, waiting or stolen."""
-    user, nice, system, _idle, _wait, irq, soft_irq = map(int, _lines("/proc/stat")[0].split()[1:8])
+    user, nice, system, _idle, _wait, irq, soft_irq = map(int, lines_of("/proc/stat")[0].split()[1:8])
     return (user + nice + system + irq + soft_irq) / os.sysconf("SC_CLK_TCK")
 
 
 def _bytes_below(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.jpg"))
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text(encoding="utf-8").splitlines()
-
-
-def _word(met: bool) -> str:
-    return "PASS" if met else "FAIL"
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
         check_no_other_set(folder, plan)
         old = open_set(reuse) if reuse is not None else None
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, folder.work, pool)
+            planned = _scan(settings, sha256s, folder.work, pool, say)
             if old is None:
                 _check_space(planned, out, pool, say)
             folder.begin(plan)
@@ -123,7 +123,7 @@ def check(settings: BuildSettings, say: Say) -> tuple[list[PlannedSource], dict[
         stamps = Stamps(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, Path(name), pool)
+            planned = _scan(settings, sha256s, Path(name), pool, say)
             return planned, run_jobs(planned, None, pool, stop_early=False, say=say)
 
 
@@ -169,16 +169,22 @@ def say_rejects(tag: str, count: SourceCount, say: Say) -> None:
             say(f"{tag}: ... and {count.rejected[reason] - len(rejects)} more, {reason}")
 
 
-def _scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool) -> list[PlannedSource]:
+def _scan(
+    settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool, say: Say
+) -> list[PlannedSource]:
     jobs = [
         ScanJob(source=source, sha256s=tuple(sha256s[path] for path in source.files), work=work / source.tag)
         for source in settings.sources
     ]
     scanned = dict(pool.run(_scan_tagged, jobs))
-    return [
+    planned = [
         PlannedSource(source=job.source, scanned=scanned[job.source.tag], settings=settings, work=job.work)
         for job in jobs
     ]
+    for source in planned:
+        for note in source.scanned.notes:
+            say(f"{source.source.tag}: {note}")
+    return planned
 
 
 def _scan_tagged(job: ScanJob) -> tuple[str, ScannedSource]:
@@ -207,6 +213,8 @@ def _check_space(planned: Sequence[PlannedSource], out: Path, pool: LocalPool, s
             f"{source.source.tag}: {source.places:,} records, about {samples:,} samples and {size(estimate_bytes)}"
             f"{finished}; {size(free_bytes)} free"
         )
+        if saving := source.saving(estimate_bytes):
+            say(f"{source.source.tag}: {saving}")
     if needed_bytes * _SURPLUS > free_bytes:
         raise DataError(
             f"{out}: about {size(needed_bytes)} are to be written and {size(free_bytes)} are free; "
@@ -247,7 +255,7 @@ def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: 
     made: dict[str, str] = {}
     try:
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, folder.work, pool)
+            planned = _scan(settings, sha256s, folder.work, pool, say)
             for source in planned:
                 for report in pool.run(make_shard, source.jobs(None)):
                     if report.samples:

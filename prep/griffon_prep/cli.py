@@ -14,6 +14,7 @@ from griffon_prep.build import build, check
 from griffon_prep.manifest import read_manifest, single_line
 from griffon_prep.pictures import CHECKS
 from griffon_prep.plan import BuildSettings
+from griffon_prep.readers import FORMATS
 from griffon_prep.render.templates import load_templates
 from griffon_prep.sample_data import write_sample_data
 from griffon_prep.shard_jobs import ShardSettings
@@ -191,6 +192,23 @@ def check_command(settings: BuildSettings, name: str) -> None:
                 for source in over
             )
         )
+
+
+@main.command("formats")
+@guard
+def formats_command() -> None:
+    """List the annotation formats that are read, with small whole files of each."""
+    rows = []
+    for name, module in FORMATS.items():
+        companions = ", ".join(module.COMPANIONS) or "-"
+        rows.append(
+            (name, " ".join(module.TASKS), " ".join(f"{option}=" for option in module.OPTIONS) or "-", companions)
+        )
+    click.echo(table(("format", "gives", "options", "reads beside it"), rows))
+    click.echo("Every format takes format=, weight= and limit=, and is read as .gz and .zst too.")
+    for name, module in FORMATS.items():
+        for file, content in module.EXAMPLES.items():
+            click.echo(f"\n{name}: {file}\n{content}")
 
 
 @main.command("sample-data")

@@ -8,12 +8,14 @@ from typing import Any
 
 from griffon_prep.render import RENDER_VERSION
 from griffon_prep.shard_jobs import ShardJob, ShardSettings
-from griffon_prep.sources import ScannedSource, SourceInput
+from griffon_prep.sources import SUGGESTED_ROUNDS, ScannedSource, SourceInput
 from griffon_shards.lock import Lock
+from griffon_shards.tables import size
 
 DEFAULT_SAMPLES_PER_SHARD = (1000, 10000)
 """With pictures, and without."""
 
+_WORTH_SAYING = 0.9  # of the bytes, with `rounds=`
 _ESTIMATE_FROM = 64  # records of the shuffled order: enough for the mean size of a picture
 
 
@@ -83,6 +85,20 @@ class PlannedSource:
     def max_rejects(self) -> int:
         """How many counted rejects the source may have."""
         return max(10, int(self.settings.max_rejects * self.places))
+
+    def saving(self, estimate_bytes: float) -> str:
+        """What `rounds=` saves, or would save; empty where that is little or there is no such choice."""
+        scanned, rounds = self.scanned, self.source.rounds
+        if not scanned.with_rounds:
+            return ""
+        if rounds > 1:
+            alone_bytes = estimate_bytes * scanned.questions / scanned.records
+            return f"rounds={rounds} puts {scanned.questions:,} questions into them; alone, about {size(alone_bytes)}"
+        together_bytes = estimate_bytes * scanned.with_rounds / scanned.questions
+        if together_bytes > _WORTH_SAYING * estimate_bytes:
+            return ""
+        samples = self.places * scanned.with_rounds // scanned.questions
+        return f"with rounds={SUGGESTED_ROUNDS} it would be about {samples:,} samples and {size(together_bytes)}"
 
     def jobs(self, out: Path | None) -> Iterator[ShardJob]:
         """The jobs that make the source's shards, in order; with None they write nothing."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from griffon_prep.readers.base import Head, Inputs, Scan
-from griffon_prep.readers.fields import box_of, list_field, side_field, text_field
+from griffon_prep.readers.fields import box_of, list_field, short, side_field, text_field
 from griffon_prep.readers.json_records import JsonRecords, parse_json, scan_json
 from griffon_prep.records import Record, Region, Rejected
 from griffon_prep.rounds import picture_key
@@ -17,15 +17,12 @@ TASKS = ("DET", "RANDDET", "REG", "VG", "VISJ")
 OPTIONS = ("rounds",)
 COMPANIONS = ()
 EXAMPLES = {
-    "detection.jsonl": """\
-{"image_path": "a.jpg", "height": 480, "width": 640, "objects": [
-  {"category_name": "cat", "bboxes": [[10, 20, 110, 220], [300, 40.5, 420, 200]]},
-  {"category_name": "dog", "bboxes": []}]}""",
-    "expressions.jsonl": """\
-{"image_path": "a.jpg", "height": 480, "width": 640, "expression": "the left cat", "bboxes": [[10, 20, 110, 220]]}""",
-    "expressions in lists, for REG.jsonl": """\
-{"image_path": "a.jpg", "height": 480, "width": 640, "expression": ["the left cat", "the right cat"],
- "bboxes": [[10, 20, 110, 220], [300, 40.5, 420, 200]]}""",
+    "detection.jsonl": '{"image_path": "a.jpg", "height": 480, "width": 640, "objects": ['
+    '{"category_name": "cat", "bboxes": [[10, 20, 110, 220]]}, {"category_name": "dog", "bboxes": []}]}',
+    "expressions.jsonl": '{"image_path": "a.jpg", "height": 480, "width": 640, '
+    '"expression": "the left cat", "bboxes": [[10, 20, 110, 220]]}',
+    "expressions in lists, for REG.jsonl": '{"image_path": "a.jpg", "height": 480, "width": 640, '
+    '"expression": ["the left cat", "the right cat"], "bboxes": [[10, 20, 110, 220], [300, 40.5, 420, 200]]}',
 }
 _TABLE = "spans.bin"
 
@@ -84,7 +81,7 @@ def _object_regions(fields: Mapping[str, Any]) -> tuple[tuple[Region, ...], tupl
     without: list[str] = []
     for item in list_field(fields, "objects"):
         if not isinstance(item, dict):
-            raise Rejected("bad_record", f"objects: expected objects, got {item!r:.80}")
+            raise Rejected("bad_record", f"objects: expected objects, got {short(item)}")
         name = text_field(item, "category_name")
         boxes = list_field(item, "bboxes")
         regions += [Region(phrase=name, box_xyxy_px=box_of(box, "bboxes")) for box in boxes]

@@ -6,7 +6,7 @@ from typing import Any
 from griffon_prep.readers.base import Head, Inputs, Scan
 from griffon_prep.readers.coco_file import CROWD
 from griffon_prep.readers.coco_tables import NO_CATEGORY, CocoTables, image_path_of, write_tables
-from griffon_prep.readers.fields import corners_of, list_field, side_field
+from griffon_prep.readers.fields import corners_of, list_field, short, side_field
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.types import IMAGE_TOKEN
 
@@ -76,6 +76,6 @@ class Reader:
         found = []
         for number in list_field(fields, "neg_category_ids"):
             if not isinstance(number, int) or number not in self._tables.name_of:
-                raise Rejected("bad_record", f"neg_category_ids: {number!r:.80} is no category of the file")
+                raise Rejected("bad_record", f"neg_category_ids: {short(number)} is no category of the file")
             found.append(self._tables.name_of[number])
         return tuple(found)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from griffon_prep.readers.base import Head, Inputs, Scan
-from griffon_prep.readers.fields import is_number, list_field
+from griffon_prep.readers.fields import is_number, list_field, short
 from griffon_prep.readers.json_records import JsonRecords, scan_json
 from griffon_prep.records import Record, Rejected
 from griffon_shards.types import IMAGE_TOKEN, Turn
@@ -71,7 +71,7 @@ def _image_path(fields: Mapping[str, Any]) -> str | None:
     if image is None or image == "":
         return None
     if not isinstance(image, str):
-        raise Rejected("bad_record", f"image: expected a path, got {image!r:.80}")
+        raise Rejected("bad_record", f"image: expected a path, got {short(image)}")
     return image
 
 
@@ -82,11 +82,11 @@ def _turns(fields: Mapping[str, Any]) -> tuple[Turn, ...]:
         if role == "system":
             continue
         if not isinstance(role, str) or role not in _ROLES:
-            raise Rejected("bad_record", f"from: expected {', '.join(_ROLES)} or system, got {role!r:.80}")
+            raise Rejected("bad_record", f"from: expected {', '.join(_ROLES)} or system, got {short(role)}")
         if is_number(value):
             value = str(value)
         if not isinstance(value, str):
-            raise Rejected("bad_record", f"value: expected text, got {value!r:.80}")
+            raise Rejected("bad_record", f"value: expected text, got {short(value)}")
         turns.append(Turn(role=_ROLES[role], text=value))
     roles = [turn.role for turn in turns]
     if "human" not in roles or "gpt" not in roles[roles.index("human") :]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from griffon_prep.readers.base import Head, Inputs, Scan
 from griffon_prep.readers.coco_tables import CocoTables, image_path_of, write_tables
-from griffon_prep.readers.fields import corners_of, side_field, text_field
+from griffon_prep.readers.fields import corners_of, short, side_field, text_field
 from griffon_prep.records import Record, Region, Rejected
 from griffon_prep.rounds import picture_key
 from griffon_shards.files import write_whole
@@ -68,7 +68,7 @@ class Reader:
         phrase = text_field(fields, "caption")
         boxes = self._tables.boxes(entry)
         if not boxes:
-            raise Rejected("bad_record", f"no box for {phrase!r:.80}, and nothing says that it is absent")
+            raise Rejected("bad_record", f"no box for {short(phrase)}, and nothing says that it is absent")
         return Record(
             record_no=record_no,
             image_path=image_path_of(fields),

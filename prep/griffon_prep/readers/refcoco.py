@@ -14,7 +14,7 @@ import orjson
 from griffon_prep.readers.base import Head, Inputs, Scan
 from griffon_prep.readers.coco_file import NO_BOX, Boxes, Pictures, read_coco
 from griffon_prep.readers.coco_tables import image_path_of
-from griffon_prep.readers.fields import NO_ID, box_of, corners_of, id_of, list_field, side_field, text_field
+from griffon_prep.readers.fields import NO_ID, box_of, corners_of, id_of, list_field, short, side_field, text_field
 from griffon_prep.readers.json_records import JsonRecords, parse_json, scan_json
 from griffon_prep.readers.json_spans import element_spans
 from griffon_prep.readers.plain_pickle import is_pickle, read_plain_pickle
@@ -110,7 +110,7 @@ def _refs_of_split(path: Path, split: str) -> list[_Ref | Rejected]:
     for value in _values(path):
         try:
             if not isinstance(value, dict):
-                raise Rejected("bad_record", f"expected a reference, got {value!r:.80}")
+                raise Rejected("bad_record", f"expected a reference, got {short(value)}")
             splits.add(name := text_field(value, "split"))
             if name == split:
                 found.append(_ref(value))
@@ -144,10 +144,10 @@ def _ref(fields: Mapping[str, Any]) -> _Ref:
     ann_ids = tuple(id_of(number) for number in (given if isinstance(given, list) else [given]))
     absent = fields.get("no_target") is True
     if absent != (ann_ids in ((), (_ABSENT,))) or NO_ID in ann_ids:
-        raise Rejected("bad_record", f"ann_id: expected annotations, or no_target and [-1], got {given!r:.80}")
+        raise Rejected("bad_record", f"ann_id: expected annotations, or no_target and [-1], got {short(given)}")
     image_id = id_of(fields.get("image_id"))
     if image_id == NO_ID:
-        raise Rejected("bad_record", f"image_id: expected a whole number, got {fields.get('image_id')!r:.80}")
+        raise Rejected("bad_record", f"image_id: expected a whole number, got {short(fields.get('image_id'))}")
     sentences = list_field(fields, "sentences")
     if not sentences:
         raise Rejected("bad_record", "sentences: an empty list")
@@ -157,10 +157,10 @@ def _ref(fields: Mapping[str, Any]) -> _Ref:
 def _phrase(sentence: object) -> str:
     """The sentence as the benchmarks have it, or as it was typed."""
     if not isinstance(sentence, dict):
-        raise Rejected("bad_record", f"sentences: expected objects, got {sentence!r:.80}")
+        raise Rejected("bad_record", f"sentences: expected objects, got {short(sentence)}")
     phrase = text_field(sentence, "sent" if sentence.get("sent") else "raw")
     if phrase != phrase.encode("utf-8", "replace").decode():
-        raise Rejected("bad_record", f"sentences: {phrase!r:.80} is not UTF-8")  # out of a pickle of Python 2
+        raise Rejected("bad_record", f"sentences: {short(phrase)} is not UTF-8")  # out of a pickle of Python 2
     return phrase
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from griffon_prep.readers.base import Head, Inputs, Scan
 from griffon_prep.readers.coco_tables import find_ids
-from griffon_prep.readers.fields import NO_ID, box_of, corners_of, id_of, list_field, side_field, text_field
+from griffon_prep.readers.fields import NO_ID, box_of, corners_of, id_of, list_field, short, side_field, text_field
 from griffon_prep.readers.json_records import JsonRecords, parse_object, scan_json
 from griffon_prep.records import Record, Region, Rejected
 from griffon_prep.rounds import picture_key
@@ -151,7 +151,7 @@ def _picture_id(fields: Mapping[str, Any]) -> int:
 def _object(item: object) -> Region:
     name = _name_or_blank(item)
     if not isinstance(item, dict) or not name:
-        raise Rejected("bad_record", f"objects: expected names with a text in front, got {item!r:.80}")
+        raise Rejected("bad_record", f"objects: expected names with a text in front, got {short(item)}")
     return Region(phrase=name, box_xyxy_px=_box(item, ("x", "y", "w", "h")))
 
 
@@ -164,7 +164,7 @@ def _name_or_blank(item: object) -> str:
 
 def _region(item: object) -> Region:
     if not isinstance(item, dict):
-        raise Rejected("bad_record", f"regions: expected objects, got {item!r:.80}")
+        raise Rejected("bad_record", f"regions: expected objects, got {short(item)}")
     return Region(phrase=text_field(item, "phrase"), box_xyxy_px=_box(item, ("x", "y", "width", "height")))
 
 
