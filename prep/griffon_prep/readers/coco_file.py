@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from griffon_prep.readers.fields import NO_ID, id_of, is_number
+from griffon_prep.readers.fields import NO_ID, id_of, is_number, short
 from griffon_prep.readers.json_members import decoded_elements, enter_array, members, skip_value
 from griffon_prep.readers.json_records import parse_json
 from griffon_prep.readers.json_spans import Spans, Window, array_spans
@@ -18,7 +18,7 @@ from griffon_prep.records import Rejected
 from griffon_shards.errors import DataError
 
 CROWD, NO_BOX = 1, 2
-"""Flags of a row of `BOX_ROW`: a crowd; `bbox` is not four numbers."""
+"""Flags of a row of `BOX_ROW`: a crowd; `bbox` is not four numbers, or `iscrowd` not one."""
 
 BOX_ROW = np.dtype([("id", "<i8"), ("image_id", "<i8"), ("category_id", "<i8"), ("xywh", "<f8", (4,)), ("flags", "u1")])
 
@@ -84,7 +84,7 @@ def read_coco(path: Path) -> Iterator[Pictures | Boxes | Categories]:
                 yield from (Boxes(rows=rows) for rows in _box_rows(window, enter_array(window, key)))
             elif key == "categories":
                 enter_array(window, key)
-                yield Categories(names=dict(chain.from_iterable(map(_names, array_spans(window)))))
+                yield Categories(names=_category_names(window))
             else:
                 skip_value(window)
         window.expect_end("object")
@@ -107,6 +107,14 @@ def _parsed_or_none(text: bytes) -> Any:  # noqa: ANN401 - whatever the file hol
         return parse_json(text)
     except Rejected:
         return None
+
+
+def _category_names(window: Window) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for number, name in chain.from_iterable(map(_names, array_spans(window))):
+        if names.setdefault(number, name) != name:
+            raise DataError(f"{window.name}: category {number} is both {short(names[number])} and {short(name)}")
+    return names
 
 
 def _names(spans: Spans) -> Iterator[tuple[int, str]]:
@@ -146,9 +154,12 @@ def _rows_one_by_one(spans: Spans, name: str) -> NDArray[np.void]:
         fields = value if isinstance(value, dict) else {}
         for key in ("id", "image_id", "category_id"):
             row[key] = id_of(fields.get(key))
-        row["flags"] = CROWD if fields.get("iscrowd", 0) not in (0, False) else 0
+        crowd = fields.get("iscrowd") or 0
+        row["flags"] = CROWD if crowd else 0
         box = fields.get("bbox")
         try:
+            if not isinstance(crowd, int | float):
+                raise ValueError
             if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
                 raise ValueError
             row["xywh"] = list(map(float, box))

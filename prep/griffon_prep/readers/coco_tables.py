@@ -163,7 +163,9 @@ class CocoTables:
             )
         ]
         if any(flags & NO_BOX for _, _, flags in found):
-            raise Rejected("bad_record", "bbox: an annotation of the picture has no four numbers there")
+            raise Rejected(
+                "bad_record", "bbox, iscrowd: not four numbers, or not a number, in an annotation of the picture"
+            )
         return found
 
 

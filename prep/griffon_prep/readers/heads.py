@@ -32,40 +32,46 @@ def file_heads(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
             yield Head(member="pickle", element={})
             return
         window.skip_blanks()
-        if window.data.startswith(b"{") and (key := _telling_member(window)):
-            spans, _ = take_elements(window, enter_array(window, key))
-            yield from _heads([spans], key)
-            yield Head(member=key, element={})
+        fault = None
+        if window.data.startswith(b"{"):
+            try:
+                key = _telling_member(window)
+            except DataError as error:  # lines, or damaged: the other way of reading will show
+                fault, key = error, None
+            if key:
+                spans, _ = take_elements(window, enter_array(window, key))
+                yield from _heads([spans], key)
+                yield Head(member=key, element={})
     with opened() as file:
-        looked_at = yield from _heads(element_spans(file, name), "")
+        looked_at, parsed = yield from _heads(element_spans(file, name), "")
     if not looked_at:
         raise DataError(f"{name}: has no records")
+    if fault and not parsed:
+        raise fault
 
 
 def _telling_member(window: Window) -> str | None:
     """Read on to the array that says what the file is, if it is one large object and has such an array."""
-    try:
-        for key in members(window):
-            if key in _TELLING and window.data.startswith(b"["):
-                return key
-            skip_value(window)
-    except DataError:  # lines, or damaged: the other way of reading will say
-        return None
+    for key in members(window):
+        if key in _TELLING and window.data.startswith(b"["):
+            return key
+        skip_value(window)
     return None
 
 
-def _heads(found: Iterable[Spans], member: str) -> Generator[Head, None, int]:
-    """The first elements that parse; returns how many were looked at."""
-    looked_at = 0
+def _heads(found: Iterable[Spans], member: str) -> Generator[Head, None, tuple[int, int]]:
+    """The first elements that parse to objects; returns how many were looked at, and how many parsed at all."""
+    looked_at = parsed = 0
     for spans in found:
         for start, end in zip(spans.starts.tolist(), spans.ends.tolist(), strict=True):
             if looked_at == _LOOK_AT:
-                return looked_at
+                return looked_at, parsed
             looked_at += 1
             try:
                 element = parse_json(spans.data[start:end])
             except Rejected:
                 continue
+            parsed += 1
             if isinstance(element, dict):
                 yield Head(member=member, element=element)
-    return looked_at
+    return looked_at, parsed

@@ -17,6 +17,7 @@ from griffon_shards.errors import DataError
 
 _PIECE = 1 << 18  # what a decoder makes of it stays in the processor's cache
 _TRIES = 8
+_NOT_TAKEN = (msgspec.DecodeError, RecursionError)
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SCALAR = re.compile(rb'[^\s,\[\]{}"]++(?=[\s,\]}])')
 _MEETING = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\Z")
@@ -88,7 +89,7 @@ def decoded_elements(
         cut = _seam(window.data)
         try:
             values = decode(b"[%b]" % window.data[:cut]) if cut else []
-        except msgspec.DecodeError:
+        except _NOT_TAKEN:
             cut = 0
         if cut:
             yield values
@@ -103,7 +104,7 @@ def _decoded(spans: Spans, decode: Callable[[bytes], list[Value]]) -> list[Value
         return []
     try:
         return decode(b"[%b]" % spans.data[int(spans.starts[0]) : int(spans.ends[-1])])
-    except msgspec.DecodeError:
+    except _NOT_TAKEN:
         return spans
 
 

@@ -41,9 +41,9 @@ def scan(inputs: Inputs) -> Scan:
     pictures = array("Q")
     for entry in entries.tolist():
         try:
-            name = str(tables.picture(entry).get("file_name"))
+            name = image_path_of(tables.picture(entry))
         except Rejected:
-            name = ""
+            name = f"entry {entry}"
         pictures.append(picture_key(name.encode()))
     left_out = found.pictures - len(entries)
     note = f"{left_out:,} of {found.pictures:,} expressions are not of one box and no records of REG"

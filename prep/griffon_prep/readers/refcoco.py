@@ -3,13 +3,13 @@
 Boxes, sizes and file names come from `instances.json` beside them. A record is one sentence of one reference.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from griffon_prep.readers.base import Head, Inputs, Scan
 from griffon_prep.readers.coco_file import NO_BOX, Boxes, Pictures, read_coco
@@ -170,12 +170,14 @@ def _look_up(path: Path, image_ids: set[int], ann_ids: set[int]) -> _Instances:
     for part in read_coco(path):
         if isinstance(part, Pictures):
             for number, value in zip(part.ids.tolist(), part.values, strict=True):
-                if number in image_ids:
-                    found.pictures[number] = value
+                if number in image_ids and found.pictures.setdefault(number, value) is not value:
+                    raise DataError(f"{path}: two entries of images have the id {number}; which is true?")
         elif isinstance(part, Boxes):
             rows = part.rows[np.isin(part.rows["id"], wanted)]
             columns = (rows[name].tolist() for name in ("id", "image_id", "xywh", "flags"))
             for number, image_id, xywh, flags in zip(*columns, strict=True):
+                if number in found.boxes:
+                    raise DataError(f"{path}: two annotations have the id {number}; which is true?")
                 found.boxes[number] = (image_id, None if flags & NO_BOX else tuple(xywh))
     return found
 
@@ -190,10 +192,10 @@ def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[bytes]:
             raise Rejected("bad_record", f"image_id: {ref.image_id} is not in instances.json")
         head = {name: picture[name] for name in ("file_name", "coco_url", "width", "height") if name in picture}
         boxes = [_box(number, ref.image_id, instances) for number in ref.ann_ids]
-        lines = [orjson.dumps({**head, "phrase": phrase, "boxes": boxes}) for phrase in ref.phrases]
+        lines = [json.dumps({**head, "phrase": phrase, "boxes": boxes}) for phrase in ref.phrases]  # it writes NaN
     except Rejected as rejected:
-        lines = [orjson.dumps({"rejected": rejected.detail.encode("utf-8", "replace").decode()})]
-    yield from (line + b"\n" for line in lines)
+        lines = [json.dumps({"rejected": rejected.detail.encode("utf-8", "replace").decode()})]
+    yield from (line.encode() + b"\n" for line in lines)
 
 
 def _box(number: int, image_id: int, instances: _Instances) -> BoxXYXY:

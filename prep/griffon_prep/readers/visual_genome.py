@@ -119,15 +119,15 @@ class Reader:
         """The record of this number. Raises Rejected if it cannot be used."""
         fields, part = self._records[record_no]
         picture = self._picture(_picture_id(fields))
-        folder, _, name = "/".join(text_field(picture, "url").split("/")[-2:]).rpartition("/")
+        *folders, name = text_field(picture, "url").split("/")[-2:]
         return Record(
             record_no=record_no,
-            image_path=f"{folder}/{name}",
+            image_path="/".join([*filter(None, folders), name]),
             width_px=side_field(picture, "width"),
             height_px=side_field(picture, "height"),
             regions=self._regions(fields, part),
             # The two archives are often unpacked into one of the two folders.
-            image_elsewhere=tuple(f"{other}/{name}" for other in _FOLDERS if folder in _FOLDERS and other != folder),
+            image_elsewhere=tuple(f"{folder}/{name}" for folder in _FOLDERS if folder not in folders),
         )
 
     def _picture(self, number: int) -> dict[str, Any]:
