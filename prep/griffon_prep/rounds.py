@@ -37,6 +37,7 @@ def group_records(pictures: NDArray[np.uint64], most: int) -> tuple[NDArray[np.i
         The record numbers, group after group, shape [records], and where in them each group begins, and the end, shape
         [groups + 1]. Groups stand in the order of their first records.
     """
+    most = min(most, len(pictures))  # a number beyond 64 bits is none for numpy
     order = np.argsort(pictures, kind="stable")
     by_picture = pictures[order]
     run_starts = np.flatnonzero(np.concatenate(([True], by_picture[1:] != by_picture[:-1])))

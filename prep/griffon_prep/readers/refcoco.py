@@ -190,7 +190,8 @@ def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[bytes]:
         picture = instances.pictures.get(ref.image_id)
         if picture is None:
             raise Rejected("bad_record", f"image_id: {ref.image_id} is not in instances.json")
-        head = {name: picture[name] for name in ("file_name", "coco_url", "width", "height") if name in picture}
+        sides = {name: side_field(picture, name) for name in ("width", "height")}
+        head = {"file_name": image_path_of(picture), **sides}
         boxes = [_box(number, ref.image_id, instances) for number in ref.ann_ids]
         lines = [json.dumps({**head, "phrase": phrase, "boxes": boxes}) for phrase in ref.phrases]  # it writes NaN
     except Rejected as rejected:

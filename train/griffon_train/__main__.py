@@ -1,0 +1,5 @@
+"""`python -m griffon_train` is `griffon-train`."""
+
+from griffon_train.cli import main
+
+main(prog_name="griffon-train")

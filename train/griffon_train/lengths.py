@@ -1,0 +1,177 @@
+"""How long a sample is, in tokens: estimated from the index, or counted with a tokenizer into a table of its own.
+
+The table lies beside a set and is no part of it. Its hash enters the plan: other lengths, other batches.
+"""
+
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from griffon_shards.errors import DataError, SettingsError
+from griffon_shards.files import sha256_of, write_whole
+from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_train.chat import CHATS, PICTURE_TOKEN, Tokenizer
+
+PICTURE_TOKENS = 1369
+"""What a picture of 1022 px takes: 73 x 73 patches, halved by the projector to 37 x 37."""
+
+_CHARS_PER_TOKEN = 4
+_ROWS_A_JOB = 2000
+_MAGIC = "griffon lengths 1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lengths:
+    """Lengths of the rows of some sets.
+
+    Attributes:
+        identity: what they are, for the plan's digest.
+        sets: the sets, in the plan's order.
+        tables: text tokens, shape [rows, variants] each; None for estimates.
+    """
+
+    identity: Any
+    sets: Sequence[FrozenSet]
+    tables: Sequence[NDArray[np.uint32]] | None
+
+    @classmethod
+    def estimated(cls, sets: Sequence[FrozenSet]) -> "Lengths":
+        """A token for every four characters, and the picture's."""
+        return cls(identity="estimate", sets=sets, tables=None)
+
+    @classmethod
+    def counted(cls, sets: Sequence[FrozenSet], paths: Sequence[Path]) -> "Lengths":
+        """Those of tables that `count_lengths` wrote, one for each set, in any order.
+
+        Raises:
+            SettingsError: a set has no table among them, or a table is of no set.
+            DataError: a table is damaged.
+        """
+        tables = dict(_read_table(path) for path in paths)
+        missing = [str(each.root) for each in sets if each.lock.digest not in tables]
+        if missing or len(paths) != len(sets):
+            raise SettingsError(
+                f"{len(paths)} tables of lengths for {len(sets)} sets"
+                + (f", none of {', '.join(missing)}" if missing else "")
+                + "; give one for each set, counted with `griffon-train lengths`"
+            )
+        found = [tables[each.lock.digest] for each in sets]
+        return cls(identity=[sha256 for sha256, _ in found], sets=sets, tables=[table for _, table in found])
+
+    def of(self, set_no: int, rows: NDArray[np.int64], variants: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of some rows' variants, those of the picture among them; shape as `rows`."""
+        index = self.sets[set_no].index
+        pictures = index["has_image"][rows].astype(np.int64) * PICTURE_TOKENS
+        if self.tables is None:
+            return pictures + -(-index["text_chars"][rows].astype(np.int64) // _CHARS_PER_TOKEN)
+        return pictures + self.tables[set_no][rows, variants].astype(np.int64)
+
+
+def default_table_path(root: Path, chat: str) -> Path:
+    """Beside the set."""
+    return root.absolute().with_name(f"{root.absolute().name}.lengths-{chat}")
+
+
+def count_lengths(
+    root: Path, tokenizer: str, chat: str, path: Path, *, workers: int, done: Callable[[int], object]
+) -> str:
+    """Count the tokens of every row and variant of a set, and write the table.
+
+    Args:
+        root: the set's folder.
+        tokenizer: folder of a tokenizer, as transformers' AutoTokenizer takes it.
+        chat: a name of `griffon_train.chat.CHATS`.
+        path: where to write the table.
+        workers: processes.
+        done: called with the number of rows counted since it was called last.
+
+    Returns:
+        The table's SHA-256, which enters plans.
+
+    Raises:
+        SettingsError: there is no such template, or transformers cannot load the tokenizer.
+        DataError: the set is damaged.
+    """
+    if chat not in CHATS:
+        raise SettingsError(f"no chat template {chat!r}; there are {', '.join(CHATS)}")
+    _tokenizer(tokenizer)  # what is wrong with it is said before processes start
+    frozen = open_set(root)
+    counts = np.zeros((len(frozen), int(frozen.lock.render["variants"])), "<u4")
+    jobs = [(str(root), tokenizer, chat, first) for first in range(0, len(frozen), _ROWS_A_JOB)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        for (*_, first), part in zip(jobs, pool.map(_count, jobs), strict=True):
+            counts[first : first + len(part)] = part
+            done(len(part))
+    head = {"magic": _MAGIC, "set": frozen.lock.digest, "chat": chat, "tokenizer": _tokenizer_sha256(tokenizer)}
+    content = orjson.dumps({**head, "shape": list(counts.shape)}) + b"\n" + counts.tobytes()
+    write_whole(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _count(job: tuple[str, str, str, int]) -> NDArray[np.uint32]:
+    root, tokenizer, chat, first = job
+    frozen, encode, with_tokenizer = open_set(root), CHATS[chat], _tokenizer(tokenizer)
+    rows = range(first, min(first + _ROWS_A_JOB, len(frozen)))
+    return np.array(
+        [
+            [
+                sum(token != PICTURE_TOKEN for token in encode(rendering.turns, with_tokenizer))
+                for rendering in frozen[row].renderings
+            ]
+            for row in rows
+        ],
+        np.uint32,
+    )
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(folder: str) -> Tokenizer:
+    from transformers import AutoTokenizer  # not at the top: it takes seconds, and a plan needs none of it
+
+    try:
+        found: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        told = str(error).partition("\n")[0]
+        raise SettingsError(f"--tokenizer {folder}: transformers cannot load it ({told})") from None
+    return found
+
+
+def _tokenizer_sha256(folder: str) -> str:
+    """Of all files in a tokenizer's folder that make it what it is."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).iterdir()):
+        if path.is_file() and ("token" in path.name or path.name in ("vocab.json", "merges.txt")):
+            digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _one_thread() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+
+
+def _read_table(path: Path) -> tuple[str, tuple[str, NDArray[np.uint32]]]:
+    """The digest of the set that a table is of; the table's hash, and the table, memory-mapped."""
+    try:
+        with path.open("rb") as file:
+            head = file.readline(4096)
+            fields = orjson.loads(head)
+        sha256 = sha256_of(path)
+        if fields["magic"] != _MAGIC:
+            raise ValueError
+        table = np.memmap(path, "<u4", "r", len(head), tuple(fields["shape"]))
+    except (FileNotFoundError, IsADirectoryError):
+        raise SettingsError(f"{path}: no such table; `griffon-train lengths` writes one") from None
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path}: no table of lengths, or a damaged one; count it again") from None
+    return fields["set"], (sha256, table)
