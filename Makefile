@@ -9,7 +9,8 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 
 # Freezes the sample data, checks the set, shows a sample; a second run finds the set up to date.
 demo: $(VENV)/.installed
-	@test -f demo/data/manifest.txt || $(BIN)/griffon-prep sample-data demo/data
+	@test -f demo/data/mdetr/finetune_refcoco_train.json || rm -rf demo
+	@test -d demo || $(BIN)/griffon-prep sample-data demo/data
 	$(BIN)/griffon-prep build --manifest manifests/demo.txt --data-root demo/data --out demo/shards
 	$(BIN)/griffon-shards verify --deep demo/shards
 	$(BIN)/griffon-shards show demo/shards DET_shapes-000000007 --draw demo/DET_shapes-000000007.png
@@ -43,7 +44,8 @@ bench-formats: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
+	$(BIN)/python $(PIP_INSTALL) torch
+	$(BIN)/python $(PIP_INSTALL) --editable '.[dev,train]'
 	@touch $@
 
 $(INTEROP)/.installed: pyproject.toml constraints.txt

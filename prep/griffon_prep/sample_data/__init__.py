@@ -1,4 +1,4 @@
-"""A small data set that the project draws itself: coloured shapes, and annotations of every task.
+"""A small data set that the project draws itself: coloured shapes, and annotations of every task and format.
 
 It needs no download and no licence, and what its annotations say is true by construction. The same seed and number of
 pictures give the same bytes (with the same Pillow).
@@ -6,47 +6,47 @@ pictures give the same bytes (with the same Pillow).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
 
-import orjson
-
-from griffon_prep.sample_data import ccmd, llava
+from griffon_prep.sample_data import ccmd, coco, llava, mdetr, refcoco, visual_genome
+from griffon_prep.sample_data.files import Record, write_array, write_bytes, write_lines, write_object, write_pickle
+from griffon_prep.sample_data.manifest import manifest_text
 from griffon_prep.sample_data.paint import encode
 from griffon_prep.sample_data.scene import Scene, scene
 
 __all__ = ["write_sample_data"]
 
-_PICTURES = "pictures"
-_CAPTIONS = "llava/captions.json"
-_TEXTS = "llava/text_only.jsonl"
-_CCMD: dict[str, Callable[[Scene], list[dict[str, Any]]]] = {
+_Records = Callable[[Scene], list[Record]]
+
+_LINES: Mapping[str, _Records] = {
+    "llava/text_only.jsonl": lambda pictured: [llava.text_record(pictured.seed, pictured.number)],
     "ccmd/det.jsonl": ccmd.det_records,
     "ccmd/randdet.jsonl": ccmd.randdet_records,
     "ccmd/reg.jsonl": ccmd.reg_records,
     "ccmd/vg.jsonl": ccmd.vg_records,
     "ccmd/visj.jsonl": ccmd.visj_records,
 }
-_MANIFEST = f"""\
-# Sample data: shapes drawn by `griffon-prep sample-data`.
-# Each line: TAG & annotation & folder of pictures. The paths are relative to this file's folder, which is to be given
-# as --data-root (default: the working directory).
-
-# Conversations, about a picture and without one.
-LAZY_caption & {_CAPTIONS} & {_PICTURES}
-LAZY_text & {_TEXTS} & {_PICTURES}
-
-# Detection: the categories in a picture, and categories of which some are not in it.
-DET_shapes & ccmd/det.jsonl & {_PICTURES}
-RANDDET_shapes & ccmd/randdet.jsonl & {_PICTURES}
-
-# Referring expressions, grounding, visual search.
-REG_shapes & ccmd/reg.jsonl & {_PICTURES}
-VG_shapes & ccmd/vg.jsonl & {_PICTURES}
-VISJ_shapes & ccmd/visj.jsonl & {_PICTURES}
-"""
+_ARRAYS: Mapping[str, _Records] = {
+    "llava/captions.json": llava.caption_records,
+    "visual_genome/image_data.json": visual_genome.image_data_records,
+    "visual_genome/objects.json": visual_genome.object_records,
+    "visual_genome/region_descriptions.json": visual_genome.region_records,
+    "grefcoco/grefs(unc).json": refcoco.gref_records,
+}
+_PICKLES: Mapping[str, _Records] = {"refcoco/refs(unc).p": refcoco.ref_records}
+_INSTANCES: Mapping[str, _Records] = {
+    "images": lambda pictured: [coco.image_record(pictured)],
+    "annotations": coco.shape_records,
+}
+_COCO: Mapping[str, Mapping[str, _Records]] = {
+    "coco/instances.json": {"images": coco.image_records, "annotations": coco.shape_and_crowd_records},
+    # LVIS is published in this order.
+    "lvis/lvis_v1_train.json": {"annotations": coco.lvis_annotation_records, "images": coco.lvis_image_records},
+    "refcoco/instances.json": _INSTANCES,
+    "grefcoco/instances.json": _INSTANCES,
+    "mdetr/finetune_refcoco_train.json": {"images": mdetr.caption_records, "annotations": mdetr.box_records},
+}
 
 
 def write_sample_data(out: Path, *, seed: int, images: int) -> Path:
@@ -55,7 +55,8 @@ def write_sample_data(out: Path, *, seed: int, images: int) -> Path:
     Args:
         out: the folder to fill; made if need be.
         seed: of all draws. A picture depends on the seed and its number only.
-        images: how many pictures; three and more show all codings, two and more all forms of annotation.
+        images: how many pictures of shapes; three and more show all codings and all forms of annotation but a picture
+            without shapes, of which there is one more for every sixteen.
 
     Returns:
         The path of the manifest, which is written last.
@@ -68,34 +69,33 @@ def write_sample_data(out: Path, *, seed: int, images: int) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "is not empty" if out.is_dir() else "is a file"
         raise ValueError(f"{out}: {what}, expected a new or an empty folder; name another one, or remove it first")
-    with ExitStack() as stack:
-        files = {name: stack.enter_context(_opened(out / name)) for name in (_CAPTIONS, _TEXTS, *_CCMD)}
-        files[_CAPTIONS].write(b"[\n")
+    for number in range(images):
+        _write_pictures(out, scene(seed, number))
+
+    def every(records: _Records) -> Iterator[Record]:
+        """The records of all scenes; drawing up a scene anew costs little beside painting it."""
         for number in range(images):
-            pictured = scene(seed, number)
-            _write_picture(out / _PICTURES / pictured.image_path, pictured)
-            captions = b",\n".join(orjson.dumps(record) for record in llava.caption_records(pictured))
-            files[_CAPTIONS].write((b",\n" if number else b"") + captions)
-            _write_lines(files[_TEXTS], [llava.text_record(seed, number)])
-            for name, records in _CCMD.items():
-                _write_lines(files[name], records(pictured))
-        files[_CAPTIONS].write(b"\n]\n")
+            yield from records(scene(seed, number))
+
+    for name, records in _LINES.items():
+        write_lines(out / name, every(records))
+    for name, records in _ARRAYS.items():
+        write_array(out / name, every(records))
+    for name, records in _PICKLES.items():
+        write_pickle(out / name, every(records))
+    for name, members in _COCO.items():
+        arrays = {member: every(records) for member, records in members.items()}
+        write_object(out / name, {**arrays, "categories": coco.category_records()})
     manifest = out / "manifest.txt"
-    manifest.write_bytes(_MANIFEST.encode())
+    write_bytes(manifest, manifest_text(images).encode())
     return manifest
 
 
-def _opened(path: Path) -> IO[bytes]:
-    """A new file for writing, its folder made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("wb")
-
-
-def _write_picture(path: Path, pictured: Scene) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode(pictured))
-
-
-def _write_lines(file: IO[bytes], records: list[dict[str, Any]]) -> None:
-    """Appends records to a JSONL file."""
-    file.writelines(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
+def _write_pictures(out: Path, pictured: Scene) -> None:
+    """The picture under its own name and under those that formats prescribe, and the empty one after it."""
+    coded = encode(pictured)
+    write_bytes(out / "pictures" / pictured.image_path, coded)
+    write_bytes(out / "lvis" / coco.lvis_picture_path(pictured), coded)
+    write_bytes(out / "visual_genome" / visual_genome.picture_path(pictured), coded)
+    for empty in coco.empty_scenes(pictured):
+        write_bytes(out / "pictures" / empty.image_path, encode(empty))

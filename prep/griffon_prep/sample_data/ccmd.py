@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from griffon_prep.draws import Draws
-from griffon_prep.sample_data.expressions import unique_expressions
-from griffon_prep.sample_data.masks import KINDS
-from griffon_prep.sample_data.scene import COLOURS, Box, Scene, absent_categories, boxes_by_category
+from griffon_prep.sample_data.expressions import absent_expressions, unique_expressions
+from griffon_prep.sample_data.scene import Box, Scene, absent_categories, boxes_by_category
 from griffon_prep.sample_data.words import plural
 
 _MOST_EXPRESSIONS = 4  # REG expressions of one picture
@@ -63,7 +62,7 @@ def vg_records(pictured: Scene) -> list[dict[str, Any]]:
         _with_expression(pictured, text, [single.box_xyxy_px]),
     ]
     if pictured.number % 2 == 0:
-        records.append(_with_expression(pictured, draws.choice(_absent_expressions(pictured)), []))
+        records.append(_with_expression(pictured, draws.choice(absent_expressions(pictured)), []))
     records[0]["discrete_ids"] = [_discrete(pictured, box) for box in nouns[noun]]
     return records
 
@@ -91,17 +90,6 @@ def _with_objects(pictured: Scene, boxes: dict[str, list[Box]]) -> dict[str, Any
 def _with_expression(pictured: Scene, expression: str | list[str], boxes: Box | list[Box]) -> dict[str, Any]:
     """A record of one expression with its boxes, or of a list of expressions with one box each."""
     return {**_head(pictured), "expression": expression, "bboxes": boxes}
-
-
-def _absent_expressions(pictured: Scene) -> list[str]:
-    """Expressions that fit nothing in the scene."""
-    colours = {shape.colour for shape in pictured.shapes}
-    kinds = {shape.kind for shape in pictured.shapes}
-    return [
-        *(f"the {category}" for category in absent_categories(pictured)),
-        *(f"all {colour} shapes" for colour in COLOURS if colour not in colours),
-        *(f"all {plural(kind)}" for kind in KINDS if kind not in kinds),
-    ]
 
 
 def _discrete(pictured: Scene, box_xyxy_px: Box) -> list[int]:

@@ -1,4 +1,4 @@
-"""Expressions that name exactly one shape of a scene, as `the largest blue circle`.
+"""Expressions that name exactly one shape of a scene, as `the largest blue circle`; several, or none of them.
 
 An order (largest, leftmost) is only spoken of where it can be seen with the naked eye.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from griffon_prep.sample_data.scene import Box, Scene, Shape
+from griffon_prep.sample_data.masks import KINDS
+from griffon_prep.sample_data.scene import COLOURS, Box, Scene, Shape, absent_categories
+from griffon_prep.sample_data.words import plural
 
 # Side: what is said near that edge of the picture, and elsewhere.
 _SIDES = {
@@ -36,6 +38,22 @@ def unique_expressions(pictured: Scene) -> list[tuple[str, Shape]]:
             if not noun.endswith("shape"):  # Areas are compared within a kind: they are hard to judge across kinds.
                 found.extend(_by_size(noun, group))
     return found
+
+
+def plural_expressions(pictured: Scene) -> list[tuple[str, list[Shape]]]:
+    """Expressions for all shapes of a look where they are two or more, as `all red stars`; always with `all shapes`."""
+    return [(f"all {plural(noun)}", group) for noun, group in _groups(pictured).items() if len(group) > 1]
+
+
+def absent_expressions(pictured: Scene) -> list[str]:
+    """Expressions that fit nothing in the scene."""
+    colours = {shape.colour for shape in pictured.shapes}
+    kinds = {shape.kind for shape in pictured.shapes}
+    return [
+        *(f"the {category}" for category in absent_categories(pictured)),
+        *(f"all {colour} shapes" for colour in COLOURS if colour not in colours),
+        *(f"all {plural(kind)}" for kind in KINDS if kind not in kinds),
+    ]
 
 
 def _groups(pictured: Scene) -> dict[str, list[Shape]]:

@@ -116,6 +116,12 @@ def absent_categories(pictured: Scene) -> list[str]:
     return [category for category in CATEGORIES if category not in present]
 
 
+def xywh_of(box_xyxy_px: Box) -> Box:
+    """A box as its left and upper edge, width and height."""
+    x1, y1, x2, y2 = box_xyxy_px
+    return x1, y1, x2 - x1, y2 - y1
+
+
 def _shapes(draws: Draws, width_px: int, height_px: int) -> tuple[Shape, ...]:
     """Two to nine shapes, each in a cell of its own of a coarse grid.
 
