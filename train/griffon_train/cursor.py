@@ -18,12 +18,18 @@ def restore_cursor(state: Mapping[str, Any], plan: Plan) -> int:
     Raises:
         SettingsError: the cursor is of another plan; the message names each difference, both sides.
     """
-    try:
-        steps_done, digest, identity = state["steps_done"], state["plan_digest"], state["plan"]
-    except KeyError as error:
-        raise SettingsError(f"not a cursor: it has no {error}; it was written by something else") from None
-    if not isinstance(steps_done, int) or steps_done < 0:
-        raise SettingsError(f"not a cursor: steps_done is {steps_done!r}, expected a whole number from 0 on")
+    if not isinstance(state, Mapping):
+        raise SettingsError(f"not a cursor: {type(state).__name__}, expected a dict")
+    steps_done, digest, identity = (state.get(name) for name in ("steps_done", "plan_digest", "plan"))
+    if (
+        type(steps_done) is not int
+        or steps_done < 0
+        or not isinstance(digest, str)
+        or not isinstance(identity, Mapping)
+    ):
+        raise SettingsError(
+            f"not a cursor: expected steps_done from 0 on, plan_digest and plan, got {', '.join(map(str, state)) or 'nothing'}"
+        )
     if digest != plan.digest:
         differences = "; ".join(
             f"{name} was {identity.get(name)!r} and is {plan.identity.get(name)!r}"

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from griffon_shards.errors import DataError, SettingsError
 from griffon_shards.files import sha256_of, write_whole
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_train.chat import CHATS, PICTURE_TOKEN, Tokenizer
+from griffon_train.processes import end_with_parent
 
 PICTURE_TOKENS = 1369
 """What a picture of 1022 px takes: 73 x 73 patches, halved by the projector to 37 x 37."""
@@ -58,6 +60,10 @@ class Lengths:
             DataError: a table is damaged.
         """
         tables = dict(_read_table(path) for path in paths)
+        for each in sets:
+            _, table = tables.get(each.lock.digest, ("", None))
+            if table is not None and table.shape != (len(each), int(each.lock.render["variants"])):
+                raise DataError(f"a table of lengths has {table.shape} counts for {each.root}; count it again")
         missing = [str(each.root) for each in sets if each.lock.digest not in tables]
         if missing or len(paths) != len(sets):
             raise SettingsError(
@@ -109,12 +115,23 @@ def count_lengths(
     counts = np.zeros((len(frozen), int(frozen.lock.render["variants"])), "<u4")
     jobs = [(str(root), tokenizer, chat, first) for first in range(0, len(frozen), _ROWS_A_JOB)]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
-        for (*_, first), part in zip(jobs, pool.map(_count, jobs), strict=True):
-            counts[first : first + len(part)] = part
-            done(len(part))
-    head = {"magic": _MAGIC, "set": frozen.lock.digest, "chat": chat, "tokenizer": _tokenizer_sha256(tokenizer)}
-    content = orjson.dumps({**head, "shape": list(counts.shape)}) + b"\n" + counts.tobytes()
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
+            for (*_, first), part in zip(jobs, pool.map(_count, jobs), strict=True):
+                counts[first : first + len(part)] = part
+                done(len(part))
+    except BrokenProcessPool:
+        raise DataError(f"{root}: a counting process was killed, perhaps for memory; take fewer --workers") from None
+    raw = counts.tobytes()
+    head = {
+        "magic": _MAGIC,
+        "set": frozen.lock.digest,
+        "chat": chat,
+        "tokenizer": _tokenizer_sha256(tokenizer),
+        "shape": list(counts.shape),
+        "sha256": hashlib.sha256(raw).hexdigest(),
+    }
+    content = orjson.dumps(head) + b"\n" + raw
     write_whole(path, content)
     return hashlib.sha256(content).hexdigest()
 
@@ -156,7 +173,8 @@ def _tokenizer_sha256(folder: str) -> str:
     return digest.hexdigest()
 
 
-def _one_thread() -> None:
+def _begin() -> None:
+    end_with_parent()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
 
 
@@ -166,12 +184,13 @@ def _read_table(path: Path) -> tuple[str, tuple[str, NDArray[np.uint32]]]:
         with path.open("rb") as file:
             head = file.readline(4096)
             fields = orjson.loads(head)
-        sha256 = sha256_of(path)
-        if fields["magic"] != _MAGIC:
+            rows, variants = fields["shape"]
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if fields["magic"] != _MAGIC or fields["sha256"] != found:
             raise ValueError
-        table = np.memmap(path, "<u4", "r", len(head), tuple(fields["shape"]))
+        table: NDArray[np.uint32] = np.memmap(path, "<u4", "r", len(head), (rows, variants))
+        return str(fields["set"]), (sha256_of(path), table)
     except (FileNotFoundError, IsADirectoryError):
         raise SettingsError(f"{path}: no such table; `griffon-train lengths` writes one") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise DataError(f"{path}: no table of lengths, or a damaged one; count it again") from None
-    return fields["set"], (sha256, table)

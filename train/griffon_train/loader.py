@@ -4,9 +4,10 @@ What a rank gets depends on plan, step, rank, world size and micro-batch alone; 
 soon. A sample that cannot be read ends the run with its shard and key: nothing is skipped or replaced.
 """
 
-import ctypes
 import signal
 import sys
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,8 @@ from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.types import Turn
 from griffon_train.pictures import IMAGE_PX, REGION_PX, cropped, decode, resized
 from griffon_train.plan import Plan
+from griffon_train.processes import end_with_parent
 from griffon_train.split import DUMMY, split_slots
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 STALL_S = 50.0
 """How long the next micro-batch may take before the run ends with an error."""
@@ -202,18 +202,20 @@ class Loader:
         """
         self._plan, self._stall_s = plan, stall_s
         self._sampler = _MicroBatches(plan, rank, world_size, micro_batch, start, stop)
-        self._loader: DataLoader[Any] = DataLoader(
-            _Samples(plan.sets, image_px, region_px),
-            batch_sampler=self._sampler,
-            collate_fn=_as_it_is,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            timeout=stall_s if workers else 0,
-            # Workers only read and decode; forking them takes milliseconds, importing torch again seconds.
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-            worker_init_fn=_end_with_parent,
-        )
+        with warnings.catch_warnings():  # more workers than cores are the user's choice
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            self._loader: DataLoader[Any] = DataLoader(
+                _Samples(plan.sets, image_px, region_px),
+                batch_sampler=self._sampler,
+                collate_fn=_as_it_is,
+                num_workers=workers,
+                persistent_workers=workers > 0,
+                pin_memory=torch.cuda.is_available(),
+                timeout=stall_s if workers else 0,
+                # Workers only read and decode; forking them takes milliseconds, importing torch again seconds.
+                multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+                worker_init_fn=_end_with_rank,
+            )
 
     def __iter__(self) -> Iterator[Batch]:
         """The micro-batches.
@@ -222,7 +224,7 @@ class Loader:
             DataError: a sample cannot be read, a worker was lost, or storage stalls; it says what and where.
         """
         awaited = iter(self._sampler)
-        batches = iter(self._loader)
+        batches = _started(self._loader)
         while True:
             try:
                 batch = next(batches)
@@ -249,10 +251,18 @@ class Loader:
         return f"step {slots[0].step}: {'; '.join(there[:3])}{more}"
 
 
-def _end_with_parent(_worker: int) -> None:
-    """A worker that waits for a stalled disk would outlive a killed rank."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Start the workers. torch would have a lost one raise an error wherever this process is; we find it in `next`."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    signal.signal(signal.SIGCHLD, before)
+    return batches
+
+
+def _end_with_rank(_worker: int) -> None:
+    end_with_parent()
 
 
 def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - the dataset gives whole micro-batches

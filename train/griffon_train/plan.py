@@ -27,6 +27,7 @@ PLAN_VERSION = 1
 DEFAULT_WINDOW = 32
 """Batches of a group that are sorted by length together."""
 
+_MAX_NUMBER = 1 << 62
 _SHUFFLE = "full"  # the whole epoch of a group; the digest has a place for other ways
 
 
@@ -83,7 +84,7 @@ class Plan:
             seed: of every shuffle.
             global_batch: samples of a step, fixed for the run.
             grouping: one of `griffon_train.runs.GROUPINGS`.
-            window: batches of a group that are sorted by length together; 1 leaves the order as it falls.
+            window: batches of a group that are sorted by length together; with 1 each is what falls to it.
             lengths: of the rows; estimated from the indexes where not given.
             weights: overrides what the locks say, by tag.
 
@@ -95,6 +96,8 @@ class Plan:
             raise SettingsError("the same set is given twice; to show it more often, raise its sources' weights")
         if not sets or global_batch < 1 or window < 1:
             raise SettingsError("a plan needs a set, and a global batch and a window of at least 1")
+        if not -_MAX_NUMBER < seed < _MAX_NUMBER:
+            raise SettingsError(f"seed {seed}: expected a whole number of at most 62 bits")
         self.sets = tuple(sets)
         self.global_batch = global_batch
         self._seed = seed
@@ -143,10 +146,10 @@ class Plan:
         """The rows of a step.
 
         Raises:
-            ValueError: the number is below 0.
+            SettingsError: the number is below 0, or beyond any run.
         """
-        if number < 0:
-            raise ValueError(f"steps are numbered from 0 on, got {number}")
+        if not 0 <= number < _MAX_NUMBER // self.global_batch:
+            raise SettingsError(f"step {number}: steps are numbered from 0 on, and places in the stream have 62 bits")
         epoch = self.epoch_of(number)
         labels = self._labels(epoch)
         within = number - self.first_step(epoch)

@@ -15,6 +15,7 @@ import orjson
 from griffon_shards.errors import DataError
 from griffon_train.loader import Batch, Loader
 from griffon_train.plan import Plan
+from griffon_train.processes import end_with_parent
 from griffon_train.split import DUMMY, micro_steps
 
 
@@ -56,21 +57,21 @@ def read_steps(plan: Plan, settings: RankSettings) -> Iterator[list[ReadSample]]
             process.start()
             theirs.close()
             ranks.append((process, ours))
-        for _ in range(settings.start, settings.stop):
-            parts = [_received(rank, connection) for rank, (_, connection) in enumerate(ranks)]
+        for step in range(settings.start, settings.stop):
+            parts = [_received(rank, connection, step) for rank, (_, connection) in enumerate(ranks)]
             yield sorted((sample for part in parts for sample in part), key=lambda sample: sample.slot)
     finally:
         for process, _ in ranks:
-            process.terminate()
+            process.kill()  # their workers go with them
         for process, _ in ranks:
             process.join()
 
 
-def _received(rank: int, connection: Connection) -> list[ReadSample]:
+def _received(rank: int, connection: Connection, step: int) -> list[ReadSample]:
     try:
         found: list[ReadSample] | str = connection.recv()
     except EOFError:
-        raise DataError(f"rank {rank} was killed, perhaps for memory") from None
+        raise DataError(f"rank {rank} was killed at step {step}, perhaps for memory") from None
     if isinstance(found, str):
         raise DataError(f"rank {rank}: {found}")
     return found
@@ -80,6 +81,7 @@ def _rank(plan: Plan, settings: RankSettings, rank: int, connection: Connection)
     """One rank: its loader's batches, hashed, a message a step; or a text that says what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends all of us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent()
     loader = Loader(
         plan,
         rank=rank,

@@ -1,0 +1,20 @@
+"""Processes that read for others and must not outlive them."""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def end_with_parent() -> None:
+    """Have the system kill this process when its parent ends, however that ends; where the system knows how.
+
+    A process that waits for a stalled disk, or for a pipe that nobody reads, would never see it by itself.
+    """
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended in between
+            os.kill(os.getpid(), signal.SIGKILL)
