@@ -202,20 +202,18 @@ class Loader:
         """
         self._plan, self._stall_s = plan, stall_s
         self._sampler = _MicroBatches(plan, rank, world_size, micro_batch, start, stop)
-        with warnings.catch_warnings():  # more workers than cores are the user's choice
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
-            self._loader: DataLoader[Any] = DataLoader(
-                _Samples(plan.sets, image_px, region_px),
-                batch_sampler=self._sampler,
-                collate_fn=_as_it_is,
-                num_workers=workers,
-                persistent_workers=workers > 0,
-                pin_memory=torch.cuda.is_available(),
-                timeout=stall_s if workers else 0,
-                # Workers only read and decode; forking them takes milliseconds, importing torch again seconds.
-                multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-                worker_init_fn=_end_with_rank,
-            )
+        self._loader: DataLoader[Any] = DataLoader(
+            _Samples(plan.sets, image_px, region_px),
+            batch_sampler=self._sampler,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            timeout=stall_s if workers else 0,
+            # Workers only read and decode; forking them takes milliseconds, importing torch again seconds.
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            worker_init_fn=_end_with_rank,
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         """The micro-batches.
@@ -252,12 +250,16 @@ class Loader:
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Start the workers. torch would have a lost one raise an error wherever this process is; we find it in `next`."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        return iter(loader)
+    """Start the workers, without two things that torch does: warn of more of them than cores, and take over SIGCHLD.
+
+    Its handler of that signal raises an error for a lost worker wherever this process is; we find it in `next`.
+    """
     before = signal.getsignal(signal.SIGCHLD)
-    batches = iter(loader)
-    signal.signal(signal.SIGCHLD, before)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        batches = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before)
     return batches
 
 
