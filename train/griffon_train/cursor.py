@@ -21,8 +21,12 @@ def restore_cursor(state: Mapping[str, Any], plan: Plan) -> int:
     if not isinstance(state, Mapping):
         raise SettingsError(f"not a cursor: {type(state).__name__}, expected a dict")
     steps_done, digest, identity = (state.get(name) for name in ("steps_done", "plan_digest", "plan"))
-    counted = type(steps_done) is int and steps_done >= 0
-    if not counted or not isinstance(digest, str) or not isinstance(identity, Mapping):
+    if (
+        not isinstance(digest, str)
+        or not isinstance(identity, Mapping)
+        or type(steps_done) is not int
+        or steps_done < 0
+    ):
         raise SettingsError(f"not a cursor: expected steps_done from 0 on, plan_digest and plan, got {list(state)}")
     if digest != plan.digest:
         differences = "; ".join(

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,7 +202,8 @@ class Loader:
         """
         self._plan, self._stall_s = plan, stall_s
         self._sampler = _MicroBatches(plan, rank, world_size, micro_batch, start, stop)
-        self._loader: DataLoader[Any] = DataLoader(
+        self._loader: DataLoader[Any] = _unwarned(
+            DataLoader,
             _Samples(plan.sets, image_px, region_px),
             batch_sampler=self._sampler,
             collate_fn=_as_it_is,
@@ -255,12 +256,16 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
     Its handler of that signal raises an error for a lost worker wherever this process is; we find it in `next`.
     """
     before = signal.getsignal(signal.SIGCHLD)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        batches = iter(loader)
+    batches: Iterator[Any] = _unwarned(iter, loader)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, before)
     return batches
+
+
+def _unwarned(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever is made
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        return make(*args, **kwargs)
 
 
 def _end_with_rank(_worker: int) -> None:
