@@ -25,9 +25,10 @@ PLAN_VERSION = 1
 """Raised only when our code changes the order for the same inputs and settings."""
 
 DEFAULT_WINDOW = 32
-"""Batches of a group that are sorted by length together."""
+"""Batches of a group that are sorted by length together, an eighth of an epoch's at most."""
 
 _MAX_NUMBER = 1 << 62
+_LEAST_WINDOWS = 8  # of an epoch; if one window were all of it, sorting would cut the same batches every epoch
 _SHUFFLE = "full"  # the whole epoch of a group; the digest has a place for other ways
 
 
@@ -192,7 +193,9 @@ class Plan:
         within = batch - first_whole
         if within >= whole:  # it straddles two epochs
             return self._rows(group, np.arange(batch * size, (batch + 1) * size))
-        first, stop = within - within % self._window, min(whole, within - within % self._window + self._window)
+        window = min(self._window, max(1, whole // _LEAST_WINDOWS))
+        first = within - within % window
+        stop = min(whole, first + window)
         columns = self._sorted(group, epoch, first_whole + first, first_whole + stop)
         place = (within - first) * size
         run_of, rows, variants, lengths = (column[place : place + size] for column in columns)
