@@ -74,7 +74,7 @@ def read_picture(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> b
             return _read_all(descriptor, status.st_size)
         finally:
             os.close(descriptor)
-    raise Rejected("picture_not_found", image_path)
+    raise Rejected("picture_not_found", image_path or "the record's path is empty")
 
 
 def _read_all(descriptor: int, size: int) -> bytes:

@@ -46,6 +46,8 @@ def permute(places: NDArray[np.integer], n: int, key: bytes) -> NDArray[np.uint6
     words = np.frombuffer(hashlib.blake2b(key, digest_size=8 * _ROUNDS, person=b"griffon-rounds").digest(), "<u8")
     bits = max(_MIN_BITS, (n - 1).bit_length())
     result = places.astype(np.uint64)
+    if n == 1:  # nothing to shuffle, and long to walk
+        return result
     for start in range(0, result.size, _CHUNK):
         chunk = _network(result[start : start + _CHUNK], bits, words)
         outside = np.flatnonzero(chunk >= n)

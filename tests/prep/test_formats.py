@@ -9,6 +9,7 @@ import pytest
 from griffon_prep.readers import FORMATS
 from griffon_prep.records import Record
 from griffon_shards.errors import SettingsError
+
 from .conftest import Prep
 from .reading import read_source
 

@@ -24,6 +24,8 @@ from griffon_train.plan import Plan
 from griffon_train.processes import end_with_parent
 from griffon_train.split import DUMMY, split_slots
 
+_LOOK_EVERY_S = 1.0  # for workers that are gone, while a batch is awaited
+
 STALL_S = 50.0
 """How long the next micro-batch may take before the run ends with an error."""
 
@@ -210,7 +212,7 @@ class Loader:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            timeout=stall_s if workers else 0,
+            timeout=_LOOK_EVERY_S if workers else 0,
             # Workers only read and decode; forking them takes milliseconds, importing torch again seconds.
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             worker_init_fn=_end_with_rank,
@@ -224,24 +226,29 @@ class Loader:
         """
         awaited = iter(self._sampler)
         batches = _started(self._loader)
+        waited_s = 0.0
         while True:
             try:
                 batch = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:  # torch's, for a worker that is gone and for one that does not answer
+            except (RuntimeError, OSError, EOFError) as error:  # torch's: no answer yet, or a worker is gone
+                if "timed out" in str(error) and waited_s + _LOOK_EVERY_S < self._stall_s:
+                    waited_s += _LOOK_EVERY_S
+                    continue
                 raise DataError(f"{self._what_failed(error)}, awaiting {self._named(next(awaited))}") from error
+            waited_s = 0.0
             next(awaited)
             if isinstance(batch, _Unreadable):
                 raise DataError(batch.message)
             yield batch
 
-    def _what_failed(self, error: RuntimeError) -> str:
+    def _what_failed(self, error: Exception) -> str:
         if "timed out" in str(error):
             return f"storage stalls: nothing was read in {self._stall_s:.0f} s"
-        if "exited unexpectedly" in str(error) or "is killed by signal" in str(error):
-            return "a reading process was killed, perhaps for memory"
-        return f"reading failed ({error})"
+        # What it had ready cannot be fetched any more either, which comes as one of several errors of the system.
+        lost = isinstance(error, OSError | EOFError) or "exited unexpectedly" in str(error)
+        return "a reading process was killed, perhaps for memory" if lost else f"reading failed ({error})"
 
     def _named(self, slots: list[Slot]) -> str:
         """Step, shards and keys of a micro-batch."""
@@ -270,6 +277,8 @@ def _unwarned(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # no
 
 def _end_with_rank(_worker: int) -> None:
     end_with_parent()
+    # torch hands a worker's own errors on; what is left is the noise of threads that lose their rank.
+    sys.excepthook = lambda *_: None
 
 
 def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - the dataset gives whole micro-batches

@@ -31,6 +31,8 @@ def decode(sample: Sample, where: str) -> Image.Image:
         with Image.open(BytesIO(sample.image)) as stored:
             if stored.mode.startswith("I;16"):  # Pillow would cut off what is above 255
                 return Image.fromarray((np.asarray(stored) >> 8).astype(np.uint8)).convert("RGB")
+            if stored.mode == "P" and "transparency" in stored.info:
+                return stored.convert("RGBA").convert("RGB")  # the same pixels, without Pillow's warning
             return stored.convert("RGB")
     except DECODE_ERRORS as error:
         raise DataError(f"{where}: its picture does not decode: {error}") from error

@@ -127,8 +127,11 @@ def _collect_pictures(text: bytes, pictures: "array[int]", *, one_box_each: bool
     count = 1
     if one_box_each and isinstance(expression, list) and isinstance(boxes, list) and len(expression) == len(boxes):
         count = max(1, len(expression))
-    key = picture_key(path.encode() if isinstance(path, str) else text)
-    pictures.extend([key] * count)
+    # With the sizes, so that a record which states a wrong one shares no sample with those that state the true one.
+    name = (
+        f"{path} {short(fields.get('width'))} {short(fields.get('height'))}".encode() if isinstance(path, str) else text
+    )
+    pictures.extend([picture_key(name)] * count)
     return count
 
 

@@ -128,7 +128,15 @@ def _names(spans: Spans) -> Iterator[tuple[int, str]]:
 
 def _box_rows(window: Window, bracket: int) -> Iterator[NDArray[np.void]]:
     decoder = msgspec.json.Decoder(list[_Annotation])
-    for found in decoded_elements(window, bracket, decoder.decode):
+
+    def decode(text: bytes) -> list[_Annotation]:
+        try:
+            text.isascii() or text.decode()  # the decoder does not look into what it passes over
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(str(error)) from None
+        return decoder.decode(text)
+
+    for found in decoded_elements(window, bracket, decode):
         if isinstance(found, Spans):
             yield _rows_one_by_one(found, window.name)
             continue

@@ -24,6 +24,7 @@ EXAMPLES = {
   {"from": "human", "value": "How many legs has a cat?"}, {"from": "gpt", "value": "Four."}]}]""",
 }
 _TABLE = "spans.bin"
+_EXACT = 1 << 53  # whole numbers from here on are not all floats
 _ROLES: dict[str, Literal["human", "gpt"]] = {
     "human": "human",
     "user": "human",
@@ -84,6 +85,8 @@ def _turns(fields: Mapping[str, Any]) -> tuple[Turn, ...]:
         if not isinstance(role, str) or role not in _ROLES:
             raise Rejected("bad_record", f"from: expected {', '.join(_ROLES)} or system, got {short(role)}")
         if is_number(value):
+            if isinstance(value, float) and abs(value) >= _EXACT:
+                raise Rejected("bad_record", f"value: {short(value)} was read as a number and may have lost digits")
             value = str(value)
         if not isinstance(value, str):
             raise Rejected("bad_record", f"value: expected text, got {short(value)}")

@@ -41,7 +41,8 @@ def scan(inputs: Inputs) -> Scan:
     pictures = array("Q")
     for entry in entries.tolist():
         try:
-            name = image_path_of(tables.picture(entry))
+            fields = tables.picture(entry)
+            name = f"{image_path_of(fields)} {short(fields.get('width'))} {short(fields.get('height'))}"
         except Rejected:
             name = f"entry {entry}"
         pictures.append(picture_key(name.encode()))

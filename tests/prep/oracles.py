@@ -1,0 +1,245 @@
+"""What may be answered of a published file, told from its parsed content by plain Python.
+
+Each gives the answers that are right, as (picture, box in the question or "", answer), and the number of records where
+that is easily told. What is amiss in a record raises one of `AMISS`, and no answer of it is right.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from .mutations import answer_of, box_text, file_of
+
+AMISS = (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError)
+
+Answer = tuple[str, str, str]
+Told = tuple[set[Answer], int | None]
+
+
+def number(value: Any) -> float:  # noqa: ANN401 - JSON
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return value
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two ids are: numbers, and equal."""
+    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in (one, other)) and one == other
+
+
+def words(value: Any) -> str:  # noqa: ANN401 - JSON
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError
+    return value.strip()
+
+
+def sides(fields: dict[str, Any]) -> tuple[int, int]:
+    width, height = (number(fields[name]) for name in ("width", "height"))
+    if not (0 < width == int(width) and 0 < height == int(height)):
+        raise ValueError
+    return int(width), int(height)
+
+
+def xywh_text(box: Any, fields: dict[str, Any]) -> str:  # noqa: ANN401 - JSON
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError
+    x, y, width, height = (float(number(each)) for each in box)
+    return box_text((x, y, x + width, y + height), *sides(fields))
+
+
+def by_picture(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[dict[str, Any]]]]:
+    """Of a COCO file: each entry of `images`, its file, and its annotations."""
+    for image in data["images"]:
+        with suppress(*AMISS):
+            path = image["coco_url"] if "file_name" not in image and "coco_url" in image else image["file_name"]
+            of_image = [
+                each
+                for each in data["annotations"]
+                if isinstance(each, dict) and same(each.get("image_id"), image.get("id"))
+            ]
+            yield image, file_of(words(path)), of_image
+
+
+def coco(data: Any, _companion: Any, _task: str) -> Told:  # noqa: ANN401 - JSON
+    right: set[Answer] = set()
+    for image, file, annotations in by_picture(data):
+        with suppress(*AMISS):
+            boxes = []
+            for each in annotations:
+                (name,) = {
+                    words(category["name"])
+                    for category in data["categories"]
+                    if isinstance(category, dict)
+                    and same(category.get("id"), each["category_id"])
+                    and str(category.get("name") or "").strip()
+                }
+                boxes += [] if each.get("iscrowd") else [(name, xywh_text(each["bbox"], image))]
+            right.add((file, "", answer_of(boxes)))
+    return right, len(data["images"])
+
+
+def mdetr(data: Any, _companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
+    right: set[Answer] = set()
+    for image, file, annotations in by_picture(data):
+        with suppress(*AMISS):
+            phrase = words(image["caption"])
+            boxes = [xywh_text(each["bbox"], image) for each in annotations]
+            if task == "VG":
+                right.add((file, "", answer_of([(phrase, box) for box in boxes])))
+            elif len(boxes) == 1:
+                right.add((file, boxes[0], phrase))
+    return right, len(data["images"]) if task == "VG" else None
+
+
+def genome(data: Any, companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
+    right: set[Answer] = set()
+    elements = data if isinstance(data, list) else [data]
+    pictures = [each for each in companion if isinstance(each, dict)]
+    count = 0
+    for element in elements:
+        count += 1
+        with suppress(*AMISS):
+            items = element["objects" if task == "DET" else "regions"]
+            if task != "DET" and isinstance(items, list):
+                count += len(items) - 1 if task == "REG" else len(set(map(phrase_of, items))) - 1
+            wanted = element.get("image_id", element.get("id"))
+            for image in pictures:
+                if same(image.get("image_id", image.get("id")), wanted):
+                    right |= of_genome(items, image, task)
+    return right, count if isinstance(data, list) else None
+
+
+def of_genome(items: list[Any], image: dict[str, Any], task: str) -> set[Answer]:
+    """What may be answered of a picture's objects or regions."""
+    right: set[Answer] = set()
+    file = file_of(words(image["url"]).split("/")[-1])
+    if task == "DET":
+        boxes = [(words(item["names"][0]).lower(), item_text(item, image, "wh")) for item in items]
+        right.add((file, "", answer_of(boxes)))
+    for item in items if task == "REG" else ():
+        with suppress(*AMISS):
+            right.add((file, item_text(item, image, ("width", "height")), words(item["phrase"])))
+    for phrase in set(map(phrase_of, items)) if task == "VG" else ():
+        with suppress(*AMISS):
+            found = [item_text(item, image, ("width", "height")) for item in items if phrase_of(item) == phrase]
+            right.add((file, "", answer_of([(words(phrase), box) for box in found])))
+    return right
+
+
+def phrase_of(item: Any) -> str:  # noqa: ANN401 - JSON
+    phrase = item.get("phrase") if isinstance(item, dict) else None
+    return phrase.strip() if isinstance(phrase, str) else ""
+
+
+def item_text(item: dict[str, Any], image: dict[str, Any], names: Any) -> str:  # noqa: ANN401 - two names
+    return xywh_text([item["x"], item["y"], item[names[0]], item[names[1]]], image)
+
+
+def refcoco(data: Any, companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
+    right: set[Answer] = set()
+    for ref in data:
+        with suppress(*AMISS):
+            if words(ref["split"]) != "train":
+                continue
+            for image in companion["images"]:
+                if isinstance(image, dict) and same(image.get("id"), ref["image_id"]):
+                    right |= of_ref(ref, image, companion["annotations"], task)
+    return right, None
+
+
+def of_ref(ref: dict[str, Any], image: dict[str, Any], annotations: list[Any], task: str) -> set[Answer]:
+    """What may be answered of a reference's sentences."""
+    file = file_of(words(image["file_name"] if "file_name" in image else image["coco_url"]))
+    numbers = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
+    absent = ref.get("no_target") is True and numbers in ([], [-1])
+    sides(image)
+    boxes = []
+    for wanted in () if absent else numbers:
+        (found,) = [each for each in annotations if isinstance(each, dict) and same(each.get("id"), wanted)]
+        if not same(found["image_id"], image["id"]):
+            raise ValueError
+        boxes.append(xywh_text(found["bbox"], image))
+    right: set[Answer] = set()
+    for sentence in ref["sentences"]:
+        phrase = words(sentence["sent"] if sentence.get("sent") else sentence["raw"])
+        if task == "REG" and len(boxes) == 1:
+            right.add((file, boxes[0], phrase))
+        elif task == "VG":
+            right.add((file, "", "None" if absent else answer_of([(phrase, box) for box in boxes])))
+    return right
+
+
+def ccmd(data: Any, _companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
+    right: set[Answer] = set()
+    count = 0
+    for line in data if isinstance(data, list) else [data]:
+        count += 1
+        with suppress(*AMISS):
+            boxes, phrases = line.get("bboxes"), line.get("expression")
+            in_list = task == "REG" and isinstance(phrases, list) and isinstance(boxes, list)
+            pairs = list(zip(phrases, boxes, strict=True)) if in_list else [(phrases, boxes)]
+            count += max(0, len(pairs) - 1)
+            file, size = file_of(words(line["image_path"])), sides(line)
+            if task == "DET":
+                named = [(words(item["category_name"]), box) for item in line["objects"] for box in item["bboxes"]]
+                right.add((file, "", answer_of([(name, corners_text(box, size)) for name, box in named])))
+                continue
+            for phrase, given in pairs:
+                with suppress(*AMISS):
+                    found = [corners_text(box, size) for box in boxes_of(given)]
+                    if task == "VG":
+                        answer = answer_of([(words(phrase), box) for box in found]) if found else "None"
+                        right.add((file, "", answer))
+                    elif len(found) == 1:
+                        right.add((file, found[0], words(phrase)))
+    return right, count
+
+
+def boxes_of(given: Any) -> list[Any]:  # noqa: ANN401 - JSON
+    """One box, a list of them, or one in two lists."""
+    if not isinstance(given, list):
+        raise TypeError
+    if len(given) == 4 and not any(isinstance(each, list) for each in given):
+        return [given]
+    return given[0] if len(given) == 1 and isinstance(given[0], list) and len(given[0]) == 1 else given
+
+
+def corners_text(box: Any, size: tuple[int, int]) -> str:  # noqa: ANN401 - JSON
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError
+    return box_text([float(number(each)) for each in box], *size)
+
+
+def llava(data: Any, _companion: Any, _task: str) -> Told:  # noqa: ANN401 - JSON
+    """The answer is all that is said, but for `<image>` and the blanks around the question that has it."""
+    right: set[Answer] = set()
+    for element in data if isinstance(data, list) else [data]:
+        with suppress(*AMISS):
+            image = element.get("image")
+            image = (image[0] if image else None) if isinstance(image, list) else image
+            turns = [turn["value"] for turn in element["conversations"] if turn["from"] != "system"]
+            values = [value if isinstance(value, str) else number_text(number(value)) for value in turns]
+            right.add((file_of(image) if image else "", "", spoken(values)))
+    return right, len(data) if isinstance(data, list) else None
+
+
+def number_text(value: float) -> str:
+    """Whole numbers beyond 64 bits are read as JSON's decimals are."""
+    return str(value if -(2**63) <= value < 2**64 or isinstance(value, float) else float(value))
+
+
+def spoken(texts: list[str]) -> str:
+    return "|".join(text.replace("<image>", "").strip() for text in texts)
+
+
+ORACLES: dict[str, Callable[[Any, Any, str], Told]] = {
+    "coco": coco,
+    "mdetr": mdetr,
+    "objects": genome,
+    "regions": genome,
+    "pickle": refcoco,
+    "grefs": refcoco,
+    "ccmd": ccmd,
+    "expressions": ccmd,
+    "llava": llava,
+}
