@@ -23,7 +23,7 @@ ASK, ANSWER = {"from": "human", "value": "<image>What?"}, {"from": "gpt", "value
 LAZY: dict[str, Any] = {"image": "a.jpg", "conversations": [ASK, ANSWER]}
 DET: dict[str, Any] = {"image_path": "a.jpg", "width": 64, "height": 48, "objects": []}
 CASES: list[tuple[str, str, Any, str]] = [
-    ("bad_json", "VG", '{"image_path": "a.jpg', "unexpected end"),
+    ("bad_json", "VG", '{"image_path": "a.jpg', "Unterminated string"),
     ("bad_record", "VG", {**VG, "width": None}, "width: expected a whole number of pixels above 0, got None"),
     ("no_turns", "LAZY", {**LAZY, "conversations": []}, "0 turn"),
     ("several_pictures", "LAZY", {**LAZY, "image": ["a.jpg", "b.jpg"]}, "image: a list of 2"),

@@ -241,7 +241,8 @@ def test_records_that_state_other_sizes_share_no_sample(data: Path, prep: Prep, 
     assert built.returncode == 0, built.stderr
     (sample,) = samples(data / "set").values()
     assert texts(sample)[0][1::2] == ["a-[0.005,0.020,0.150,0.400]", "c-[0.005,0.020,0.150,0.400]"]
-    assert lock_of(data / "set")["shards"][0]["dropped_boxes"] == {"bad_record": 1}
+    (source,) = lock_of(data / "set")["sources"]
+    assert (source["records"], source["rejected"]) == (2, {"size_mismatch": 1})
 
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET", "LAZY", "VISJ"])
