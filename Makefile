@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 INTEROP := .venv-interop
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check test-interop bench-prep bench-formats clean
+.PHONY: demo test check test-interop bench-prep bench-formats bench-read clean
 
 # Freezes the sample data, checks the set, shows a sample; a second run finds the set up to date.
 demo: $(VENV)/.installed
@@ -41,6 +42,9 @@ bench-prep: $(VENV)/.installed
 bench-formats: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_formats.py
 
+bench-read: $(VENV)/.installed $(PEERS)/.installed
+	$(BIN)/python benchmarks/bench_read.py
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
@@ -54,5 +58,13 @@ $(INTEROP)/.installed: pyproject.toml constraints.txt
 	$(INTEROP)/bin/python $(PIP_INSTALL) --editable '.[interop]' pytest
 	@touch $@
 
+# What bench-read compares with. The torchvision that comes along is for CUDA and does not load beside a torch for CPUs.
+$(PEERS)/.installed: constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python $(PIP_INSTALL) torch
+	$(PEERS)/bin/python $(PIP_INSTALL) --editable . webdataset megatron-energon mosaicml-streaming
+	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(INTEROP) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(INTEROP) $(PEERS) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache
