@@ -28,6 +28,7 @@ DEFAULT_WINDOW = 32
 """Batches of a group that are sorted by length together, an eighth of an epoch's at most."""
 
 _MAX_NUMBER = 1 << 62
+_WINDOWS_AT_ONCE = 8  # looked up together, which costs less than one by one and changes nothing
 _LEAST_WINDOWS = 8  # of an epoch; if one window were all of it, sorting would cut the same batches every epoch
 _SHUFFLE = "full"  # the whole epoch of a group; the digest has a place for other ways
 
@@ -126,7 +127,7 @@ class Plan:
         self.digest = hashlib.sha256(canonical).hexdigest()
         self._first_places = lru_cache(64)(self._first_place_of)
         self._labels = lru_cache(2)(self._labels_of)
-        self._sorted = lru_cache(2 * len(self.groups))(self._sorted_window)
+        self._sorted = lru_cache(2 * len(self.groups))(self._sorted_windows)
 
     @property
     def _all_runs(self) -> list[Run]:
@@ -194,20 +195,29 @@ class Plan:
         if within >= whole:  # it straddles two epochs
             return self._rows(group, np.arange(batch * size, (batch + 1) * size))
         window = min(self._window, max(1, whole // _LEAST_WINDOWS))
-        first = within - within % window
-        stop = min(whole, first + window)
-        columns = self._sorted(group, epoch, first_whole + first, first_whole + stop)
+        first = within - within % (window * _WINDOWS_AT_ONCE)
+        stop = min(whole, first + window * _WINDOWS_AT_ONCE)
+        columns = self._sorted(group, epoch, first_whole + first, first_whole + stop, window)
         place = (within - first) * size
         run_of, rows, variants, lengths = (column[place : place + size] for column in columns)
         return run_of, rows, variants, lengths
 
-    def _sorted_window(self, group: str, epoch: int, first: int, stop: int) -> tuple[NDArray[np.int64], ...]:
-        """The rows of some whole batches, like lengths together; the batches stand in drawn order, not by length."""
+    def _sorted_windows(
+        self, group: str, epoch: int, first: int, stop: int, window: int
+    ) -> tuple[NDArray[np.int64], ...]:
+        """The rows of some whole batches; in each window like lengths together, its batches in drawn order."""
         size = self.global_batch
         columns = self._rows(group, np.arange(first * size, stop * size))
-        by_length = np.argsort(columns[3], kind="stable").reshape(stop - first, size)
-        drawn = permute(np.arange(stop - first), stop - first, self._key("window", group, epoch, first))
-        order = by_length[drawn.astype(np.int64)].reshape(-1)
+        orders = []
+        for start in range(first, stop, window):
+            count = min(window, stop - start)
+            place = (start - first) * size
+            by_length = np.argsort(columns[3][place : place + count * size], kind="stable").reshape(count, size)
+            drawn = permute(np.arange(count), count, self._key("window", group, epoch, start))
+            orders.append(place + by_length[drawn.astype(np.int64)].reshape(-1))
+        order = np.concatenate(orders)
+        for each in self.sets:
+            each.let_index_go()
         return tuple(column[order] for column in columns)
 
     def _rows(self, group: str, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
