@@ -58,11 +58,13 @@ $(INTEROP)/.installed: pyproject.toml constraints.txt
 	$(INTEROP)/bin/python $(PIP_INSTALL) --editable '.[interop]' pytest
 	@touch $@
 
-# What bench-read compares with. The torchvision that comes along is for CUDA and does not load beside a torch for CPUs.
+# What bench-read compares with; not under our constraints, for Streaming wants an older transformers and numpy. The
+# torchvision that comes along is for CUDA and does not load beside a torch for CPUs.
 $(PEERS)/.installed: constraints.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python $(PIP_INSTALL) torch
-	$(PEERS)/bin/python $(PIP_INSTALL) --editable . webdataset megatron-energon mosaicml-streaming
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
+	  webdataset==1.0.2 megatron-energon==7.4.1 mosaicml-streaming==0.13.0 --editable .
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision
 	@touch $@
 
