@@ -69,6 +69,7 @@ def calls(command: str) -> dict[str, tuple[bytes, str]]:
     strings = b"\x8c\x05posix\x94\x8c\x06system\x94"
     return {
         "REDUCE": (b"(" + system + b"(" + ran + b"tRl.", "posix.system"),
+        "REDUCE at the start": (system + b"(" + ran + b"tR.", "posix.system"),
         "REDUCE of protocol 2": (b"\x80\x02]" + system + ran + b"\x85Ra.", "posix.system"),
         "deep inside": (b"\x80\x02]}" + text("a") + b"](" + system + ran + b"\x85Resa.", "posix.system"),
         "STACK_GLOBAL": (b"\x80\x04]\x8c\x05posix\x8c\x06system\x93" + ran + b"\x85Ra.", "posix.system"),
@@ -206,7 +207,10 @@ def test_a_pickle_in_a_pickle_is_bytes(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(("kind", "options"), [("REDUCE", ""), ("STACK_GLOBAL", " & format=refcoco"), ("EXT4", "")])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("REDUCE", ""), ("REDUCE at the start", ""), ("STACK_GLOBAL", " & format=refcoco"), ("EXT4", "")],
+)
 def test_a_build_says_so_in_one_line(tmp_path: Path, kind: str, options: str, prep: Prep) -> None:
     content, name = calls(f"touch '{tmp_path}/ran'")[kind]
     manifest = f"VG & refs(unc).p & .{options}\n"

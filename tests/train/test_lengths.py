@@ -261,7 +261,7 @@ def test_a_tokenizer_that_is_not_there_and_an_unknown_chat_are_said(
 ) -> None:
     said = train_cli("lengths", variants_set, "--tokenizer", tmp_path / "none", "--out", tmp_path / "table")
     assert said.returncode == 2
-    assert said.stderr.startswith(f"error: --tokenizer {tmp_path / 'none'}: transformers cannot load it (")
+    assert said.stderr.startswith(f"error: --tokenizer {tmp_path / 'none'}: no such folder; give the one that holds")
     assert len(said.stderr.splitlines()) == 1
     with pytest.raises(SettingsError, match="no chat template 'other'; there are turns"):
         count_lengths(variants_set, "x", "other", tmp_path / "table", workers=1, done=lambda _: None)

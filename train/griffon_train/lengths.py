@@ -156,6 +156,8 @@ def _count(job: tuple[str, str, str, int]) -> NDArray[np.uint32]:
 def _tokenizer(folder: str) -> Tokenizer:
     from transformers import AutoTokenizer  # not at the top: it takes seconds, and a plan needs none of it
 
+    if not Path(folder).is_dir():
+        raise SettingsError(f"--tokenizer {folder}: no such folder; give the one that holds the tokenizer's files")
     try:
         found: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # noqa: BLE001 - for a file that it does not know the tokenizers library raises just that

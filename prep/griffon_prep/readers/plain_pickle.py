@@ -6,6 +6,7 @@ every instruction that could look something up or call it is gone, or refuses by
 
 import pickle
 import pickletools
+import re
 import struct
 from collections.abc import Callable
 from io import BytesIO
@@ -24,6 +25,9 @@ _PLAIN = (
     *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET", "PROTO", "FRAME", "STOP"),
 )
 _STARTS = (b"\x80", b"(", b"]", b"}")  # protocols 2 and above; 0 and 1, which Python 2 wrote. No JSON begins so
+_GLOBAL_FIRST = re.compile(
+    rb"c[\w.]+\r?\n[\w.]+\r?\n"
+)  # refused, and by name: the file must not pass for something else
 _NAMES_A_GLOBAL = ("GLOBAL", "INST", "STACK_GLOBAL")  # they ask `find_class`, which refuses
 _INSTRUCTIONS = {ord(each.code): each.name for each in pickletools.opcodes}
 _DAMAGE = (
@@ -44,8 +48,8 @@ _DAMAGE = (
 
 
 def is_pickle(start: bytes) -> bool:
-    """Whether a file that begins so is a pickle of a container."""
-    return start.startswith(_STARTS)
+    """Whether a file that begins so (some hundred bytes are enough) is a pickle of a container, or names a global."""
+    return start.startswith(_STARTS) or _GLOBAL_FIRST.match(start) is not None
 
 
 class _Refused(Exception):

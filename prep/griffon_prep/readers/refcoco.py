@@ -46,6 +46,7 @@ EXAMPLES = {
 _DEFAULT_SPLIT = "train"
 _RECORDS, _TABLE = "records.jsonl", "spans.bin"
 _ABSENT = -1
+_LOOK_AT_BYTES = 512  # for what kind of file it is
 
 
 def recognises(head: Head) -> bool:
@@ -124,7 +125,7 @@ def _refs_of_split(path: Path, split: str) -> list[_Ref | Rejected]:
 
 def _values(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
-        if not is_pickle(file.read(1)):
+        if not is_pickle(file.read(_LOOK_AT_BYTES)):
             file.seek(0)
             for spans in element_spans(file, str(path)):
                 for start, end in zip(spans.starts.tolist(), spans.ends.tolist(), strict=True):
