@@ -44,7 +44,7 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["Find the red circle in the image, and answer with boxes: [0.120,0.034]."] * 3, trainer
     )
     folder = tmp_path_factory.mktemp("tokenizer") / "分词"
-    stored = PreTrainedTokenizerFast(tokenizer_object=trained, bos_token="<s>")  # type: ignore[no-untyped-call]
+    stored = PreTrainedTokenizerFast(tokenizer_object=trained, bos_token="<s>")
     stored.save_pretrained(folder)
     return folder
 

@@ -136,7 +136,7 @@ def _squares(pictures: list[Image], side_px: int) -> torch.Tensor:
     """All pictures as one uint8 tensor, shape [pictures, side_px, side_px, 3]; a worker makes it in shared memory."""
     pixels = torch.empty((len(pictures), side_px, side_px, 3), dtype=torch.uint8)
     if pictures and torch.utils.data.get_worker_info() is not None:
-        pixels.share_memory_()  # type: ignore[no-untyped-call]  # or it would be copied once more on its way
+        pixels.share_memory_()  # or it would be copied once more on its way
     for place, picture in enumerate(pictures):
         pixels[place].numpy()[...] = resized(picture, side_px)
     return pixels

@@ -1,0 +1,42 @@
+"""Which attention each part computes with: the fastest that computes what the part was trained with."""
+
+from collections.abc import Mapping
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.utils import is_flash_attn_2_available
+
+from griffon_shards.errors import SettingsError
+
+ATTENTIONS = ("auto", "eager", "sdpa", "flex_attention", "flash_attention_2")
+
+
+def attention_of(text_config: PreTrainedConfig, requested: str = "auto") -> Mapping[str, str]:
+    """The implementation for each sub-configuration, as `from_pretrained(attn_implementation=...)` takes them.
+
+    Gemma-2 caps its attention scores softly. `sdpa` cannot; `eager`, `flex_attention` and `flash_attention_2` do.
+
+    Args:
+        text_config: the language model's.
+        requested: one of `ATTENTIONS`.
+
+    Raises:
+        SettingsError: the language model cannot be computed so, or flash-attention is not there.
+    """
+    flash = torch.cuda.is_available() and is_flash_attn_2_available()
+    capped = getattr(text_config, "attn_logit_softcapping", None) is not None
+    if requested not in ATTENTIONS:
+        raise SettingsError(f"attention {requested!r}: expected one of {', '.join(ATTENTIONS)}")
+    if requested == "sdpa" and capped:
+        raise SettingsError(
+            f"attention sdpa: {text_config.model_type} caps attention scores, which sdpa would leave out without a "
+            "word; take auto, eager, flex_attention or flash_attention_2"
+        )
+    if requested == "flash_attention_2" and not flash:
+        raise SettingsError(
+            "attention flash_attention_2: needs a CUDA device and flash-attn (pip install 'griffon-pipeline[flash]')"
+        )
+    best = "flash_attention_2" if flash else "sdpa"
+    text = ("eager" if capped and not flash else best) if requested == "auto" else requested
+    towers = "sdpa" if requested == "flex_attention" else best if requested == "auto" else requested
+    return {"text_config": text, "vision_config": towers, "region_config": towers}

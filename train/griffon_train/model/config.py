@@ -1,0 +1,47 @@
+"""The configuration of a Griffon model: those of its parts, and what joins them."""
+
+from typing import Any
+
+from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from griffon_train.chat import PICTURE_TOKEN, REGION_TOKEN_ID
+
+
+class GriffonConfig(PreTrainedConfig):
+    """What a Griffon model is made of.
+
+    Attributes:
+        vision_config: the tower that sees the whole picture; its `image_size` is the model's.
+        text_config: a language model that `AutoModelForCausalLM` knows.
+        region_config: the frozen tower that sees the crop of `<region>`; None without visual referring.
+        projector: a name of `griffon_train.model.projector.PROJECTORS`.
+        select_layer: which of the tower's hidden states is taken; -2 is before its last layer.
+        image_token_id: stands in `input_ids` where a picture's features come, `picture_tokens` times.
+        region_token_id: stands in `input_ids` where a region's feature comes.
+        box_style: how boxes are written, one of `griffon_shards.types.BOX_STYLES`.
+    """
+
+    model_type = "griffon"
+    sub_configs_defaults = {  # noqa: RUF012 - transformers' way
+        "vision_config": SubConfigSpec(config_class=CLIPVisionConfig),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
+        "region_config": SubConfigSpec(config_class=CLIPVisionConfig, optional=True),
+    }
+
+    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    region_config: dict[str, Any] | PreTrainedConfig | None = None
+    projector: str = "conv_reduce"
+    select_layer: int = -2
+    # No vocabulary has a negative token, so these stay what they are whatever is added to one.
+    image_token_id: int = PICTURE_TOKEN
+    region_token_id: int = REGION_TOKEN_ID
+    box_style: str = "text"
+    tie_word_embeddings: bool = False  # the language model's own configuration decides
+
+    @property
+    def patches_a_side(self) -> int:
+        """Patches of the picture along each side."""
+        vision: Any = self.vision_config
+        return int(vision.image_size) // int(vision.patch_size)

@@ -1,0 +1,170 @@
+"""The Griffon-G model: parts that transformers has, and features put where their tokens stand."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, CLIPVisionModel, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from griffon_train.model.config import GriffonConfig
+from griffon_train.model.projector import PROJECTORS, picture_tokens, region_projector
+
+
+class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """A language model that sees a picture, and the crop of it that a user points at.
+
+    Attributes:
+        vision_tower: sees the picture.
+        projector: makes tokens of its patches.
+        language_model: reads them among the words; unchanged.
+        region_tower: sees the crop; frozen, and there only with `region_config`.
+        region_projector: makes a token of its class token.
+        picture_tokens: how often the image token stands in `input_ids` for one picture.
+    """
+
+    config: GriffonConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+    def __init__(self, config: GriffonConfig) -> None:
+        super().__init__(config)
+        vision: Any = config.vision_config
+        text_width = config.get_text_config().hidden_size
+        self.vision_tower = CLIPVisionModel._from_config(vision)
+        self.projector = PROJECTORS[config.projector](vision.hidden_size, text_width)
+        region: Any = config.region_config
+        self.region_tower = CLIPVisionModel._from_config(region) if region is not None else None
+        self.region_projector = region_projector(region.hidden_size, text_width) if region is not None else None
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.picture_tokens = picture_tokens(config.projector, config.patches_a_side)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Of the projectors, as torch does it and so did the reference; the other parts begin as their classes say."""
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.reset_parameters()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The language model's."""
+        embeddings: nn.Embedding = self.language_model.get_input_embeddings()
+        return embeddings
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The language model's head."""
+        head: nn.Linear = self.language_model.get_output_embeddings()
+        return head
+
+    def picture_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """What the language model reads for pictures; [P, 3, side, side] to [P, picture_tokens, width]."""
+        states = self.vision_tower(pixel_values, output_hidden_states=True).hidden_states
+        features: torch.Tensor = self.projector(states[self.config.select_layer][:, 1:])
+        return self._scaled(features)
+
+    def region_features(self, region_values: torch.Tensor) -> torch.Tensor:
+        """What the language model reads for regions; [R, 3, side, side] to [R, width]."""
+        assert self.region_tower is not None and self.region_projector is not None
+        with torch.no_grad():
+            states = self.region_tower(region_values, output_hidden_states=True).hidden_states
+        features: torch.Tensor = self.region_projector(states[-1][:, 0])
+        return self._scaled(features)
+
+    def _scaled(self, features: torch.Tensor) -> torch.Tensor:
+        """Gemma multiplies what enters it by the root of its width: transformers 5 in its embedding, so for us here."""
+        scale = getattr(self.get_input_embeddings(), "embed_scale", None)
+        return features if scale is None else features * scale.to(features.dtype)
+
+    def embedded(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None,
+        region_values: torch.Tensor | None,
+        *,
+        every_tower: bool,
+    ) -> torch.Tensor:
+        """Embeddings of tokens, with features where image and region tokens stand; shape [B, L, width].
+
+        Args:
+            input_ids: [B, L].
+            pixel_values: pictures in order of their tokens, [P, 3, side, side].
+            region_values: regions in order of their tokens, [R, 3, side, side].
+            every_tower: run towers that have nothing to see, too, on a blank, for nothing.
+
+        Raises:
+            ValueError: there are other pictures or regions than tokens for them.
+        """
+        places = {
+            "picture": input_ids == self.config.image_token_id,
+            "region": input_ids == self.config.region_token_id,
+        }
+        embeds: torch.Tensor = self.get_input_embeddings()(
+            input_ids.masked_fill(places["picture"] | places["region"], 0)
+        )
+        for name, values, tower, features_of in (
+            ("picture", pixel_values, self.vision_tower, self.picture_features),
+            ("region", region_values, self.region_tower, self.region_features),
+        ):
+            wanted, given = int(places[name].sum()), 0 if values is None else len(values)
+            if wanted != given * (self.picture_tokens if name == "picture" else 1) or (given and tower is None):
+                raise ValueError(
+                    f"{wanted} tokens for {name}s and {given} {name}s; a picture takes {self.picture_tokens} tokens, "
+                    "a region one, and only a model with `region_config` takes regions"
+                )
+            if given:
+                assert values is not None
+                features = features_of(values.to(self.dtype)).to(embeds.dtype)
+                embeds = embeds.masked_scatter(places[name].unsqueeze(-1), features)
+            elif every_tower and tower is not None:
+                side = tower.config.image_size
+                blank = torch.zeros((1, 3, side, side), dtype=self.dtype, device=embeds.device)
+                embeds = embeds + features_of(blank).sum().to(embeds.dtype) * 0
+        return embeds
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        region_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> CausalLMOutputWithPast:
+        """Logits, and the loss where labels are given.
+
+        Every tower runs every time, on a blank if there is nothing to see: among several ranks, one that skipped a
+        tower would leave the others waiting for its gradients and weights.
+
+        Args:
+            input_ids: [B, L], the image token `picture_tokens` times for each picture.
+            attention_mask: [B, L]; 0 behind, or before, the tokens of a sample.
+            pixel_values: normalised pictures in order of their tokens, [P, 3, side, side].
+            region_values: normalised regions in order of their tokens, [R, 3, side, side].
+            labels: [B, L], -100 where nothing is learned.
+            **kwargs: more for the language model.
+
+        Raises:
+            ValueError: there are other pictures or regions than tokens for them.
+        """
+        embeds = self.embedded(input_ids, pixel_values, region_values, every_tower=True)
+        output: CausalLMOutputWithPast = self.language_model(
+            inputs_embeds=embeds, attention_mask=attention_mask, labels=labels, **kwargs
+        )
+        return output
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        region_values: torch.Tensor | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401 - tokens, or the output class asked for
+        """New tokens, without those of the prompt; arguments as for `forward`, prompts padded on the left."""
+        embeds = self.embedded(input_ids, pixel_values, region_values, every_tower=False)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        self.language_model.generation_config = self.generation_config
+        return self.language_model.generate(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
