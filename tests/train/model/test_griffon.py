@@ -1,6 +1,7 @@
 """The model against its parts put together by hand, and everything a model of transformers is asked to do."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
