@@ -1,8 +1,8 @@
 """Our own loops of `bench_read.py`, and the reference's way to a picture. Each prints its figures as JSON."""
 
 import time
-from collections.abc import Iterator
 from io import BytesIO
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,17 @@ import click
 import numpy as np
 import orjson
 import torch
-from common import lines
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.tar import split_sample
 from griffon_train.loader import Loader, Slot, rank_slots
 from griffon_train.pictures import IMAGE_PX
 from griffon_train.plan import Plan
 from griffon_train.raw import raw_batches
 from griffon_train.report import epoch_report, together
 
-_BATCH = 32
 _WORKERS = 2
 _MICRO_BATCH = 4
 _STEPS_DECODED = 8  # of 32 samples
@@ -34,15 +33,21 @@ def main() -> None:
 
 @main.command("raw")
 @click.argument("root", type=click.Path(path_type=Path))
-def raw_command(root: Path) -> None:
-    """Every sample of an epoch once, shuffled by the plan, its bytes checked and in this process."""
+@click.argument("threads", type=int)
+@click.argument("batch_samples", type=int)
+def raw_command(root: Path, threads: int, batch_samples: int) -> None:
+    """Every sample of an epoch once, shuffled by the plan, its bytes checked and split: seconds, samples, bytes."""
     began = time.perf_counter()
     frozen = open_set(root)
-    plan = Plan([frozen], seed=0, global_batch=_BATCH)
-    seen: set[int] = set()
-    for batch in raw_batches(plan, micro_batch=_BATCH, threads=_WORKERS, stop=plan.first_step(1)):
-        seen.update(slot.row for slot, raw in batch if raw)
-    click.echo(orjson.dumps([time.perf_counter() - began, len(seen)]))
+    plan = Plan([frozen], seed=0, global_batch=batch_samples)
+    seen: set[str] = set()
+    taken_bytes = 0
+    for batch in raw_batches(plan, micro_batch=batch_samples, threads=threads, stop=plan.first_step(1)):
+        for slot, raw in batch:
+            key, image, json = split_sample(raw, frozen.where(slot.row))
+            seen.add(key)
+            taken_bytes += len(image or b"") + len(json)
+    click.echo(orjson.dumps([time.perf_counter() - began, len(seen), taken_bytes]))
 
 
 @main.command("decoded")
@@ -65,7 +70,7 @@ def decoded_command(root: Path, way: str) -> None:
 @main.command("difference")
 @click.argument("root", type=click.Path(path_type=Path))
 def difference_command(root: Path) -> None:
-    """The largest difference to the reference's pixels after normalising, in units of a pixel value of 255."""
+    """The largest difference to the reference's pixels after normalising, times the deviation, in 255ths."""
     plan = Plan([open_set(root)], seed=0, global_batch=32)
     processor = _processor()
     mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (processor.image_mean, processor.image_std))
@@ -94,11 +99,10 @@ class _Reference(Dataset[Any]):
         return pixels
 
 
-def _processor() -> Any:  # noqa: ANN401 - transformers' class of many
-    from transformers import CLIPImageProcessor
+def _processor() -> Any:  # noqa: ANN401 - transformers' class, which it makes as it is asked for
+    from transformers import CLIPImageProcessorPil
 
-    side = {"height": IMAGE_PX, "width": IMAGE_PX}
-    return CLIPImageProcessor(size={"shortest_edge": IMAGE_PX}, crop_size=side)
+    return CLIPImageProcessorPil(do_resize=False, crop_size={"height": IMAGE_PX, "width": IMAGE_PX})
 
 
 def _reference_loader(plan: Plan) -> DataLoader[Any]:
@@ -107,36 +111,17 @@ def _reference_loader(plan: Plan) -> DataLoader[Any]:
     return DataLoader(_Reference(plan.sets[0]), batch_sampler=slots, num_workers=_WORKERS)
 
 
-@main.command("start")
-@click.argument("root", type=click.Path(path_type=Path))
-@click.argument("share", type=float)
-def start_command(root: Path, share: float) -> None:
-    """From opening a set to the first batch, at a share of its first epoch: seconds, and bytes above those before."""
-    before = _resident_bytes()
-    began = time.perf_counter()
-    plan = Plan([open_set(root)], seed=0, global_batch=128, grouping="task")
-    first = int(plan.first_step(1) * share)
-    batches: Iterator[Any] = iter(Loader(plan, micro_batch=1, workers=_WORKERS, start=first))
-    next(batches)
-    seconds = time.perf_counter() - began
-    click.echo(orjson.dumps([seconds, _resident_bytes() - before]))
-
-
 @main.command("plan")
 @click.argument("root", type=click.Path(path_type=Path))
 def plan_command(root: Path) -> None:
-    """All steps of an epoch: seconds, steps; then padding of ours and of random batches, and batches epochs share."""
-    frozen = open_set(root)
-    plan = Plan([frozen], seed=0, global_batch=128, grouping="task")
+    """All steps of an epoch: seconds, steps; then the batches that any two of three epochs share."""
+    plan = Plan([open_set(root)], seed=0, global_batch=128, grouping="task")
     began = time.perf_counter()
     for number in range(plan.first_step(1)):
         plan.step(number)
     seconds = time.perf_counter() - began
-    ours = together(epoch_report(Plan([frozen], seed=0, global_batch=128), 0)).waste
-    random = together(epoch_report(Plan([frozen], seed=0, global_batch=128, window=1), 0)).waste
-    batches = [_batches(plan, epoch) for epoch in (0, 1)]
-    shared = len(batches[0] & batches[1])
-    click.echo(orjson.dumps([seconds, plan.first_step(1), ours, random, shared]))
+    shared = sum(len(one & other) for one, other in combinations([_batches(plan, epoch) for epoch in range(3)], 2))
+    click.echo(orjson.dumps([seconds, plan.first_step(1), shared]))
 
 
 def _batches(plan: Plan, epoch: int) -> set[bytes]:
@@ -144,9 +129,14 @@ def _batches(plan: Plan, epoch: int) -> set[bytes]:
     return {np.sort(plan.step(number).rows).tobytes() for number in steps}
 
 
-def _resident_bytes() -> int:
-    """All pages of this process. Private ones alone would tell too little: forking workers makes them shared."""
-    return next(int(line.split()[1]) * 1024 for line in lines("/proc/self/status") if line.startswith("VmRSS"))
+@main.command("padding")
+@click.argument("root", type=click.Path(path_type=Path))
+def padding_command(root: Path) -> None:
+    """Of an epoch: the share of padding, not grouped and grouped by task, and that of random batches."""
+    frozen = open_set(root)
+    plans = [Plan([frozen], seed=0, global_batch=128, grouping=grouping) for grouping in ("none", "task")]
+    plans.append(Plan([frozen], seed=0, global_batch=128, window=1))
+    click.echo(orjson.dumps([together(epoch_report(plan, 0)).waste for plan in plans]))
 
 
 if __name__ == "__main__":
