@@ -1,6 +1,7 @@
 """`griffon-train plan` and `read` as a user runs them: what they say, and how they refuse."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import orjson
@@ -65,6 +66,43 @@ def test_the_report_of_an_epoch_adds_up(train_cli: Run, frozen_set: Path, epoch:
     assert digest == f"plan {plan.digest}"
 
 
+def test_weights_change_how_often_an_epoch_shows_a_source(train_cli: Run, frozen_set: Path) -> None:
+    """Of one batch, so that an epoch has a step for each sample; all others come as often as before."""
+    frozen = open_set(frozen_set)
+    first, second, *_ = (source.tag for source in frozen.lock.sources)
+    weights = ("--weight", f"{first}=3", "--weight", f"{second}=1/2")
+    steps = len(frozen) + 2 * len(frozen.rows_of_source(first)) - -(-len(frozen.rows_of_source(second)) // 2)
+    counted = []
+    for options in ((), weights):
+        said = train_cli("plan", frozen_set, "--global-batch", 1, *options, "--steps", steps, "--json")
+        lines = [orjson.loads(line) for line in said.stdout.splitlines()]
+        counted.append(Counter(key.rpartition("-")[0] for line in lines if line["epoch"] == 0 for key in line["keys"]))
+    plain, weighted = counted
+    for tag, times in {first: 3, second: 0.5}.items():
+        assert weighted.pop(tag) == int(times * plain.pop(tag))
+    assert weighted == plain
+
+
+def test_a_report_under_weights_is_of_the_plan_that_training_has(train_cli: Run, frozen_set: Path) -> None:
+    tag = open_set(frozen_set).lock.sources[0].tag
+    command = ("plan", frozen_set, "--global-batch", 6, "--epoch-report", "--weight")
+    plans = [Plan([open_set(frozen_set)], seed=0, global_batch=6, weights={tag: weight}) for weight in ("1", "2.0")]
+    found = [train_cli(*command, f"{tag}={weight}").stdout.splitlines() for weight in ("1", "2", "2.0", "4/2")]
+    assert [lines[-1] for lines in found] == [f"plan {plans[number].digest}" for number in (0, 1, 1, 1)]
+    for lines in found[1:]:
+        assert lines == found[1]
+    ours, random = (int(line.split()[-2].replace(",", "")) for line in found[1][-3:-1])
+    assert ours == random > int(found[0][-2].split()[-2].replace(",", ""))
+
+
+def test_what_is_read_is_what_is_planned_under_weights(train_cli: Run, frozen_set: Path) -> None:
+    tag = open_set(frozen_set).lock.sources[0].tag
+    options = (frozen_set, "--global-batch", 4, "--weight", f"{tag}=5", "--from", 3, "--steps", 2, "--json")
+    planned = [orjson.loads(line)["keys"] for line in train_cli("plan", *options).stdout.splitlines()]
+    read = [orjson.loads(line)["key"] for line in train_cli("read", *options, "--image-px", 28).stdout.splitlines()]
+    assert read == [key for keys in planned for key in keys]
+
+
 def test_the_same_command_says_the_same(train: Run, train_cli: Run, frozen_set: Path) -> None:
     """In another process, with another hash seed."""
     options = ("plan", frozen_set, "--global-batch", 7, "--grouping", "modality", "--steps", 50, "--json")
@@ -104,8 +142,21 @@ REFUSED = {
         r"no table of lengths, or a damaged",
     ),
     "twice": (["plan", "SET", "SET", "--global-batch", "4"], 2, r"the same set is given twice"),
+    "weight of none": (
+        ["plan", "SET", "--global-batch", "4", "--weight", "DTE=2"],
+        2,
+        r"weights for DTE, and no set has such a source; it is one of .*DET_shapes",
+    ),
+    "weight to read": (["read", "SET", "--global-batch", "4", "--weight", "DTE=2"], 2, r"weights for DTE, and no set"),
+    "no weight": (["plan", "SET", "--global-batch", "4", "--weight", "DET_shapes"], 2, r"DET_shapes: expected TAG=W"),
+    "weight of 0": (["plan", "SET", "--global-batch", "4", "--weight", "DET_shapes=0"], 2, r"above 0, .* got '0'"),
+    "weights": (
+        ["plan", "SET", "--global-batch", "4", "--weight", "DET_shapes=1", "--weight", "DET_shapes=2"],
+        2,
+        r"--weight DET_shapes=2: DET_shapes has 1 already",
+    ),
     "chat": (["lengths", "SET", "--tokenizer", "x", "--chat", "nope"], 2, r"'nope' is not"),
-    "tokenizer": (["lengths", "SET", "--tokenizer", "none"], 2, r"--tokenizer none: no such folder"),
+    "tokenizer": (["lengths", "SET", "--tokenizer", "none", "--chat", "plain"], 2, r"--tokenizer none: no such folder"),
 }
 
 

@@ -4,6 +4,7 @@ import hashlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from griffon_shards.errors import DataError, SettingsError
 from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.types import Turn
 from griffon_shards.verify import verify_set
 from griffon_train.lengths import Lengths, count_lengths
 from griffon_train.plan import Plan
@@ -26,6 +28,7 @@ from .synthetic import Source, write_synthetic
 
 QWEN3 = Path(__file__).resolve().parents[3] / "shared" / "data" / "tokenizers" / "qwen3"
 PICTURE = 1369
+CHAT = "gemma_instruct"
 TALKS = 4100
 """More than two processes' shares."""
 
@@ -38,7 +41,10 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=alphabet, special_tokens=["<s>"], show_progress=False
+        vocab_size=400,
+        initial_alphabet=alphabet,
+        special_tokens=["<s>", "<start_of_turn>", "<end_of_turn>"],
+        show_progress=False,
     )
     trained.train_from_iterator(
         ["Find the red circle in the image, and answer with boxes: [0.120,0.034]."] * 3, trainer
@@ -77,16 +83,37 @@ def talk_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "set"
 
 
-def counted_by_hand(frozen: FrozenSet, folder: Path) -> NDArray[np.uint32]:
+def gemma_by_hand(turns: Sequence[Turn]) -> str:
+    return "<s>" + "".join(f"<start_of_turn>{role_of(turn, 'model')}\n{turn.text}<end_of_turn>\n" for turn in turns)
+
+
+def qwen_by_hand(turns: Sequence[Turn]) -> str:
+    system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    return system + "".join(f"<|im_start|>{role_of(turn, 'assistant')}\n{turn.text}<|im_end|>\n" for turn in turns)
+
+
+def role_of(turn: Turn, model: str) -> str:
+    return model if turn.role == "gpt" else "user"
+
+
+def counted_by_hand(
+    frozen: FrozenSet, folder: Path, written: Callable[[Sequence[Turn]], str] = gemma_by_hand
+) -> NDArray[np.uint32]:
     """Tokens of every row and variant, with the tokenizers library alone; shape [rows, variants]."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     counts = []
     for row in range(len(frozen)):
-        counts.append([0] * int(frozen.lock.render["variants"]))
-        for variant, rendering in enumerate(frozen[row].renderings):
-            for turn in rendering.turns:
-                texts = turn.text.split("<image>", 1) if turn.role == "human" else [turn.text]
-                counts[-1][variant] += sum(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts)
+        sample = frozen[row]
+        counts.append([0] * len(sample.renderings))
+        for variant, rendering in enumerate(sample.renderings):
+            text = written(rendering.turns)
+            if sample.image is not None:
+                text = text.replace("<image>", "\ue000", 1)
+            if rendering.region_xyxy_px is not None:
+                text = text.replace("<region>", "\ue000", 1)
+                counts[-1][variant] += 1
+            parts = text.split("\ue000")
+            counts[-1][variant] += sum(len(tokenizer.encode(part, add_special_tokens=False).ids) for part in parts)
     return np.array(counts, np.uint32)
 
 
@@ -103,7 +130,7 @@ def table(tmp_path_factory: pytest.TempPathFactory, variants_set: Path, tokenize
     progress: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("griffon_train.lengths.ProcessPoolExecutor", in_this_process)
-        count_lengths(variants_set, str(tokenizer_folder), "turns", path, workers=1, done=progress.append)
+        count_lengths(variants_set, str(tokenizer_folder), CHAT, path, workers=1, done=progress.append)
     assert sum(progress) == len(open_set(variants_set))
     return path
 
@@ -127,7 +154,8 @@ def test_any_number_of_processes_writes_the_same_table(
     tables = []
     for workers in (3, 1):
         out = tmp_path / f"{workers}"
-        said = train_cli("lengths", talk_set, "--tokenizer", tokenizer_folder, "--workers", workers, "--out", out)
+        options = ("--tokenizer", tokenizer_folder, "--chat", CHAT, "--workers", workers, "--out", out)
+        said = train_cli("lengths", talk_set, *options)
         assert (said.returncode, said.stderr) == (0, "")
         lines = rf"4,100 rows counted into {out}\nsha256 [0-9a-f]{{64}}\nnext: griffon-train plan {talk_set} .*\n"
         assert re.fullmatch(lines, said.stdout)
@@ -144,10 +172,10 @@ def test_any_number_of_processes_writes_the_same_table(
 def test_a_real_tokenizer_counts_as_the_library_does(variants_set: Path, tmp_path: Path) -> None:
     frozen = open_set(variants_set)
     path = tmp_path / "table"
-    count_lengths(variants_set, str(QWEN3), "turns", path, workers=1, done=lambda _: None)
+    count_lengths(variants_set, str(QWEN3), "qwen2", path, workers=1, done=lambda _: None)
     pictures = frozen.index["has_image"].astype(np.int64)[:, None] * PICTURE
     found = of_all_rows(Lengths.counted([frozen], [path]), frozen)
-    assert np.array_equal(found, counted_by_hand(frozen, QWEN3) + pictures)
+    assert np.array_equal(found, counted_by_hand(frozen, QWEN3, qwen_by_hand) + pictures)
 
 
 def test_the_table_goes_into_the_plan(train_cli: Run, table: Path, variants_set: Path) -> None:
@@ -170,7 +198,7 @@ def test_another_count_is_another_plan(table: Path, variants_set: Path, tmp_path
     loaded.add_tokens(["red"])
     loaded.save_pretrained(other)
     path = tmp_path / "table"
-    sha256 = count_lengths(variants_set, str(other), "turns", path, workers=1, done=lambda _: None)
+    sha256 = count_lengths(variants_set, str(other), CHAT, path, workers=1, done=lambda _: None)
     frozen = open_set(variants_set)
     before, after = (Lengths.counted([frozen], [each]) for each in (table, path))
     assert (of_all_rows(after, frozen) != of_all_rows(before, frozen)).any()
@@ -194,7 +222,7 @@ def tables_bytes(frozen: FrozenSet, **changes: object) -> bytes:
     head = {
         "magic": "griffon lengths 1",
         "set": frozen.lock.digest,
-        "chat": "turns",
+        "chat": CHAT,
         "tokenizer": "0" * 64,
         "shape": [len(frozen), 1],
         "sha256": hashlib.sha256(raw).hexdigest(),
@@ -252,26 +280,42 @@ def test_what_is_no_tokenizer_is_said_before_anything_is_counted(
     (folder / "tokenizer.json").write_text(content)
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(SettingsError, match=re.escape(f"--tokenizer {folder}: transformers cannot load it")):
-        count_lengths(variants_set, str(folder), "turns", tmp_path / "table", workers=1, done=lambda _: None)
+        count_lengths(variants_set, str(folder), CHAT, tmp_path / "table", workers=1, done=lambda _: None)
     assert not (tmp_path / "table").exists()
 
 
 def test_a_tokenizer_that_is_not_there_and_an_unknown_chat_are_said(
-    train_cli: Run, variants_set: Path, tmp_path: Path
+    train_cli: Run, variants_set: Path, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
-    said = train_cli("lengths", variants_set, "--tokenizer", tmp_path / "none", "--out", tmp_path / "table")
+    table = tmp_path / "table"
+    said = train_cli("lengths", variants_set, "--tokenizer", tmp_path / "none", "--chat", CHAT, "--out", table)
     assert said.returncode == 2
     assert said.stderr.startswith(f"error: --tokenizer {tmp_path / 'none'}: no such folder; give the one that holds")
     assert len(said.stderr.splitlines()) == 1
-    with pytest.raises(SettingsError, match="no chat template 'other'; there are turns"):
-        count_lengths(variants_set, "x", "other", tmp_path / "table", workers=1, done=lambda _: None)
+    with pytest.raises(SettingsError, match="no chat template 'other'; there are plain, gemma_instruct"):
+        count_lengths(variants_set, str(tokenizer_folder), "other", table, workers=1, done=lambda _: None)
+    said = train_cli("lengths", variants_set, "--tokenizer", tokenizer_folder, "--out", table)
+    assert said.returncode == 2
+    assert "Missing option '--chat'" in said.stderr
+
+
+def test_a_tokenizer_of_another_template_is_refused_before_anything_is_counted(
+    train_cli: Run, variants_set: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "table"
+    said = train_cli("lengths", variants_set, "--tokenizer", tokenizer_folder, "--chat", "qwen2", "--out", table)
+    assert said.returncode == 2
+    assert said.stderr == (
+        "error: chat template qwen2: TokenizersBackend has no control token <|im_start|>; take the tokenizer that the "
+        "template's language model came with, or another template\n"
+    )
+    assert not table.exists()
 
 
 def test_a_damaged_shard_is_named(train_cli: Run, copy_of_set: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
     where = flip_bit(copy_of_set, 100)
-    said = train_cli(
-        "lengths", copy_of_set, "--tokenizer", tokenizer_folder, "--out", tmp_path / "table", "--workers", 1
-    )
+    options = ("--tokenizer", tokenizer_folder, "--chat", CHAT, "--out", tmp_path / "table", "--workers", 1)
+    said = train_cli("lengths", copy_of_set, *options)
     assert said.returncode == 1
     assert said.stderr.startswith(f"error: {where}: damaged")
     assert "Traceback" not in said.stderr

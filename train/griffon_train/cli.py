@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,26 @@ from griffon_shards.command_line import guard
 from griffon_shards.frozen_set import open_set
 from griffon_shards.tables import table
 from griffon_train.chat import CHATS
+from griffon_train.convert_cli import convert
 from griffon_train.lengths import Lengths, count_lengths, default_table_path
 from griffon_train.plan import DEFAULT_WINDOW, Plan, Step
 from griffon_train.report import epoch_report, together
+from griffon_train.run_cli import run
 from griffon_train.runs import GROUPINGS
+from griffon_train.settings import weights_by_tag
 
 _PATH = click.Path(path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="griffon-pipeline", prog_name="griffon-train")
+@click.option("--local_rank", hidden=True, expose_value=False)  # DeepSpeed's launcher gives it; the environment says it
 def main() -> None:
     """Train Griffon-style models on frozen shard sets."""
+
+
+main.add_command(convert)
+main.add_command(run)
 
 
 def _plan_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -43,6 +51,13 @@ def _plan_options(command: Callable[..., None]) -> Callable[..., None]:
                 show_default=True,
                 help="Batches sorted by length together; 1 for none.",
             ),
+            click.option(
+                "--weight",
+                "weights",
+                metavar="TAG=W",
+                multiple=True,
+                help="Passes over a source an epoch (2, 0.5, 1/3), instead of its set's; for each that differs.",
+            ),
             click.option("--lengths", "tables", type=_PATH, multiple=True, help="Counted lengths, one for each DIR."),
             click.option("--from", "start", type=click.IntRange(0), default=0, show_default=True, help="First step."),
             click.option("--steps", type=click.IntRange(1), help="How many steps."),
@@ -53,12 +68,10 @@ def _plan_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _plan(
-    roots: tuple[Path, ...], global_batch: int, seed: int, grouping: str, window: int, tables: tuple[Path, ...]
-) -> Plan:
+def _plan(roots: Sequence[Path], tables: Sequence[Path], weights: Sequence[str], **settings: Any) -> Plan:  # noqa: ANN401
     sets = [open_set(root) for root in roots]
     lengths = Lengths.counted(sets, tables) if tables else Lengths.estimated(sets)
-    return Plan(sets, seed=seed, global_batch=global_batch, grouping=grouping, window=window, lengths=lengths)
+    return Plan(sets, lengths=lengths, weights=weights_by_tag(weights), **settings)
 
 
 @main.command("plan")
@@ -77,8 +90,8 @@ def plan_command(
     """Show which samples come when, without reading one."""
     plan = _plan(**settings)
     if epoch_report:
-        random = Plan(plan.sets, seed=settings["seed"], global_batch=plan.global_batch, window=1, lengths=plan.lengths)
-        _report(plan, random, epoch)
+        same = {"seed": settings["seed"], "lengths": plan.lengths, "weights": weights_by_tag(settings["weights"])}
+        _report(plan, Plan(plan.sets, global_batch=plan.global_batch, window=1, **same), epoch)
         return
     for number in range(start, start + (steps or 1)):
         step = plan.step(number)
@@ -107,7 +120,7 @@ def _report(plan: Plan, random: Plan, epoch: int) -> None:
 @main.command("lengths")
 @click.argument("root", metavar="DIR", type=_PATH)
 @click.option("--tokenizer", required=True, metavar="FOLDER", help="A tokenizer as transformers stores it.")
-@click.option("--chat", type=click.Choice(list(CHATS)), default="turns", show_default=True, help="Chat template.")
+@click.option("--chat", type=click.Choice(list(CHATS)), required=True, help="Chat template.")
 @click.option("--out", type=_PATH, help="Where to write the table.  [default: DIR.lengths-CHAT]")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
 @guard

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from griffon_shards.errors import DataError, SettingsError
 from griffon_shards.files import sha256_of, write_whole
 from griffon_shards.frozen_set import FrozenSet, open_set
-from griffon_train.chat import CHATS, PICTURE_TOKEN, Tokenizer
+from griffon_train.chat import PICTURE_TOKEN, Tokenizer, check_tokenizer, encode
 from griffon_train.processes import end_with_parent
 
 PICTURE_TOKENS = 1369
@@ -105,12 +105,10 @@ def count_lengths(
         The table's SHA-256, which enters plans.
 
     Raises:
-        SettingsError: there is no such template, or transformers cannot load the tokenizer.
-        DataError: the set is damaged.
+        SettingsError: there is no such template, transformers cannot load the tokenizer, or it is not the template's.
+        DataError: the set is damaged, or a picture has no place in its conversation.
     """
-    if chat not in CHATS:
-        raise SettingsError(f"no chat template {chat!r}; there are {', '.join(CHATS)}")
-    _tokenizer(tokenizer)  # what is wrong with it is said before processes start
+    check_tokenizer(chat, _tokenizer(tokenizer))  # what is wrong with it is said before processes start
     frozen = open_set(root)
     counts = np.zeros((len(frozen), int(frozen.lock.render["variants"])), "<u4")
     jobs = [(str(root), tokenizer, chat, first) for first in range(0, len(frozen), _ROWS_A_JOB)]
@@ -137,19 +135,24 @@ def count_lengths(
 
 
 def _count(job: tuple[str, str, str, int]) -> NDArray[np.uint32]:
-    root, tokenizer, chat, first = job
-    frozen, encode, with_tokenizer = open_set(root), CHATS[chat], _tokenizer(tokenizer)
+    root, folder, chat, first = job
+    frozen, tokenizer = open_set(root), _tokenizer(folder)
     rows = range(first, min(first + _ROWS_A_JOB, len(frozen)))
-    return np.array(
-        [
-            [
-                sum(token != PICTURE_TOKEN for token in encode(rendering.turns, with_tokenizer))
-                for rendering in frozen[row].renderings
-            ]
-            for row in rows
-        ],
-        np.uint32,
-    )
+    return np.array([_text_tokens(frozen, row, chat, tokenizer) for row in rows], np.uint32)
+
+
+def _text_tokens(frozen: FrozenSet, row: int, chat: str, tokenizer: Tokenizer) -> list[int]:
+    """Of each variant of a row; a region is one."""
+    sample = frozen[row]
+    counts = []
+    for rendering in sample.renderings:
+        pictures, regions = int(sample.image is not None), int(rendering.region_xyxy_px is not None)
+        try:
+            encoded = encode(chat, rendering.turns, tokenizer, pictures=pictures, regions=regions)
+        except DataError as error:
+            raise DataError(f"{frozen.where(row)}: {error}") from None
+        counts.append(len(encoded.ids) - encoded.ids.count(PICTURE_TOKEN))
+    return counts
 
 
 @lru_cache(maxsize=1)

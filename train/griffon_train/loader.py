@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,16 +18,21 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from griffon_shards.errors import DataError
 from griffon_shards.frozen_set import FrozenSet
-from griffon_shards.types import Turn
+from griffon_shards.types import Rendering, Turn
+from griffon_train.encoding import PICTURE_TOKEN, REGION_TOKEN_ID, Encoded
 from griffon_train.pictures import IMAGE_PX, REGION_PX, cropped, decode, resized
-from griffon_train.plan import Plan
 from griffon_train.processes import end_with_parent
 from griffon_train.split import DUMMY, split_slots
+from griffon_train.sweep import Order
 
 _LOOK_EVERY_S = 1.0  # for workers that are gone, while a batch is awaited
 
 STALL_S = 50.0
 """How long the next micro-batch may take before the run ends with an error."""
+
+
+Encode = Callable[[Sequence[Turn], int, int, str], tuple[Encoded, bool]]
+"""From turns, the numbers of pictures and regions, and where the sample is, to its tokens and whether they were cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,10 @@ class Batch:
         step: of the optimizer.
         slots: places in the global batch, -1 for a dummy; B.
         keys: of the samples, empty for a dummy; B.
+        tasks: of the samples, empty for a dummy; B.
         conversations: of the samples, empty for a dummy; B.
+        examples: the conversations as tokens, None for a dummy and where the loader has no way to encode; B.
+        overlong: whether the tokens were cut; B.
         pixels_PHWC: pictures, uint8, shape [P, side, side, 3].
         picture_of_P: which of the B samples each picture belongs to, int64.
         regions_RHWC: crops that `<region>` stands for, uint8, shape [R, side, side, 3].
@@ -59,7 +67,10 @@ class Batch:
     step: int
     slots: tuple[int, ...]
     keys: tuple[str, ...]
+    tasks: tuple[str, ...]
     conversations: tuple[tuple[Turn, ...], ...]
+    examples: tuple[Encoded | None, ...]
+    overlong: tuple[bool, ...]
     pixels_PHWC: torch.Tensor
     picture_of_P: torch.Tensor
     regions_RHWC: torch.Tensor
@@ -71,7 +82,7 @@ class Batch:
             name: getattr(self, name).pin_memory()
             for name in ("pixels_PHWC", "picture_of_P", "regions_RHWC", "region_of_R")
         }
-        return Batch(step=self.step, slots=self.slots, keys=self.keys, conversations=self.conversations, **tensors)
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +95,8 @@ class _Unreadable:
 class _Samples(Dataset[Any]):
     """Map-style access to micro-batches of slots."""
 
-    def __init__(self, sets: Sequence[FrozenSet], image_px: int, region_px: int) -> None:
-        self._sets = sets
+    def __init__(self, sets: Sequence[FrozenSet], encode: Encode | None, image_px: int, region_px: int) -> None:
+        self._sets, self._encode = sets, encode
         self._image_px, self._region_px = image_px, region_px
 
     def __getitem__(self, slot: Slot) -> Batch | _Unreadable:
@@ -103,33 +114,47 @@ class _Samples(Dataset[Any]):
         return self._sets[slots[0].set_no].where(slots[0].row) + ", or one read with it"
 
     def _batch(self, slots: list[Slot]) -> Batch:
-        keys = [""] * len(slots)
-        conversations: list[tuple[Turn, ...]] = [()] * len(slots)
+        count = len(slots)
+        keys, tasks = [""] * count, [""] * count
+        conversations: list[tuple[Turn, ...]] = [()] * count
+        examples: list[Encoded | None] = [None] * count
+        overlong = [False] * count
         pictures: list[tuple[int, Image]] = []
         regions: list[tuple[int, Image]] = []
         for place, slot in enumerate(slots):
             if slot.row == DUMMY:
                 continue
-            frozen = self._sets[slot.set_no]
-            sample = frozen[slot.row]
+            where = self._sets[slot.set_no].where(slot.row)
+            sample = self._sets[slot.set_no][slot.row]
             rendering = sample.renderings[slot.variant]
-            keys[place], conversations[place] = sample.key, rendering.turns
-            if sample.image is None:
-                continue
-            picture = decode(sample, frozen.where(slot.row))
-            pictures.append((place, picture))
-            if rendering.region_xyxy_px is not None:
-                regions.append((place, cropped(picture, rendering.region_xyxy_px)))
+            keys[place], tasks[place], conversations[place] = sample.key, sample.task, rendering.turns
+            sees, is_shown = sample.image is not None, rendering.region_xyxy_px is not None
+            if self._encode is not None:
+                encoded, overlong[place] = self._encode(rendering.turns, int(sees), int(is_shown), where)
+                examples[place] = encoded
+                sees, is_shown = PICTURE_TOKEN in encoded.ids, REGION_TOKEN_ID in encoded.ids  # what was not cut off
+            if sees or is_shown:
+                picture = decode(sample, where)
+                pictures += [(place, picture)] if sees else []
+                regions += [(place, _region(picture, rendering))] if is_shown else []
         return Batch(
             step=slots[0].step,
             slots=tuple(slot.slot for slot in slots),
             keys=tuple(keys),
+            tasks=tuple(tasks),
             conversations=tuple(conversations),
+            examples=tuple(examples),
+            overlong=tuple(overlong),
             pixels_PHWC=_squares([picture for _, picture in pictures], self._image_px),
             picture_of_P=torch.tensor([place for place, _ in pictures], dtype=torch.int64),
             regions_RHWC=_squares([region for _, region in regions], self._region_px),
             region_of_R=torch.tensor([place for place, _ in regions], dtype=torch.int64),
         )
+
+
+def _region(picture: Image, rendering: Rendering) -> Image:
+    assert rendering.region_xyxy_px is not None
+    return cropped(picture, rendering.region_xyxy_px)
 
 
 def _squares(pictures: list[Image], side_px: int) -> torch.Tensor:
@@ -145,7 +170,7 @@ def _squares(pictures: list[Image], side_px: int) -> torch.Tensor:
 class _MicroBatches(Sampler[list[Slot]]):
     """The micro-batches of one rank from a step on, without end or up to a step."""
 
-    def __init__(self, plan: Plan, rank: int, world_size: int, micro_batch: int, start: int, stop: int | None) -> None:
+    def __init__(self, plan: Order, rank: int, world_size: int, micro_batch: int, start: int, stop: int | None) -> None:
         self._plan, self._rank, self._world_size, self._micro_batch = plan, rank, world_size, micro_batch
         self._start, self._stop = start, stop
 
@@ -156,7 +181,7 @@ class _MicroBatches(Sampler[list[Slot]]):
             number += 1
 
 
-def rank_slots(plan: Plan, number: int, rank: int, world_size: int, micro_batch: int) -> list[list[Slot]]:
+def rank_slots(plan: Order, number: int, rank: int, world_size: int, micro_batch: int) -> list[list[Slot]]:
     """The micro-batches of one rank in one step."""
     step = plan.step(number)
     sets, rows, variants = step.sets.tolist(), step.rows.tolist(), step.variants.tolist()
@@ -176,12 +201,13 @@ class Loader:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Order,
         *,
         rank: int = 0,
         world_size: int = 1,
         micro_batch: int = 1,
         workers: int = 2,
+        encode: Encode | None = None,
         start: int = 0,
         stop: int | None = None,
         image_px: int = IMAGE_PX,
@@ -195,7 +221,8 @@ class Loader:
             rank: of this process.
             world_size: number of ranks.
             micro_batch: samples computed at once.
-            workers: processes that read and decode; 0 does it here.
+            workers: processes that read, decode and encode; 0 does it here.
+            encode: makes tokens of conversations; without it a batch has none.
             start: first step.
             stop: one past the last step, or None to go on without end.
             image_px: side of the pictures.
@@ -206,7 +233,7 @@ class Loader:
         self._sampler = _MicroBatches(plan, rank, world_size, micro_batch, start, stop)
         self._loader: DataLoader[Any] = _unwarned(
             DataLoader,
-            _Samples(plan.sets, image_px, region_px),
+            _Samples(plan.sets, encode, image_px, region_px),
             batch_sampler=self._sampler,
             collate_fn=_as_it_is,
             num_workers=workers,

@@ -79,7 +79,7 @@ def find_runs(sets: Sequence[FrozenSet], grouping: str, weights: Mapping[str, st
     tags = {source.tag for each in sets for source in each.lock.sources}
     if unknown := sorted(set(weights) - tags):
         raise SettingsError(
-            f"weights for {', '.join(unknown)}, and no set has such a source; it is one of {', '.join(tags)}"
+            f"weights for {', '.join(unknown)}, and no set has such a source; it is one of {', '.join(sorted(tags))}"
         )
     groups: dict[str, list[Run]] = {name: [] for name in GROUPINGS[grouping]}
     for set_no, each in enumerate(sets):
@@ -105,6 +105,13 @@ def find_runs(sets: Sequence[FrozenSet], grouping: str, weights: Mapping[str, st
     return {name: runs for name, runs in groups.items() if runs}
 
 
+def task_group(task: str, has_image: bool) -> str:
+    """The group that a sample is of, when they are grouped by task."""
+    if task == _TALK:
+        return "general" if has_image else "text"
+    return "referring" if task == _REFERRING else "localization"
+
+
 def _weight(tag: str, given: str) -> Fraction:
     try:
         weight = Fraction(given)
@@ -119,9 +126,7 @@ def _groups_of(each: FrozenSet, task: str, rows: range, grouping: str) -> list[t
     """The groups that rows of a source are of, and which of the rows; None for all of them."""
     if grouping == "none":
         return [("all", None)]
-    with_picture = "image" if grouping == "modality" else "general" if task == _TALK else "localization"
-    if grouping == "task" and task == _REFERRING:
-        with_picture = "referring"
+    with_picture = "image" if grouping == "modality" else task_group(task, has_image=True)
     if task != _TALK:  # every other task is about a picture
         return [(with_picture, None)]
     has_image = each.index["has_image"][rows.start : rows.stop] != 0

@@ -20,6 +20,7 @@ class GriffonConfig(PreTrainedConfig):
         image_token_id: stands in `input_ids` where a picture's features come, `picture_tokens` times.
         region_token_id: stands in `input_ids` where a region's feature comes.
         box_style: how boxes are written, one of `griffon_shards.types.BOX_STYLES`.
+        released_config: the configuration that released weights came with, whole, so that they can go back.
     """
 
     model_type = "griffon"
@@ -38,6 +39,7 @@ class GriffonConfig(PreTrainedConfig):
     image_token_id: int = PICTURE_TOKEN
     region_token_id: int = REGION_TOKEN_ID
     box_style: str = "text"
+    released_config: dict[str, Any] | None = None
     tie_word_embeddings: bool = False  # the language model's own configuration decides
 
     @property

@@ -46,13 +46,11 @@ class Preset:
 
     Attributes:
         family: `gemma2`, `llama2` or `qwen2`.
-        chat: its chat template after alignment, a name of `griffon_train.chat.CHATS`.
         text: what its language model's configuration says.
         tiny: whether the towers are tiny, too, and a byte-level tokenizer goes with it.
     """
 
     family: str
-    chat: str
     text: Mapping[str, Any]
     tiny: bool = False
 
@@ -68,7 +66,7 @@ def _gemma2(hidden_size: int, layers: int, heads: int, key_value_heads: int, int
         "query_pre_attn_scalar": 256,
         "vocab_size": 256000,
     }
-    return Preset(family="gemma2", chat="gemma_instruct", text=text)
+    return Preset(family="gemma2", text=text)
 
 
 def _llama2(hidden_size: int, layers: int, heads: int, intermediate_size: int) -> Preset:
@@ -82,7 +80,7 @@ def _llama2(hidden_size: int, layers: int, heads: int, intermediate_size: int) -
         "rms_norm_eps": 1e-5,
         "vocab_size": 32000,
     }
-    return Preset(family="llama2", chat="llama_2", text=text)
+    return Preset(family="llama2", text=text)
 
 
 def _qwen2(
@@ -99,10 +97,10 @@ def _qwen2(
         "tie_word_embeddings": tied,
         "vocab_size": vocabulary,
     }
-    return Preset(family="qwen2", chat="qwen2", text=text)
+    return Preset(family="qwen2", text=text)
 
 
-def _tiny(family: str, chat: str) -> Preset:
+def _tiny(family: str) -> Preset:
     text = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -116,7 +114,7 @@ def _tiny(family: str, chat: str) -> Preset:
     }
     if family == "gemma2":
         text |= {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 64}
-    return Preset(family=family, chat=chat, text=text, tiny=True)
+    return Preset(family=family, text=text, tiny=True)
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -126,10 +124,13 @@ PRESETS: Mapping[str, Preset] = {
     "llama2-13b": _llama2(5120, 40, 40, 13824),
     "qwen2.5-3b": _qwen2(2048, 36, 16, 2, 11008, 151936, tied=True),
     "qwen2.5-7b": _qwen2(3584, 28, 28, 4, 18944, 152064, tied=False),
-    "tiny-gemma2": _tiny("gemma2", "gemma_instruct"),
-    "tiny-llama2": _tiny("llama2", "llama_2"),
-    "tiny-qwen2": _tiny("qwen2", "qwen2"),
+    "tiny-gemma2": _tiny("gemma2"),
+    "tiny-llama2": _tiny("llama2"),
+    "tiny-qwen2": _tiny("qwen2"),
 }
+
+FAMILY_CHATS: Mapping[str, str] = {"gemma2": "gemma_instruct", "llama": "llama_2", "qwen2": "qwen2"}
+"""The chat template that a family's models were released with, by `model_type` of the language model."""
 
 
 def preset_config(name: str, *, region: bool = True) -> GriffonConfig:

@@ -1,0 +1,61 @@
+"""Tokenizers made on the spot, and conversations as they come out of them, in writing."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from griffon_shards.types import Turn
+from griffon_train.chat import IGNORE, PICTURE_TOKEN, REGION_TOKEN_ID, Encoded
+
+MARKS = ("<start_of_turn>", "<end_of_turn>", "</s>", "<|im_start|>", "<|im_end|>")
+
+
+def byte_level(
+    *merges: tuple[str, str], special: Sequence[str] = MARKS, bos: str | None = "<s>", trim: bool = False
+) -> PreTrainedTokenizerBase:
+    """A token for every byte, and those that are merged, in the order of merging.
+
+    Args:
+        merges: of bytes as the byte level writes them: a newline is `Ċ`, a blank `Ġ`.
+        special: control tokens.
+        bos: the token that texts begin with.
+        trim: leave blanks out of tokens' places, as GPT-2's tokenizer does.
+    """
+    words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(left + right for left, right in merges)]
+    made = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=list(merges)))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=trim)
+    made.decoder = decoders.ByteLevel()
+    loaded: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_object=made, bos_token=bos)
+    loaded.add_tokens([AddedToken(each, special=True) for each in special])
+    return loaded
+
+
+def conversation(*texts: str) -> list[Turn]:
+    """Human and model take turns, and human begins."""
+    return [Turn(role="gpt" if number % 2 else "human", text=text) for number, text in enumerate(texts)]
+
+
+def id_of(token: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Of a token that is in the vocabulary, or of the unknown one."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int)
+    return found
+
+
+def shown(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
+    """In writing: what is learned in «», pictures as 🖼, regions as ✂; checks that labels are the ids or `IGNORE`."""
+    text = ""
+    for (learned, place), group in groupby(zip(encoded.ids, encoded.labels, strict=True), _kind):
+        pairs = list(group)
+        assert all(label == (token if learned else IGNORE) for token, label in pairs)
+        told = place * len(pairs) if place else str(tokenizer.decode([token for token, _ in pairs]))
+        text += f"«{told}»" if learned else told
+    return text
+
+
+def _kind(pair: tuple[int, int]) -> tuple[bool, str]:
+    token, label = pair
+    return label != IGNORE, {PICTURE_TOKEN: "🖼", REGION_TOKEN_ID: "✂"}.get(token, "")

@@ -1,0 +1,134 @@
+"""CLIP towers: read out of a checkpoint of whatever make, and made for pictures of another size."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from griffon_shards.errors import SettingsError
+from griffon_train.model.checkpoint import (
+    CONFIG_NAME,
+    Checkpoint,
+    read_json,
+    refuse_other,
+    refuse_taken,
+    whole_folder,
+    write_json,
+    write_weights,
+)
+from griffon_train.model.layout import is_computed
+
+_PREFIX = "vision_model."
+"""As transformers 4 names what transformers 5 names without it; 5 reads both."""
+_POSITIONS = "embeddings.position_embedding.weight"
+_PREPROCESSOR_NAME = "preprocessor_config.json"
+
+
+def read_tower_config(folder: Path) -> CLIPVisionConfig:
+    """The tower's configuration out of a CLIPModel's or CLIPVisionModel's folder.
+
+    Raises:
+        SettingsError: it is another's.
+    """
+    fields = read_json(folder / CONFIG_NAME)
+    kind = fields.get("model_type")
+    if kind not in ("clip", "clip_vision_model"):
+        raise SettingsError(f"{folder}: a model of type {kind!r}; expected CLIP's, 'clip' or 'clip_vision_model'")
+    vision = fields if kind == "clip_vision_model" else fields.get("vision_config", {})
+    return CLIPVisionConfig(
+        **{name: value for name, value in vision.items() if name not in ("model_type", "_name_or_path")}
+    )
+
+
+def tower_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """The tower's tensors by the names they have in a `CLIPVisionModel` of transformers 5.
+
+    Raises:
+        SettingsError: there are no weights.
+        DataError: they are damaged.
+    """
+    found = Checkpoint(folder)
+    prefix = _PREFIX if any(name.startswith(_PREFIX) for name in found) else ""
+    tensors = {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
+    return {name: tensor for name, tensor in tensors.items() if not is_computed(name)}
+
+
+def convert_clip(src: Path, dst: Path, *, image_px: int, say: Callable[[str], None] = lambda line: None) -> None:
+    """Make a tower for pictures of another size: its position embeddings are interpolated, all else stays.
+
+    Args:
+        src: folder of a CLIPModel or CLIPVisionModel.
+        dst: does not exist, or is empty.
+        image_px: side of the pictures, a multiple of the patches'.
+        say: gets what is done, in lines.
+
+    Raises:
+        SettingsError: `image_px` is no multiple, or folders are missing or taken.
+        DataError: the weights are not those of the configuration.
+    """
+    refuse_taken(dst)
+    config: Any = read_tower_config(src)
+    patch_px, old_px = config.patch_size, config.image_size
+    if image_px % patch_px:
+        below, above = image_px // patch_px * patch_px, -(-image_px // patch_px) * patch_px
+        nearest = f"{below} and {above}" if below else str(above)
+        raise SettingsError(
+            f"--image-size {image_px}: no multiple of the patch size {patch_px}; the nearest: {nearest}"
+        )
+    tensors = tower_tensors(src)
+    with torch.device("meta"):
+        refuse_other(f"{src}: other tensors than its configuration says", CLIPVisionModel(config).state_dict(), tensors)
+    side, old_side = image_px // patch_px, old_px // patch_px
+    tensors[_POSITIONS] = resized_positions(tensors[_POSITIONS], side)
+    config.image_size = image_px
+    config.architectures = [CLIPVisionModel.__name__]
+    preprocessor = src / _PREPROCESSOR_NAME
+    settings = read_json(preprocessor) if preprocessor.is_file() else {}
+    with whole_folder(dst) as folder:
+        write_weights(folder, {_PREFIX + name: tensor for name, tensor in tensors.items()})
+        write_json(folder / _PREPROCESSOR_NAME, _preprocessor(settings, image_px))
+        write_json(folder / CONFIG_NAME, orjson.loads(config.to_json_string()))
+    say(f"{old_px} px to {image_px} px: {old_side} x {old_side} to {side} x {side} positions and that of the class")
+    say(f"written: {dst}")
+
+
+def resized_positions(positions_NC: torch.Tensor, side: int) -> torch.Tensor:
+    """Position embeddings of a grid with another number of patches a side; that of the class, the first, stays.
+
+    Bicubic, in float32, corners not aligned; the dtype stays.
+    """
+    grid_NC = positions_NC[1:]
+    old_side = math.isqrt(len(grid_NC))
+    if side == old_side:
+        return positions_NC
+    grid_1CHW = grid_NC.float().T.reshape(1, -1, old_side, old_side)
+    new_1CHW = torch.nn.functional.interpolate(grid_1CHW, size=(side, side), mode="bicubic", align_corners=False)
+    return torch.cat([positions_NC[:1], new_1CHW[0].flatten(1).T.to(positions_NC.dtype)])
+
+
+def _preprocessor(settings: dict[str, Any], image_px: int) -> dict[str, Any]:
+    """The settings with another size; CLIP's own where there are none."""
+    clip: dict[str, Any] = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_center_crop": True,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": OPENAI_CLIP_MEAN,
+        "image_std": OPENAI_CLIP_STD,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": {"shortest_edge": image_px},
+        "crop_size": {"height": image_px, "width": image_px},
+    }
+    settings = settings or clip
+    sizes = {name: settings.get(name, clip[name]) for name in ("size", "crop_size")}
+    return settings | {
+        name: dict.fromkeys(value, image_px) if isinstance(value, dict) else image_px for name, value in sizes.items()
+    }

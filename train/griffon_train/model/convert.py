@@ -1,0 +1,234 @@
+"""From the layout of released Griffon weights to ours and back, tensor by tensor, bit for bit."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+
+from griffon_shards.errors import DataError, SettingsError
+from griffon_shards.files import whole_file
+from griffon_shards.tables import size
+from griffon_train.model.checkpoint import (
+    CONFIG_NAME,
+    SHARD_SIZE,
+    Checkpoint,
+    bytes_of,
+    listed,
+    read_json,
+    refuse_other,
+    refuse_taken,
+    whole_folder,
+    write_json,
+    write_weights,
+)
+from griffon_train.model.clip import read_tower_config, tower_tensors
+from griffon_train.model.config import GriffonConfig
+from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.layout import (
+    PROJECTOR,
+    REGION_TOWER,
+    TOWER,
+    griffon_config_of,
+    has_regions,
+    is_computed,
+    released_config_of,
+    released_name,
+)
+
+Say = Callable[[str], None]
+Rename = Callable[[str], str]
+
+_COPIED = (
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json"),
+)
+_BINS = {f"<bin_{place}>" for place in range(1001)}
+
+
+def convert_griffon(
+    src: Path,
+    dst: Path,
+    *,
+    vision_tower: Path | None = None,
+    region_tower: Path | None = None,
+    boxes: str | None = None,
+    shard_size: str = SHARD_SIZE,
+    say: Say = lambda line: None,
+) -> None:
+    """Make a folder that `GriffonForConditionalGeneration.from_pretrained` loads out of released weights.
+
+    Args:
+        src: released weights.
+        dst: does not exist, or is empty.
+        vision_tower: a CLIP folder with the tower's sizes, and its weights if `src` has none; by default the one
+            that the released configuration names, where it is here.
+        region_tower: the same for the tower of `<region>`; needed if there is one.
+        boxes: one of `griffon_shards.types.BOX_STYLES`; by default what the tokenizer has tokens for.
+        shard_size: of a file, at most, as `5GB`.
+        say: gets what is done, in lines.
+
+    Raises:
+        SettingsError: folders are missing or taken, or the weights are of another kind.
+        DataError: tensors are missing, there in addition, or of another shape.
+    """
+    refuse_taken(dst)
+    released = read_json(src / CONFIG_NAME)
+    towers = _towers(src, released, vision_tower, region_tower)
+    configs = {prefix: read_tower_config(folder) for prefix, folder in towers.items()}
+    box_style = boxes or _box_style(src)
+    config = griffon_config_of(released, configs[TOWER], configs.get(REGION_TOWER), box_style)
+    found = dict(Checkpoint(src))
+    for prefix, folder in towers.items():
+        if not any(name.startswith(prefix) for name in found):
+            found |= {prefix + name: tensor for name, tensor in tower_tensors(folder).items()}
+            say(f"{prefix.rstrip('.')}: not in {src}, taken from {folder}")
+    renamed = _renamed(src, found, config, released_name, lambda name: name, say)
+    config.architectures = [GriffonForConditionalGeneration.__name__]
+    _write(src, dst, renamed, orjson.loads(config.to_json_string()), shard_size, say)
+    say(f"boxes: {box_style}")
+
+
+def export_griffon(
+    src: Path,
+    dst: Path,
+    *,
+    vision_tower: str | None = None,
+    shard_size: str = SHARD_SIZE,
+    say: Say = lambda line: None,
+) -> None:
+    """Make a folder in the layout of released weights out of ours.
+
+    Args:
+        src: as `GriffonForConditionalGeneration.save_pretrained` or `convert_griffon` wrote it.
+        dst: does not exist, or is empty.
+        vision_tower: what `mm_vision_tower` is to say; by default what it said in the weights that `src` began as.
+        shard_size: of a file, at most, as `5GB`.
+        say: gets what is done, in lines.
+
+    Raises:
+        SettingsError: folders are missing or taken, or the weights are of another kind.
+        DataError: tensors are missing, there in addition, or of another shape.
+    """
+    refuse_taken(dst)
+    if (kind := read_json(src / CONFIG_NAME).get("model_type")) != GriffonConfig.model_type:
+        raise SettingsError(f"{src}: a model of type {kind!r}; expected one of ours, {GriffonConfig.model_type!r}")
+    config: GriffonConfig = GriffonConfig.from_pretrained(src)
+    released = released_config_of(config, vision_tower)
+    renamed = _renamed(src, dict(Checkpoint(src)), config, lambda name: name, released_name, say)
+    _write(src, dst, renamed, released, shard_size, say)
+    say(f"mm_vision_tower: {released.get('mm_vision_tower')}")
+
+
+def save_projector(model: GriffonForConditionalGeneration | Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write the projector alone, as the reference's `mm_projector.bin` holds it.
+
+    Args:
+        model: or its state, gathered.
+        path: gets its name when it is whole.
+    """
+    state = model if isinstance(model, Mapping) else model.state_dict()
+    tensors = {
+        released_name(name): tensor.detach().cpu().contiguous().clone()
+        for name, tensor in state.items()
+        if name.startswith("projector.")
+    }
+    assert tensors, "no state of a Griffon model"
+    with whole_file(path) as file:
+        torch.save(tensors, file)
+
+
+def load_projector(model: GriffonForConditionalGeneration, path: Path) -> None:
+    """Load `mm_projector.bin`, ours or the reference's, into a model; it keeps its dtype and device.
+
+    Raises:
+        SettingsError: there is no such file.
+        DataError: it is of another projector, or of another width.
+    """
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file; give an mm_projector.bin")
+    key = PROJECTOR.removeprefix("model.")
+    found = {name.rpartition(key)[2]: tensor for name, tensor in Checkpoint(path).items() if key in name}
+    wanted = model.projector.state_dict()
+    refuse_other(f"{path}: no weights of a projector {model.config.projector!r}", wanted, found)
+    model.projector.load_state_dict(found)
+
+
+def _towers(src: Path, released: Mapping[str, Any], vision: Path | None, region: Path | None) -> dict[str, Path]:
+    """Folders of the towers' configurations, by the prefix of their tensors."""
+    named = released.get("mm_vision_tower")
+    if vision is None and isinstance(named, str) and Path(named).is_dir():
+        vision = Path(named)
+    if vision is None:
+        raise SettingsError(
+            f"{src}: names its vision tower {named!r}, which is no folder here, and does not hold its sizes; "
+            "give --vision-tower DIR, a CLIP folder of the same sizes (griffon-train convert clip makes one)"
+        )
+    if not has_regions(released):
+        if region is not None:
+            raise SettingsError(f"--region-tower {region}: the weights in {src} have no tower for regions")
+        return {TOWER: vision}
+    if region is None:
+        raise SettingsError(
+            f"{src}: has a second tower, for <region>, and does not hold its sizes; give --region-tower DIR, a CLIP "
+            "folder of the same sizes (the released weights have openai/clip-vit-large-patch14)"
+        )
+    return {TOWER: vision, REGION_TOWER: region}
+
+
+def _box_style(src: Path) -> str:
+    """`bin` where a tokenizer's files have a token for each of the thousand places."""
+    tokens: set[str] = set()
+    if (added := src / "added_tokens.json").is_file():
+        tokens |= read_json(added).keys()
+    if (settings := src / "tokenizer_config.json").is_file():
+        tokens |= {token["content"] for token in read_json(settings).get("added_tokens_decoder", {}).values()}
+    if (fast := src / "tokenizer.json").is_file():
+        tokens |= {token["content"] for token in read_json(fast).get("added_tokens", ())}
+    return "bin" if tokens >= _BINS else "text"
+
+
+def _renamed(
+    src: Path, found: dict[str, torch.Tensor], config: GriffonConfig, name_in: Rename, name_out: Rename, say: Say
+) -> dict[str, torch.Tensor]:
+    """What a model of this configuration has, under new names.
+
+    Args:
+        src: where the tensors are from.
+        found: by the names there.
+        config: of the model.
+        name_in: from our names to those in `found`.
+        name_out: from our names to those to return.
+        say: gets a line on what was left out.
+    """
+    with torch.device("meta"):
+        model = GriffonForConditionalGeneration(config)
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if name not in model.all_tied_weights_keys}
+    for copy, original in model.all_tied_weights_keys.items():
+        again, first = found.pop(name_in(copy), None), found.get(name_in(original))
+        if again is not None and first is not None and not torch.equal(again, first):
+            raise DataError(f"{src}: {name_in(copy)} differs from {name_in(original)}, and the configuration ties them")
+        if again is not None:
+            say(f"left out, for it is {name_in(original)}: {name_in(copy)}")
+    if computed := [name for name in found if is_computed(name)]:
+        say(f"left out, for they are computed anew: {listed(computed)}")
+    found = {name: tensor for name, tensor in found.items() if name not in computed}
+    there = {name_in(name): tensor for name, tensor in wanted.items()}
+    refuse_other(f"{src}: other tensors than its configuration says", there, found)
+    return {name_out(name): found[name_in(name)] for name in wanted}
+
+
+def _write(
+    src: Path, dst: Path, tensors: dict[str, torch.Tensor], config: Mapping[str, Any], shard_size: str, say: Say
+) -> None:
+    say(f"{len(tensors):,} tensors, {size(bytes_of(tensors))}")
+    with whole_folder(dst) as folder:
+        write_weights(folder, tensors, shard_size)
+        copied = [name for name in _COPIED if (src / name).is_file()]
+        for name in copied:
+            shutil.copyfile(src / name, folder / name)
+        write_json(folder / CONFIG_NAME, config)
+    say(f"copied: {', '.join(copied) or 'nothing, there is no tokenizer beside the weights'}")
+    say(f"written: {dst}")

@@ -1,0 +1,249 @@
+"""Checkpoints that know no world size: each rank writes its pieces of weights and moments, any ranks read them.
+
+A checkpoint is a folder that gets its name when it is whole: every rank's file, then `checkpoint.json`, which says what
+stands where, then one rename. DeepSpeed's universal checkpoint is not used: from two ranks to one it comes back wrong
+without an error (frozen weights random, learning rates of other groups).
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import distributed
+
+from griffon_shards.errors import DataError
+from griffon_shards.files import TEMPORARY_PREFIX, sha256_of, sync_folder, write_whole
+from griffon_train.training.fragments import MOMENTS, Fragment, ShardedState
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a run."""
+
+_INDEX = "checkpoint.json"
+_FORMAT = "griffon checkpoint 1"
+_KINDS = ("weight", *MOMENTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A whole checkpoint.
+
+    Attributes:
+        path: its folder.
+        index: what `checkpoint.json` says.
+    """
+
+    path: Path
+    index: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Steps that the optimizer had taken."""
+        return int(self.index["step"])
+
+
+def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], *, keep: int) -> Path:
+    """Write a checkpoint, together with all ranks, and delete all but the last.
+
+    Args:
+        run: folder of the run, shared by all machines.
+        step: steps taken by the optimizer.
+        state: of this rank.
+        extra: whatever else `checkpoint.json` is to hold.
+        keep: checkpoints to keep, this one among them.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        DataError: a rank could not write; every rank raises it, and nothing has changed.
+    """
+    target = run / CHECKPOINTS / f"step-{step:08d}"
+    partial = target.with_name(TEMPORARY_PREFIX + target.name)
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    if rank == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    distributed.barrier()
+    try:
+        told: Any = _write_own(partial / f"rank-{rank:05d}.safetensors", state)
+    except (OSError, SafetensorError) as error:
+        told = f"rank {rank}: {error}"
+    everybody: list[Any] = [None] * world_size
+    distributed.all_gather_object(everybody, told)
+    failures = [each for each in everybody if isinstance(each, str)]
+    if failures:
+        raise DataError(f"no checkpoint was written at step {step}: {'; '.join(failures)}; the one before stands")
+    if rank == 0:
+        index = {"format": _FORMAT, "step": step, "optimizer_steps": state.steps(), "files": everybody, **extra}
+        write_whole(partial / _INDEX, orjson.dumps(index))
+        if target.exists():  # of a run that was resumed from an earlier one
+            shutil.rmtree(target)
+        partial.rename(target)
+        sync_folder(target.parent)
+        for old in sorted(target.parent.glob("step-*"))[:-keep]:
+            shutil.rmtree(old)
+    distributed.barrier()
+    return target
+
+
+def _write_own(path: Path, state: ShardedState) -> Mapping[str, Any]:
+    tensors = {}
+    for number, flat in enumerate(state.buffers):
+        tensors[f"{number}.weight"] = flat.data.contiguous()
+        for name, moment in state.moments(number).items():
+            tensors[f"{number}.{name}"] = moment.contiguous()
+    save_file(tensors, path)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    fragments = [list(asdict(each).values()) for each in state.fragments]
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path), "fragments": fragments}
+
+
+def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint of a run, and a line for each that is passed over."""
+    passed = [
+        f"{path.name.removeprefix(TEMPORARY_PREFIX)} was cut short while it was written: passed over"
+        for path in sorted((run / CHECKPOINTS).glob(f"{TEMPORARY_PREFIX}*"))
+    ]
+    for path in sorted((run / CHECKPOINTS).glob("step-*"), reverse=True):
+        try:
+            return _opened(path), passed
+        except DataError as error:
+            passed.append(f"{error}: passed over")
+    return None, passed
+
+
+def _opened(path: Path) -> Checkpoint:
+    try:
+        index = orjson.loads((path / _INDEX).read_bytes())
+        if index["format"] != _FORMAT:
+            raise DataError(f"{path.name} is of another format, {index['format']!r}")
+        for each in index["files"]:
+            found = (path / each["name"]).stat().st_size
+            if found != each["bytes"]:
+                raise DataError(f"{path.name}/{each['name']} has {found:,} bytes of {each['bytes']:,}")
+    except (OSError, KeyError, TypeError, orjson.JSONDecodeError) as error:
+        raise DataError(f"{path.name} is not whole ({error})") from None
+    return Checkpoint(path=path, index=index)
+
+
+def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int]) -> None:
+    """Put a checkpoint's weights and moments into the engine, together with all ranks, and compare.
+
+    Args:
+        checkpoint: a whole one.
+        state: of this rank.
+        sizes: elements of every parameter that trains.
+
+    Raises:
+        DataError: a file is damaged, or the checkpoint is not of these parameters.
+    """
+    _verify(checkpoint)
+    pieces = _pieces(checkpoint)
+    held = {name: sum(count for _, count, *_ in of_name) for name, of_name in pieces.items()}
+    if held != dict(sizes):
+        different = sorted(name for name in {**held, **sizes} if held.get(name) != sizes.get(name))
+        raise DataError(
+            f"{checkpoint.path} is of other parameters than train now, such as {', '.join(different[:3])} "
+            f"({len(different)} in all); resume with the model and freezing flags that the run had"
+        )
+    with _Files(checkpoint) as files:
+        for each in state.fragments:
+            _fill(each, state, pieces[each.name], files)
+    state.set_steps(int(checkpoint.index["optimizer_steps"]))
+    state.weights_to_model()
+    wrong = state.differing()
+    if wrong:
+        raise DataError(f"{checkpoint.path}: {', '.join(wrong[:3])} did not come back as saved; nothing was trained")
+
+
+_Piece = tuple[int, int, int, int, int]
+"""Start, count, file, buffer, offset."""
+
+
+def _pieces(checkpoint: Checkpoint) -> dict[str, list[_Piece]]:
+    """What the files hold, by parameter."""
+    pieces: dict[str, list[_Piece]] = {}
+    for number, file in enumerate(checkpoint.index["files"]):
+        for name, start, count, buffer, offset in file["fragments"]:
+            pieces.setdefault(name, []).append((start, count, number, buffer, offset))
+    return pieces
+
+
+def _fill(
+    wanted: Fragment, state: ShardedState, pieces: Sequence[tuple[int, int, int, int, int]], files: "_Files"
+) -> None:
+    """Copy what overlaps of each piece into this rank's buffers."""
+    targets = {"weight": state.buffers[wanted.buffer].data, **state.moments(wanted.buffer)}
+    filled = 0
+    for start, count, file, buffer, offset in pieces:
+        first, stop = max(start, wanted.start), min(start + count, wanted.start + wanted.count)
+        if first >= stop:
+            continue
+        to = wanted.offset + first - wanted.start
+        at = offset + first - start
+        for kind in _KINDS:
+            targets[kind][to : to + stop - first].copy_(files.read(file, f"{buffer}.{kind}", at, stop - first))
+        filled += stop - first
+    assert filled == wanted.count, f"{wanted.name}: {filled} elements of {wanted.count}"
+
+
+class _Files:
+    """The files of a checkpoint, opened when first read."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._paths = [checkpoint.path / each["name"] for each in checkpoint.index["files"]]
+        self._open: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._open.values():
+            file.__exit__(None, None, None)
+
+    def read(self, number: int, name: str, start: int, count: int) -> torch.Tensor:
+        if number not in self._open:
+            file: Any = safe_open(self._paths[number], framework="pt")
+            self._open[number] = file.__enter__()
+        found: torch.Tensor = self._open[number].get_slice(name)[start : start + count]
+        return found
+
+
+def _verify(checkpoint: Checkpoint) -> None:
+    """Read every file once, shared out among the ranks; every rank raises what one has found."""
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    mine = checkpoint.index["files"][rank::world_size]
+    damaged = [each["name"] for each in mine if sha256_of(checkpoint.path / each["name"]) != each["sha256"]]
+    everybody: list[Any] = [None] * world_size
+    distributed.all_gather_object(everybody, damaged)
+    names = [name for each in everybody for name in each]
+    if names:
+        raise DataError(
+            f"{checkpoint.path}: {', '.join(names)} is damaged (its SHA-256 is not the recorded one); delete the "
+            "folder, and the run goes on from the checkpoint before"
+        )
+
+
+def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]]) -> dict[str, str]:
+    """SHA-256 of each tensor's bytes, the work shared out among the ranks; the same on every rank."""
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    own = {}
+    for number, (name, tensor) in enumerate(tensors):
+        if number % world_size == rank:
+            flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            own[name] = hashlib.sha256(flat.numpy().data).hexdigest()
+    everybody: list[Any] = [None] * world_size
+    distributed.all_gather_object(everybody, own)
+    return {name: digest for each in everybody for name, digest in each.items()}

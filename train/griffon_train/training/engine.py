@@ -1,0 +1,66 @@
+"""The DeepSpeed engine: parameter groups, AdamW, and the learning rate of each step."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.settings import Settings
+
+Engine = Any
+"""DeepSpeed is not typed."""
+
+
+def parameter_groups(model: GriffonForConditionalGeneration, settings: Settings) -> list[dict[str, Any]]:
+    """What trains, by learning rate; biases, norms and other vectors apart, for they do not decay."""
+    own_rates = {"projector": settings.projector_lr, "vision_tower": settings.vision_tower_lr}
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            own = own_rates.get(name.partition(".")[0])
+            rate = settings.lr if own is None else own
+            decay = settings.weight_decay if parameter.dim() > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+def make_engine(model: GriffonForConditionalGeneration, settings: Settings, config: Mapping[str, Any]) -> Engine:
+    """A DeepSpeed engine around a model whose freezing is set.
+
+    Args:
+        model: on the CPU, in the precision that it trains in.
+        settings: of the run.
+        config: DeepSpeed's.
+    """
+    import deepspeed  # not before `joined` has chosen the accelerator
+
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, settings), betas=(settings.beta1, settings.beta2), eps=settings.epsilon
+    )
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=dict(config))
+    return engine
+
+
+def learning_rate_factor(step: int, steps: int, settings: Settings) -> float:
+    """What the learning rates of a step are multiplied with: a rise over the warm-up, then half a cosine down to 0."""
+    warmup = math.ceil(settings.warmup_ratio * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if settings.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+class Rates:
+    """The learning rates of an engine's groups."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._groups = engine.optimizer.param_groups
+        self._full = [group["lr"] for group in self._groups]
+
+    def set(self, factor: float) -> None:
+        """Multiply the full rates."""
+        for group, full in zip(self._groups, self._full, strict=True):
+            group["lr"] = full * factor

@@ -1,0 +1,61 @@
+"""What a run leaves behind: the model as transformers loads it, or the projector alone after alignment."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from griffon_shards.files import TEMPORARY_PREFIX, sync_folder
+from griffon_train.model.convert import save_projector
+from griffon_train.training.engine import Engine
+from griffon_train.training.loading import MODEL_NAME, PROJECTOR_NAME
+from griffon_train.training.ranks import Ranks
+
+
+def export(
+    run: Path,
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    ranks: Ranks,
+    *,
+    projector_alone: bool,
+) -> Path:
+    """Write the model, together with all ranks; it gets its name when it is whole.
+
+    Returns:
+        The folder, or the projector's file.
+    """
+    model = engine.module
+    weights = _whole_weights(model, ranks, "projector." if projector_alone else "")
+    target = run / (PROJECTOR_NAME if projector_alone else MODEL_NAME)
+    if ranks.first:
+        partial = target.with_name(TEMPORARY_PREFIX + target.name)
+        if projector_alone:
+            save_projector({name.removeprefix("projector."): weight for name, weight in weights.items()}, partial)
+        else:
+            shutil.rmtree(partial, ignore_errors=True)
+            model.save_pretrained(partial, state_dict=weights)
+            tokenizer.save_pretrained(partial)
+            shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        sync_folder(run)
+    torch.distributed.barrier()
+    return target
+
+
+def _whole_weights(model: Any, ranks: Ranks, prefix: str) -> dict[str, torch.Tensor]:  # noqa: ANN401
+    """Copies of the weights, on the first rank's CPU; every rank takes part, for ZeRO-3 has spread them over all."""
+    import deepspeed  # not before `joined` has chosen the accelerator
+
+    found: dict[str, torch.Tensor] = {}
+    copies: dict[int, torch.Tensor] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if not name.startswith(prefix):
+            continue
+        if id(parameter) not in copies:
+            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+                copies[id(parameter)] = parameter.detach().cpu().clone() if ranks.first else torch.empty(0)
+        found[name] = copies[id(parameter)]
+    return found

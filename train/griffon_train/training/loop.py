@@ -1,0 +1,120 @@
+"""The training loop: plan, batch, forward, loss, backward, step. Everything else a run does is told from here, too."""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+
+from griffon_shards.errors import DataError
+from griffon_train.loader import Batch
+from griffon_train.settings import Settings
+from griffon_train.split import micro_steps
+from griffon_train.training.engine import learning_rate_factor
+from griffon_train.training.inputs import inputs_of, target_count
+from griffon_train.training.job import Job, prepared
+from griffon_train.training.loss import loss_sums
+from griffon_train.training.metrics import StepFigures
+from griffon_train.training.ranks import joined
+from griffon_train.training.tallies import Tally
+from griffon_train.training.watch import Watchdog, Wishes, listening
+
+_GRACE_S = 25.0  # torchrun kills what has not ended 30 s after SIGTERM
+_TERMINATED = 128 + 15
+
+
+def train(settings: Settings) -> None:
+    """Train as the settings say, from the last checkpoint of the run if there is one, to the end.
+
+    Raises:
+        SettingsError: the settings contradict each other, the sets or the checkpoint; nothing was trained.
+        DataError: a sample cannot be read, a loss is not a number, or a checkpoint is damaged.
+    """
+    with joined(settings.device, settings.stall_s) as ranks, listening() as wishes:
+        watchdog = Watchdog(ranks.rank, settings.stall_s)
+        job = prepared(settings, ranks)
+        loader = job.loader(start=job.start, stop=job.steps)
+        batches = iter(loader)
+        try:
+            for step in range(job.start, job.steps):
+                watchdog.now(f"in step {step}")
+                job.report(one_step(job, step, batches))
+                finish_step(job, step, wishes)
+            watchdog.now("writing the result")
+            job.finish()
+        finally:
+            job.close()
+            watchdog.close()
+
+
+def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
+    """One step of the optimizer on one global batch; the loss is a mean over all of its learned tokens."""
+    began = time.perf_counter()
+    count = micro_steps(job.plan.global_batch, job.ranks.world_size, job.settings.micro_batch)
+    micro_batches = [next(batches) for _ in range(count)]
+    wait_s = time.perf_counter() - began
+    (targets,) = job.ranks.sums([sum(map(target_count, micro_batches))])
+    # DeepSpeed takes the mean over ranks and micro-batches, which hold unlike numbers of targets: it is undone here.
+    scale = job.ranks.world_size * count / max(targets, 1.0)
+    factor = learning_rate_factor(step, job.steps, job.settings)
+    job.rates.set(factor)
+    torch.manual_seed(_seed(job.settings.seed, step, job.ranks.rank))  # no state to keep: a step's draws are its own
+    tally = Tally()
+    for batch in micro_batches:
+        inputs = inputs_of(batch, job.ranks.device, job.dtype)
+        losses_B = loss_sums(job.engine, inputs)
+        job.engine.backward(losses_B.sum() * scale)
+        job.engine.step()
+        tally.add(batch, losses_B.detach())
+    whole = tally.over(job.ranks)
+    norm = float(job.engine.get_global_grad_norm())
+    if not (math.isfinite(whole.loss) and math.isfinite(norm)):
+        keys = [key for each in job.ranks.gathered([b.keys for b in micro_batches]) for b in each for key in b if key]
+        raise DataError(
+            f"step {step}: the loss is {whole.loss} and the gradient's norm {norm}; the batch was {' '.join(keys)}. "
+            "Nothing was saved since the last checkpoint: look at these samples, or take a lower --lr"
+        )
+    order = job.plan.step(step)
+    metrics = {
+        "step": step,
+        "loss": whole.loss,
+        "lr": job.settings.lr * factor,
+        "grad_norm": norm,
+        "epoch": order.epoch,
+        "group": order.group,
+        "batch_id": whole.batch_id,
+        "loss_by_task": whole.loss_by_group,
+        "targets": int(targets),
+        "overlong": whole.overlong,
+    }
+    seconds = time.perf_counter() - began
+    return StepFigures(
+        step=step, metrics=metrics, samples=job.plan.global_batch, tokens=whole.tokens, seconds=seconds, wait_s=wait_s
+    )
+
+
+def finish_step(job: Job, step: int, wishes: Wishes) -> None:
+    """Validate and save, where it is time to or somebody wishes it; all ranks agree on that here.
+
+    Raises:
+        SystemExit: a rank was asked to stop.
+    """
+    settings, done = job.settings, step + 1
+    if job.ranks.first:
+        wishes.look(settings.output_dir)
+    saves, stops = job.ranks.sums([wishes.save, wishes.stop])
+    wishes.save = False
+    if settings.val_steps is not None and (done % settings.val_steps == 0 or done == job.steps):
+        job.validate(step)
+    stops_well = bool(stops) and job.last_save_s < _GRACE_S
+    if saves or stops_well or done % settings.save_steps == 0 or done == job.steps:
+        job.save(done)
+    if stops:
+        job.say(f"stopped by SIGTERM after step {done}; the same command goes on from the last checkpoint")
+        raise SystemExit(_TERMINATED)
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    digest = hashlib.blake2b(f"{seed}:{step}:{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1

@@ -1,0 +1,33 @@
+"""The loss of a micro-batch: a sum over the tokens that are learned, sample by sample.
+
+Only their logits are computed. A picture is 1,369 tokens that nothing is learned of, and Gemma's vocabulary 256,000.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from griffon_train.chat import IGNORE
+from griffon_train.training.inputs import Inputs
+
+
+def loss_sums(model: Any, inputs: Inputs) -> torch.Tensor:  # noqa: ANN401 - a model, or the engine around it
+    """Sums of the negative log-likelihood over each sample's learned tokens; float32, shape [B]."""
+    next_BL = inputs.labels_BL[:, 1:]
+    learned_L = (next_BL != IGNORE).any(dim=0).nonzero().flatten()
+    if not len(learned_L):  # nothing is learned here, but the other ranks wait for this one's backward pass
+        learned_L = learned_L.new_zeros(1)
+    logits_BKV = model(
+        inputs.input_ids_BL,
+        attention_mask=inputs.attention_mask_BL,
+        pixel_values=inputs.pixels_PCHW,
+        region_values=inputs.regions_RCHW,
+        logits_to_keep=learned_L,
+        use_cache=False,
+    ).logits
+    targets_BK = next_BL[:, learned_L] if next_BL.shape[1] else torch.full_like(inputs.labels_BL, IGNORE)
+    losses = F.cross_entropy(
+        logits_BKV.float().flatten(0, 1), targets_BK.flatten(), ignore_index=IGNORE, reduction="none"
+    )
+    return losses.view(targets_BK.shape).sum(dim=1)
