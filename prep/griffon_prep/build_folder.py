@@ -1,9 +1,6 @@
 """The folder of a build while it runs: who builds in it, what is being built, and what goes on after a kill."""
 
-import fcntl
-import os
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import orjson
 from griffon_prep.sources import Stamps
 from griffon_shards.errors import DataError, SettingsError
 from griffon_shards.files import remove_temporaries, write_whole
+from griffon_shards.holding import hold
 from griffon_shards.index import INDEX_NAME
 from griffon_shards.interop import ENERGON_FOLDER, HUGGING_FACE_NAME, WIDS_NAME
 from griffon_shards.lock import LOCK_NAME, REJECTS_NAME
@@ -21,10 +19,7 @@ _OURS = (REJECTS_NAME, INDEX_NAME, WIDS_NAME, HUGGING_FACE_NAME, ENERGON_FOLDER)
 
 
 class BuildFolder:
-    """Exclusive use of a set's folder by one build; a context manager.
-
-    The lock is a POSIX record lock: a killed build releases it, and worker processes do not inherit it.
-    """
+    """Exclusive use of a set's folder by one build; a context manager."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -37,19 +32,11 @@ class BuildFolder:
         if self.out.is_dir() and not self.work.exists() and not self.frozen and any(self.out.iterdir()):
             raise SettingsError(f"{self.out}: holds files and is no shard set; give --out a new or empty folder")
         self.work.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.work / "lock").open("a+b")
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            holder = self._lock.read().decode("utf-8", "replace").strip()
-            self._lock.close()
-            raise SettingsError(
-                f"{self.out}: another build is writing into it ({holder}); wait for it or give another --out"
-            ) from None
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        self._lock.flush()
+        self._lock = hold(
+            self.work / "lock",
+            whose=f"{self.out}: another build is writing into it",
+            instead="wait for it or give another --out",
+        )
         remove_temporaries(self.out)
         self.stamps = Stamps(self.work / "annotations.json")
         return self

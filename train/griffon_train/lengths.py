@@ -23,6 +23,7 @@ from griffon_shards.files import sha256_of, write_whole
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_train.chat import PICTURE_TOKEN, Tokenizer, check_tokenizer, encode
 from griffon_train.processes import end_with_parent
+from griffon_train.tokenizer_folder import load_tokenizer
 
 PICTURE_TOKENS = 1369
 """What a picture of 1022 px takes: 73 x 73 patches, halved by the projector to 37 x 37."""
@@ -157,15 +158,7 @@ def _text_tokens(frozen: FrozenSet, row: int, chat: str, tokenizer: Tokenizer) -
 
 @lru_cache(maxsize=1)
 def _tokenizer(folder: str) -> Tokenizer:
-    from transformers import AutoTokenizer  # not at the top: it takes seconds, and a plan needs none of it
-
-    if not Path(folder).is_dir():
-        raise SettingsError(f"--tokenizer {folder}: no such folder; give the one that holds the tokenizer's files")
-    try:
-        found: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # noqa: BLE001 - for a file that it does not know the tokenizers library raises just that
-        told = str(error).partition("\n")[0]
-        raise SettingsError(f"--tokenizer {folder}: transformers cannot load it ({told})") from None
+    found: Tokenizer = load_tokenizer(folder)
     return found
 
 

@@ -33,7 +33,7 @@ def export(
     if ranks.first:
         partial = target.with_name(TEMPORARY_PREFIX + target.name)
         if projector_alone:
-            save_projector({name.removeprefix("projector."): weight for name, weight in weights.items()}, partial)
+            save_projector(weights, partial)
         else:
             shutil.rmtree(partial, ignore_errors=True)
             model.save_pretrained(partial, state_dict=weights)

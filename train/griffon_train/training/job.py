@@ -4,16 +4,17 @@ import importlib
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import BinaryIO
 
 import click
 import orjson
 import torch
-from torch import distributed
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.errors import DataError, SettingsError
 from griffon_shards.files import write_whole
 from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.holding import hold
 from griffon_shards.tables import table
 from griffon_shards.types import Turn
 from griffon_train.chat import Encoded, Tokenizer, check_tokenizer, encode, fitted
@@ -61,13 +62,14 @@ class Job:
         engine: Engine,
         encode: Encode,
         tokenizer: PreTrainedTokenizerBase,
+        held: BinaryIO | None,
     ) -> None:
         self.settings, self.ranks, self.plan, self.engine = settings, ranks, plan, engine
         self.dtype = engine.module.dtype
         self.steps = steps_of(settings, plan)
         self.rates = Rates(engine)
         self.last_save_s = 0.0
-        self._encode, self._tokenizer = encode, tokenizer
+        self._encode, self._tokenizer, self._held = encode, tokenizer, held
         self._state = ShardedState(engine)
         self._frozen_sha256: Mapping[str, str] = {}
         self._reporter: Reporter | None = None
@@ -167,6 +169,8 @@ class Job:
         """Close what the run wrote into."""
         if self._reporter is not None:
             self._reporter.close()
+        if self._held is not None:
+            self._held.close()
 
 
 def prepared(settings: Settings, ranks: Ranks) -> Job:
@@ -186,7 +190,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         lengths=lengths,
         weights=weights_by_tag(settings.weights),
     )
-    _keep_settings(settings, ranks)
+    _refuse_other_settings(settings)
     model, tokenizer = load_model(settings, _dtype(settings, ranks))
     _refuse_other_boxes([*sets, *map(open_set, settings.val_shards)], model.config.box_style)
     chat = settings.chat or default_chat(model)
@@ -215,7 +219,8 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         overlong=settings.overlong,
         picture_tokens=model.picture_tokens,
     )
-    job = Job(settings, ranks, plan, make_engine(model, settings, config), encode_one, tokenizer)
+    held = _hold(settings, ranks)
+    job = Job(settings, ranks, plan, make_engine(model, settings, config), encode_one, tokenizer, held)
     job.begin(frozen_sha256)
     return job
 
@@ -252,8 +257,7 @@ def steps_of(settings: Settings, plan: Plan) -> int:
     return plan.first_step(settings.epochs)
 
 
-def _keep_settings(settings: Settings, ranks: Ranks) -> None:
-    """Write them into the run's folder, or see that they are those that the run began with."""
+def _refuse_other_settings(settings: Settings) -> None:
     path = settings.output_dir / SETTINGS_NAME
     if path.exists():
         changed = differences(settings_from_json(orjson.loads(path.read_bytes())), settings)
@@ -262,10 +266,26 @@ def _keep_settings(settings: Settings, ranks: Ranks) -> None:
                 f"{settings.output_dir} holds a run with other settings: {'; '.join(changed)}. Give it the settings "
                 "that it had, or another --output-dir"
             )
-    distributed.barrier()  # every rank has looked before the first one writes
-    if ranks.first and not path.exists():
+
+
+def _hold(settings: Settings, ranks: Ranks) -> BinaryIO | None:
+    """Take the run's folder for this run alone, and write the settings into it, once all that they name is there."""
+    held, objection = None, None
+    if ranks.first:
         settings.output_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(path, orjson.dumps(settings_as_json(settings), option=orjson.OPT_INDENT_2))
+        try:
+            held = hold(
+                settings.output_dir / "lock",
+                whose=f"{settings.output_dir}: another process trains in it",
+                instead="wait for it, end it, or give another --output-dir",
+            )
+        except SettingsError as error:
+            objection = str(error)
+    ranks.agreed(objection)
+    if ranks.first and not (settings.output_dir / SETTINGS_NAME).exists():
+        plain = orjson.dumps(settings_as_json(settings), option=orjson.OPT_INDENT_2)
+        write_whole(settings.output_dir / SETTINGS_NAME, plain)
+    return held
 
 
 def _dtype(settings: Settings, ranks: Ranks) -> torch.dtype:

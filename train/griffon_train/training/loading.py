@@ -8,7 +8,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
     PreTrainedTokenizerBase,
@@ -22,6 +21,7 @@ from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import FAMILY_CHATS, PRESETS, preset_config
 from griffon_train.model.tokens import add_bin_tokens, byte_tokenizer
 from griffon_train.settings import Settings, settings_from_json
+from griffon_train.tokenizer_folder import load_tokenizer
 
 SETTINGS_NAME = "settings.json"
 MODEL_NAME = "model"
@@ -88,7 +88,7 @@ def _of_model(
             raise SettingsError(
                 f"--model {settings.model} has random weights and no tokenizer; give --tokenizer FOLDER"
             )
-        tokenizer = byte_tokenizer() if settings.tokenizer is None else _tokenizer(settings.tokenizer)
+        tokenizer = byte_tokenizer() if settings.tokenizer is None else load_tokenizer(settings.tokenizer)
         return GriffonForConditionalGeneration(config), tokenizer
     folder = Path(settings.model)
     if not (folder / "config.json").is_file():
@@ -100,7 +100,7 @@ def _of_model(
         raise SettingsError(
             f"--model {folder}: the layout of released weights; run `griffon-train convert griffon` first"
         )
-    return _joined(folder, settings, dtype), _tokenizer(settings.tokenizer or folder)
+    return _joined(folder, settings, dtype), load_tokenizer(settings.tokenizer or folder)
 
 
 def _saved(
@@ -113,7 +113,7 @@ def _saved(
         raise SettingsError(
             f"{folder}: its weights do not fit its config.json, such as {wrong[0]} ({len(wrong)} in all)"
         )
-    return model, _tokenizer(settings.tokenizer or folder)
+    return model, load_tokenizer(settings.tokenizer or folder)
 
 
 def _joined(folder: Path, settings: Settings, dtype: torch.dtype) -> GriffonForConditionalGeneration:
@@ -139,12 +139,3 @@ def _joined(folder: Path, settings: Settings, dtype: torch.dtype) -> GriffonForC
             projector.to_empty(device="cpu")
             projector.apply(model._init_weights)
     return model
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        told = str(error).partition("\n")[0]
-        raise SettingsError(f"{folder}: transformers finds no tokenizer there ({told}); give --tokenizer") from None
-    return found

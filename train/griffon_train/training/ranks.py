@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import distributed
+from transformers.utils.logging import disable_progress_bar
 
-from griffon_shards.errors import SettingsError
+from griffon_shards.errors import DataError, SettingsError
+from griffon_train.processes import end_with_parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,16 @@ class Ranks:
         given = torch.tensor(values, dtype=torch.float64, device=self.device)
         distributed.all_reduce(given)
         return [float(each) for each in given.tolist()]
+
+    def agreed(self, told: str | None) -> None:
+        """See that no rank has anything to object to; every rank calls it, and all raise the first objection.
+
+        Raises:
+            SettingsError: a rank has.
+        """
+        for each in self.gathered(told):
+            if each is not None:
+                raise SettingsError(each)
 
     def gathered(self, value: Any) -> list[Any]:  # noqa: ANN401 - whatever pickles
         """Every rank's value, in order of ranks."""
@@ -62,6 +74,10 @@ def joined(wanted_device: str, stall_s: float) -> Iterator[Ranks]:
     Args:
         wanted_device: `auto`, `cpu` or `cuda`.
         stall_s: how long a rank waits for the others before it ends with an error.
+
+    Raises:
+        SettingsError: there is no such device.
+        DataError: another rank has ended in the middle of something.
     """
     device = device_of(wanted_device)
     if device.type == "cpu":
@@ -74,13 +90,26 @@ def joined(wanted_device: str, stall_s: float) -> Iterator[Ranks]:
     _quiet()
     import deepspeed  # the accelerator is chosen as it is imported
 
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()  # else a torchrun that is killed leaves ranks behind, and the next one meets them
     deepspeed.init_distributed(
         dist_backend="nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=stall_s), verbose=False
     )
+    ranks = Ranks(rank=distributed.get_rank(), world_size=distributed.get_world_size(), device=device)
     try:
-        yield Ranks(rank=distributed.get_rank(), world_size=distributed.get_world_size(), device=device)
-    finally:
-        distributed.destroy_process_group()
+        yield ranks
+    except RuntimeError as error:
+        if not _is_of_others(error):
+            raise
+        told = str(error).partition("\n")[0]
+        raise DataError(f"rank {ranks.rank}: another rank has ended, see what it said ({told})") from None
+    distributed.destroy_process_group()
+
+
+def _is_of_others(error: RuntimeError) -> bool:
+    """Whether it says that a collective could not be finished because somebody was gone."""
+    told = str(error)
+    return isinstance(error, distributed.DistError) or "gloo" in told or "Connection closed by peer" in told
 
 
 def _alone_if_not_launched() -> None:
@@ -98,3 +127,4 @@ def _quiet() -> None:
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.modeling_utils")
+    disable_progress_bar()
