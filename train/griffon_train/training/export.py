@@ -5,44 +5,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.files import TEMPORARY_PREFIX, sync_folder
 from griffon_train.model.convert import save_projector
 from griffon_train.training.engine import Engine
-from griffon_train.training.loading import MODEL_NAME, PROJECTOR_NAME
 from griffon_train.training.ranks import Ranks
 
 
 def export(
-    run: Path,
+    target: Path,
     engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
     ranks: Ranks,
     *,
     projector_alone: bool,
-) -> Path:
-    """Write the model, together with all ranks; it gets its name when it is whole.
+) -> None:
+    """Write the model into a folder, or its projector into a file, together with all ranks.
 
-    Returns:
-        The folder, or the projector's file.
+    It gets its name when it is whole; what had it before is gone then.
     """
     model = engine.module
     weights = _whole_weights(model, ranks, "projector." if projector_alone else "")
-    target = run / (PROJECTOR_NAME if projector_alone else MODEL_NAME)
-    if ranks.first:
+    if ranks.first and projector_alone:
+        save_projector(weights, target)
+    elif ranks.first:
         partial = target.with_name(TEMPORARY_PREFIX + target.name)
-        if projector_alone:
-            save_projector(weights, partial)
-        else:
-            shutil.rmtree(partial, ignore_errors=True)
-            model.save_pretrained(partial, state_dict=weights)
-            tokenizer.save_pretrained(partial)
-            shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial, state_dict=weights)
+        tokenizer.save_pretrained(partial)
+        shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
-        sync_folder(run)
-    torch.distributed.barrier()
-    return target
+        sync_folder(target.parent)
+    distributed.barrier()
 
 
 def _whole_weights(model: Any, ranks: Ranks, prefix: str) -> dict[str, torch.Tensor]:  # noqa: ANN401

@@ -22,6 +22,7 @@ from griffon_train.cursor import cursor_state, restore_cursor
 from griffon_train.deepspeed_config import deepspeed_config
 from griffon_train.lengths import Lengths
 from griffon_train.loader import Encode, Loader
+from griffon_train.model.config import GriffonConfig
 from griffon_train.model.freezing import freeze, parameter_counts
 from griffon_train.plan import Plan
 from griffon_train.settings import Settings, differences, settings_as_json, settings_from_json, weights_by_tag
@@ -32,7 +33,7 @@ from griffon_train.training.engine import Engine, Rates, make_engine
 from griffon_train.training.export import export
 from griffon_train.training.fragments import ShardedState
 from griffon_train.training.inputs import inputs_of
-from griffon_train.training.loading import SETTINGS_NAME, default_chat, load_model
+from griffon_train.training.loading import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME, default_chat, load_model
 from griffon_train.training.loss import loss_sums
 from griffon_train.training.metrics import Hook, Reporter, StepFigures
 from griffon_train.training.ranks import Ranks
@@ -160,10 +161,12 @@ class Job:
         self.say(f"checkpoint {path} in {self.last_save_s:.1f} s")
 
     def finish(self) -> None:
-        """Write what the run was for."""
-        alone = self.settings.freezing.trained_parts() == ("projector",)
-        path = export(self.settings.output_dir, self.engine, self._tokenizer, self.ranks, projector_alone=alone)
-        self.say(f"done: {self.steps} steps; {path}; metrics, timing and checkpoints in {self.settings.output_dir}")
+        """Write what the run was for, unless an earlier start of it has."""
+        run, alone = self.settings.output_dir, self.settings.freezing.trained_parts() == ("projector",)
+        result = run / (PROJECTOR_NAME if alone else MODEL_NAME)
+        if self.start < self.steps or not result.exists():
+            export(result, self.engine, self._tokenizer, self.ranks, projector_alone=alone)
+        self.say(f"done: {self.steps} steps; {result}; metrics, timing and checkpoints in {run}")
 
     def close(self) -> None:
         """Close what the run wrote into."""
@@ -192,7 +195,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     )
     _refuse_other_settings(settings)
     model, tokenizer = load_model(settings, _dtype(settings, ranks))
-    _refuse_other_boxes([*sets, *map(open_set, settings.val_shards)], model.config.box_style)
+    _refuse_unfit([*sets, *map(open_set, settings.val_shards)], model.config)
     chat = settings.chat or default_chat(model)
     check_tokenizer(chat, tokenizer)
     freeze(model, settings.freezing)
@@ -294,13 +297,20 @@ def _dtype(settings: Settings, ranks: Ranks) -> torch.dtype:
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[settings.dtype]
 
 
-def _refuse_other_boxes(sets: Sequence[FrozenSet], style: str) -> None:
+def _refuse_unfit(sets: Sequence[FrozenSet], config: GriffonConfig) -> None:
+    """Sets that the model could not read, or would learn to write otherwise than it does."""
     for each in sets:
         written = each.lock.render["boxes"]
-        if written != style:
+        if written != config.box_style:
             raise SettingsError(
-                f"{each.root} has {written} boxes, and the model writes {style} ones: freeze the set with "
-                f"`griffon-prep build --boxes {style}`, or train with --boxes {written}"
+                f"{each.root} has {written} boxes, and the model writes {config.box_style} ones: freeze the set with "
+                f"`griffon-prep build --boxes {config.box_style}`, or train with --boxes {written}"
+            )
+        pointing = [source.tag for source in each.lock.sources if source.task == "VISJ" and source.samples]
+        if pointing and config.region_config is None:
+            raise SettingsError(
+                f"{each.root}: {', '.join(pointing)} shows crops, and the model has no tower to see them: give "
+                "--region-tower, or freeze a set without VISJ"
             )
 
 

@@ -103,8 +103,8 @@ def finish_step(job: Job, step: int, wishes: Wishes) -> None:
     settings, done = job.settings, step + 1
     if job.ranks.first:
         wishes.look(settings.output_dir)
-    saves, stops = job.ranks.sums([wishes.save, wishes.stop])
-    wishes.save = False
+    save, wishes.save = wishes.save, False  # what is wished while the ranks agree is the next step's
+    saves, stops = job.ranks.sums([save, wishes.stop])
     if settings.val_steps is not None and (done % settings.val_steps == 0 or done == job.steps):
         job.validate(step)
     stops_well = bool(stops) and job.last_save_s < _GRACE_S

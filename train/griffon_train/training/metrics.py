@@ -119,7 +119,7 @@ class Reporter:
         rate = (time.monotonic() - self._began) / (done - self._start)
         minutes, seconds = divmod(round(rate * (self._steps - done)), 60)
         return (
-            f"step {done}/{self._steps}  loss {told['loss']:.4f}  lr {told['lr']:.3g}  norm {told["grad_norm"]:.3g}  "
+            f"step {done}/{self._steps}  loss {told['loss']:.4f}  lr {told['lr']:.3g}  norm {told['grad_norm']:.3g}  "
             f"{told['samples_per_s']:.1f} samples/s  {told['tokens_per_s']:,.0f} tokens/s  "
             f"data wait {told['data_wait']:.0%}  {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
         )

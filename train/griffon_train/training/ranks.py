@@ -1,10 +1,11 @@
 """The processes that train together: who this one is, what it computes on, and sums over all of them."""
 
+import io
 import os
 import socket
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -92,9 +93,10 @@ def joined(wanted_device: str, stall_s: float) -> Iterator[Ranks]:
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent()  # else a torchrun that is killed leaves ranks behind, and the next one meets them
-    deepspeed.init_distributed(
-        dist_backend="nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=stall_s), verbose=False
-    )
+    with redirect_stdout(io.StringIO()):  # it prints what it has compiled, on every rank
+        deepspeed.init_distributed(
+            dist_backend="nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=stall_s), verbose=False
+        )
     ranks = Ranks(rank=distributed.get_rank(), world_size=distributed.get_world_size(), device=device)
     try:
         yield ranks
