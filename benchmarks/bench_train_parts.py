@@ -17,8 +17,9 @@ from griffon_train.model.tokens import byte_tokenizer
 from griffon_train.resolving import resolve
 from griffon_train.settings import Settings
 from griffon_train.training.inputs import inputs_of
-from griffon_train.training.job import Job, prepared
+from griffon_train.training.job import Job
 from griffon_train.training.loop import one_step
+from griffon_train.training.prepare import prepared
 from griffon_train.training.ranks import joined
 
 _STEPS = 20

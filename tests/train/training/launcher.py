@@ -4,6 +4,7 @@ torchrun does the same with fresh processes, which take ten seconds each to impo
 Run as a program it is that one process: it takes requests, a line of JSON each, and forks the ranks.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -15,6 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+_IMPORTED = (
+    *("deepspeed", "deepspeed.runtime.zero.muon.original_muon", "torch.utils.tensorboard"),
+    "griffon_train.training.loop",
+)
+"""Once, for all ranks."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +39,19 @@ class Launcher:
         self._folder, self._count = folder, 0
         environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,  # with all ranks, so that none outlives the tests
         )
 
     def __enter__(self) -> "Launcher":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def start(self, arguments: Sequence[object], world_size: int) -> "Running":
@@ -75,23 +87,34 @@ class Running:
         """Wait for something to happen while they run."""
         end = time.monotonic() + timeout_s
         while not holds():
-            assert time.monotonic() < end, "it did not happen: " + "".join(self.said())
+            over = time.monotonic() > end or all(map(_has_ended, self.pids))
+            assert not over or holds(), "it did not happen: " + "".join(self.said())
             time.sleep(0.002)
 
     def said(self) -> list[str]:
         """What each rank has written to stderr."""
-        return [log.read_text(encoding="utf-8") for log in self._logs]
+        return [log.read_text(encoding="utf-8") if log.exists() else "" for log in self._logs]
 
-    def wait(self) -> Ended:
-        """Wait for all to end."""
+    def wait(self, timeout_s: float = 120) -> Ended:
+        """Wait for all to end; those that do not are killed, and the test fails."""
+        end = time.monotonic() + timeout_s
+        while late := [pid for pid in self.pids if not _has_ended(pid)]:
+            if time.monotonic() > end:
+                for pid in late:
+                    os.kill(pid, signal.SIGKILL)
+                self._ask({"wait": self.pids})
+                raise AssertionError(f"{len(late)} ranks did not end in {timeout_s} s: " + "".join(self.said()))
+            time.sleep(0.01)
         return Ended(codes=self._ask({"wait": self.pids}), said=self.said())
 
 
+def _has_ended(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def _serve() -> None:
-    import deepspeed  # noqa: F401 - imported here, once, for all ranks
-
-    import griffon_train.training.loop  # noqa: F401
-
+    for name in _IMPORTED:
+        importlib.import_module(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin:
         request = json.loads(line)

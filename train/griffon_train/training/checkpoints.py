@@ -8,7 +8,7 @@ without an error (frozen weights random, learning rates of other groups).
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,31 +67,49 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], *,
     """
     target = run / CHECKPOINTS / f"step-{step:08d}"
     partial = target.with_name(TEMPORARY_PREFIX + target.name)
-    rank, world_size = distributed.get_rank(), distributed.get_world_size()
-    if rank == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    distributed.barrier()
+    rank = distributed.get_rank()
+    _together(step, lambda: _made_anew(partial) if rank == 0 else None)
+    files = _together(step, lambda: _write_own(partial / f"rank-{rank:05d}.safetensors", state))
+    index = {"format": _FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
+    _together(step, lambda: _complete(partial, target, index, keep) if rank == 0 else None)
+    return target
+
+
+def _together(step: int, work: Callable[[], Any]) -> list[Any]:
+    """What each rank's work gives, in order of ranks; if one fails, all say so."""
+    told: dict[str, Any] = {}
     try:
-        told: Any = _write_own(partial / f"rank-{rank:05d}.safetensors", state)
+        told["done"] = work()
     except (OSError, SafetensorError) as error:
-        told = f"rank {rank}: {error}"
-    everybody: list[Any] = [None] * world_size
+        told["failed"] = f"rank {distributed.get_rank()}: {error}"
+    everybody: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(everybody, told)
-    failures = [each for each in everybody if isinstance(each, str)]
+    failures = [each["failed"] for each in everybody if "failed" in each]
     if failures:
         raise DataError(f"no checkpoint was written at step {step}: {'; '.join(failures)}; the one before stands")
-    if rank == 0:
-        index = {"format": _FORMAT, "step": step, "optimizer_steps": state.steps(), "files": everybody, **extra}
-        write_whole(partial / _INDEX, orjson.dumps(index))
-        if target.exists():  # of a run that was resumed from an earlier one
-            shutil.rmtree(target)
-        partial.rename(target)
-        sync_folder(target.parent)
-        for old in sorted(target.parent.glob("step-*"))[:-keep]:
-            shutil.rmtree(old)
-    distributed.barrier()
-    return target
+    return [each["done"] for each in everybody]
+
+
+def _made_anew(partial: Path) -> None:
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+
+
+def _complete(partial: Path, target: Path, index: Mapping[str, Any], keep: int) -> None:
+    """Write what says where everything is, give the folder its name, and delete the oldest."""
+    write_whole(partial / _INDEX, orjson.dumps({**index, "sha256": _sha256_of_index(index)}))
+    if target.exists():  # of a run that was resumed from an earlier one
+        shutil.rmtree(target)
+    partial.rename(target)
+    sync_folder(target.parent)
+    for old in sorted(target.parent.glob("step-*"))[:-keep]:
+        shutil.rmtree(old)
+
+
+def _sha256_of_index(index: Mapping[str, Any]) -> str:
+    """Of all else that it says."""
+    return hashlib.sha256(orjson.dumps(index, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _write_own(path: Path, state: ShardedState) -> Mapping[str, Any]:
@@ -127,6 +145,8 @@ def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
 def _opened(path: Path) -> Checkpoint:
     try:
         index = orjson.loads((path / _INDEX).read_bytes())
+        if index.pop("sha256") != _sha256_of_index(index):
+            raise DataError(f"{path.name}/{_INDEX} is damaged (its SHA-256 is not the recorded one)")
         if index["format"] != _FORMAT:
             raise DataError(f"{path.name} is of another format, {index['format']!r}")
         for each in index["files"]:

@@ -13,9 +13,10 @@ from griffon_train.settings import Settings
 from griffon_train.split import micro_steps
 from griffon_train.training.engine import learning_rate_factor
 from griffon_train.training.inputs import inputs_of, target_count
-from griffon_train.training.job import Job, prepared
+from griffon_train.training.job import Job
 from griffon_train.training.loss import loss_sums
 from griffon_train.training.metrics import StepFigures
+from griffon_train.training.prepare import prepared
 from griffon_train.training.ranks import joined
 from griffon_train.training.tallies import Tally
 from griffon_train.training.watch import Watchdog, Wishes, listening

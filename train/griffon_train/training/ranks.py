@@ -103,8 +103,7 @@ def joined(wanted_device: str, stall_s: float) -> Iterator[Ranks]:
     except RuntimeError as error:
         if not _is_of_others(error):
             raise
-        told = str(error).partition("\n")[0]
-        raise DataError(f"rank {ranks.rank}: another rank has ended, see what it said ({told})") from None
+        raise DataError(f"rank {ranks.rank}: another rank has ended, see what it said") from None
     distributed.destroy_process_group()
 
 

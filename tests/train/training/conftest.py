@@ -1,0 +1,69 @@
+"""Ranks to train on, and what tells a run's results apart."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from .launcher import Launcher, Running
+
+ZERO_3 = Path(__file__).resolve().parents[3] / "train" / "griffon_train" / "deepspeed_configs" / "zero3.json"
+PERSISTENT = 1000
+"""Elements of the largest parameter that every rank keeps whole; as released, that would be all of a tiny model."""
+
+Options = tuple[object, ...]
+
+
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    with Launcher(tmp_path_factory.mktemp("ranks")) as launcher:
+        yield launcher
+
+
+@pytest.fixture(scope="session")
+def zero(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, Options]:
+    """By ZeRO stage, the options for it; of ZeRO-3 so that it spreads even a tiny model's weights over the ranks."""
+    config = orjson.loads(ZERO_3.read_bytes())
+    config["zero_optimization"]["stage3_param_persistence_threshold"] = PERSISTENT
+    path = tmp_path_factory.mktemp("deepspeed") / "zero3.json"
+    path.write_bytes(orjson.dumps(config))
+    return {2: ("--zero", 2), 3: ("--zero", 3, "--deepspeed", path)}
+
+
+def command(shards: Path, run: Path, *options: object) -> list[object]:
+    """`griffon-train run` with a tiny model, of which everything trains."""
+    return ["run", "--stage", "custom", "--model", "tiny-gemma2", "--shards", shards, "--output-dir", run, *options]
+
+
+def steps_told(run: Path) -> int:
+    """How many steps a run that may be at work has told of."""
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_for_step(running: Running, run: Path, steps: float) -> None:
+    """Wait until ranks at work have told of so many steps."""
+    running.wait_until(lambda: steps_told(run) >= steps)
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
+
+
+def checkpoint_of(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def result_of(run: Path) -> Mapping[str, bytes]:
+    """What must be the same, bit for bit, of two equal runs: metrics, the model, and the last checkpoint's tensors."""
+    files = [run / "metrics.jsonl", run / "model" / "model.safetensors"]
+    files += sorted(max((run / "checkpoints").glob("step-*")).glob("*.safetensors"))
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+def differences(first: Path, second: Path) -> list[str]:
+    """Files of two runs' results that are not the same."""
+    results = result_of(first), result_of(second)
+    return [name for name in {**results[0], **results[1]} if results[0].get(name) != results[1].get(name)]

@@ -1,0 +1,266 @@
+"""What comes from outside while a run goes on: signals, ranks that die or hang, full disks, bad data and settings."""
+
+import re
+import resource
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoTokenizer
+
+from griffon_shards.frozen_set import open_set
+from griffon_train.chat import IGNORE, encode
+from griffon_train.model.tokens import byte_tokenizer
+from griffon_train.plan import Plan
+
+from ..damage import flip_bit
+from ..streams import keys_of, shown
+from .conftest import differences, metrics_of, steps_told
+from .launcher import Ended, Launcher, Running
+
+GLOBAL_BATCH = 4
+STALL_S = 4
+
+
+def command(shards: Path, run: Path, *options: object, steps: int = 8) -> list[object]:
+    """A small run; it saves at the end alone."""
+    fixed = ("--stage", "custom", "--model", "tiny-qwen2", "--global-batch", GLOBAL_BATCH, "--micro-batch", 2)
+    return ["run", *fixed, "--workers", 0, "--shards", shards, "--output-dir", run, "--steps", steps, *options]
+
+
+def checkpoints_of(run: Path) -> list[int]:
+    """Steps of the whole ones."""
+    return sorted(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
+
+
+def await_steps(running: Running, run: Path, steps: int) -> None:
+    running.wait_until(lambda: steps_told(run) >= steps)
+
+
+def check_resumed(launcher: Launcher, arguments: Sequence[object], run: Path, step: int) -> None:
+    """The same command goes on with a step, and ends with what a run without a break has."""
+    ended = launcher.run(*arguments)
+    assert ended.codes == [0, 0], ended.said
+    assert f"going on with step {step} of " in ended.said[0]
+    unbroken = run.with_name("unbroken")
+    place = arguments.index(run)
+    ended = launcher.run(*arguments[:place], unbroken, *arguments[place + 1 :])
+    assert ended.codes == [0, 0], ended.said
+    assert differences(run, unbroken) == []
+
+
+def errors(said: str) -> list[str]:
+    return [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")]
+
+
+def check_no_traceback(ended: Ended) -> None:
+    assert not any("Traceback" in said for said in ended.said), ended.said
+
+
+def test_checkpoints_when_somebody_asks(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """By a signal to one rank, by a file, and when it is to stop, by a signal to one rank again."""
+    run = tmp_path / "run"
+    arguments = command(frozen_set, run, steps=30)
+    running = launcher.start(arguments, 2)
+    await_steps(running, run, 1)
+    running.signal(signal.SIGUSR1, rank=1)
+    running.wait_until(lambda: len(checkpoints_of(run)) == 1)
+    await_steps(running, run, steps_told(run) + 2)
+    assert len(checkpoints_of(run)) == 1, "a signal asks for one checkpoint"
+    (run / "save-now").touch()
+    running.wait_until(lambda: len(checkpoints_of(run)) == 2)
+    assert not (run / "save-now").exists()
+    await_steps(running, run, steps_told(run) + 2)
+    assert len(checkpoints_of(run)) == 2, "a file asks for one checkpoint"
+    running.signal(signal.SIGTERM, rank=1)
+    ended = running.wait()
+    assert ended.codes == [143, 143], ended.said
+    check_no_traceback(ended)
+    *_, last = checkpoints_of(run)
+    assert last == steps_told(run) < 30
+    assert len(checkpoints_of(run)) == 3
+    assert f"stopped by SIGTERM after step {last}" in ended.said[0]
+    check_resumed(launcher, arguments, run, last)
+
+
+def test_sigterm_to_all_ranks(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """As torchrun and Slurm send it."""
+    run = tmp_path / "run"
+    running = launcher.start(command(frozen_set, run, steps=100), 2)
+    await_steps(running, run, 1)
+    running.signal(signal.SIGTERM)
+    ended = running.wait()
+    assert ended.codes == [143, 143], ended.said
+    check_no_traceback(ended)
+    assert checkpoints_of(run) == [steps_told(run)]
+
+
+def test_a_rank_that_hangs_ends_the_run(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    running = launcher.start(command(frozen_set, run, "--stall-s", STALL_S, steps=1000), 2)
+    await_steps(running, run, 2)
+    running.signal(signal.SIGSTOP, rank=1)
+    began = time.monotonic()
+    try:
+        running.wait_until(lambda: len(errors(running.said()[0])) > 0, timeout_s=6 * STALL_S)
+        took = time.monotonic() - began
+    finally:
+        running.signal(signal.SIGKILL, rank=1)
+    ended = running.wait()
+    assert took > STALL_S / 2
+    assert ended.codes == [1, -signal.SIGKILL]
+    (told,) = errors(ended.said[0])
+    step = re.match(rf"rank 0: nothing came to an end in {STALL_S} s, in step (\d+); ", told)
+    assert step, told
+    assert int(step[1]) in (steps_told(run), steps_told(run) - 1), "a step ends after it is told"
+    assert "--stall-s" in told
+    assert "griffon_train/training/loop.py" in ended.said[0], "where it hung is shown"
+    assert checkpoints_of(run) == []
+
+
+def test_a_rank_that_is_killed_ends_the_run(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    running = launcher.start(command(frozen_set, run, steps=1000), 2)
+    await_steps(running, run, 2)
+    running.signal(signal.SIGKILL, rank=1)
+    ended = running.wait(timeout_s=30)
+    assert ended.codes == [1, -signal.SIGKILL]
+    assert any("rank 0: another rank has ended" in told for told in errors(ended.said[0])), ended.said
+    check_no_traceback(ended)
+    assert checkpoints_of(run) == [], "after a collective that failed nothing is saved"
+
+
+def test_a_disk_that_is_full_for_one_rank(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """The kernel lets it write no more than 100 kB into a file; the checkpoint before stands, and training goes on."""
+    run = tmp_path / "run"
+    arguments = command(frozen_set, run, "--save-steps", 3, steps=6)
+    running = launcher.start(arguments, 2)
+    running.wait_until(lambda: checkpoints_of(run) == [3])
+    resource.prlimit(running.pids[1], resource.RLIMIT_FSIZE, (100_000, 100_000))
+    ended = running.wait()
+    assert ended.codes == [1, 1], ended.said
+    check_no_traceback(ended)
+    for said in ended.said:
+        (told,) = errors(said)
+        assert told.startswith("no checkpoint was written at step 6: rank 1: ")
+        assert told.endswith("; the one before stands")
+    assert checkpoints_of(run) == [3]
+    check_resumed(launcher, arguments, run, 3)
+
+
+def _file_for_folder(run: Path) -> None:
+    (run / "checkpoints").touch()
+
+
+def _file_for_checkpoint(run: Path) -> None:
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "step-00000003").touch()
+
+
+@pytest.mark.parametrize("hinder", [_file_for_folder, _file_for_checkpoint])
+def test_a_folder_that_cannot_be_written(
+    hinder: Callable[[Path], None], launcher: Launcher, frozen_set: Path, tmp_path: Path
+) -> None:
+    """All ranks say that there is no checkpoint, and none waits for the first one, which alone has met the obstacle."""
+    run = tmp_path / "run"
+    running = launcher.start(command(frozen_set, run, "--save-steps", 3), 2)
+    await_steps(running, run, 1)
+    hinder(run)
+    ended = running.wait(timeout_s=60)
+    assert ended.codes == [1, 1], ended.said
+    check_no_traceback(ended)
+    assert any(told.startswith("no checkpoint was written at step 3: ") for told in errors(ended.said[0])), ended.said
+    assert not list((run / "checkpoints").glob("step-*/*"))
+
+
+def test_a_loss_that_is_no_number(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """The first step throws the weights far out; the second one's batch is named, and what it would do is not done."""
+    run = tmp_path / "run"
+    wild = ("--lr", 1e30, "--clip", 0, "--warmup-ratio", 0, "--save-steps", 1)
+    ended = launcher.run(*command(frozen_set, run, *wild))
+    assert ended.codes == [1, 1], ended.said
+    check_no_traceback(ended)
+    plan = Plan([open_set(frozen_set)], seed=0, global_batch=GLOBAL_BATCH)
+    bad = steps_told(run)
+    assert bad >= 1
+    for said in ended.said:
+        (told,) = errors(said)
+        assert told.startswith(f"step {bad}: the loss is ")
+        assert all(key in told for key in keys_of(plan, plan.step(bad)))
+    assert max(checkpoints_of(run)) == bad
+    for path in (run / "checkpoints").glob("step-*/*.safetensors"):
+        assert all(torch.isfinite(each).all() for each in load_file(path).values())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_flipped_bit_ends_the_run(workers: int, launcher: Launcher, copy_of_set: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    bad = 2
+    row = int(Plan([open_set(copy_of_set)], seed=0, global_batch=GLOBAL_BATCH).step(bad).rows[0])
+    where = flip_bit(copy_of_set, row)
+    ended = launcher.run(*command(copy_of_set, run, "--workers", workers))
+    assert ended.codes == [1, 1], ended.said
+    check_no_traceback(ended)
+    assert [each["step"] for each in metrics_of(run)] == list(range(bad))
+    told = [errors(said) for said in ended.said]
+    assert all(told), "each rank says why it ends"
+    assert any(where in line for lines in told for line in lines), (where, told)
+    assert checkpoints_of(run) == []
+
+
+def test_settings_that_do_not_fit_the_shards(
+    launcher: Launcher, bin_set: Path, frozen_set: Path, tmp_path: Path
+) -> None:
+    """Nothing is left of a run that could not begin."""
+    for shards, options, code, told in (
+        (tmp_path / "nowhere", (), 1, f"{tmp_path / 'nowhere'}: no such folder; "),
+        (bin_set, (), 2, f"{bin_set} has bin boxes, and the model writes text ones: "),
+        (frozen_set, ("--boxes", "bin"), 2, f"{frozen_set} has text boxes, and the model writes bin ones: "),
+    ):
+        run = tmp_path / "run"
+        ended = launcher.run(*command(shards, run, *options), world_size=1)
+        assert ended.codes == [code], ended.said
+        (line,) = errors(ended.said[0])
+        assert line.startswith(told)
+        if shards.exists():
+            written = open_set(shards).lock.render["boxes"]
+            assert line.endswith(f"or train with --boxes {written}")
+        assert not run.exists()
+
+
+@pytest.fixture(scope="session")
+def bin_set(tmp_path_factory: pytest.TempPathFactory, freeze_demo: Callable[..., Path]) -> Path:
+    return freeze_demo(tmp_path_factory.mktemp("bins") / "out", "--boxes", "bin")
+
+
+def targets_of(plan: Plan, number: int) -> int:
+    """Learned tokens of a step, sample by sample."""
+    found = 0
+    for set_no, row, variant in shown(plan.step(number)):
+        sample = plan.sets[set_no][row]
+        rendering = sample.renderings[variant]
+        pictures, regions = int(sample.image is not None), int(rendering.region_xyxy_px is not None)
+        encoded = encode("qwen2", rendering.turns, byte_tokenizer(), pictures=pictures, regions=regions)
+        found += sum(label != IGNORE for label in encoded.labels[1:])
+    return found
+
+
+def test_bins_and_several_sets(
+    launcher: Launcher, bin_set: Path, frozen_set: Path, variants_set: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "bins"
+    ended = launcher.run(*command(bin_set, run, "--boxes", "bin", steps=2))
+    assert ended.codes == [0, 0], ended.said
+    assert AutoConfig.from_pretrained(run / "model").box_style == "bin"
+    assert len(AutoTokenizer.from_pretrained(run / "model").tokenize("<bin_500><bin_1000>")) == 2
+
+    run, steps = tmp_path / "two sets", 4
+    ended = launcher.run(*command(frozen_set, run, "--shards", variants_set, steps=steps))
+    assert ended.codes == [0, 0], ended.said
+    plan = Plan([open_set(frozen_set), open_set(variants_set)], seed=0, global_batch=GLOBAL_BATCH)
+    assert {each for number in range(steps) for each, _, _ in shown(plan.step(number))} == {0, 1}
+    assert [each["targets"] for each in metrics_of(run)] == [targets_of(plan, number) for number in range(steps)]

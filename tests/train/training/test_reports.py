@@ -1,0 +1,308 @@
+"""What a run tells: its files, TensorBoard, hooks, lines of progress, rates, and the loss on validation sets."""
+
+import importlib
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import torch
+
+from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_train.chat import IGNORE, PICTURE_TOKEN, encode
+from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.pixels import normalised
+from griffon_train.model.tokens import byte_tokenizer
+from griffon_train.pictures import cropped, decode, resized
+from griffon_train.plan import Plan
+from griffon_train.settings import settings_from_json
+from griffon_train.training.loading import load_model
+
+from ..conftest import TIMEOUT_S
+from ..streams import shown
+from .conftest import checkpoint_of, command, metrics_of, steps_told
+from .launcher import Launcher
+
+STEPS, GLOBAL_BATCH, SAVE_STEPS, WARMUP = 12, 4, 3, 3
+MAX_LENGTH = 160
+PICTURE_TOKENS = 9  # tiny models': 70 px are 5 x 5 patches, of which the projector makes 3 x 3
+LR = 1e-3
+TASK_GROUPS = {
+    **dict.fromkeys(("DET", "RANDDET", "REG", "VG"), "localization"),
+    "VISJ": "referring",
+}
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def board_of(run: Path) -> Any:  # noqa: ANN401
+    """What TensorBoard reads of a run."""
+    events: Any = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
+    return events.EventAccumulator(str(run / "tensorboard")).Reload()
+
+
+@pytest.fixture(scope="module")
+def resumed(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run that was killed once and ended; and what its first rank said, each time."""
+    run = tmp_path_factory.mktemp("reports") / "run"
+    fixed = ("--steps", STEPS, "--global-batch", GLOBAL_BATCH, "--micro-batch", 2, "--workers", 1)
+    rates = ("--lr", LR, "--warmup-ratio", WARMUP / STEPS, "--grouping", "task", "--max-length", MAX_LENGTH)
+    kept = ("--save-steps", SAVE_STEPS, "--keep", 2, "--log-every", 5)
+    arguments = command(frozen_set, run, *fixed, *rates, *kept)
+    running = launcher.start(arguments, 2)
+    running.wait_until(lambda: steps_told(run) >= SAVE_STEPS + 1)
+    running.signal(signal.SIGKILL)
+    killed = running.wait()
+    ended = launcher.run(*arguments)
+    assert ended.codes == [0, 0], ended.said
+    return run, [killed.said[0], ended.said[0]]
+
+
+def test_metrics_have_a_line_for_each_step(resumed: tuple[Path, list[str]], frozen_set: Path) -> None:
+    run, _ = resumed
+    plan = Plan([open_set(frozen_set)], seed=0, global_batch=GLOBAL_BATCH, grouping="task")
+    told = metrics_of(run)
+    assert [each["step"] for each in told] == list(range(STEPS))
+    for each in told:
+        step = plan.step(each["step"])
+        assert (each["epoch"], each["group"]) == (step.epoch, step.group)
+        assert each["loss_by_task"] == pytest.approx({step.group: each["loss"]})
+        assert 0 < each["loss"] < 10
+        assert 0 < each["grad_norm"] < 100
+        assert (each["targets"], each["overlong"]) == counted(plan, each["step"])
+    assert any(each["overlong"] for each in told)
+    assert len({each["batch_id"] for each in told}) == STEPS
+
+
+def counted(plan: Plan, number: int) -> tuple[int, int]:
+    """Learned tokens of a step's samples, and how many samples were too long."""
+    targets = overlong = 0
+    for set_no, row, variant in shown(plan.step(number)):
+        ids, labels, *_ = one_sample(plan.sets[set_no], row, variant)
+        overlong += len(ids) > MAX_LENGTH
+        targets += sum(label != IGNORE for label in labels[1:MAX_LENGTH])
+    return targets, overlong
+
+
+def one_sample(
+    frozen: FrozenSet, row: int, variant: int = 0
+) -> tuple[list[int], list[int], torch.Tensor | None, torch.Tensor | None]:
+    """Tokens, labels, picture and region of a sample, for tiny Gemma."""
+    sample = frozen[row]
+    rendering = sample.renderings[variant]
+    box = rendering.region_xyxy_px
+    pictures, regions = int(sample.image is not None), int(box is not None)
+    encoded = encode("gemma_instruct", rendering.turns, byte_tokenizer(), pictures=pictures, regions=regions)
+    ids: list[int] = []
+    labels: list[int] = []
+    for token, label in zip(encoded.ids, encoded.labels, strict=True):
+        times = PICTURE_TOKENS if token == PICTURE_TOKEN else 1
+        ids += [token] * times
+        labels += [label] * times
+    if sample.image is None:
+        return ids, labels, None, None
+    picture = decode(sample, "")
+    pixels, crop = (
+        None if image is None else normalised(torch.tensor(resized(image, side))[None], torch.float32)
+        for image, side in ((picture, 70), (None if box is None else cropped(picture, box), 28))
+    )
+    return ids, labels, pixels, crop
+
+
+def test_rates_rise_and_fall(resumed: tuple[Path, list[str]]) -> None:
+    """In equal steps up to the whole rate, then along half a cosine, which would be 0 one step after the last."""
+    run, _ = resumed
+    rising = [LR * (step + 1) / WARMUP for step in range(WARMUP)]
+    falling = [LR * math.cos(math.pi / 2 * step / (STEPS - WARMUP)) ** 2 for step in range(STEPS - WARMUP)]
+    assert [each["lr"] for each in metrics_of(run)] == pytest.approx(rising + falling, rel=1e-12)
+
+
+def test_timing_is_apart(resumed: tuple[Path, list[str]]) -> None:
+    run, _ = resumed
+    told = lines_of(run / "timing.jsonl")
+    assert [each["step"] for each in told] == list(range(STEPS))
+    for each in told:
+        assert each.keys() == {"step", "seconds", "samples_per_s", "tokens_per_s", "data_wait"}
+        assert 0 < each["seconds"] < TIMEOUT_S
+        assert each["samples_per_s"] * each["seconds"] == pytest.approx(GLOBAL_BATCH, rel=0.01)
+        assert 4 < each["tokens_per_s"] / each["samples_per_s"] < MAX_LENGTH * 1.01
+        assert 0 <= each["data_wait"] <= 1
+    assert not told[0].keys() & metrics_of(run)[0].keys() - {"step"}
+
+
+def test_tensorboard_shows_the_losses(resumed: tuple[Path, list[str]]) -> None:
+    """Every step once, also those that came twice because the run was killed."""
+    run, _ = resumed
+    board = board_of(run)
+    told = metrics_of(run)
+    for name in ("loss", "lr", "grad_norm"):
+        events = board.Scalars(f"train/{name}")
+        assert [event.step for event in events] == list(range(STEPS))
+        assert [event.value for event in events] == pytest.approx([each[name] for each in told], rel=1e-6)
+    for group in {each["group"] for each in told}:
+        events = board.Scalars(f"train/loss/{group}")
+        assert [event.step for event in events] == [each["step"] for each in told if each["group"] == group]
+    assert {"train/data_wait", "train/samples_per_s"} <= set(board.Tags()["scalars"])
+
+
+def test_lines_of_progress(resumed: tuple[Path, list[str]]) -> None:
+    run, said = resumed
+    line = re.compile(
+        r"^step (\d+)/12  loss ([\d.]+)  lr (\S+)  norm (\S+)  [\d.]+ samples/s  [\d,]+ tokens/s  "
+        r"data wait \d+%  \d+:\d\d:\d\d left$",
+        re.MULTILINE,
+    )
+    first = int(re.findall(r"going on with step (\d+) of 12", said[1])[0])
+    assert first in range(SAVE_STEPS, STEPS)
+    shown_at = sorted({first + 1, *(step for step in (5, 10, 12) if step > first)})
+    found = line.findall(said[1])
+    assert [int(each[0]) for each in found] == shown_at
+    for step, loss, rate, _ in found:
+        told = metrics_of(run)[int(step) - 1]
+        assert (float(loss), float(rate)) == pytest.approx((told["loss"], told["lr"]), rel=1e-2)
+    assert line.findall(said[0])[0][0] == "1"
+    assert str(run / "model") in said[1].splitlines()[-1], "at the end, what was written where"
+
+
+def test_only_so_many_checkpoints_are_kept(resumed: tuple[Path, list[str]]) -> None:
+    run, _ = resumed
+    found = sorted((run / "checkpoints").iterdir())
+    assert found == [checkpoint_of(run, STEPS - SAVE_STEPS), checkpoint_of(run, STEPS)]
+
+
+def test_each_part_has_its_rate(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """AdamW's first step moves each weight by its rate, besides its decay: which biases and norms have not."""
+    run, decay = tmp_path / "run", 10.0
+    rates = {"language_model": 1e-3, "projector": 5e-4, "vision_tower": 1e-5, "region_projector": 1e-3}
+    given = ("--lr", 1e-3, "--projector-lr", 5e-4, "--vision-tower-lr", 1e-5, "--weight-decay", decay, "--clip", 0)
+    options = ("--global-batch", 2, "--workers", 0, "--warmup-ratio", 0, "--weight", "VISJ_shapes=100", "--steps", 1)
+    ended = launcher.run(*command(frozen_set, run, "--model", "tiny-llama2", *given, *options), world_size=1)
+    assert ended.codes == [0], ended.said
+    assert "referring" in metrics_of(run)[0]["loss_by_task"]
+    settings = settings_from_json(orjson.loads((run / "settings.json").read_bytes()))
+    before, _ = load_model(settings, torch.float32)
+    after = GriffonForConditionalGeneration.from_pretrained(run / "model")
+    moved: dict[str, list[float]] = {part: [] for part in rates}
+    starts = dict(before.named_parameters())
+    for name, weight in after.named_parameters():
+        part = name.partition(".")[0]
+        if part in rates and not torch.equal(weight, starts[name]):
+            start = starts[name].detach()
+            kept = start * (1 - rates[part] * decay) if start.dim() > 1 else start
+            moved[part].append(float((weight.detach() - kept).abs().max()) / rates[part])
+    for part, found in moved.items():
+        assert found, part
+        assert max(found) < 1.02, part
+        assert max(found) > 0.9, part
+
+
+HOOK = """
+import json, pathlib
+def to_file(step, figures):
+    with pathlib.Path(__file__).with_name("told.jsonl").open("a") as file:
+        file.write(json.dumps([step, dict(figures)]) + "\\n")
+"""
+
+
+def test_a_hook_is_given_every_step(frozen_set: Path, tmp_path: Path) -> None:
+    """One process that no launcher has started; the hook's module is found on PYTHONPATH."""
+    (tmp_path / "my_logs.py").write_text(HOOK)
+    run = tmp_path / "run"
+    options = ("--steps", 3, "--global-batch", 2, "--workers", 0, "--log-hook", "my_logs:to_file")
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    ended = subprocess.run(
+        [sys.executable, "-m", "griffon_train", *map(str, command(frozen_set, run, *options))],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Warning" not in ended.stderr
+    told = [orjson.loads(line) for line in (tmp_path / "told.jsonl").read_bytes().splitlines()]
+    expected = [{**one, **other} for one, other in zip(metrics_of(run), lines_of(run / "timing.jsonl"), strict=True)]
+    assert told == [[number, each] for number, each in enumerate(expected)]
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize("hook", ["no_such_module:f", "json:no_such_function"])
+def test_a_hook_that_is_not_there(hook: str, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    options = ("--steps", 3, "--global-batch", 2, "--log-hook", hook)
+    ended = launcher.run(*command(frozen_set, tmp_path / "run", *options))
+    assert 2 in ended.codes and 0 not in ended.codes, ended.said
+    assert f"error: --log-hook {hook}: " in ended.said[0]
+
+
+@pytest.fixture(scope="module")
+def small_set(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source of each kind of task, to validate on."""
+    out = tmp_path_factory.mktemp("validation") / "out"
+    lines = (demo_data / "manifest.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    wanted = re.compile(r"\b(LAZY_caption|LAZY_text|DET_shapes|VISJ_shapes)\b.*& (llava|ccmd)/")
+    manifest = out.with_name("manifest.txt")
+    manifest.write_text("".join(line for line in lines if wanted.search(line)), encoding="utf-8")
+    build = [sys.executable, "-m", "griffon_prep", "build", "--manifest", manifest, "--data-root", demo_data]
+    built = subprocess.run([*map(str, build), "--out", str(out)], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert built.returncode == 0, built.stderr
+    return out
+
+
+@torch.no_grad()
+def losses_by_group(folder: Path, shards: Path) -> Mapping[str, float]:
+    """Mean over the learned tokens of all samples of a kind, computed one by one."""
+    model: Any = GriffonForConditionalGeneration.from_pretrained(folder)
+    frozen = open_set(shards)
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for row in range(len(frozen)):
+        ids, labels, pixels, region = one_sample(frozen, row)
+        given = torch.tensor([ids])
+        logits = model(given, attention_mask=torch.ones_like(given), pixel_values=pixels, region_values=region).logits
+        likely = torch.log_softmax(logits[0].double(), dim=-1)
+        learned = [(place, label) for place, label in enumerate(labels) if label != IGNORE and place]
+        loss = -sum(float(likely[place - 1, label]) for place, label in learned)
+        for group in ("all", TASK_GROUPS.get(frozen[row].task) or ("text" if pixels is None else "general")):
+            sums[group] = sums.get(group, 0.0) + loss
+            counts[group] = counts.get(group, 0) + len(learned)
+    return {group: sums[group] / counts[group] for group in sums}
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch's threads wait for each other in circles, which takes ages where other processes are at work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_validation(launcher: Launcher, frozen_set: Path, small_set: Path, tmp_path: Path) -> None:
+    """After every so many steps and at the end: on one rank and on two, what comes of the samples one by one."""
+    options = ("--steps", 3, "--global-batch", 5, "--micro-batch", 2, "--workers", 1, "--lr", 1e-2)
+    for world_size, every, steps in ((1, 3, [2]), (2, 2, [1, 2])):
+        run = tmp_path / f"run on {world_size}"
+        validation = ("--val-shards", small_set, "--val-steps", every)
+        ended = launcher.run(*command(frozen_set, run, *options, *validation), world_size=world_size)
+        assert ended.codes == [0] * world_size, ended.said
+        told = lines_of(run / "validation.jsonl")
+        assert [each["step"] for each in told] == steps
+        expected = losses_by_group(run / "model", small_set)
+        assert expected.keys() == {"all", "text", "general", "localization", "referring"}
+        assert told[-1]["validation_loss"] == pytest.approx(expected, rel=1e-5)
+        assert told[-1]["validation_loss"] != told[0]["validation_loss"] or len(told) == 1
+        assert f"step 3/3  validation  all {expected['all']:.3f}" in ended.said[0]
+        board = board_of(run)
+        assert [event.value for event in board.Scalars("validation/all")] == pytest.approx(
+            [each["validation_loss"]["all"] for each in told], rel=1e-6
+        )
+        assert len(metrics_of(run)) == 3, "validation takes nothing from training"

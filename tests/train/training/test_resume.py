@@ -1,0 +1,239 @@
+"""A run that is killed, damaged, or started again otherwise: what it goes on with, and what it refuses."""
+
+import random
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import orjson
+import pytest
+
+from .conftest import Options, checkpoint_of, command, differences, metrics_of, result_of, steps_told, wait_for_step
+from .launcher import Launcher, Running
+
+KILLS = 5
+WHILE_SAVING = 2
+"""Which of the kills comes while a checkpoint is written."""
+
+BATCHES = ("--global-batch", 5, "--micro-batch", 2, "--max-length", 256)
+RATES = ("--lr", 1e-3, "--vision-tower-lr", 1e-4, "--weight-decay", 0.1)
+
+FEW = 12
+SHORT = ("--steps", FEW, "--save-steps", 4, *BATCHES, *RATES)
+"""With checkpoints after 4, 8 and 12 steps."""
+
+
+def unfinished(run: Path) -> list[str]:
+    return [path.name for path in (run / "checkpoints").glob(".tmp-step-*")]
+
+
+def stop_while_saving(running: Running, run: Path, timeout_s: float = 60) -> None:
+    """Watch for a checkpoint that is begun, and halt the ranks; if it is whole by then, wait for the next."""
+    end = time.monotonic() + timeout_s
+    while True:
+        while not unfinished(run):  # without a pause: it takes milliseconds
+            assert time.monotonic() < end, running.said()
+        running.signal(signal.SIGSTOP)
+        time.sleep(0.02)
+        if unfinished(run):
+            return
+        running.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(("stage", "steps"), [(2, 40), (3, 20)])
+def test_killed_at_any_moment(
+    stage: int, steps: int, launcher: Launcher, zero: Mapping[int, Options], frozen_set: Path, tmp_path: Path
+) -> None:
+    """Bit for bit the run that nobody killed, which lies in another folder; ZeRO-3 is slow, hence fewer steps."""
+    options = ("--steps", steps, "--save-steps", steps // 7, *BATCHES, *RATES, *zero[stage], "--workers", 2)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    ended = launcher.run(*command(frozen_set, whole, *options))
+    assert ended.codes == [0, 0], ended.said
+
+    draws = random.Random(stage)
+    cut_short = ""
+    for number in range(KILLS):
+        running = launcher.start(command(frozen_set, killed, *options), 2)
+        moment = (number + draws.uniform(0.2, 0.7)) * steps / KILLS
+        wait_for_step(running, killed, moment)
+        if number == WHILE_SAVING:
+            stop_while_saving(running, killed)
+        else:
+            time.sleep(draws.uniform(0, 0.1))
+        running.signal(signal.SIGKILL)
+        ended = running.wait()
+        assert ended.codes[0] == -signal.SIGKILL, ended.said
+        if cut_short:
+            assert f"{cut_short} was cut short while it was written: passed over" in ended.said[0]
+        cut_short = unfinished(killed)[0].removeprefix(".tmp-") if number == WHILE_SAVING else ""
+        assert cut_short or number != WHILE_SAVING
+    ended = launcher.run(*command(frozen_set, killed, *options))
+    assert ended.codes == [0, 0], ended.said
+    assert "going on with step" in ended.said[0]
+
+    assert differences(whole, killed) == []
+    assert len(result_of(whole)) == 4
+    assert [step["step"] for step in metrics_of(whole)] == list(range(steps))
+    assert len({step["batch_id"] for step in metrics_of(whole)}) == steps
+    assert len({step["loss"] for step in metrics_of(whole)}) > steps - 5  # of some nothing is left to be learned
+    assert steps_of(killed / "timing.jsonl") == list(range(steps))
+    assert unfinished(killed) == []
+
+
+def steps_of(path: Path) -> list[int]:
+    return [orjson.loads(line)["step"] for line in path.read_bytes().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run that nothing happened to."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    ended = launcher.run(*command(frozen_set, run, *SHORT))
+    assert ended.codes == [0, 0], ended.said
+    return run
+
+
+@pytest.fixture
+def broken_off(finished: Path, tmp_path: Path) -> Path:
+    """The same, killed in the midst of its last line, before its last checkpoint: those after 4 and 8 steps are left.
+
+    What it told of the four steps since is there.
+    """
+    run = shutil.copytree(finished, tmp_path / "broken off")
+    shutil.rmtree(run / "model")
+    shutil.rmtree(checkpoint_of(run, FEW))
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        path = run / name
+        path.write_bytes(path.read_bytes()[:-20])
+    return run
+
+
+@pytest.mark.parametrize("lines", [9, FEW])
+def test_lines_of_steps_that_come_again_are_cut_off(
+    lines: int, broken_off: Path, finished: Path, launcher: Launcher, frozen_set: Path
+) -> None:
+    """Whether it was killed in the first line behind the checkpoint, or three lines later."""
+    told = (finished / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (broken_off / "metrics.jsonl").write_bytes(b"".join(told[:lines])[:-20])
+    assert steps_told(broken_off) == lines - 1
+    ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
+    assert ended.codes == [0, 0], ended.said
+    assert f"going on with step 8 of {FEW}, from {checkpoint_of(broken_off, 8)}" in ended.said[0]
+    assert "passed over" not in ended.said[0]
+    assert differences(finished, broken_off) == []
+    assert steps_of(broken_off / "timing.jsonl") == list(range(FEW))
+
+
+@pytest.mark.parametrize("name", ["rank-00001.safetensors", "checkpoint.json"])
+def test_a_checkpoint_with_a_file_cut_short_is_passed_over(
+    name: str, broken_off: Path, finished: Path, launcher: Launcher, frozen_set: Path
+) -> None:
+    path = checkpoint_of(broken_off, 8) / name
+    path.write_bytes(path.read_bytes()[:-1])
+    ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
+    assert ended.codes == [0, 0], ended.said
+    (line,) = [line for line in ended.said[0].splitlines() if "passed over" in line]
+    assert "step-00000008" in line
+    assert name in line or name == "checkpoint.json"
+    assert f"going on with step 4 of {FEW}" in ended.said[0]
+    assert differences(finished, broken_off) == []
+
+
+def test_a_checkpoint_whose_index_says_otherwise_is_passed_over(
+    broken_off: Path, launcher: Launcher, finished: Path, frozen_set: Path
+) -> None:
+    """Such as the optimizer's count of steps, which nothing else would show to be wrong."""
+    path = checkpoint_of(broken_off, 8) / "checkpoint.json"
+    path.write_bytes(path.read_bytes().replace(b'"optimizer_steps":8', b'"optimizer_steps":9'))
+    ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
+    assert ended.codes == [0, 0], ended.said
+    assert "step-00000008/checkpoint.json is damaged" in ended.said[0]
+    assert (broken_off / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_flipped_bit_in_a_checkpoint_is_refused(
+    rank: int, broken_off: Path, launcher: Launcher, frozen_set: Path
+) -> None:
+    path = checkpoint_of(broken_off, 8) / f"rank-{rank:05d}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
+    assert ended.codes == [1, 1], ended.said
+    for said in ended.said:
+        assert f"error: {path.parent}: {path.name} is damaged" in said
+        assert "Traceback" not in said
+    assert path.read_bytes() == content
+    assert not (broken_off / "model").exists()
+
+
+def test_a_finished_run_is_left_as_it_is(finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "again")
+    before = state_of(run / "model"), state_of(run / "checkpoints")
+    ended = launcher.run(*command(frozen_set, run, *SHORT))
+    assert ended.codes == [0, 0], ended.said
+    assert f"done: {FEW} steps" in ended.said[0]
+    assert "loss" not in ended.said[0]
+    assert differences(finished, run) == []
+    assert (state_of(run / "model"), state_of(run / "checkpoints")) == before
+
+
+def test_the_same_in_another_folder_with_the_set_elsewhere(
+    finished: Path, launcher: Launcher, copy_of_set: Path, tmp_path: Path
+) -> None:
+    ended = launcher.run(*command(copy_of_set, tmp_path / "elsewhere", *SHORT, "--save-steps", 5, "--workers", 1))
+    assert ended.codes == [0, 0], ended.said
+    assert differences(finished, tmp_path / "elsewhere") == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (("--lr", 2e-3), "lr: 0.001 before, 0.002 now"),
+        (("--seed", 1), "seed: 0 before, 1 now"),
+        (("--model", "tiny-qwen2"), "model: tiny-gemma2 before, tiny-qwen2 now"),
+    ],
+)
+def test_other_settings_are_refused(
+    changed: Options, told: str, finished: Path, launcher: Launcher, frozen_set: Path
+) -> None:
+    before = state_of(finished)
+    ended = launcher.run(*command(frozen_set, finished, *SHORT, *changed))
+    assert ended.codes == [2, 2], ended.said
+    for said in ended.said:
+        assert said.splitlines()[-1].startswith(f"error: {finished} holds a run with other settings: {told}. ")
+        assert "Traceback" not in said
+    assert state_of(finished) == before
+
+
+def state_of(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("changed", "equal"),
+    [(("--workers", 0), True), (("--micro-batch", 1), False), (("--zero", 3), False)],
+    ids=["workers", "micro-batch", "zero"],
+)
+def test_goes_on_with_what_computes_the_same_otherwise(
+    changed: tuple[str, int],
+    equal: bool,
+    broken_off: Path,
+    finished: Path,
+    launcher: Launcher,
+    zero: Mapping[int, Options],
+    frozen_set: Path,
+) -> None:
+    options = zero[3] if changed[0] == "--zero" else changed
+    ended = launcher.run(*command(frozen_set, broken_off, *SHORT, *options))
+    assert ended.codes == [0, 0], ended.said
+    assert f"going on with step 8 of {FEW}" in ended.said[0]
+    if equal:
+        assert differences(finished, broken_off) == []
+    for ours, theirs in zip(metrics_of(broken_off), metrics_of(finished), strict=True):
+        assert ours["batch_id"] == theirs["batch_id"]
+        for name in ("loss", "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=0), (ours["step"], name)

@@ -1,0 +1,198 @@
+"""All stages one after the other, for every family: what each leaves, what it starts from, and what it changes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from griffon_train.freezing_flags import PARTS
+from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.settings import settings_from_json
+from griffon_train.training.loading import load_model
+
+from .launcher import Launcher
+
+STEPS = 2
+SMALL = ("--steps", STEPS, "--global-batch", 4, "--micro-batch", 2, "--workers", 0)
+MANY_REFERRING = ("--weight", "VISJ_shapes=100")
+"""Nearly all samples have a region."""
+
+Weights = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A run that has ended.
+
+    Attributes:
+        run: its folder.
+        before: weights that it began with, as the one before left them.
+        after: weights that it left.
+        metrics: of its steps.
+        said: by its first rank.
+    """
+
+    run: Path
+    before: Weights
+    after: Weights
+    metrics: Sequence[Mapping[str, Any]]
+    said: str
+
+    def change(self, part: str) -> float:
+        """The largest of a part's weights."""
+        names = [name for name in self.after if name.startswith(part + ".")]
+        return max(float((self.after[name] - self.before[name]).abs().max()) for name in names)
+
+    @property
+    def changed(self) -> set[str]:
+        """Parts that are not bit for bit what they were."""
+        return {part for part in PARTS if self.change(part) > 0}
+
+    @property
+    def seen(self) -> set[str]:
+        """Kinds of tasks that were trained on."""
+        return {task for step in self.metrics for task in step["loss_by_task"]}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        stored: Mapping[str, Any] = orjson.loads((self.run / "settings.json").read_bytes())
+        return stored
+
+
+def train(launcher: Launcher, run: Path, before: Weights | None, *arguments: object) -> Trained:
+    """Run a stage on two ranks; without weights to begin with, it begins with those of its model."""
+    ended = launcher.run("run", *arguments, *SMALL, "--output-dir", run)
+    assert ended.codes == [0, 0], ended.said
+    assert f"step {STEPS}/{STEPS}  loss " in ended.said[0]
+    metrics = [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
+    assert [each["step"] for each in metrics] == list(range(STEPS))
+    before = before or beginning(run)
+    model_folder, projector = run / "model", run / "mm_projector.bin"
+    if projector.exists():
+        assert not model_folder.exists()
+        after: Weights = {**before, **projector_of(projector)}
+    else:
+        after = saved(model_folder)
+    assert after.keys() == before.keys()
+    assert all(torch.isfinite(each).all() for each in after.values())
+    return Trained(run=run, before=before, after=after, metrics=metrics, said=ended.said[0])
+
+
+def beginning(run: Path) -> Weights:
+    """What the model of a run was before its first step."""
+    model, _ = load_model(settings_from_json(orjson.loads((run / "settings.json").read_bytes())), torch.float32)
+    return {name: each.clone() for name, each in model.state_dict().items()}
+
+
+def saved(folder: Path) -> Weights:
+    """What transformers loads from a folder, with nothing missing and nothing left."""
+    loaded: Any = GriffonForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    model, info = loaded
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert AutoTokenizer.from_pretrained(folder)("a")["input_ids"]
+    weights: Weights = model.state_dict()
+    return weights
+
+
+def projector_of(path: Path) -> Weights:
+    """An `mm_projector.bin`, loaded as LLaVA's code does, by our names."""
+    found = torch.load(path, weights_only=True)
+    assert set(found) == {
+        f"model.mm_projector.{name}" for name in ("conv.weight", "conv.bias", "linear.weight", "linear.bias")
+    }
+    return {name.replace("model.mm_projector.", "projector."): each for name, each in found.items()}
+
+
+def ranks_of_parameters(run: Path) -> Mapping[str, set[int]]:
+    """On which ranks the weights of each parameter that trains were."""
+    index = orjson.loads((run / "checkpoints" / f"step-{STEPS:08d}" / "checkpoint.json").read_bytes())
+    where: dict[str, set[int]] = {}
+    for rank, file in enumerate(index["files"]):
+        for name, *_ in file["fragments"]:
+            where.setdefault(name, set()).add(rank)
+    return where
+
+
+def check_zero(trained: Trained, stage: int) -> None:
+    """ZeRO-3 cuts every parameter in two, ZeRO-2 the row of all of a group: one parameter at most."""
+    assert trained.settings["zero"] == stage
+    where = ranks_of_parameters(trained.run)
+    assert set().union(*where.values()) == {0, 1}
+    shared = sum(ranks == {0, 1} for ranks in where.values())
+    assert shared == len(where) if stage == 3 else shared <= 2 * len(PARTS)
+    assert stage == 3 or shared < len(where)
+
+
+def check_change(trained: Trained, part: str, rate: float) -> None:
+    """Two steps of AdamW, both at the full rate, move a weight by about twice that, whatever the gradient is."""
+    assert rate / 2 < trained.change(part) < 2.5 * rate, part
+
+
+@pytest.mark.parametrize("family", ["tiny-gemma2", "tiny-llama2", "tiny-qwen2"])
+def test_stages_go_on_from_each_other(family: str, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """A weight that has moved no further than two steps can take it stood where the stage before had left it."""
+    shards = ("--shards", frozen_set)
+    alignment = train(launcher, tmp_path / "alignment", None, "--stage", "alignment", "--model", family, *shards)
+    assert alignment.changed == {"projector"}
+    check_change(alignment, "projector", 1e-3)
+    check_zero(alignment, 2)
+    assert {step["group"] for step in alignment.metrics} == {"all"}
+
+    pretrain = train(
+        launcher, tmp_path / "pretrain", alignment.after, "--stage", "pretrain", "--from", alignment.run, *shards
+    )
+    assert {"language_model", "projector", "vision_tower"} <= pretrain.changed
+    assert "region_tower" not in pretrain.changed
+    assert ("region_projector" in pretrain.changed) == ("referring" in pretrain.seen)
+    for part in ("projector", "vision_tower", "language_model"):
+        check_change(pretrain, part, 2e-5)
+    check_zero(pretrain, 3)
+    for step in pretrain.metrics:
+        assert step["group"] == "text" if set(step["loss_by_task"]) == {"text"} else "image"
+        assert "text" not in step["loss_by_task"] or len(step["loss_by_task"]) == 1
+
+    sft = train(
+        launcher, tmp_path / "sft", pretrain.after, "--stage", "sft", "--from", pretrain.run, *shards, *MANY_REFERRING
+    )
+    assert sft.changed == {"language_model", "projector", "vision_tower", "region_projector"}
+    check_change(sft, "vision_tower", 2e-6)
+    for part in ("projector", "language_model", "region_projector"):
+        check_change(sft, part, 2e-5)
+    check_zero(sft, 3)
+    assert all(set(step["loss_by_task"]) == {step["group"]} for step in sft.metrics)
+
+    name = "visual_referring"
+    referring = train(
+        launcher, tmp_path / name, sft.after, "--stage", name, "--from", sft.run, *shards, *MANY_REFERRING
+    )
+    assert referring.changed == {"region_projector"}
+    check_change(referring, "region_projector", 1e-3)
+    check_zero(referring, 2)
+    assert {step["group"] for step in referring.metrics} == {"all"}
+
+
+@pytest.mark.parametrize(
+    ("family", "flag", "trains"),
+    [
+        ("tiny-gemma2", "--freeze-llm", {"vision_tower", "projector"}),
+        ("tiny-llama2", "--freeze-vision-tower", {"projector", "language_model", "region_projector"}),
+        ("tiny-qwen2", "--freeze_mm_mlp_adapter=True", {"vision_tower", "language_model", "region_projector"}),
+    ],
+)
+def test_a_custom_stage_trains_what_the_flags_leave(
+    family: str, flag: str, trains: set[str], launcher: Launcher, frozen_set: Path, tmp_path: Path
+) -> None:
+    arguments = ("--stage", "custom", "--model", family, "--shards", frozen_set, flag, *MANY_REFERRING)
+    custom = train(launcher, tmp_path / "run", None, *arguments)
+    assert custom.changed == trains
+    check_zero(custom, 2)
+    for part in trains:
+        check_change(custom, part, 2e-5)
+    table = dict(re.findall(r"^(\w+) +[\d,]+ +([\d,]+)$", custom.said, re.MULTILINE))
+    assert {part for part in PARTS if table[part] != "0"} == trains
