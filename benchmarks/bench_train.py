@@ -21,7 +21,7 @@ _MOST_APART = 0.05
 
 @click.command(context_settings={"show_default": True})
 @click.option("--shards", type=click.Path(path_type=Path, exists=True), help="Captions.  [default: the sample data's]")
-@click.option("--runs", type=click.IntRange(1), default=3, help="Runs of the loops; medians count.")
+@click.option("--runs", type=click.IntRange(1), default=9, help="Runs of the loops; medians count.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to put the files.  [default: this disk]")
 @click.option("--keep", is_flag=True, help="Leave the files there.")
 def main(shards: Path | None, runs: int, folder: Path | None, keep: bool) -> None:

@@ -84,12 +84,11 @@ class Settings:
         Option("Kind of a new projector.", _one_of("conv_reduce", "linear", "mlp2x_gelu"), called="mm_projector_type"),
     ] = "conv_reduce"
     select_layer: Annotated[
-        int, Option("Hidden state of the vision tower to take.", called="mm_vision_select_layer")
+        int, Option("Of a new model: the tower's hidden state to take.", called="mm_vision_select_layer")
     ] = -2
-    image_px: Annotated[int | None, Option("Side of the pictures in pixels.", COUNT, unset="the model's")] = None
-    boxes: Annotated[str | None, Option("How boxes are written.", _one_of(*BOX_STYLES), unset="as in the shards")] = (
-        None
-    )
+    boxes: Annotated[
+        str | None, Option("bin teaches a model its tokens.", _one_of(*BOX_STYLES), unset="as the model does")
+    ] = None
     chat: Annotated[str | None, Option("Chat template.", _one_of(*CHATS), unset="the model's", called="version")] = None
     attention: Annotated[
         str,

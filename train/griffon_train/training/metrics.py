@@ -15,6 +15,8 @@ import orjson
 METRICS, TIMING, VALIDATION = "metrics.jsonl", "timing.jsonl", "validation.jsonl"
 """Files of a run; a line for each step, by the plan's number of it, from 0."""
 
+_CHARTS = ("loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "data_wait")
+
 Hook = Callable[[int, Mapping[str, Any]], object]
 """Called with a step's number and its figures."""
 
@@ -86,9 +88,8 @@ class Reporter:
         self._write(METRICS, figures.metrics)
         self._write(TIMING, figures.timing)
         told = {**figures.metrics, **figures.timing}
-        for name, value in told.items():
-            if isinstance(value, int | float) and name != "step":
-                self._board.add_scalar(f"train/{name}", value, figures.step)
+        for name in _CHARTS:
+            self._board.add_scalar(f"train/{name}", told[name], figures.step)
         for group, value in figures.metrics["loss_by_task"].items():
             self._board.add_scalar(f"train/loss/{group}", value, figures.step)
         if self._hook is not None:

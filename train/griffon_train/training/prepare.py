@@ -1,5 +1,6 @@
 """From settings to a run that is ready: everything that can be wrong with them is said before the first step."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from typing import BinaryIO
@@ -55,6 +56,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
     if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may differ from run to run
         torch.use_deterministic_algorithms(mode=True)
     model.train()
     if ranks.first:
@@ -147,9 +149,10 @@ def _refuse_unfit(sets: Sequence[FrozenSet], config: GriffonConfig) -> None:
     for each in sets:
         written = each.lock.render["boxes"]
         if written != config.box_style:
+            teach = ", or teach the model with --boxes bin" if written == "bin" else ""
             raise SettingsError(
                 f"{each.root} has {written} boxes, and the model writes {config.box_style} ones: freeze the set with "
-                f"`griffon-prep build --boxes {config.box_style}`, or train with --boxes {written}"
+                f"`griffon-prep build --boxes {config.box_style}`{teach}"
             )
         pointing = [source.tag for source in each.lock.sources if source.task == "VISJ" and source.samples]
         if pointing and config.region_config is None:
