@@ -35,7 +35,7 @@ demo: $(VENV)/.installed
 	@echo "  $(BIN)/griffon-prep check --manifest custom.txt --data-root DATA"
 	@echo "  $(BIN)/griffon-prep build --manifest custom.txt --data-root DATA --out SHARDS"
 
-DEMO_TRAIN := DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 -m griffon_train run \
+DEMO_TRAIN := OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 -m griffon_train run --device cpu \
   --global-batch 8 --micro-batch 2
 DEMO_PRETRAIN := --stage pretrain --from demo/alignment --shards demo/shards --steps 20 --save-steps 5 --output-dir demo/pretrain
 

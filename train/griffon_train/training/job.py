@@ -26,6 +26,7 @@ from griffon_train.training.loss import loss_sums
 from griffon_train.training.metrics import Hook, Reporter, StepFigures
 from griffon_train.training.ranks import Ranks
 from griffon_train.training.tallies import Tally
+from griffon_train.training.watch import Watchdog
 
 
 class Job:
@@ -40,6 +41,7 @@ class Job:
         start: first step to come.
         steps: of the whole run.
         rates: the engine's learning rates.
+        watchdog: ends this process if nothing comes to an end for too long.
         last_save_s: seconds that the last checkpoint took; 0 before the first.
     """
 
@@ -58,6 +60,7 @@ class Job:
         self.steps = steps_of(settings, plan)
         self.rates = Rates(engine)
         self.last_save_s = 0.0
+        self.watchdog = Watchdog(ranks.rank, settings.stall_s)
         self._encode, self._tokenizer, self._held = encode, tokenizer, held
         self._state = ShardedState(engine)
         self._frozen_sha256: Mapping[str, str] = {}
@@ -129,6 +132,7 @@ class Job:
         tally = Tally()
         self.engine.eval()
         for batch in self.loader(order=sweep, stop=sweep.steps):
+            self.watchdog.now(f"validating after step {step}")
             tally.add(batch, loss_sums(self.engine, inputs_of(batch, self.ranks.device, self.dtype)))
         self.engine.train()
         whole = tally.over(self.ranks)
@@ -138,6 +142,7 @@ class Job:
     def save(self, done: int) -> None:
         """Write a checkpoint after `done` steps."""
         began = time.monotonic()
+        self.watchdog.now(f"writing a checkpoint after {done} steps")
         extra = {
             "cursor": cursor_state(self.plan, done),
             "settings": settings_as_json(self.settings),
@@ -150,6 +155,7 @@ class Job:
 
     def finish(self) -> None:
         """Write what the run was for, unless an earlier start of it has."""
+        self.watchdog.now("writing the result")
         run, alone = self.settings.output_dir, self.settings.freezing.trained_parts() == ("projector",)
         result = run / (PROJECTOR_NAME if alone else MODEL_NAME)
         if self.start < self.steps or not result.exists():
@@ -157,7 +163,8 @@ class Job:
         self.say(f"done: {self.steps} steps; {result}; metrics, timing and checkpoints in {run}")
 
     def close(self) -> None:
-        """Close what the run wrote into."""
+        """Close what the run wrote into, and watch no longer."""
+        self.watchdog.close()
         if self._reporter is not None:
             self._reporter.close()
         if self._held is not None:

@@ -19,7 +19,7 @@ from griffon_train.training.metrics import StepFigures
 from griffon_train.training.prepare import prepared
 from griffon_train.training.ranks import joined
 from griffon_train.training.tallies import Tally
-from griffon_train.training.watch import Watchdog, Wishes, listening
+from griffon_train.training.watch import Wishes, listening
 
 _GRACE_S = 25.0  # torchrun kills what has not ended 30 s after SIGTERM
 _TERMINATED = 128 + 15
@@ -33,20 +33,16 @@ def train(settings: Settings) -> None:
         DataError: a sample cannot be read, a loss is not a number, or a checkpoint is damaged.
     """
     with joined(settings.device, settings.stall_s) as ranks, listening() as wishes:
-        watchdog = Watchdog(ranks.rank, settings.stall_s)
         job = prepared(settings, ranks)
-        loader = job.loader(start=job.start, stop=job.steps)
-        batches = iter(loader)
+        batches = iter(job.loader(start=job.start, stop=job.steps))
         try:
             for step in range(job.start, job.steps):
-                watchdog.now(f"in step {step}")
+                job.watchdog.now(f"in step {step}")
                 job.report(one_step(job, step, batches))
                 finish_step(job, step, wishes)
-            watchdog.now("writing the result")
             job.finish()
         finally:
             job.close()
-            watchdog.close()
 
 
 def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
@@ -60,7 +56,7 @@ def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
     scale = job.ranks.world_size * count / max(targets, 1.0)
     factor = learning_rate_factor(step, job.steps, job.settings)
     job.rates.set(factor)
-    torch.manual_seed(_seed(job.settings.seed, step, job.ranks.rank))  # no state to keep: a step's draws are its own
+    _seed(job, step)
     tally = Tally()
     for batch in micro_batches:
         inputs = inputs_of(batch, job.ranks.device, job.dtype)
@@ -116,6 +112,11 @@ def finish_step(job: Job, step: int, wishes: Wishes) -> None:
         raise SystemExit(_TERMINATED)
 
 
-def _seed(seed: int, step: int, rank: int) -> int:
-    digest = hashlib.blake2b(f"{seed}:{step}:{rank}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
+def _seed(job: Job, step: int) -> None:
+    """A step's random draws are its own, so there is no generator's state to keep."""
+    name = f"{job.settings.seed}:{step}:{job.ranks.rank}"
+    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1
+    # Not torch.manual_seed: without CUDA it queues a call for each device, and a stack trace with it, at every step.
+    torch.default_generator.manual_seed(seed)
+    if job.ranks.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
