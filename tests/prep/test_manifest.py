@@ -13,7 +13,8 @@ from griffon_shards.errors import SettingsError
 
 REPOSITORY = Path(__file__).parents[2]
 REFERENCE = REPOSITORY.parent / "shared/data/reference/manifests"
-OURS = sorted((REPOSITORY / "manifests").glob("*.txt"))
+# All but the list of machines, which stands there for DeepSpeed's launcher.
+OURS = sorted(path for path in (REPOSITORY / "manifests").glob("*.txt") if path.name != "hostfile.txt")
 LINE_ENDS = ("\n", "\r\n", "\r")
 
 # What a path may hold: anything but a line end, and no ampersand with blanks round it, for that parts the fields.
