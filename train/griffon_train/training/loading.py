@@ -47,7 +47,8 @@ def load_model(
     if settings.boxes == "bin" and model.config.box_style != "bin":
         add_bin_tokens(model, tokenizer)
     model.set_attn_implementation(dict(attention_of(model.config.get_text_config(), settings.attention)))
-    torch.nn.Module.to(model, dtype)
+    for parameter in model.parameters():  # not the buffers: rotary frequencies rounded to bfloat16 would be others
+        parameter.data = parameter.data.to(dtype)
     return model, tokenizer
 
 

@@ -1,0 +1,46 @@
+"""The model that a run begins with."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from griffon_shards.errors import SettingsError
+from griffon_train.resolving import resolve
+from griffon_train.settings import Settings
+from griffon_train.training.loading import load_model
+
+
+def settings(**more: object) -> Settings:
+    model = {} if "from_run" in more else {"model": "tiny-llama2"}
+    return resolve({"stage": "custom", "shards": (Path("set"),), "output_dir": Path("run"), **model, **more}).settings
+
+
+def test_in_bfloat16_only_weights_are_rounded() -> None:
+    """Rotary frequencies in bfloat16 would put far tokens at other places."""
+    whole, _ = load_model(settings(), torch.float32)
+    rounded, _ = load_model(settings(), torch.bfloat16)
+    assert {parameter.dtype for parameter in rounded.parameters()} == {torch.bfloat16}
+    buffers = dict(rounded.named_buffers())
+    assert any("inv_freq" in name for name in buffers)
+    for name, buffer in whole.named_buffers():
+        assert torch.equal(buffers[name], buffer), name
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    first, again, other = (load_model(settings(seed=seed), torch.float32)[0].state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["projector.conv.weight"], other["projector.conv.weight"])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"model": "gemma2-2b"}, "has random weights and no tokenizer; give --tokenizer"),
+        ({"model": "nowhere"}, "neither one of gemma2-2b, .* nor a folder with a config.json"),
+        ({"from_run": Path("nowhere")}, "holds neither model/ nor mm_projector.bin; has that run ended"),
+    ],
+)
+def test_what_is_not_there_is_refused(more: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_model(settings(**more), torch.float32)
