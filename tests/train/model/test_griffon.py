@@ -157,7 +157,7 @@ def test_checkpointing_changes_no_gradient(name: str) -> None:
         model = made(name)
         model.train()
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         inputs = batch(model, (1, 0), (0, 1))
         model(**inputs, labels=inputs["input_ids"].clamp(min=0), use_cache=False).loss.backward()
         gradients.append({name: each.grad for name, each in model.named_parameters() if each.grad is not None})
