@@ -74,8 +74,12 @@ class Settings:
         ),
     ] = None
     tokenizer: Annotated[Path | None, Option("Folder of a tokenizer.", unset="the model's")] = None
-    vision_tower: Annotated[Path | None, Option("Folder of a CLIP tower.", unset="the model's")] = None
-    region_tower: Annotated[Path | None, Option("Folder of a CLIP tower for <region>.", unset="the model's")] = None
+    vision_tower: Annotated[Path | None, Option("CLIP tower for a language model's folder.", unset="the model's")] = (
+        None
+    )
+    region_tower: Annotated[
+        Path | None, Option("CLIP tower for <region>, where there is none.", unset="the model's")
+    ] = None
     pretrain_mm_mlp_adapter: Annotated[
         Path | None, Option("An mm_projector.bin, or its like, to start from.", unset="none")
     ] = None

@@ -150,7 +150,7 @@ def _rank(arguments: list[str], rank: int, world_size: int, port: int, log: str)
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
-    os.environ.update({name: str(value) for name, value in {**place, "MASTER_PORT": port}.items()})
+    os.environ.update({name: str(value) for name, value in place.items()})
     from griffon_train.cli import main
 
     code = 1

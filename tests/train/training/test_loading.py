@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import CLIPVisionModel
 
 from griffon_shards.errors import SettingsError
+from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.presets import preset_config
+from griffon_train.model.tokens import byte_tokenizer
 from griffon_train.resolving import resolve
 from griffon_train.settings import Settings
 from griffon_train.training.loading import load_model
@@ -44,3 +48,24 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 def test_what_is_not_there_is_refused(more: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load_model(settings(**more), torch.float32)
+
+
+def test_a_region_tower_joins_a_model_that_has_none(tmp_path: Path) -> None:
+    """As visual referring begins on a model that has only learned to see whole pictures."""
+    torch.manual_seed(0)
+    seeing = GriffonForConditionalGeneration(preset_config("tiny-llama2", region=False))
+    seeing.save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    tower = CLIPVisionModel(preset_config("tiny-llama2").region_config)  # type: ignore[arg-type]
+    tower.save_pretrained(tmp_path / "tower")
+    model, _ = load_model(settings(model=str(tmp_path / "model"), region_tower=tmp_path / "tower"), torch.float32)
+    state = model.state_dict()
+    for name, weight in seeing.state_dict().items():
+        assert torch.equal(state[name], weight), name
+    for name, weight in tower.state_dict().items():
+        assert torch.equal(state[f"region_tower.{name}"], weight), name
+    ids, region = torch.tensor([[1, -201, 5]]), torch.rand(1, 3, 28, 28)
+    model.save_pretrained(tmp_path / "saved")
+    again = GriffonForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    before, after = (each(ids, region_values=region).logits for each in (model.eval(), again.eval()))  # type: ignore[no-untyped-call]
+    assert torch.allclose(before, after, atol=1e-5)

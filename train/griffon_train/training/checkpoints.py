@@ -142,6 +142,12 @@ def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, passed
 
 
+def remove_partial(run: Path) -> None:
+    """Delete what was cut short; only while nobody else writes into the run's folder."""
+    for path in (run / CHECKPOINTS).glob(f"{TEMPORARY_PREFIX}*"):
+        shutil.rmtree(path)
+
+
 def _opened(path: Path) -> Checkpoint:
     try:
         index = orjson.loads((path / _INDEX).read_bytes())
@@ -201,9 +207,7 @@ def _pieces(checkpoint: Checkpoint) -> dict[str, list[_Piece]]:
     return pieces
 
 
-def _fill(
-    wanted: Fragment, state: ShardedState, pieces: Sequence[tuple[int, int, int, int, int]], files: "_Files"
-) -> None:
+def _fill(wanted: Fragment, state: ShardedState, pieces: Sequence[_Piece], files: "_Files") -> None:
     """Copy what overlaps of each piece into this rank's buffers."""
     targets = {"weight": state.buffers[wanted.buffer].data, **state.moments(wanted.buffer)}
     filled = 0

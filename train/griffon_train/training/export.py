@@ -8,7 +8,7 @@ import torch
 from torch import distributed
 from transformers import PreTrainedTokenizerBase
 
-from griffon_shards.files import TEMPORARY_PREFIX, sync_folder
+from griffon_train.model.checkpoint import whole_folder
 from griffon_train.model.convert import save_projector
 from griffon_train.training.engine import Engine
 from griffon_train.training.ranks import Ranks
@@ -31,13 +31,10 @@ def export(
     if ranks.first and projector_alone:
         save_projector(weights, target)
     elif ranks.first:
-        partial = target.with_name(TEMPORARY_PREFIX + target.name)
-        shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial, state_dict=weights)
-        tokenizer.save_pretrained(partial)
         shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-        sync_folder(target.parent)
+        with whole_folder(target) as folder:
+            model.save_pretrained(folder, state_dict=weights)
+            tokenizer.save_pretrained(folder)
     distributed.barrier()
 
 

@@ -9,7 +9,7 @@ import click
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from griffon_shards.errors import SettingsError
+from griffon_shards.errors import DataError, SettingsError
 from griffon_shards.frozen_set import open_set
 from griffon_train.cursor import cursor_state, restore_cursor
 from griffon_train.loader import Encode, Loader
@@ -73,6 +73,14 @@ class Job:
         found, passed = checkpoints.newest(self.settings.output_dir)
         for line in passed:
             self.say(line)
+        if self.ranks.first:
+            checkpoints.remove_partial(self.settings.output_dir)
+        steps = self.ranks.gathered(None if found is None else found.step)
+        if len(set(steps)) > 1:
+            raise DataError(
+                f"the ranks see checkpoints of different steps ({', '.join(map(str, steps))}): "
+                f"{self.settings.output_dir} has to be the same folder on every machine"
+            )
         if found is not None:
             self.start = restore_cursor(found.index["cursor"], self.plan)
             changed = sorted(k for k, v in frozen_sha256.items() if found.index["frozen_sha256"].get(k) != v)

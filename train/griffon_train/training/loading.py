@@ -1,5 +1,6 @@
 """The model and tokenizer that a run begins with, from whatever it was told: a preset, folders, or an earlier run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from griffon_train.model.config import GriffonConfig
 from griffon_train.model.convert import load_projector
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import FAMILY_CHATS, PRESETS, preset_config
+from griffon_train.model.projector import region_projector
 from griffon_train.model.tokens import add_bin_tokens, byte_tokenizer
 from griffon_train.settings import Settings, settings_from_json
 from griffon_train.tokenizer_folder import load_tokenizer
@@ -42,6 +44,8 @@ def load_model(
         model, tokenizer = _of_run(settings.from_run, settings, dtype)
     else:
         model, tokenizer = _of_model(settings, dtype)
+    if settings.region_tower is not None and model.region_tower is None:
+        _add_region_tower(model, settings.region_tower, dtype)
     if settings.pretrain_mm_mlp_adapter is not None:
         load_projector(model, settings.pretrain_mm_mlp_adapter)
     if settings.boxes == "bin" and model.config.box_style != "bin":
@@ -73,6 +77,8 @@ def _of_run(
     if not (run / PROJECTOR_NAME).is_file():
         raise SettingsError(f"--from {run}: it holds neither {MODEL_NAME}/ nor {PROJECTOR_NAME}; has that run ended?")
     earlier = settings_from_json(orjson.loads((run / SETTINGS_NAME).read_bytes()))
+    # What was given for this run holds for it; of the earlier one counts what it began with.
+    earlier = replace(earlier, attention=settings.attention, tokenizer=settings.tokenizer or earlier.tokenizer)
     model, tokenizer = load_model(earlier, dtype)
     load_projector(model, run / PROJECTOR_NAME)
     return model, tokenizer
@@ -121,22 +127,24 @@ def _joined(folder: Path, settings: Settings, dtype: torch.dtype) -> GriffonForC
     """A language model, one or two towers, and projectors that have not learned anything yet."""
     if settings.vision_tower is None:
         raise SettingsError(f"--model {folder} is a language model that cannot see; give --vision-tower FOLDER, too")
-    region = settings.region_tower
     config = GriffonConfig(
         text_config=AutoConfig.from_pretrained(folder, local_files_only=True),
         vision_config=CLIPVisionConfig.from_pretrained(settings.vision_tower, local_files_only=True),
-        region_config=CLIPVisionConfig.from_pretrained(region, local_files_only=True) if region else None,
         projector=settings.projector,
         select_layer=settings.select_layer,
     )
     with torch.device("meta"):
         model = GriffonForConditionalGeneration(config)
     model.language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    for part, tower in (("vision_tower", settings.vision_tower), ("region_tower", region)):
-        if tower is not None:
-            setattr(model, part, CLIPVisionModel.from_pretrained(tower, dtype=dtype, local_files_only=True))
-    for projector in (model.projector, model.region_projector):
-        if projector is not None:
-            projector.to_empty(device="cpu")
-            projector.apply(model._init_weights)
+    model.vision_tower = CLIPVisionModel.from_pretrained(settings.vision_tower, dtype=dtype, local_files_only=True)
+    model.projector.to_empty(device="cpu")
+    model.projector.apply(model._init_weights)
     return model
+
+
+def _add_region_tower(model: GriffonForConditionalGeneration, folder: Path, dtype: torch.dtype) -> None:
+    """Give a model that has none the tower for `<region>`, and a projector that has not learned anything yet."""
+    tower = CLIPVisionModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    model.config.region_config = tower.config
+    model.region_tower = tower
+    model.region_projector = region_projector(tower.config.hidden_size, model.config.get_text_config().hidden_size)

@@ -29,7 +29,7 @@ class StepFigures:
         step: its number in the plan.
         metrics: what does not depend on the clock.
         samples: of the global batch.
-        tokens: of it, pictures and padding left out of padding, all ranks together.
+        tokens: of all its samples, pictures counted and padding not.
         seconds: that it took.
         wait_s: of these, how long the first rank waited for data.
     """
