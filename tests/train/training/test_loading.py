@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPVisionModel
+from transformers import AutoModelForCausalLM, CLIPVisionModel
 
 from griffon_shards.errors import SettingsError
 from griffon_train.model.griffon import GriffonForConditionalGeneration
@@ -69,3 +69,25 @@ def test_a_region_tower_joins_a_model_that_has_none(tmp_path: Path) -> None:
     again = GriffonForConditionalGeneration.from_pretrained(tmp_path / "saved")
     before, after = (each(ids, region_values=region).logits for each in (model.eval(), again.eval()))  # type: ignore[no-untyped-call]
     assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_a_language_model_and_a_tower_are_joined(tmp_path: Path) -> None:
+    config = preset_config("tiny-llama2")
+    torch.manual_seed(0)
+    text = AutoModelForCausalLM.from_config(config.text_config)
+    text.save_pretrained(tmp_path / "text")
+    byte_tokenizer().save_pretrained(tmp_path / "text")
+    tower = CLIPVisionModel(config.vision_config)  # type: ignore[arg-type]
+    tower.save_pretrained(tmp_path / "tower")
+    given = {"model": str(tmp_path / "text"), "vision_tower": tmp_path / "tower"}
+    model, _ = load_model(settings(**given), torch.float32)
+    state = model.state_dict()
+    for part, made in (("language_model", text), ("vision_tower", tower)):
+        for name, weight in made.state_dict().items():
+            assert torch.equal(state[f"{part}.{name}"], weight), name
+    assert torch.isfinite(state["projector.conv.weight"]).all()
+    assert model.region_tower is None
+    again, _ = load_model(settings(**given), torch.float32)
+    assert torch.equal(again.state_dict()["projector.conv.weight"], state["projector.conv.weight"])
+    with pytest.raises(SettingsError, match="a language model that cannot see; give --vision-tower"):
+        load_model(settings(model=str(tmp_path / "text")), torch.float32)
