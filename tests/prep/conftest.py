@@ -12,6 +12,8 @@ import pytest
 
 from griffon_prep.sample_data import write_sample_data
 
+from ..waiting import TIMEOUT_S
+
 Prep = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -25,7 +27,7 @@ def run_prep(
         text=True,
         cwd=cwd,
         env={**os.environ, **(environment or {})},
-        timeout=300,
+        timeout=TIMEOUT_S,
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from griffon_shards import verify_set
 
+from ..waiting import TIMEOUT_S
 from .conftest import Prep
 
 LockOf = Callable[[Path], dict[str, Any]]
@@ -133,14 +134,14 @@ def test_terminated_by_a_scheduler(data: Path, tmp_path: Path, prep: Prep) -> No
     while len(reports(out)) < 2:
         time.sleep(0.005)
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "error: interrupted; the same command goes on where it stopped"
 
 
 def test_closed_standard_streams(data: Path, tmp_path: Path) -> None:
     words = " ".join(f"'{word}'" for word in [sys.executable, "-m", "griffon_prep", *arguments(data, tmp_path / "set")])
-    assert subprocess.run(f"{words} <&- >&- 2>&-", shell=True, timeout=120).returncode == 0
+    assert subprocess.run(f"{words} <&- >&- 2>&-", shell=True, timeout=TIMEOUT_S).returncode == 0
     assert (tmp_path / "set/griffon.lock.json").exists()
 
 

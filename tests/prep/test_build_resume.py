@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ..waiting import TIMEOUT_S
 from .conftest import Prep
 
 LockOf = Callable[[Path], dict[str, Any]]
@@ -41,7 +42,7 @@ def finished_shards(out: Path) -> dict[str, int]:
 
 
 def wait_for_shards(out: Path, process: subprocess.Popen[str], count: int) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + TIMEOUT_S
     while len(finished_shards(out)) < count:
         assert process.poll() is None, "the build ended before it could be stopped"
         assert time.monotonic() < until
@@ -52,7 +53,7 @@ def wait_for_shards(out: Path, process: subprocess.Popen[str], count: int) -> No
 def digest(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What an undisturbed build comes to."""
     process = start(small_data, tmp_path_factory.mktemp("undisturbed") / "set")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, err
     return out.splitlines()[-1]
 
@@ -69,7 +70,7 @@ def test_25_kills(small_data: Path, tmp_path: Path, digest: str, prep: Prep) -> 
             process.kill()  # the build alone: its workers must not go on
         else:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=TIMEOUT_S)
         after = finished_shards(out)
         assert before.items() <= after.items(), "a finished shard was lost or made again"
     survivors = finished_shards(out)
@@ -86,7 +87,7 @@ def test_interrupt(small_data: Path, tmp_path: Path, digest: str, prep: Prep) ->
     process = start(small_data, out)
     wait_for_shards(out, process, 3)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "error: interrupted; the same command goes on where it stopped"
     assert "Traceback" not in err
@@ -100,7 +101,7 @@ def test_second_build_is_refused(small_data: Path, tmp_path: Path, digest: str, 
     first.send_signal(signal.SIGSTOP)
     second = prep(*arguments(small_data, out))
     first.send_signal(signal.SIGCONT)
-    said, _ = first.communicate(timeout=120)
+    said, _ = first.communicate(timeout=TIMEOUT_S)
     assert second.returncode == 2
     assert f"another build is writing into it (process {first.pid} on " in second.stderr
     assert said.splitlines()[-1] == digest
@@ -115,7 +116,7 @@ def test_a_file_that_cannot_be_written(small_data: Path, tmp_path: Path, digest:
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest)),
-        timeout=120,
+        timeout=TIMEOUT_S,
     )
     assert result.returncode == 1
     assert "Traceback" not in result.stderr

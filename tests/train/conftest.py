@@ -11,8 +11,7 @@ from click.testing import CliRunner
 
 from griffon_train.cli import main
 
-TIMEOUT_S = 120
-"""Longer than anything takes that does not hang."""
+from ..waiting import TIMEOUT_S
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

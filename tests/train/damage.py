@@ -8,6 +8,8 @@ from pathlib import Path
 from griffon_shards.frozen_set import open_set
 from griffon_train.plan import Plan
 
+from ..waiting import TIMEOUT_S
+
 
 def shard_of(root: Path, row: int) -> Path:
     frozen = open_set(root)
@@ -75,7 +77,7 @@ def children_of(parent: int) -> list[int]:
     return [process for _, process in sorted(found)]
 
 
-def left_over(session: int, patience_s: float = 20) -> list[int]:
+def left_over(session: int, patience_s: float = TIMEOUT_S) -> list[int]:
     """What still runs of a session, which `Popen(start_new_session=True)` begins; what is ending is given time."""
     end = time.monotonic() + patience_s
     while (found := [process for process, _, of, _ in _processes() if of == session]) and time.monotonic() < end:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ..waiting import TIMEOUT_S
+
 HEAVY = ("torch", "transformers", "deepspeed", "tokenizers")
 LIGHT = ("plan", "runs", "lengths", "split", "cursor", "cli", "chat", "report", "processes")
 
@@ -23,7 +25,7 @@ sys.meta_path.insert(0, Missing())
 
 def run_without(statement: str) -> subprocess.CompletedProcess[str]:
     script = WITHOUT.format(heavy=HEAVY, statement=statement)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT_S)
 
 
 @pytest.mark.parametrize("module", LIGHT)

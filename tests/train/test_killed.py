@@ -20,7 +20,7 @@ from griffon_train.loader import Loader
 from griffon_train.plan import Plan
 from griffon_train.reading import RankSettings, ReadSample, read_steps
 
-from .conftest import TIMEOUT_S
+from ..waiting import TIMEOUT_S
 from .damage import children_of, late_shard, left_over, stall
 from .streams import sequence
 

@@ -1,14 +1,11 @@
-"""Ranks in processes of their own, started in a fraction of a second: forked from one that has imported everything.
+"""Ranks in processes of their own, started in a fraction of a second: `rank_server.py` forks them.
 
 torchrun does the same with fresh processes, which take ten seconds each to import torch; it has tests, too.
-Run as a program it is that one process: it takes requests, a line of JSON each, and forks the ranks.
 """
 
-import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_IMPORTED = (
-    *("deepspeed", "deepspeed.runtime.zero.muon.original_muon", "torch.utils.tensorboard"),
-    "griffon_train.training.loop",
-)
-"""Once, for all ranks."""
+from ...waiting import TIMEOUT_S
+
+_SERVER = Path(__file__).with_name("rank_server.py")
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Launcher:
         self._folder, self._count = folder, 0
         environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, _SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -83,7 +78,7 @@ class Running:
         for pid in self.pids if rank is None else [self.pids[rank]]:
             os.kill(pid, number)
 
-    def wait_until(self, holds: Callable[[], bool], timeout_s: float = 120) -> None:
+    def wait_until(self, holds: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
         """Wait for something to happen while they run."""
         end = time.monotonic() + timeout_s
         while not holds():
@@ -95,7 +90,7 @@ class Running:
         """What each rank has written to stderr."""
         return [log.read_text(encoding="utf-8") if log.exists() else "" for log in self._logs]
 
-    def wait(self, timeout_s: float = 120) -> Ended:
+    def wait(self, timeout_s: float = TIMEOUT_S) -> Ended:
         """Wait for all to end; those that do not are killed, and the test fails."""
         end = time.monotonic() + timeout_s
         while late := [pid for pid in self.pids if not _has_ended(pid)]:
@@ -110,64 +105,3 @@ class Running:
 
 def _has_ended(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-
-
-def _serve() -> None:
-    for name in _IMPORTED:
-        importlib.import_module(name)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "start" in request:
-            answer: Any = _start(request["start"], request["logs"])
-        else:
-            answer = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in request["wait"]]
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-
-
-def _start(arguments: list[str], logs: list[str]) -> list[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pids = []
-    for rank, log in enumerate(logs):
-        pid = os.fork()
-        if pid == 0:
-            _rank(arguments, rank, len(logs), port, log)
-        pids.append(pid)
-    return pids
-
-
-def _rank(arguments: list[str], rank: int, world_size: int, port: int, log: str) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    place = {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "WORLD_SIZE": world_size,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    os.environ.update({name: str(value) for name, value in place.items()})
-    from griffon_train.cli import main
-
-    code = 1
-    try:
-        main(arguments, prog_name="griffon-train")
-        code = 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:  # noqa: BLE001 - whatever it is belongs into the log
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-if __name__ == "__main__":
-    _serve()

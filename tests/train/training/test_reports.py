@@ -25,7 +25,7 @@ from griffon_train.plan import Plan
 from griffon_train.settings import settings_from_json
 from griffon_train.training.loading import load_model
 
-from ..conftest import TIMEOUT_S
+from ...waiting import TIMEOUT_S
 from ..streams import shown
 from .conftest import checkpoint_of, command, metrics_of, steps_told
 from .launcher import Launcher
@@ -132,7 +132,7 @@ def test_timing_is_apart(resumed: tuple[Path, list[str]]) -> None:
     assert [each["step"] for each in told] == list(range(STEPS))
     for each in told:
         assert each.keys() == {"step", "seconds", "samples_per_s", "tokens_per_s", "data_wait"}
-        assert 0 < each["seconds"] < TIMEOUT_S
+        assert each["seconds"] > 0
         assert each["samples_per_s"] * each["seconds"] == pytest.approx(GLOBAL_BATCH, rel=0.01)
         assert 4 < each["tokens_per_s"] / each["samples_per_s"] < MAX_LENGTH * 1.01
         assert 0 <= each["data_wait"] <= 1

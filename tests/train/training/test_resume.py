@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from ...waiting import TIMEOUT_S
 from .conftest import Options, checkpoint_of, command, differences, metrics_of, result_of, steps_told, wait_for_step
 from .launcher import Launcher, Running
 
@@ -29,7 +30,7 @@ def unfinished(run: Path) -> list[str]:
     return [path.name for path in (run / "checkpoints").glob(".tmp-step-*")]
 
 
-def stop_while_saving(running: Running, run: Path, timeout_s: float = 60) -> None:
+def stop_while_saving(running: Running, run: Path, timeout_s: float = TIMEOUT_S) -> None:
     """Watch for a checkpoint that is begun, and halt the ranks; if it is whole by then, wait for the next."""
     end = time.monotonic() + timeout_s
     while True:

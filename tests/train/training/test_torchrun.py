@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ...waiting import TIMEOUT_S
 from ..damage import left_over
 from .conftest import command, differences, steps_told
 from .launcher import Launcher
 
-TIMEOUT_S = 150
 STEPS = 8
 ENVIRONMENT = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 BIN = Path(sys.executable).parent
