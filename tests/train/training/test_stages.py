@@ -16,6 +16,7 @@ from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.settings import settings_from_json
 from griffon_train.training.loading import load_model
 
+from ..model_folders import FAMILIES, language_model_folder, tower_folder
 from .launcher import Launcher
 
 STEPS = 2
@@ -134,11 +135,19 @@ def check_change(trained: Trained, part: str, rate: float) -> None:
     assert rate / 2 < trained.change(part) < 2.5 * rate, part
 
 
-@pytest.mark.parametrize("family", ["tiny-gemma2", "tiny-llama2", "tiny-qwen2"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_stages_go_on_from_each_other(family: str, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
-    """A weight that has moved no further than two steps can take it stood where the stage before had left it."""
+    """From the folders of a language model and of towers, as a user begins.
+
+    A weight that has moved no further than two steps can take it stood where the stage before had left it.
+    """
     shards = ("--shards", frozen_set)
-    alignment = train(launcher, tmp_path / "alignment", None, "--stage", "alignment", "--model", family, *shards)
+    parts = (
+        *("--model", language_model_folder(tmp_path / "language", family)),
+        *("--vision-tower", tower_folder(tmp_path / "tower")),
+        *("--region-tower", tower_folder(tmp_path / "region", whole=True, image_size=28)),
+    )
+    alignment = train(launcher, tmp_path / "alignment", None, "--stage", "alignment", *parts, *shards)
     assert alignment.changed == {"projector"}
     check_change(alignment, "projector", 1e-3)
     check_zero(alignment, 2)

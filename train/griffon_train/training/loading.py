@@ -7,9 +7,7 @@ from typing import Any
 import orjson
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    CLIPVisionConfig,
     CLIPVisionModel,
     PreTrainedTokenizerBase,
 )
@@ -127,16 +125,17 @@ def _joined(folder: Path, settings: Settings, dtype: torch.dtype) -> GriffonForC
     """A language model, one or two towers, and projectors that have not learned anything yet."""
     if settings.vision_tower is None:
         raise SettingsError(f"--model {folder} is a language model that cannot see; give --vision-tower FOLDER, too")
-    config = GriffonConfig(
-        text_config=AutoConfig.from_pretrained(folder, local_files_only=True),
-        vision_config=CLIPVisionConfig.from_pretrained(settings.vision_tower, local_files_only=True),
+    language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    tower = CLIPVisionModel.from_pretrained(settings.vision_tower, dtype=dtype, local_files_only=True)
+    config = GriffonConfig(  # the parts' own configurations, not copies: what changes in one has to change in both
+        text_config=language_model.config,
+        vision_config=tower.config,
         projector=settings.projector,
         select_layer=settings.select_layer,
     )
     with torch.device("meta"):
         model = GriffonForConditionalGeneration(config)
-    model.language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    model.vision_tower = CLIPVisionModel.from_pretrained(settings.vision_tower, dtype=dtype, local_files_only=True)
+    model.language_model, model.vision_tower = language_model, tower
     model.projector.to_empty(device="cpu")
     model.projector.apply(model._init_weights)
     return model
