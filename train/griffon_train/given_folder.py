@@ -24,4 +24,4 @@ def existing_folder(option: str, given: Path | str) -> Path:
             f"{option} {given}: no such folder. If it is the name of a repository on the Hugging Face Hub, download it "
             f"with `hf download {given} --local-dir {path.name}`, then give {option} {path.name}"
         )
-    raise SettingsError(f"{option} {given}: no such folder")
+    raise SettingsError(f"{option} {given}: no such folder; give the one that holds its files")

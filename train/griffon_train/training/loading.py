@@ -99,6 +99,9 @@ def _of_run(settings: Settings, dtype: torch.dtype) -> tuple[GriffonForCondition
         given = [option_name(name) for name in ("model", "vision_tower") if getattr(settings, name) is not None]
         if given:
             raise SettingsError(f"--from {run} has a model with all its parts already; leave out {' and '.join(given)}")
+        with naming("--from"):
+            if not is_saved_griffon(run / MODEL_NAME):
+                raise SettingsError(f"{run / MODEL_NAME}: not a Griffon model, as a run leaves it; give another run")
         return _saved("--from", run / MODEL_NAME, settings, dtype)
     if not (run / PROJECTOR_NAME).is_file():
         hint = f"; it holds a model, give it as --model {run}" if (run / "config.json").is_file() else ""
