@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from griffon_shards.errors import SettingsError
+from griffon_train.given_folder import existing_folder
 from griffon_train.sentencepiece_model import MODEL_NAME, fast_tokenizer
 
 
@@ -15,9 +16,7 @@ def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTok
     """
     from transformers import AutoTokenizer
 
-    path = Path(folder)
-    if not path.is_dir():
-        raise SettingsError(f"--tokenizer {folder}: no such folder; give the one that holds the tokenizer's files")
+    path = existing_folder("--tokenizer", folder)
     try:
         if (path / MODEL_NAME).is_file() and not (path / "tokenizer.json").is_file():
             return fast_tokenizer(path)

@@ -41,8 +41,9 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     ("more", "message"),
     [
         ({"model": "gemma2-2b"}, "has random weights and no tokenizer; give --tokenizer"),
-        ({"model": "nowhere"}, "neither one of gemma2-2b, .* nor a folder with a config.json"),
-        ({"from_run": Path("nowhere")}, "holds neither model/ nor mm_projector.bin; has that run ended"),
+        ({"model": "nowhere"}, "neither one of gemma2-2b, .* nor a folder with a model in it"),
+        ({"from_run": Path("nowhere")}, "--from nowhere: no such folder"),
+        ({"from_run": Path("tests")}, "holds neither model/ nor mm_projector.bin; has that run ended"),
     ],
 )
 def test_what_is_not_there_is_refused(more: dict[str, object], message: str) -> None:
