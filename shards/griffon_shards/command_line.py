@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
@@ -45,6 +46,7 @@ def _prepare() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller; what is said goes nowhere
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for as long as the process lives
+    warnings.filterwarnings("ignore", module="PIL")  # of metadata that nobody asked for; faults are errors
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's word to stop is Ctrl-C to us
     found = sys.getfilesystemencoding()

@@ -5,19 +5,17 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from PIL import Image
 
-from griffon_shards.decoding import DECODE_ERRORS
 from griffon_shards.errors import DataError
 from griffon_shards.files import sha256_of
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
+from griffon_shards.images import PictureError, decode
 from griffon_shards.index import INDEX_NAME, idx_bytes, idx_path
 from griffon_shards.interop import peer_files
 from griffon_shards.lock import REJECTS_NAME, read_lock
@@ -150,12 +148,12 @@ def _check_sample(shards: FrozenSet, row: int, facts: np.void, raw: bytes, deep:
 def _check_content(sample: Sample, boxes: int, style: str, where: str) -> Iterator[str]:
     if sample.image is not None:
         try:
-            with Image.open(BytesIO(sample.image)) as image:
-                image.load()
-                if image.size != (sample.width_px, sample.height_px):
-                    yield f"{where}: the picture is {image.size}, its JSON says {(sample.width_px, sample.height_px)}"
-        except DECODE_ERRORS as error:
+            size_px = decode(sample.image).size
+        except PictureError as error:
             yield f"{where}: the picture does not decode: {error}"
+        else:
+            if size_px != (sample.width_px, sample.height_px):
+                yield f"{where}: the picture is {size_px}, its JSON says {(sample.width_px, sample.height_px)}"
     if sample.task not in ANSWERED_WITH_BOXES:
         return
     try:
