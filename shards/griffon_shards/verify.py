@@ -79,8 +79,15 @@ def _check_rejects(shards: FrozenSet) -> Iterator[str]:
         try:
             fields = orjson.loads(line)
             found[fields["source"], fields["reason"]] += 1
+            whole = fields.keys() == {"source", "record", "reason", "detail"} and isinstance(fields["record"], int)
         except (orjson.JSONDecodeError, KeyError, TypeError):
+            whole = False
+        if not whole:
             yield f"{path}: line {number} is damaged"
+    known = {source.tag for source in shards.lock.sources}
+    for tag in dict.fromkeys(tag for tag, _ in found if tag not in known):
+        listed = sum(count for (source, _), count in found.items() if source == tag)
+        yield f"{path}: lists {listed} records of {tag!r}, and the lock knows no such source"
     for source in shards.lock.sources:
         for reason in sorted({*source.rejected, *(reason for tag, reason in found if tag == source.tag)}):
             listed, counted = found[source.tag, reason], source.rejected.get(reason, 0)
