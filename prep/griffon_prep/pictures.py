@@ -5,29 +5,29 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from griffon_prep.records import Rejected
-from griffon_shards.decoding import DECODE_ERRORS
+from griffon_shards.images import (
+    SIDEWAYS,
+    Header,
+    PictureError,
+    check_end,
+    decode,
+    format_of,
+    orientation,
+    read_header,
+)
 
 CHECKS = ("header", "decode", "none")
 """How a picture is checked; see `check_picture`."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-_MAGIC = (
-    (b"\xff\xd8", "JPEG"),
-    (b"\x89PNG", "PNG"),
-    (b"RIFF", "WEBP"),
-    (b"BM", "BMP"),
-    (b"GIF8", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-)
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
 _MAX_BYTES = 1 << 30
 
@@ -106,43 +106,39 @@ def check_picture(data: bytes, check: str, stated_size_px: tuple[int, int], name
 
     Args:
         data: its bytes.
-        check: `header`: format and size are read. `decode`: a picture that is cut short is found as well, JPEG by
-            entropy-decoding at an eighth of the size, PNG by its chunk checksums, the rarer formats by decoding.
-            `none`: the record's word is taken for the size; where it has none, as `header`.
+        check: `header`: coding, size and end mark are read, which finds most that is cut short. `decode`: all that is
+            cut short is found, see `griffon_shards.images.read_header`. `none`: the record's word is taken for the
+            size; where it has none, as `header`.
         stated_size_px: width and height as the record states them, zeros where it does not.
         name: of the picture, for the reject list.
 
     Raises:
         Rejected: `picture_unreadable` or `size_mismatch`.
     """
-    if check == "none" and all(stated_size_px):
-        form = next((form for magic, form in _MAGIC if data.startswith(magic)), "")
-        if not form:
-            raise Rejected("picture_unreadable", f"{name}: not a picture, or one of a kind that is not read")
-        return Picture(data=data, format=form, width_px=stated_size_px[0], height_px=stated_size_px[1])
-    try:
-        with Image.open(BytesIO(data), formats=_FORMATS) as image:
-            form = "JPEG" if image.format == "MPO" else str(image.format)
-            width_px, height_px = image.size
-            if check == "decode":
-                _decode(image, form)
-    except UnidentifiedImageError:  # Pillow's words for it hold a memory address
-        raise Rejected("picture_unreadable", f"{name}: not a picture, or one of a kind that is not read") from None
-    except DECODE_ERRORS as error:
-        raise Rejected("picture_unreadable", f"{name}: {str(error) or type(error).__name__}") from None
-    if any(stated_size_px) and (width_px, height_px) != stated_size_px:
-        stated = "{}x{}".format(*stated_size_px)
-        raise Rejected("size_mismatch", f"{name}: the picture is {width_px}x{height_px}, the record says {stated}")
-    return Picture(data=data, format=form, width_px=width_px, height_px=height_px)
+    with _rejecting(name):
+        if check == "none" and all(stated_size_px):
+            form = format_of(data)
+            return Picture(data=data, format=form, width_px=stated_size_px[0], height_px=stated_size_px[1])
+        header = read_header(data, check_pixels=check == "decode")
+        if check == "header":
+            check_end(data)
+        if any(stated_size_px) and (header.width_px, header.height_px) != stated_size_px:
+            raise Rejected("size_mismatch", f"{name}: {_other_size(data, header, stated_size_px)}")
+    return Picture(data=data, format=header.format, width_px=header.width_px, height_px=header.height_px)
 
 
-def _decode(image: Image.Image, form: str) -> None:
-    if form == "PNG":
-        image.verify()
-        return
-    if form == "JPEG":
-        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-    image.load()
+def _other_size(data: bytes, header: Header, stated_size_px: tuple[int, int]) -> str:
+    width_px, height_px = header.width_px, header.height_px
+    said = "the picture is {}x{}, the record says {}x{}".format(width_px, height_px, *stated_size_px)
+    if stated_size_px != (height_px, width_px):
+        return said
+    turned = orientation(data)
+    if turned not in SIDEWAYS:
+        return f"{said}: width and height are swapped"
+    return (
+        f"{said}: it was annotated as its EXIF orientation {turned} shows it, and boxes must refer to the picture "
+        "as it is stored; store the pictures upright (`jpegtran`, `exiftran -a`) or turn the annotation"
+    )
 
 
 def shrink_picture(picture: Picture, longest_px: int, name: str) -> Picture:
@@ -159,12 +155,17 @@ def shrink_picture(picture: Picture, longest_px: int, name: str) -> Picture:
         max(1, round(picture.height_px * longest_px / longest)),
     )
     out = BytesIO()
-    try:
-        with Image.open(BytesIO(picture.data), formats=_FORMATS) as image:
-            image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)
-    except DECODE_ERRORS as error:
-        raise Rejected("picture_unreadable", f"{name}: {str(error) or type(error).__name__}") from None
+    with _rejecting(name):
+        decode(picture.data).resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)
     return Picture(data=out.getvalue(), format="JPEG", width_px=size[0], height_px=size[1])
+
+
+@contextmanager
+def _rejecting(name: str) -> Iterator[None]:
+    try:
+        yield
+    except PictureError as error:
+        raise Rejected("picture_unreadable", f"{name}: {error}") from None
 
 
 def absolute_root(root: Path) -> str:
