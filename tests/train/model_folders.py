@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     CLIPConfig,
     CLIPModel,
     CLIPTextConfig,
@@ -18,6 +17,7 @@ from transformers import (
 
 from griffon_train.model.presets import preset_config
 from griffon_train.model.tokens import byte_tokenizer
+from griffon_train.tokenizer_folder import load_tokenizer
 
 FAMILIES = ("gemma2", "llama2", "qwen2")
 
@@ -78,5 +78,5 @@ def real_tokenizer(family: str) -> PreTrainedTokenizerBase:
     folder = _TOKENIZERS / _REAL[family]
     if not folder.is_dir():
         pytest.skip(f"no tokenizer in {folder}")
-    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    found: PreTrainedTokenizerBase = load_tokenizer(folder)
     return found
