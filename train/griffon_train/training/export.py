@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from griffon_train.model.checkpoint import whole_folder
 from griffon_train.model.convert import save_projector
+from griffon_train.model.saving import save_beside
 from griffon_train.training.engine import Engine
 from griffon_train.training.ranks import Ranks
 
@@ -20,6 +21,7 @@ def export(
     tokenizer: PreTrainedTokenizerBase,
     ranks: Ranks,
     *,
+    chat: str,
     projector_alone: bool,
 ) -> None:
     """Write the model into a folder, or its projector into a file, together with all ranks.
@@ -34,7 +36,7 @@ def export(
         shutil.rmtree(target, ignore_errors=True)
         with whole_folder(target) as folder:
             model.save_pretrained(folder, state_dict=weights)
-            tokenizer.save_pretrained(folder)
+            save_beside(folder, model.config, model.generation_config, chat, tokenizer)
     distributed.barrier()
 
 

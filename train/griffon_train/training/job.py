@@ -21,7 +21,7 @@ from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
 from griffon_train.training.fragments import ShardedState
 from griffon_train.training.inputs import inputs_of
-from griffon_train.training.loading import MODEL_NAME, PROJECTOR_NAME
+from griffon_train.training.loading import MODEL_NAME, PROJECTOR_NAME, default_chat
 from griffon_train.training.loss import loss_sums
 from griffon_train.training.metrics import Hook, Reporter, StepFigures
 from griffon_train.training.ranks import Ranks
@@ -167,7 +167,8 @@ class Job:
         run, alone = self.settings.output_dir, self.settings.freezing.trained_parts() == ("projector",)
         result = run / (PROJECTOR_NAME if alone else MODEL_NAME)
         if self.start < self.steps or not result.exists():
-            export(result, self.engine, self._tokenizer, self.ranks, projector_alone=alone)
+            chat = self.settings.chat or default_chat(self.engine.module)
+            export(result, self.engine, self._tokenizer, self.ranks, chat=chat, projector_alone=alone)
         self.say(f"done: {self.steps} steps; {result}; metrics, timing and checkpoints in {run}")
 
     def close(self) -> None:

@@ -208,6 +208,7 @@ def _joined(folder: Path, settings: Settings, dtype: torch.dtype) -> GriffonForC
     with torch.device("meta"):
         model = GriffonForConditionalGeneration(config)
     model.language_model, model.vision_tower = language_model, tower
+    model.generation_config = language_model.generation_config
     model.projector.to_empty(device="cpu")
     model.projector.apply(model._init_weights)
     return model
