@@ -17,6 +17,9 @@ from griffon_train.encoding import stands_apart
 
 Message = Mapping[str, Any]
 
+IMAGE_PARTS = ("image", "image_url")
+"""What parts with a picture are called: by transformers, and by OpenAI."""
+
 _ROLES: Mapping[str, Literal["human", "gpt"]] = {"user": "human", "assistant": "gpt"}
 _ROLE_REFUSED = "a message is of the user or the assistant; what the system says is a part of the template"
 _PART_REFUSED = "a message has text, and one of the user images and regions, too"
@@ -61,14 +64,14 @@ def turns_of(messages: Sequence[Message]) -> list[Turn]:
     return [Turn(role=_ROLES[message["role"]], text=_text(message)) for message in messages]
 
 
-def parts_of(messages: Sequence[Message], kind: str) -> list[Message]:
-    """Parts of a type, in their order."""
+def parts_of(messages: Sequence[Message], *types: str) -> list[Message]:
+    """Parts of some types, in their order."""
     return [
         part
         for each in messages
         if not isinstance(each["content"], str)
         for part in each["content"]
-        if part["type"] == kind
+        if part["type"] in types
     ]
 
 
@@ -81,7 +84,7 @@ def _text(message: Message) -> str:
             text += part["text"]
         elif part["type"] == "region" and message["role"] == "user":
             text += REGION_TOKEN
-        elif part["type"] == "image" and message["role"] == "user":
+        elif part["type"] in IMAGE_PARTS and message["role"] == "user":
             pictures += 1
         else:
             raise DataError(f"a part of type {part['type']!r}: {_PART_REFUSED}")

@@ -18,7 +18,7 @@ from griffon_shards import images as stored
 from griffon_shards.errors import DataError
 from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN, BoxXYXY
 from griffon_train.chat import PICTURE_TOKEN, REGION_TOKEN_ID, encode
-from griffon_train.chat_template import Message, chat_template, parts_of, turns_of
+from griffon_train.chat_template import IMAGE_PARTS, Message, chat_template, parts_of, turns_of
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.pixels import normalised
 from griffon_train.model.projector import picture_tokens
@@ -161,7 +161,7 @@ class GriffonProcessor(ProcessorMixin):
         regions = _by_text(passed.get("regions"), len(conversations), _is_box, "regions")
         rows = []
         for number, messages in enumerate(conversations):
-            images[number] = images[number] or [_source(part) for part in parts_of(messages, "image")]
+            images[number] = images[number] or [_source(part) for part in parts_of(messages, *IMAGE_PARTS)]
             regions[number] = regions[number] or [part["box"] for part in parts_of(messages, "region")]
             counts = {"pictures": len(images[number]), "regions": len(regions[number])}
             turns = turns_of(messages)
