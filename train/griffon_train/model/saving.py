@@ -8,6 +8,8 @@ from griffon_train.model.config import GriffonConfig
 from griffon_train.model.generation import generation_config
 from griffon_train.model.processor import processor_of
 
+GENERATION_NAME = "generation_config.json"
+
 
 def save_beside(
     folder: Path, config: GriffonConfig, generation: GenerationConfig, chat: str, tokenizer: PreTrainedTokenizerBase
@@ -26,4 +28,4 @@ def save_beside(
     """
     processor_of(config, chat, tokenizer).save_pretrained(folder)
     # Not by `save_pretrained`, which refuses settings that published folders have, such as a temperature alone.
-    generation_config(generation, chat, tokenizer).to_json_file(folder / "generation_config.json", use_diff=True)
+    generation_config(generation, chat, tokenizer).to_json_file(folder / GENERATION_NAME, use_diff=True)
