@@ -32,6 +32,7 @@ CHECKS = ("header", "decode", "none")
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
 _MAX_BYTES = 1 << 30
+_ENDINGS = ("", ".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,7 @@ def read_picture(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> P
             return PictureFile(data=_read_all(descriptor, status.st_size), by_last_part=by_last_part)
         finally:
             os.close(descriptor)
-    raise Rejected("picture_not_found", _not_found(image_path))
+    raise Rejected("picture_not_found", _not_found(root, image_path))
 
 
 def _read_all(descriptor: int, size: int) -> bytes:
@@ -136,12 +137,19 @@ def _spellings(path: str) -> list[str]:
     return list(dict.fromkeys(spellings))
 
 
-def _not_found(image_path: str) -> str:
+def _not_found(root: str, image_path: str) -> str:
     if not image_path:
         return "the record's path is empty"
     if "\\" in image_path:
         return f"{image_path}: nor with slashes for its backslashes"
-    return f"{image_path}: not under the image root, nor is its last part" if image_path[0] == "/" else image_path
+    below = _under(root, image_path)
+    if below.startswith("/"):
+        return f"{image_path}: not under the image root, nor is its last part"
+    stem, _ = posixpath.splitext(below)
+    for name in (stem + ending for ending in _ENDINGS):
+        if Path(root, name).is_file():
+            return f"{image_path}: there is {name}; rename the files, or the paths in the annotation"
+    return image_path
 
 
 def check_picture(data: bytes, check: str, stated_size_px: tuple[int, int], name: str) -> Picture:

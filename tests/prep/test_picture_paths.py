@@ -127,6 +127,9 @@ def test_accents_may_be_composed_or_not(
         ("img\\gone.jpg", "img\\gone.jpg: nor with slashes for its backslashes"),
         ("/etc/passwd", "/etc/passwd: not under the image root, nor is its last part"),
         ("/", "/: not under the image root, nor is its last part"),
+        ("a.JPG", "a.JPG: there is a.jpg; rename the files, or the paths in the annotation"),
+        ("x/y/a.png", "x/y/a.png: there is x/y/a.jpg; rename the files, or the paths in the annotation"),
+        ("y/b", "y/b: there is y/b.jpg; rename the files, or the paths in the annotation"),
     ],
 )
 def test_what_was_looked_for_in_vain_is_said(root: Path, name: str, said: str) -> None:
