@@ -32,7 +32,7 @@ CHECKS = ("header", "decode", "none")
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
 _MAX_BYTES = 1 << 30
-_ENDINGS = ("", ".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +147,7 @@ def _not_found(root: str, image_path: str) -> str:
         return f"{image_path}: not under the image root, nor is its last part"
     stem, _ = posixpath.splitext(below)
     for name in (stem + ending for ending in _ENDINGS):
-        if Path(root, name).is_file():
+        if os.access(f"{root}/{name}", os.F_OK):
             return f"{image_path}: there is {name}; rename the files, or the paths in the annotation"
     return image_path
 
