@@ -37,7 +37,7 @@ from griffon_train.training.loading import load_model
 
 from ..model_folders import language_model_folder, tower_folder
 
-TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def settings(**more: object) -> Settings:
