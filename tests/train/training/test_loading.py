@@ -1,5 +1,6 @@
 """The model that a run begins with."""
 
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,15 +12,17 @@ import torch
 from transformers import AutoModelForCausalLM, CLIPVisionModel, PreTrainedTokenizerBase
 
 from griffon_shards.errors import DataError, SettingsError
+from griffon_shards.types import Turn
+from griffon_train.chat import encode, fitted
 from griffon_train.model.convert import convert_griffon, export_griffon, save_projector
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import preset_config
 from griffon_train.model.tokens import byte_tokenizer
 from griffon_train.resolving import resolve
 from griffon_train.settings import STAGES, Settings, settings_as_json
-from griffon_train.training.loading import load_model, placed
+from griffon_train.training.loading import default_chat, load_model, placed
 
-from ..model_folders import FAMILIES, language_model_folder, tower_folder
+from ..model_folders import FAMILIES, language_model_folder, real_tokenizer, tower_folder
 
 
 def settings(**more: object) -> Settings:
@@ -101,6 +104,21 @@ def test_a_language_model_and_a_tower_are_joined(family: str, whole: bool, tmp_p
     assert torch.equal(again.state_dict()["projector.conv.weight"], state["projector.conv.weight"])
     with pytest.raises(SettingsError, match="a language model that cannot see; give --vision-tower"):
         load_model(settings(model=str(tmp_path / "text")), torch.float32)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_language_model_with_its_real_tokenizer_takes_a_conversation(family: str, tmp_path: Path) -> None:
+    """In the chat template of its family, every token of which has an embedding."""
+    text = language_model_folder(tmp_path / "text", family, real_tokenizer(family), hidden_size=16)
+    given = {"model": str(text), "vision_tower": tower_folder(tmp_path / "tower")}
+    model, tokenizer = load_model(settings(**given), torch.float32)
+    turns = [Turn(role="human", text="<image>\nWhere is the cat?"), Turn(role="gpt", text="cat-[0.1,0.2,0.3,0.4]")]
+    encoded, _ = fitted(
+        encode(default_chat(model), turns, tokenizer, pictures=1), 4096, "error", model.picture_tokens, "the sample"
+    )
+    ids, labels = torch.tensor([encoded.ids]), torch.tensor([encoded.labels])
+    loss = model(ids, pixel_values=torch.rand(1, 3, 70, 70), labels=labels).loss
+    assert loss is not None and 0 < float(loss) < 2 * math.log(len(tokenizer))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

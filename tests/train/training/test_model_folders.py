@@ -1,5 +1,6 @@
 """Folders that are given as a model or a tower: damaged, incomplete, or of another kind."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -110,12 +111,14 @@ def without(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
 
-def pickled(content: object) -> Callable[[Path], None]:
-    """Weights as a pickle in place of safetensors."""
+def pickled(content: object, size: int | None = None) -> Callable[[Path], None]:
+    """Weights as a pickle in place of safetensors; `size` cuts it short."""
 
     def write(folder: Path) -> None:
         (folder / "model.safetensors").unlink()
         torch.save(content, folder / "pytorch_model.bin")
+        if size is not None:
+            os.truncate(folder / "pytorch_model.bin", size)
 
     return write
 
@@ -157,6 +160,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
         DataError,
         "00002.safetensors: no such file; the weights",
     ),
+    "a pickle of no bytes": (
+        pickled(None, size=0),
+        DataError,
+        "pytorch_model.bin: damaged: it ends early; get it anew",
+    ),
+    "a pickle cut short": (pickled({"a": torch.zeros(999)}, size=999), DataError, "pytorch_model.bin: .*damaged"),
     "a pickle of code": (
         pickled({"a": print}),
         DataError,
@@ -199,7 +208,9 @@ def test_damage_is_told_in_a_line_with_option_and_folder(option: str, damage: st
         ("--model", {"model_type": "llama9"}, "model_type 'llama9' in its config.json is none that transformers 5"),
         ("--vision-tower", {"hidden_size": 64}, r"shape: .*expected \[64"),
         ("--vision-tower", {"num_hidden_layers": 4}, r"missing: encoder\.layers\.3\."),
-        ("--vision-tower", {"hidden_size": "wide"}, "config.json: not CLIP's .*hidden_size"),
+        ("--vision-tower", {"hidden_size": "wide"}, "transformers cannot load it .*hidden_size"),
+        ("--vision-tower", {"hidden_act": "magic"}, "transformers cannot load it .*magic"),
+        ("--vision-tower", {"num_attention_heads": 3}, "transformers cannot load it .*multiple"),
         ("--vision-tower", {"image_size": 75}, "pictures of 75 px are no whole number of patches of 14 px"),
         ("--region-tower", {"image_size": 75}, "pictures of 75 px are no whole number of patches of 14 px"),
         ("--vision-tower", {"patch_size": 0}, "no whole number of patches of 0 px"),
