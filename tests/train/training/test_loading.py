@@ -118,7 +118,7 @@ def test_a_language_model_with_its_real_tokenizer_takes_a_conversation(family: s
     )
     ids, labels = torch.tensor([encoded.ids]), torch.tensor([encoded.labels])
     loss = model(ids, pixel_values=torch.rand(1, 3, 70, 70), labels=labels).loss
-    assert loss is not None and 0 < float(loss) < 2 * math.log(len(tokenizer))
+    assert loss is not None and 0 < loss.item() < 2 * math.log(len(tokenizer))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -406,6 +406,17 @@ def test_an_alignment_whose_folders_have_moved_is_told_where_they_are_now(tmp_pa
     now["model"] = str(language_model_folder(tmp_path / "wide", "gemma2", hidden_size=48))
     with pytest.raises(DataError, match=r"--from .*mm_projector.bin: no weights of a projector.*shape: "):
         load_model(settings(**now), torch.float32)
+
+
+def test_an_alignment_goes_on_with_a_saved_model_in_place_of_its_parts(saved: Path, tmp_path: Path) -> None:
+    """Which has a tower, so the one that the alignment began with is out of force."""
+    text = language_model_folder(tmp_path / "text", "llama2")
+    ended = aligned(tmp_path / "run", model=str(text), vision_tower=tower_folder(tmp_path / "tower"))
+    model, _ = load_model(settings(from_run=tmp_path / "run", model=str(saved / "plain")), torch.float32)
+    plain, _ = load_model(settings(model=str(saved / "plain")), torch.float32)
+    for part, other in (("projector", ended), ("vision_tower", plain), ("language_model", plain)):
+        state = getattr(other, part).state_dict()
+        assert all(torch.equal(weight, state[name]) for name, weight in getattr(model, part).state_dict().items())
 
 
 def test_a_second_alignment_goes_on_from_the_first(tmp_path: Path) -> None:

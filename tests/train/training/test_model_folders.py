@@ -37,6 +37,7 @@ from griffon_train.settings import Settings
 from griffon_train.training.loading import load_model
 
 from ..model_folders import language_model_folder, tower_folder
+from .launcher import Launcher
 
 TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -130,6 +131,11 @@ def index_of_nothing(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_bytes(orjson.dumps(index))
 
 
+def damaged_index(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_bytes(b'{"weight_map": {')
+
+
 def renamed(folder: Path) -> None:
     """The last tensor under another name."""
     tensors = load_file(folder / "model.safetensors")
@@ -160,6 +166,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
         DataError,
         "00002.safetensors: no such file; the weights",
     ),
+    "an index cut short": (damaged_index, DataError, "model.safetensors.index.json: no JSON"),
     "a pickle of no bytes": (
         pickled(None, size=0),
         DataError,
@@ -470,3 +477,25 @@ def test_a_model_without_a_tokenizer_asks_for_one(name: str, whole: Path, tmp_pa
     option = "--model" if name == "language" else "--model "
     with pytest.raises(SettingsError, match="given: has no tokenizer; give --tokenizer FOLDER"):
         load_model(given_with(option, tmp_path / "given", whole), torch.float32)
+
+
+def test_the_command_ends_with_one_line_and_the_status_of_its_kind(
+    launcher: Launcher, frozen_set: Path, whole: Path, tmp_path: Path
+) -> None:
+    """2 for what is given, 1 for damaged data; the folder of the run is not made."""
+    shutil.copytree(whole / "saved", tmp_path / "damaged")
+    cut("model.safetensors")(tmp_path / "damaged")
+    run = tmp_path / "run"
+    for model, status, message in (
+        ("google/gemma-2-2b", 2, "error: --model google/gemma-2-2b: no such folder. If it is the name of a rep"),
+        (tmp_path / "damaged", 1, f"error: --model {tmp_path / 'damaged' / 'model.safetensors'}: damaged: "),
+    ):
+        ended = launcher.run(
+            *("run", "--stage", "custom", "--model", model, "--shards", frozen_set, "--output-dir", run), world_size=1
+        )
+        assert ended.codes == [status]
+        assert [line for line in ended.said[0].splitlines() if line.startswith("error: ")] == [
+            ended.said[0].splitlines()[-1]
+        ]
+        assert ended.said[0].splitlines()[-1].startswith(message) and "Traceback" not in ended.said[0]
+        assert not run.exists()
