@@ -172,8 +172,8 @@ def test_the_reference_s_command_lines_say_what_the_recipes_do(train_cli: Run, s
     theirs = table_of(train_cli, "--stage", stage, "--shards", "set", *SCRIPTS[stage].split(), *COMMON.split())
     differing = {name for name, (value, _) in theirs.items() if value != ours[name][0]}
     differing -= {"shards", "output_dir", "model", "vision_tower", "pretrain_mm_mlp_adapter"}
-    chat = set() if stage == "alignment" else {"chat"}  # theirs names what ours has from the model
-    assert differing == chat | {"attention", "dtype", "keep", "log_every", "save_steps", "workers"}
+    from_the_model = {"projector", "select_layer"} | (set() if stage == "alignment" else {"chat"})  # theirs names them
+    assert differing == from_the_model | {"attention", "dtype", "keep", "log_every", "save_steps", "workers"}
     custom = table_of(train_cli, "--stage", "custom", *SCRIPTS[stage].split(), *COMMON.split())
     left = {name for name, (value, _) in custom.items() if value != theirs[name][0]}
     assert left <= {"stage", "shards", "global_batch", "zero"}

@@ -55,7 +55,7 @@ def _one_of(*names: str) -> click.Choice[str]:
 class Settings:
     """Everything that a training run depends on. What each means is its option's help.
 
-    Paths are as they were given. Exactly one of `steps` and `epochs` is not None.
+    Paths are as they were given; a run stores them absolute. Exactly one of `steps` and `epochs` is not None.
     """
 
     stage: Annotated[str, Option("Whose recipe to follow.", _one_of(*STAGES))]
@@ -84,12 +84,22 @@ class Settings:
         Path | None, Option("An mm_projector.bin, or its like, to start from.", unset="none")
     ] = None
     projector: Annotated[
-        str,
-        Option("Kind of a new projector.", _one_of("conv_reduce", "linear", "mlp2x_gelu"), called="mm_projector_type"),
-    ] = "conv_reduce"
+        str | None,
+        Option(
+            "Kind of a new projector.",
+            _one_of("conv_reduce", "linear", "mlp2x_gelu"),
+            unset="the model's; conv_reduce for a new one",
+            called="mm_projector_type",
+        ),
+    ] = None
     select_layer: Annotated[
-        int, Option("Of a new model: the tower's hidden state to take.", called="mm_vision_select_layer")
-    ] = -2
+        int | None,
+        Option(
+            "Of a new model: the tower's hidden state to take.",
+            unset="the model's; -2 for a new one",
+            called="mm_vision_select_layer",
+        ),
+    ] = None
     boxes: Annotated[
         str | None, Option("bin teaches a model its tokens.", _one_of(*BOX_STYLES), unset="as the model does")
     ] = None

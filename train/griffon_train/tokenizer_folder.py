@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from griffon_shards.errors import SettingsError
+from griffon_train.given_folder import existing_folder
 
 
 def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTokenizerBase; transformers takes seconds to import
@@ -14,9 +15,7 @@ def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTok
     """
     from transformers import AutoTokenizer, LlamaTokenizer
 
-    path = Path(folder)
-    if not path.is_dir():
-        raise SettingsError(f"--tokenizer {folder}: no such folder; give the one that holds the tokenizer's files")
+    path = existing_folder("--tokenizer", folder)
     names = {each.name for each in path.iterdir()}
     # Alone, a SentencePiece model is Llama's: AutoTokenizer would make a generic tokenizer of it, and other tokens.
     bare = "tokenizer.model" in names and not names & {"tokenizer.json", "tokenizer_config.json", "config.json"}

@@ -26,7 +26,7 @@ from griffon_train.split import micro_steps
 from griffon_train.training import checkpoints
 from griffon_train.training.engine import make_engine
 from griffon_train.training.job import Job
-from griffon_train.training.loading import SETTINGS_NAME, default_chat, load_model
+from griffon_train.training.loading import SETTINGS_NAME, default_chat, load_model, placed
 from griffon_train.training.ranks import Ranks
 
 
@@ -36,6 +36,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     Raises:
         SettingsError: settings, sets, model and an earlier start of the run do not fit each other.
     """
+    settings = placed(settings)
     sets = [open_set(path) for path in settings.shards]
     lengths = Lengths.counted(sets, settings.lengths) if settings.lengths else Lengths.estimated(sets)
     plan = Plan(
@@ -163,7 +164,12 @@ def _refuse_unfit(sets: Sequence[FrozenSet], config: GriffonConfig) -> None:
 
 
 def _show_parts(model: torch.nn.Module) -> None:
+    """How large each part is, how much of it trains, and the attention that it computes with."""
     counts = parameter_counts(model)
-    rows: list[tuple[str, ...]] = [(part, f"{whole:,}", f"{trains:,}") for part, (whole, trains) in counts.items()]
-    rows.append(("all", *(f"{sum(each):,}" for each in zip(*counts.values(), strict=True))))
-    click.echo(table(("part", "parameters", "train"), rows), err=True)
+    rows: list[tuple[str, ...]] = []
+    for part, (whole, trains) in counts.items():
+        config = getattr(getattr(model, part), "config", None)  # a projector has no attention
+        attention = "" if config is None else str(config._attn_implementation)
+        rows.append((part, f"{whole:,}", f"{trains:,}", attention))
+    rows.append(("all", *(f"{sum(each):,}" for each in zip(*counts.values(), strict=True)), ""))
+    click.echo(table(("part", "parameters", "train", "attention"), rows), err=True)
