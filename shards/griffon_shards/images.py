@@ -160,7 +160,7 @@ def check_end(data: bytes) -> None:
     """Find a JPEG, PNG or WebP that is cut short by its missing end, without decoding it.
 
     Raises:
-        PictureError: it has no end; a decoder would fail as well.
+        PictureError: it has no end. (Of JPEGs that lack the mark alone, decoders take some and refuse most.)
     """
     form = format_of(data)
     if form == "JPEG" and data.rfind(b"\xff\xd9", _jpeg_scan_start(data)) < 0:

@@ -1,6 +1,6 @@
 """Ranks to train on, and what tells a run's results apart."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ def zero(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, Options]:
     path = tmp_path_factory.mktemp("deepspeed") / "zero3.json"
     path.write_bytes(orjson.dumps(config))
     return {2: ("--zero", 2), 3: ("--zero", 3, "--deepspeed", path)}
+
+
+@pytest.fixture(scope="session")
+def bin_set(tmp_path_factory: pytest.TempPathFactory, freeze_demo: Callable[..., Path]) -> Path:
+    return freeze_demo(tmp_path_factory.mktemp("bins") / "out", "--boxes", "bin")
 
 
 def command(shards: Path, run: Path, *options: object) -> list[object]:

@@ -1,5 +1,6 @@
 """Folders that are given as a model or a tower: damaged, incomplete, or of another kind."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -36,8 +37,9 @@ from griffon_train.settings import Settings
 from griffon_train.training.loading import load_model
 
 from ..model_folders import language_model_folder, tower_folder
+from .launcher import Launcher
 
-TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def settings(**more: object) -> Settings:
@@ -110,12 +112,14 @@ def without(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
 
-def pickled(content: object) -> Callable[[Path], None]:
-    """Weights as a pickle in place of safetensors."""
+def pickled(content: object, size: int | None = None) -> Callable[[Path], None]:
+    """Weights as a pickle in place of safetensors; `size` cuts it short."""
 
     def write(folder: Path) -> None:
         (folder / "model.safetensors").unlink()
         torch.save(content, folder / "pytorch_model.bin")
+        if size is not None:
+            os.truncate(folder / "pytorch_model.bin", size)
 
     return write
 
@@ -125,6 +129,11 @@ def index_of_nothing(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_bytes(orjson.dumps(index))
+
+
+def damaged_index(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_bytes(b'{"weight_map": {')
 
 
 def renamed(folder: Path) -> None:
@@ -157,6 +166,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
         DataError,
         "00002.safetensors: no such file; the weights",
     ),
+    "an index cut short": (damaged_index, DataError, "model.safetensors.index.json: no JSON"),
+    "a pickle of no bytes": (
+        pickled(None, size=0),
+        DataError,
+        "pytorch_model.bin: damaged: it ends early; get it anew",
+    ),
+    "a pickle cut short": (pickled({"a": torch.zeros(999)}, size=999), DataError, "pytorch_model.bin: .*damaged"),
     "a pickle of code": (
         pickled({"a": print}),
         DataError,
@@ -199,7 +215,9 @@ def test_damage_is_told_in_a_line_with_option_and_folder(option: str, damage: st
         ("--model", {"model_type": "llama9"}, "model_type 'llama9' in its config.json is none that transformers 5"),
         ("--vision-tower", {"hidden_size": 64}, r"shape: .*expected \[64"),
         ("--vision-tower", {"num_hidden_layers": 4}, r"missing: encoder\.layers\.3\."),
-        ("--vision-tower", {"hidden_size": "wide"}, "config.json: not CLIP's .*hidden_size"),
+        ("--vision-tower", {"hidden_size": "wide"}, "transformers cannot load it .*hidden_size"),
+        ("--vision-tower", {"hidden_act": "magic"}, "transformers cannot load it .*magic"),
+        ("--vision-tower", {"num_attention_heads": 3}, "transformers cannot load it .*multiple"),
         ("--vision-tower", {"image_size": 75}, "pictures of 75 px are no whole number of patches of 14 px"),
         ("--region-tower", {"image_size": 75}, "pictures of 75 px are no whole number of patches of 14 px"),
         ("--vision-tower", {"patch_size": 0}, "no whole number of patches of 0 px"),
@@ -459,3 +477,25 @@ def test_a_model_without_a_tokenizer_asks_for_one(name: str, whole: Path, tmp_pa
     option = "--model" if name == "language" else "--model "
     with pytest.raises(SettingsError, match="given: has no tokenizer; give --tokenizer FOLDER"):
         load_model(given_with(option, tmp_path / "given", whole), torch.float32)
+
+
+def test_the_command_ends_with_one_line_and_the_status_of_its_kind(
+    launcher: Launcher, frozen_set: Path, whole: Path, tmp_path: Path
+) -> None:
+    """2 for what is given, 1 for damaged data; the folder of the run is not made."""
+    shutil.copytree(whole / "saved", tmp_path / "damaged")
+    cut("model.safetensors")(tmp_path / "damaged")
+    run = tmp_path / "run"
+    for model, status, message in (
+        ("google/gemma-2-2b", 2, "error: --model google/gemma-2-2b: no such folder. If it is the name of a rep"),
+        (tmp_path / "damaged", 1, f"error: --model {tmp_path / 'damaged' / 'model.safetensors'}: damaged: "),
+    ):
+        ended = launcher.run(
+            *("run", "--stage", "custom", "--model", model, "--shards", frozen_set, "--output-dir", run), world_size=1
+        )
+        assert ended.codes == [status]
+        assert [line for line in ended.said[0].splitlines() if line.startswith("error: ")] == [
+            ended.said[0].splitlines()[-1]
+        ]
+        assert ended.said[0].splitlines()[-1].startswith(message) and "Traceback" not in ended.said[0]
+        assert not run.exists()

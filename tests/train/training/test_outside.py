@@ -228,11 +228,6 @@ def test_settings_that_do_not_fit_the_shards(
         assert not run.exists()
 
 
-@pytest.fixture(scope="session")
-def bin_set(tmp_path_factory: pytest.TempPathFactory, freeze_demo: Callable[..., Path]) -> Path:
-    return freeze_demo(tmp_path_factory.mktemp("bins") / "out", "--boxes", "bin")
-
-
 def targets_of(plan: Plan, number: int) -> int:
     """Learned tokens of a step, sample by sample."""
     found = 0

@@ -1,5 +1,6 @@
 """All stages one after the other, for every family: what each leaves, what it starts from, and what it changes."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from griffon_train.settings import settings_from_json
 from griffon_train.training.loading import load_model
 
 from ..model_folders import FAMILIES, language_model_folder, tower_folder
+from .conftest import Options
 from .launcher import Launcher
 
 STEPS = 2
@@ -148,7 +150,7 @@ def test_stages_go_on_from_each_other(family: str, launcher: Launcher, frozen_se
     """
     shards = ("--shards", frozen_set)
     parts = (
-        *("--model", language_model_folder(tmp_path / "language", family)),
+        *("--model", os.path.relpath(language_model_folder(tmp_path / "language", family))),
         *("--vision-tower", tower_folder(tmp_path / "tower")),
         *("--region-tower", tower_folder(tmp_path / "region", whole=True, image_size=28)),
     )
@@ -158,6 +160,7 @@ def test_stages_go_on_from_each_other(family: str, launcher: Launcher, frozen_se
         "vision_tower": "sdpa",
         "region_tower": "sdpa",
     }
+    assert alignment.settings["model"] == str(tmp_path / "language")  # wherever the next stage is started
     assert alignment.changed == {"projector"}
     check_change(alignment, "projector", 1e-3)
     check_zero(alignment, 2)
@@ -217,3 +220,26 @@ def test_a_custom_stage_trains_what_the_flags_leave(
         check_change(custom, part, 2e-5)
     table = dict(re.findall(r"^(\w+) +[\d,]+ +([\d,]+)\b", custom.said, re.MULTILINE))
     assert {part for part in PARTS if table[part] != "0"} == trains
+
+
+@pytest.mark.parametrize(("family", "tied"), [("gemma2", True), ("qwen2", False)])
+def test_a_language_model_learns_bin_boxes_under_zero_3(
+    family: str, tied: bool, zero: Mapping[int, Options], launcher: Launcher, bin_set: Path, tmp_path: Path
+) -> None:
+    """The next stage loads what it leaves, with as many embeddings as its configuration says."""
+    shards = ("--shards", bin_set)
+    parts = (
+        *("--model", language_model_folder(tmp_path / "language", family, tie_word_embeddings=tied)),
+        *("--vision-tower", tower_folder(tmp_path / "tower")),
+        *("--region-tower", tower_folder(tmp_path / "region", image_size=28)),
+    )
+    custom = ("--stage", "custom", *shards, *zero[3])
+    first = train(launcher, tmp_path / "first", None, *custom, *parts, "--boxes", "bin")
+    check_zero(first, 3)
+    second = train(launcher, tmp_path / "second", first.after, *custom, "--from", first.run)
+    config = orjson.loads((second.run / "model/config.json").read_bytes())
+    embeddings = second.after["language_model.model.embed_tokens.weight"]
+    assert config["text_config"]["vocab_size"] == len(embeddings) > 1001
+    assert torch.equal(embeddings, second.after["language_model.lm_head.weight"]) == tied
+    for part in ("projector", "language_model"):
+        check_change(second, part, 2e-5)

@@ -96,7 +96,9 @@ def _open_bin(file: Path) -> tuple[Iterable[str], Callable[[str], torch.Tensor]]
     except pickle.UnpicklingError as error:
         raise DataError(f"{file}: holds more than tensors, or is damaged; nothing in it was called") from error
     except (RuntimeError, EOFError) as error:
-        raise DataError(f"{file}: damaged: {str(error).splitlines()[0]}; get it anew") from error
+        raise DataError(
+            f"{file}: damaged: {str(error).partition(chr(10))[0] or 'it ends early'}; get it anew"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise DataError(f"{file}: expected tensors by name")
     return state, state.__getitem__

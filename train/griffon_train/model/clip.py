@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -23,6 +22,7 @@ from griffon_train.model.checkpoint import (
     write_weights,
 )
 from griffon_train.model.layout import is_computed
+from griffon_train.model.parts import making_model
 
 _PREFIX = "vision_model."
 """As transformers 4 names what transformers 5 names without it; 5 reads both."""
@@ -44,13 +44,10 @@ def read_tower_config(folder: Path) -> CLIPVisionConfig:
     vision = fields if kind == "clip_vision_model" else fields.get("vision_config")
     if not isinstance(vision, dict):
         raise SettingsError(f"{folder / CONFIG_NAME}: no vision_config; get it anew from where the weights are from")
-    try:
+    with making_model(folder):
         config = CLIPVisionConfig(
             **{name: value for name, value in vision.items() if name not in ("model_type", "_name_or_path")}
         )
-    except (StrictDataclassError, TypeError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise SettingsError(f"{folder / CONFIG_NAME}: not CLIP's ({told}); get it anew") from None
     image_px, patch_px, channels = (getattr(config, name) for name in ("image_size", "patch_size", "num_channels"))
     if channels != 3 or not isinstance(image_px, int) or not isinstance(patch_px, int):
         raise SettingsError(
@@ -93,7 +90,7 @@ def load_tower(folder: Path, dtype: torch.dtype) -> CLIPVisionModel:
 
 def _whole_tower(folder: Path, config: CLIPVisionConfig) -> dict[str, torch.Tensor]:
     tensors = tower_tensors(folder)
-    with torch.device("meta"):
+    with making_model(folder), torch.device("meta"):
         wanted = CLIPVisionModel(config).state_dict()
     refuse_other(f"{folder}: other tensors than its configuration says", wanted, tensors)
     return tensors

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from griffon_shards.errors import DataError, SettingsError
@@ -47,9 +47,14 @@ def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN
     weights = Checkpoint(folder)  # says what is damaged, where transformers would raise whatever it comes across
     if not weights:
         raise DataError(f"{folder}: its weights hold no tensor; get them anew")
-    with _cannot_load(folder), _quiet():
+    with making_model(folder), _quiet():
         model, info = kind.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
+            folder,
+            dtype=dtype,
+            attn_implementation="eager",  # a configuration may name one that is not installed here
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
         )
     refuse_unfit(
         f"{folder}: the weights are not those of its config.json; get both from the same place",
@@ -67,8 +72,6 @@ def load_language_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         SettingsError: transformers makes no causal language model of the configuration.
         DataError: the weights are damaged, or not those of the configuration.
     """
-    with _cannot_load(folder), _quiet():
-        AutoConfig.from_pretrained(folder, local_files_only=True)
     model: Any = load_whole(AutoModelForCausalLM, folder, dtype)
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if model.config.tie_word_embeddings and head is not None and head.weight is not embeddings.weight:
@@ -81,7 +84,8 @@ def load_language_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 
 @contextmanager
-def _cannot_load(folder: Path) -> Iterator[None]:
+def making_model(folder: Path) -> Iterator[None]:
+    """Say in a line that transformers makes no model of a folder's configuration."""
     try:
         yield
     except _WHAT_LOADING_RAISES as error:

@@ -26,6 +26,10 @@ def refuse_unfit_settings(
             raise SettingsError(
                 f"{option_name(name)} {given}: the model was made with {has} and cannot be changed; leave it out"
             )
+    if settings.boxes == "text" and config.box_style != "text":
+        raise SettingsError(
+            f"--boxes text: the model writes {config.box_style} boxes and cannot unlearn it; leave it out"
+        )
     layers = config.vision_config.num_hidden_layers
     if not -layers - 1 <= config.select_layer <= layers:
         raise SettingsError(

@@ -1,5 +1,6 @@
 """The model and tokenizer that a run begins with, from whatever it was told: a preset, folders, or an earlier run."""
 
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,17 @@ def placed(settings: Settings) -> Settings:
     for each in fields(settings):
         value = getattr(settings, each.name)
         if isinstance(value, Path) and value.exists():
-            found[each.name] = value.absolute()
+            found[each.name] = _absolute(value)
         elif isinstance(value, tuple):
-            found[each.name] = tuple(one.absolute() if isinstance(one, Path) and one.exists() else one for one in value)
+            found[each.name] = tuple(_absolute(one) if isinstance(one, Path) and one.exists() else one for one in value)
     if settings.model is not None and settings.model not in PRESETS and Path(settings.model).is_dir():
-        found["model"] = str(Path(settings.model).absolute())
+        found["model"] = str(_absolute(Path(settings.model)))
     return replace(settings, **found)
+
+
+def _absolute(path: Path) -> Path:
+    """Without `..`, so that one folder has one spelling; links stay, for they may lead elsewhere on another machine."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
 
 
 def default_chat(model: GriffonForConditionalGeneration) -> str:
@@ -122,7 +128,9 @@ def _began_with(run: Path, settings: Settings) -> Settings:
         DataError: its settings are damaged.
     """
     with naming("--from"):
-        earlier = settings_from_json(read_json(run / SETTINGS_NAME))
+        stored = read_json(run / SETTINGS_NAME)
+    with naming(f"--from {run / SETTINGS_NAME}:"):
+        earlier = settings_from_json(stored)
     given = {name: value for name in _FOLDERS if (value := getattr(settings, name)) is not None}
     if "model" in given and "vision_tower" not in given and _is_saved(given["model"]):
         given["vision_tower"] = None  # the earlier run's was for its language model
