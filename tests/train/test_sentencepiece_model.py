@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
 
 from griffon_shards.errors import SettingsError
 from griffon_train.tokenizer_folder import load_tokenizer
@@ -148,6 +148,28 @@ def test_whatever_stands_beside_the_model(name: str, llama_2: SentencePieceProce
             assert as_text(each, text) == ids
             assert each.decode(ids) == llama_2.decode(ids)
     assert again[0].pad_token == {"a token more": "<pad>", "of no class": "<unk>"}.get(name)
+
+
+@pytest.mark.parametrize("more", [(), ("<mine>",)])
+def test_with_a_tokenizer_json_beside_it(
+    more: tuple[str, ...], llama_2: SentencePieceProcessor, tmp_path: Path
+) -> None:
+    """As Llama 2 is published by now; where tokens were added to that file, it counts."""
+    as_json = json.loads(load_tokenizer(LLAMA_2.parent).backend_tokenizer.to_str())["model"]
+    merges = [tuple(pair) for pair in as_json["merges"]]
+    published = LlamaTokenizer(vocab=as_json["vocab"], merges=merges)
+    published.add_tokens(list(more))
+    published.save_pretrained(tmp_path)
+    shutil.copyfile(LLAMA_2, tmp_path / "tokenizer.model")
+    by_itself = AutoTokenizer.from_pretrained(tmp_path)
+    assert as_text(by_itself, " in") != llama_2.encode(" in")  # a blank is lost
+    tokenizer = load_tokenizer(tmp_path)
+    assert len(tokenizer) == 32000 + len(more)
+    if more:
+        assert as_text(tokenizer, "a<mine>") == [263, 32000]
+    else:
+        for text in texts("both", 1000):
+            assert as_text(tokenizer, text) == llama_2.encode(text)
 
 
 def test_tokens_know_their_places(llama_2: SentencePieceProcessor) -> None:

@@ -110,10 +110,18 @@ def test_several_pictures_come_in_their_order() -> None:
     assert torch.equal(found, torch.cat(each))
 
 
-def test_a_damaged_picture_is_named() -> None:
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (FILES["jpeg"][:200], "JPEG"),
+        ("missing.jpg", "no such file"),
+        ("img/" * 2000, "neither a URL nor base64|picture"),
+    ],
+)
+def test_what_is_no_picture_is_named(given: object, said: str) -> None:
     found: Any = GriffonImageProcessor(70, 28)
-    with pytest.raises(DataError, match="JPEG"):
-        found(FILES["jpeg"][:200])
+    with pytest.raises(DataError, match=said):
+        found(given)
 
 
 def with_pictures(turns: Sequence[Turn], pictures: int, boxes: Sequence[Any]) -> dict[str, Any]:
@@ -207,8 +215,10 @@ def test_a_picture_in_base64_is_taken() -> None:
     """As web services send it; also where it is as long as no file's name may be."""
     for side_px in (1, 4, 30):
         data = as_bytes(picture().crop((0, 0, side_px, side_px)), "PNG")
-        found: Any = GriffonImageProcessor(70, 28)(base64.b64encode(data).decode())  # type: ignore[arg-type]
-        assert torch.equal(found["pixel_values"], pixels_of_training(data, 70))
+        text = base64.b64encode(data).decode()
+        for given in (text, f"data:image/png;base64,{text}", base64.encodebytes(data).decode()):
+            found: Any = GriffonImageProcessor(70, 28)(given)  # type: ignore[arg-type]
+            assert torch.equal(found["pixel_values"], pixels_of_training(data, 70))
 
 
 @pytest.mark.parametrize("key", ["image", "url", "path", "image_url"])

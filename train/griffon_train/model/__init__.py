@@ -7,7 +7,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.model.processor import GriffonImageProcessor, GriffonProcessor
+from griffon_train.model.image_processor import GriffonImageProcessor
+from griffon_train.model.processor import GriffonProcessor
 
 __all__ = ["GriffonConfig", "GriffonForConditionalGeneration", "GriffonImageProcessor", "GriffonProcessor"]
 

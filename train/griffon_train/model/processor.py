@@ -1,56 +1,23 @@
-"""What transformers asks for beside a model: pictures as training sees them, and a conversation's tokens with them."""
+"""Conversations with pictures for transformers: the tokens and pixels that training has of them."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
-from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_transforms import to_pil_image
-from transformers.image_utils import load_image
 
-from griffon_shards import images as stored
 from griffon_shards.errors import DataError
 from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN, BoxXYXY
 from griffon_train.chat import PICTURE_TOKEN, REGION_TOKEN_ID, encode
 from griffon_train.chat_template import IMAGE_PARTS, Message, chat_template, parts_of, turns_of
 from griffon_train.model.config import GriffonConfig
-from griffon_train.model.pixels import normalised
+from griffon_train.model.image_processor import GriffonImageProcessor, opened, pixels_of
 from griffon_train.model.projector import picture_tokens
-from griffon_train.pictures import IMAGE_PX, REGION_PX, cropped, resized
+from griffon_train.pictures import REGION_PX, cropped
 
 _SOURCES = ("image", "url", "path", "base64", "image_url")
 """Under which of them a part of a message has its picture."""
-
-
-class GriffonImageProcessor(BaseImageProcessor):
-    """Pictures as training sees them: squeezed to a square, bilinear, normalised as for CLIP.
-
-    Attributes:
-        image_px: side of the square that the vision tower sees.
-        region_px: side of the square that the region tower sees.
-    """
-
-    model_input_names = ["pixel_values"]  # noqa: RUF012 - transformers' way
-
-    def __init__(self, image_px: int = IMAGE_PX, region_px: int = REGION_PX, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs)
-        self.image_px, self.region_px = image_px, region_px
-
-    def preprocess(self, images: Any, return_tensors: str | None = None, **_: Any) -> BatchFeature:  # noqa: ANN401
-        """Pictures as the model's `pixel_values`, [P, 3, image_px, image_px].
-
-        Args:
-            images: a picture or a list of them, as `opened` takes them; lists of lists count as one.
-            return_tensors: `pt` or None, which is the same.
-        """
-        found = [opened(each) for each in _flat(images)]
-        return BatchFeature({"pixel_values": _pixels(found, self.image_px)}, tensor_type=return_tensors)
 
 
 class GriffonProcessor(ProcessorMixin):
@@ -222,9 +189,9 @@ class GriffonProcessor(ProcessorMixin):
         found = [[opened(each) for each in row] for row in images]
         crops = [_crop(box, row) for row, boxes in zip(found, regions, strict=True) for box in boxes]
         if any(found):
-            data["pixel_values"] = _pixels([each for row in found for each in row], self.image_processor.image_px)
+            data["pixel_values"] = pixels_of([each for row in found for each in row], self.image_processor.image_px)
         if crops:
-            data["region_values"] = _pixels(crops, self.image_processor.region_px)
+            data["region_values"] = pixels_of(crops, self.image_processor.region_px)
         return BatchFeature(data, tensor_type=tensors)
 
 
@@ -249,49 +216,6 @@ def processor_of(config: GriffonConfig, chat: str, tokenizer: PreTrainedTokenize
         chat=chat,
         picture_tokens=picture_tokens(config.projector, config.patches_a_side),
     )
-
-
-def opened(image: Any) -> Image.Image:  # noqa: ANN401
-    """A picture in RGB as training decodes it, in its stored orientation.
-
-    Args:
-        image: of PIL, a file's path or bytes, an array of [height, width, 3] or [3, height, width], or what
-            transformers knows further: a URL, text in base64.
-
-    Raises:
-        DataError: it does not decode.
-    """
-    if isinstance(image, bytes):
-        return stored.decode(image)
-    if isinstance(image, Path) or (isinstance(image, str) and _is_file(image)):
-        return stored.decode(Path(image).read_bytes())
-    if isinstance(image, str):
-        fetched: Image.Image = load_image(image)
-        return fetched
-    if not isinstance(image, Image.Image):
-        image = to_pil_image(image)
-    if image.mode.startswith("I;16"):  # Pillow would cut off what is above 255
-        buffer = BytesIO()
-        image.save(buffer, "PNG")
-        return stored.decode(buffer.getvalue())
-    picture: Image.Image = image.convert("RGB")
-    return picture
-
-
-def _is_file(name: str) -> bool:
-    try:
-        return Path(name).is_file()
-    except OSError:  # text in base64 is too long for a name
-        return False
-
-
-def _flat(images: Any) -> list[Any]:  # noqa: ANN401
-    return [each for one in images for each in _flat(one)] if isinstance(images, list | tuple) else [images]
-
-
-def _pixels(pictures: Sequence[Image.Image], side_px: int) -> torch.Tensor:
-    squares = np.stack([resized(picture, side_px) for picture in pictures])
-    return normalised(torch.from_numpy(squares), torch.float32)
 
 
 def _crop(box_xyxy_px: BoxXYXY, pictures: Sequence[Image.Image]) -> Image.Image:
