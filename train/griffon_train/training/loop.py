@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import torch
 
 from griffon_shards.errors import DataError
-from griffon_train.loader import Batch
+from griffon_train.loader import Share
 from griffon_train.settings import Settings
 from griffon_train.split import micro_steps
 from griffon_train.training.engine import learning_rate_factor
-from griffon_train.training.inputs import inputs_of, target_count
+from griffon_train.training.inputs import inputs_of
 from griffon_train.training.job import Job
 from griffon_train.training.loss import loss_sums
 from griffon_train.training.metrics import StepFigures
@@ -34,31 +34,37 @@ def train(settings: Settings) -> None:
     """
     with joined(settings.device, settings.stall_s) as ranks, listening() as wishes:
         job = prepared(settings, ranks)
-        batches = iter(job.loader(start=job.start, stop=job.steps))
+        shares = job.loader(start=job.start, stop=job.steps).steps()
         try:
             for step in range(job.start, job.steps):
                 job.watchdog.now(f"in step {step}")
-                job.report(one_step(job, step, batches))
+                job.report(one_step(job, step, shares))
                 finish_step(job, step, wishes)
             job.finish()
         finally:
             job.close()
 
 
-def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
+def one_step(job: Job, step: int, shares: Iterator[Share]) -> StepFigures:
     """One step of the optimizer on one global batch; the loss is a mean over all of its learned tokens."""
     began = time.perf_counter()
     count = micro_steps(job.plan.global_batch, job.ranks.world_size, job.settings.micro_batch)
-    micro_batches = [next(batches) for _ in range(count)]
+    share = next(shares)
+    assert share.step == step, (share.step, step)
     wait_s = time.perf_counter() - began
-    (targets,) = job.ranks.sums([sum(map(target_count, micro_batches))])
+    (targets,) = job.ranks.sums([share.targets])
     # DeepSpeed takes the mean over ranks and micro-batches, which hold unlike numbers of targets: it is undone here.
     scale = job.ranks.world_size * count / max(targets, 1.0)
     factor = learning_rate_factor(step, job.steps, job.settings)
     job.rates.set(factor)
     _seed(job, step)
     tally = Tally()
-    for batch in micro_batches:
+    keys: list[str] = []
+    for _ in range(count):
+        asked = time.perf_counter()
+        batch = next(share.batches)
+        wait_s += time.perf_counter() - asked
+        keys += filter(None, batch.keys)
         inputs = inputs_of(batch, job.ranks.device, job.dtype)
         losses_B = loss_sums(job.engine, inputs)
         job.engine.backward(losses_B.sum() * scale)
@@ -67,9 +73,9 @@ def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
     whole = tally.over(job.ranks)
     norm = float(job.engine.get_global_grad_norm())
     if not (math.isfinite(whole.loss) and math.isfinite(norm)):
-        keys = [key for each in job.ranks.gathered([b.keys for b in micro_batches]) for b in each for key in b if key]
+        of_all = " ".join(key for each in job.ranks.gathered(keys) for key in each)
         raise DataError(
-            f"step {step}: the loss is {whole.loss} and the gradient's norm {norm}; the batch was {' '.join(keys)}. "
+            f"step {step}: the loss is {whole.loss} and the gradient's norm {norm}; the batch was {of_all}. "
             "Nothing was saved since the last checkpoint: look at these samples, or take a lower --lr"
         )
     order = job.plan.step(step)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from griffon_train.chat import IGNORE
 from griffon_train.loader import Batch
 from griffon_train.runs import GROUPINGS, task_group
 from griffon_train.training.ranks import Ranks
@@ -49,7 +48,7 @@ class Tally:
             group = task_group(task, place in pictured) if task else _GROUPS[0]
             places.append(_GROUPS.index(group))
             if example is not None:
-                self._counts[group] += sum(label != IGNORE for label in example.labels[1:])
+                self._counts[group] += example.targets
                 self._tokens += len(example.ids)
         self._batch_id += sum(_place_id(slot, key) for slot, key in zip(batch.slots, batch.keys, strict=True) if key)
         self._overlong += sum(batch.overlong)
