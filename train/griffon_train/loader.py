@@ -25,6 +25,7 @@ from griffon_train.encoding import PICTURE_TOKEN, REGION_TOKEN_ID, Encoded
 from griffon_train.pictures import IMAGE_PX, REGION_PX, cropped, decode, resized
 from griffon_train.plan import Plan
 from griffon_train.processes import end_with_parent
+from griffon_train.shared_memory import AHEAD, no_room
 from griffon_train.slots import Request, Requests, Slot, rank_slots
 from griffon_train.split import DUMMY, micro_steps
 from griffon_train.sweep import Order
@@ -194,7 +195,12 @@ def _squares(pictures: list[Image], side_px: int) -> torch.Tensor:
     """All pictures as one uint8 tensor, shape [pictures, side_px, side_px, 3]; a worker makes it in shared memory."""
     pixels = torch.empty((len(pictures), side_px, side_px, 3), dtype=torch.uint8)
     if pictures and torch.utils.data.get_worker_info() is not None:
-        pixels.share_memory_()  # or it would be copied once more on its way
+        try:
+            pixels.share_memory_()  # or it would be copied once more on its way
+        except RuntimeError as error:
+            if "shared memory" not in str(error):
+                raise
+            raise DataError(no_room()) from error
     for place, picture in enumerate(pictures):
         pixels[place].numpy()[...] = resized(picture, side_px)
     return pixels
@@ -279,6 +285,7 @@ class Loader:
             batch_sampler=requests,
             collate_fn=_as_it_is,
             num_workers=self._workers,
+            prefetch_factor=AHEAD if self._workers else None,
             pin_memory=torch.cuda.is_available(),
             timeout=_LOOK_EVERY_S if self._workers else 0,
             # Workers only read and decode; forking them takes milliseconds, importing torch again seconds.
@@ -297,14 +304,18 @@ class Loader:
                 if "timed out" in str(error) and waited_s + _LOOK_EVERY_S < self._stall_s:
                     waited_s += _LOOK_EVERY_S
                     continue
-                raise DataError(f"{self._what_failed(error)}, awaiting {self._named(next(awaited))}") from error
+                raise DataError(
+                    f"{self._what_failed(error, messages)}, awaiting {self._named(next(awaited))}"
+                ) from error
             waited_s = 0.0
             next(awaited)
             yield _readable(batch), targets
 
-    def _what_failed(self, error: Exception) -> str:
+    def _what_failed(self, error: Exception, messages: Iterator[Any]) -> str:
         if "timed out" in str(error):
             return f"storage stalls: nothing was read in {self._stall_s:.0f} s"
+        if any(worker.exitcode == -signal.SIGBUS for worker in getattr(messages, "_workers", ())):
+            return no_room()
         # What it had ready cannot be fetched any more either, which comes as one of several errors of the system.
         lost = isinstance(error, OSError | EOFError) or "exited unexpectedly" in str(error)
         return "a reading process was killed, perhaps for memory" if lost else f"reading failed ({error})"

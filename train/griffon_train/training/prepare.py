@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 import orjson
@@ -21,7 +21,9 @@ from griffon_train.lengths import Lengths
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.freezing import freeze, parameter_counts
 from griffon_train.plan import Plan
+from griffon_train.runs import Shows
 from griffon_train.settings import Settings, differences, settings_as_json, settings_from_json, weights_by_tag
+from griffon_train.shared_memory import check_room, needed_bytes, ranks_here
 from griffon_train.split import micro_steps
 from griffon_train.training import checkpoints
 from griffon_train.training.engine import make_engine
@@ -49,7 +51,9 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     )
     _refuse_other_settings(settings)
     model, tokenizer = load_model(settings, _dtype(settings, ranks))
-    _refuse_unfit([*sets, *map(open_set, settings.val_shards)], model.config)
+    val_sets = [open_set(path) for path in settings.val_shards]
+    _refuse_unfit([*sets, *val_sets], model.config)
+    _refuse_little_room(settings, ranks, Shows.of([*sets, *val_sets]), model.config)
     chat = settings.chat or default_chat(model)
     check_tokenizer(chat, tokenizer)
     freeze(model, settings.freezing)
@@ -142,6 +146,21 @@ def _dtype(settings: Settings, ranks: Ranks) -> torch.dtype:
     if settings.dtype == "auto":
         return torch.bfloat16 if ranks.device.type == "cuda" else torch.float32
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[settings.dtype]
+
+
+def _refuse_little_room(settings: Settings, ranks: Ranks, shows: Shows, config: Any) -> None:  # noqa: ANN401
+    """A machine whose shared memory could not hold what the reading processes have ready."""
+    image_px = config.vision_config.image_size
+    region_px = image_px if config.region_config is None else config.region_config.image_size
+    needed = needed_bytes(
+        shows, workers=settings.workers, micro_batch=settings.micro_batch, image_px=image_px, region_px=region_px
+    )
+    objection = None
+    try:
+        check_room(needed, ranks_here() * (2 if settings.val_shards else 1))  # training's loader waits while validating
+    except SettingsError as error:
+        objection = str(error)
+    ranks.agreed(objection)
 
 
 def _refuse_unfit(sets: Sequence[FrozenSet], config: GriffonConfig) -> None:
