@@ -39,40 +39,21 @@ except DataError as error:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["-m", "griffon_train", "read", "SET", "--global-batch", "32", "--micro-batch", "8"], "8 MB free"),
+        ("-m griffon_train read SET --global-batch 32 --micro-batch 8", "8 MB free"),
         (
-            [
-                "-m",
-                "griffon_train",
-                "run",
-                "--stage",
-                "custom",
-                "--model",
-                "tiny-gemma2",
-                "--shards",
-                "SET",
-                "--output-dir",
-                "RUN",
-                "--steps",
-                "1",
-                "--device",
-                "cpu",
-                "--micro-batch",
-                "128",
-                "--workers",
-                "64",
-            ],
+            "-m griffon_train run --stage custom --model tiny-gemma2 --shards SET --output-dir RUN --steps 1 "
+            "--device cpu --micro-batch 128 --workers 64",
             "8 MB free",
         ),
-        (["-c", LOOP, "SET"], "no room in /dev/shm"),
+        ("-c LOOP SET", "no room in /dev/shm"),
     ],
     ids=["read", "run", "full on the way"],
 )
 def test_small_shared_memory_is_named_with_the_remedy(
-    arguments: list[str], says: str, frozen_set: Path, tmp_path: Path
+    arguments: str, says: str, frozen_set: Path, tmp_path: Path
 ) -> None:
-    places = {"SET": str(frozen_set), "RUN": str(tmp_path / "run")}
-    command = [*WITH_8_MB, sys.executable, *(places.get(each, each) for each in arguments)]
+    places = {"LOOP": LOOP, "SET": str(frozen_set), "RUN": str(tmp_path / "run")}
+    command = [*WITH_8_MB, sys.executable, *(places.get(each, each) for each in arguments.split())]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert ended.returncode in (1, 2), ended.stderr
     assert "Traceback" not in ended.stderr
