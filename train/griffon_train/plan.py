@@ -8,6 +8,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -136,6 +137,12 @@ class Plan:
     def first_step(self, epoch: int) -> int:
         """The step that epoch begins with."""
         return sum(self._first_batch(group, epoch) for group in self.groups)
+
+    def steps_of(self, epochs: float) -> int:
+        """Steps of some epochs, at least one; a part of an epoch ends at the nearest step."""
+        whole, part = divmod(Fraction(str(epochs)), 1)
+        first = self.first_step(whole)
+        return max(1, first + round(part * (self.first_step(whole + 1) - first)))
 
     def epoch_of(self, step: int) -> int:
         """The epoch that a step belongs to."""

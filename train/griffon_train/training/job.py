@@ -184,7 +184,7 @@ def steps_of(settings: Settings, plan: Plan) -> int:
     if settings.steps is not None:
         return settings.steps
     assert settings.epochs is not None, "a run has steps or epochs"
-    return plan.first_step(settings.epochs)
+    return plan.steps_of(settings.epochs)
 
 
 def _hook(name: str | None) -> Hook | None:
