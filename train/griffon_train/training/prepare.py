@@ -16,7 +16,7 @@ from griffon_shards.holding import hold
 from griffon_shards.tables import table
 from griffon_shards.types import Turn
 from griffon_train.chat import Encoded, Tokenizer, check_tokenizer, encode, fitted
-from griffon_train.deepspeed_config import deepspeed_config
+from griffon_train.deepspeed_config import deepspeed_config, scheduler_passed_over
 from griffon_train.lengths import Lengths
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.freezing import freeze, parameter_counts
@@ -65,6 +65,8 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     model.train()
     if ranks.first:
         _show_parts(model)
+        if (line := scheduler_passed_over(settings)) is not None:
+            click.echo(line, err=True)
     frozen = ((name, each) for name, each in model.named_parameters() if not each.requires_grad)
     frozen_sha256 = checkpoints.tensor_hashes(frozen)
     config = deepspeed_config(
