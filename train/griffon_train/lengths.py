@@ -75,6 +75,14 @@ class Lengths:
         found = [tables[each.lock.digest] for each in sets]
         return cls(identity=[sha256 for sha256, _ in found], sets=sets, tables=[table for _, table in found])
 
+    def text_tokens(self, set_no: int, rows: slice) -> NDArray[np.int64]:
+        """Tokens of some rows in their longest variant, without those of the picture; shape [rows]."""
+        if self.tables is None:
+            chars = self.sets[set_no].index["text_chars"][rows].astype(np.int64)
+            return -(-chars // _CHARS_PER_TOKEN)
+        longest: NDArray[np.int64] = self.tables[set_no][rows].max(axis=1).astype(np.int64)
+        return longest
+
     def of(self, set_no: int, rows: NDArray[np.int64], variants: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of some rows' variants, those of the picture among them; shape as `rows`."""
         index = self.sets[set_no].index

@@ -173,6 +173,10 @@ class Plan:
         """How many steps of an epoch each group has."""
         return {group: self._first_batch(group, epoch + 1) - self._first_batch(group, epoch) for group in self.groups}
 
+    def samples_by_group(self, epoch: int) -> dict[str, int]:
+        """How many samples an epoch shows of each group; its last step may take some of the next epoch."""
+        return {group: self._first_place(group, epoch + 1) - self._first_place(group, epoch) for group in self.groups}
+
     def _first_place(self, group: str, epoch: int) -> int:
         """Where in its group's stream an epoch begins."""
         return self._first_places(group, epoch)

@@ -68,25 +68,29 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shows:
-    """What the samples of some sets have besides words.
+    """What there is in the samples of some sets.
 
     Attributes:
+        words: any has words alone.
         pictures: any has a picture.
         regions: any has a region, which `<region>` stands for.
     """
 
+    words: bool
     pictures: bool
     regions: bool
 
     @classmethod
     def of(cls, sets: Sequence[FrozenSet]) -> "Shows":
         """As the locks say; where talk may be with or without pictures, as the indexes do."""
-        sources = [(each, source) for each in sets for source in each.lock.sources if source.samples]
-        return cls(
-            pictures=any(source.task != _TALK for _, source in sources)
-            or any(bool(_pictured(each, each.rows_of_source(source.tag)).any()) for each, source in sources),
-            regions=any(source.task == _REFERRING for _, source in sources),
-        )
+        words = pictures = regions = False
+        for each in sets:
+            for source in each.lock.sources:
+                rows = each.rows_of_source(source.tag)
+                pictured = int(np.count_nonzero(_pictured(each, rows))) if source.task == _TALK else len(rows)
+                words, pictures = words or pictured < len(rows), pictures or pictured > 0
+                regions = regions or (source.task == _REFERRING and len(rows) > 0)
+        return cls(words=words, pictures=pictures, regions=regions)
 
 
 def find_runs(sets: Sequence[FrozenSet], grouping: str, weights: Mapping[str, str]) -> dict[str, list[Run]]:

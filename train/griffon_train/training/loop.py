@@ -15,7 +15,7 @@ from griffon_train.training.engine import learning_rate_factor
 from griffon_train.training.inputs import inputs_of
 from griffon_train.training.job import Job
 from griffon_train.training.loss import loss_sums
-from griffon_train.training.metrics import StepFigures
+from griffon_train.training.metrics import StepFigures, told
 from griffon_train.training.prepare import prepared
 from griffon_train.training.ranks import joined
 from griffon_train.training.tallies import Tally
@@ -23,6 +23,7 @@ from griffon_train.training.watch import Wishes, listening
 
 _GRACE_S = 25.0  # torchrun kills what has not ended 30 s after SIGTERM
 _TERMINATED = 128 + 15
+_LEARNS_WITHIN = 50  # steps
 
 
 def train(settings: Settings) -> None:
@@ -34,11 +35,14 @@ def train(settings: Settings) -> None:
     """
     with joined(settings.device, settings.stall_s) as ranks, listening() as wishes:
         job = prepared(settings, ranks)
+        learned = _Learned(job)
         shares = job.loader(start=job.start, stop=job.steps).steps()
         try:
             for step in range(job.start, job.steps):
                 job.watchdog.now(f"in step {step}")
-                job.report(one_step(job, step, shares))
+                figures = one_step(job, step, shares)
+                job.report(figures)
+                learned.after(figures)
                 finish_step(job, step, wishes)
             job.finish()
         finally:
@@ -90,11 +94,48 @@ def one_step(job: Job, step: int, shares: Iterator[Share]) -> StepFigures:
         "loss_by_task": whole.loss_by_group,
         "targets": int(targets),
         "overlong": whole.overlong,
+        "without_targets": whole.without_targets,
     }
     seconds = time.perf_counter() - began
     return StepFigures(
         step=step, metrics=metrics, samples=job.plan.global_batch, tokens=whole.tokens, seconds=seconds, wait_s=wait_s
     )
+
+
+class _Learned:
+    """Ends a run that learns nothing in its first steps, before it saves or exports what it began with."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._last = min(_LEARNS_WITHIN, job.steps) - 1
+        self._targets = self._overlong = 0
+        if 0 < job.start <= self._last:  # an earlier start of the run has told of the steps before
+            lines = told(job.settings.output_dir) if job.ranks.first else []
+            sums = [sum(line[name] for line in lines) for name in ("targets", "overlong")]
+            self._targets, self._overlong = map(int, job.ranks.sums(sums))
+
+    def after(self, figures: StepFigures) -> None:
+        """Look at a step.
+
+        Raises:
+            DataError: it was the last of the first steps, and not one token was learned.
+        """
+        self._targets += figures.metrics["targets"]
+        self._overlong += figures.metrics["overlong"]
+        if self._targets or figures.step != self._last:
+            return
+        settings = self._job.settings
+        why = "none of these samples has an answer: look at some with `griffon-shards show`, and freeze others"
+        if self._overlong:
+            samples = self._job.plan.global_batch * (figures.step + 1)
+            why = (
+                f"{self._overlong:,} of {samples:,} samples were longer than --max-length {settings.max_length} "
+                f"(--overlong {settings.overlong}), and a picture alone takes "
+                f"{self._job.engine.module.picture_tokens:,} tokens; raise --max-length"
+            )
+        raise DataError(
+            f"not one token was learned in {figures.step + 1} steps: {why}, and begin anew with another --output-dir"
+        )
 
 
 def finish_step(job: Job, step: int, wishes: Wishes) -> None:

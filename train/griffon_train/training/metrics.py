@@ -76,6 +76,7 @@ class Reporter:
         self._board: Any = SummaryWriter(run / "tensorboard", purge_step=start)
         self._steps, self._log_every, self._hook = steps, log_every, hook
         self._began, self._start = time.monotonic(), start
+        self._samples = self._overlong = self._without_targets = 0  # since the last line
 
     def close(self) -> None:
         """Close the files."""
@@ -94,6 +95,9 @@ class Reporter:
             self._board.add_scalar(f"train/loss/{group}", value, figures.step)
         if self._hook is not None:
             self._hook(figures.step, told)
+        self._samples += figures.samples
+        self._overlong += figures.metrics["overlong"]
+        self._without_targets += figures.metrics["without_targets"]
         done = figures.step + 1
         if done % self._log_every == 0 or done == self._steps or done == self._start + 1:
             self.say(self._line(told, done))
@@ -119,11 +123,20 @@ class Reporter:
     def _line(self, told: Mapping[str, Any], done: int) -> str:
         rate = (time.monotonic() - self._began) / (done - self._start)
         minutes, seconds = divmod(round(rate * (self._steps - done)), 60)
+        counts = {"cut": self._overlong, "without targets": self._without_targets}
+        shares = "".join(f"{name} {count / self._samples:.0%}  " for name, count in counts.items() if count)
+        self._samples = self._overlong = self._without_targets = 0
         return (
             f"step {done}/{self._steps}  loss {told['loss']:.4f}  lr {told['lr']:.3g}  norm {told['grad_norm']:.3g}  "
             f"{told['samples_per_s']:.1f} samples/s  {told['tokens_per_s']:,.0f} tokens/s  "
-            f"data wait {told['data_wait']:.0%}  {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+            f"data wait {told['data_wait']:.0%}  {shares}{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
         )
+
+
+def told(run: Path) -> list[Mapping[str, Any]]:
+    """The lines of a run's `metrics.jsonl`; none where it has none."""
+    path = run / METRICS
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def cut_back(path: Path, start: int) -> None:

@@ -20,6 +20,7 @@ from griffon_train.deepspeed_config import deepspeed_config, scheduler_passed_ov
 from griffon_train.lengths import Lengths
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.freezing import freeze, parameter_counts
+from griffon_train.outlook import check_taught, remarks
 from griffon_train.plan import Plan
 from griffon_train.runs import Shows
 from griffon_train.settings import Settings, differences, settings_as_json, settings_from_json, weights_by_tag
@@ -50,13 +51,17 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         weights=weights_by_tag(settings.weights),
     )
     _refuse_other_settings(settings)
-    model, tokenizer = load_model(settings, _dtype(settings, ranks))
     val_sets = [open_set(path) for path in settings.val_shards]
+    shows = Shows.of(sets)
+    check_taught(settings.freezing.trained_parts(), shows, settings, picture_tokens=0)
+    model, tokenizer = load_model(settings, _dtype(settings, ranks))
     _refuse_unfit([*sets, *val_sets], model.config)
     _refuse_little_room(settings, ranks, Shows.of([*sets, *val_sets]), model.config)
     chat = settings.chat or default_chat(model)
     check_tokenizer(chat, tokenizer)
     freeze(model, settings.freezing)
+    trained = [part for part in settings.freezing.trained_parts() if getattr(model, part) is not None]
+    check_taught(trained, shows, settings, picture_tokens=model.picture_tokens)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
     if settings.deterministic:
@@ -65,8 +70,9 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     model.train()
     if ranks.first:
         _show_parts(model)
-        if (line := scheduler_passed_over(settings)) is not None:
-            click.echo(line, err=True)
+        for line in (scheduler_passed_over(settings), *remarks(plan, settings, model.picture_tokens)):
+            if line is not None:
+                click.echo(line, err=True)
     frozen = ((name, each) for name, each in model.named_parameters() if not each.requires_grad)
     frozen_sha256 = checkpoints.tensor_hashes(frozen)
     config = deepspeed_config(
