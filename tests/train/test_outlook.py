@@ -7,7 +7,7 @@ import pytest
 
 from griffon_shards.errors import SettingsError
 from griffon_shards.frozen_set import FrozenSet
-from griffon_train.lengths import Lengths
+from griffon_train.lengths import Lengths, Table
 from griffon_train.outlook import check_taught, remarks, remarks_on_lengths, remarks_on_order
 from griffon_train.plan import Plan
 from griffon_train.resolving import resolve
@@ -121,7 +121,8 @@ def test_samples_that_are_too_long_are_counted_by_source(tmp_path: Path) -> None
 
 def test_counted_lengths_count_in_their_longest_variant(tmp_path: Path) -> None:
     frozen = write_synthetic(tmp_path / "set", [BOXES], variants=2)
-    table = np.array([[1, 30], [30, 1], [1, 1], [22, 23], [23, 24], [0, 0]], np.uint32)
+    counts = np.array([[1, 30], [30, 1], [1, 1], [22, 23], [23, 24], [0, 0]], np.uint32)
+    table = Table(path=Path("t"), sha256="", of_set=frozen.lock.digest, chat="", tokenizer="", counts=counts)
     lengths = Lengths(identity="", sets=[frozen], tables=[table])
     (line,) = remarks_on_lengths(lengths, settings_of(frozen.root, max_length=32), 9)
     assert line.startswith("by counted lengths 3 of 6 samples (50.0%) are longer than --max-length 32 (DET 50%)")

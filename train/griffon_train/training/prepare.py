@@ -59,6 +59,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     _refuse_little_room(settings, ranks, Shows.of([*sets, *val_sets]), model.config)
     chat = settings.chat or default_chat(model)
     check_tokenizer(chat, tokenizer)
+    lengths.check(chat, tokenizer)
     freeze(model, settings.freezing)
     trained = [part for part in settings.freezing.trained_parts() if getattr(model, part) is not None]
     check_taught(trained, shows, settings, picture_tokens=model.picture_tokens)
