@@ -194,6 +194,11 @@ class Settings:
     beta1: Annotated[float, Option("AdamW's.", SHARE, called="adam_beta1")] = 0.9
     beta2: Annotated[float, Option("AdamW's.", SHARE, called="adam_beta2")] = 0.999
     epsilon: Annotated[float, Option("AdamW's.", POSITIVE, called="adam_epsilon")] = 1e-8
+    skip_steps: Annotated[tuple[str, ...], Option("A:B: leave out the steps A to B - 1.", unset="none")] = ()
+    lr_from: Annotated[
+        tuple[str, ...],
+        Option("STEP=LR: another --lr from a step on; other rates in proportion.", unset="none"),
+    ] = ()
 
     zero: Annotated[int, Option("DeepSpeed's ZeRO stage.", click.IntRange(2, 3))] = 2
     offload: Annotated[str, Option("What is kept in the CPU's memory.", _one_of("none", "optimizer", "all"))] = "none"
@@ -247,6 +252,10 @@ RESUME_FREE: frozenset[str] = frozenset(
 """Settings that may be others when a run is resumed, for it is the same run still, but for rounding."""
 
 
+STEERING: frozenset[str] = frozenset({"skip_steps", "lr_from"})
+"""Settings that may be others for steps that are not trained yet; the cursor sees to it."""
+
+
 def settings_as_json(settings: Settings) -> dict[str, Any]:
     """In plain types, for a checkpoint or a run to keep."""
     plain: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=str)
@@ -279,7 +288,9 @@ def differences(old: Settings, new: Settings, *, free: bool = False) -> list[str
     return [
         f"{each.name}: {shown(each.name, was)} before, {shown(each.name, now)} now"
         for each in fields(Settings)
-        if (each.name in RESUME_FREE) == free and (was := getattr(old, each.name)) != (now := getattr(new, each.name))
+        if each.name not in STEERING
+        and (each.name in RESUME_FREE) == free
+        and (was := getattr(old, each.name)) != (now := getattr(new, each.name))
     ]
 
 

@@ -24,7 +24,10 @@ BEHIND_THE_CUT: Options = ("--max-length", 20, *SMALL)
 def test_a_run_whose_parts_would_see_nothing_does_not_begin(
     sources: list[Source], stage: str, says: str, launcher: Launcher, tmp_path: Path
 ) -> None:
-    write_synthetic(tmp_path / "set", sources)
+    for shard in write_synthetic(tmp_path / "set", sources).lock.shards:
+        path = tmp_path / "set" / shard.name
+        path.parent.mkdir()
+        path.write_bytes(bytes(shard.bytes))
     ended = launcher.run(*command(tmp_path / "set", tmp_path / "run", *SMALL, "--stage", stage, "--steps", 2))
     assert ended.codes == [2, 2], ended.said
     for said in ended.said:

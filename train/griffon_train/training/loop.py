@@ -15,7 +15,7 @@ from griffon_train.training.engine import learning_rate_factor
 from griffon_train.training.inputs import inputs_of
 from griffon_train.training.job import Job
 from griffon_train.training.loss import loss_sums
-from griffon_train.training.metrics import StepFigures, told
+from griffon_train.training.metrics import StepFigures, first_told
 from griffon_train.training.prepare import prepared
 from griffon_train.training.ranks import joined
 from griffon_train.training.tallies import Tally
@@ -40,9 +40,13 @@ def train(settings: Settings) -> None:
         try:
             for step in range(job.start, job.steps):
                 job.watchdog.now(f"in step {step}")
-                figures = one_step(job, step, shares)
-                job.report(figures)
-                learned.after(figures)
+                if step in job.steering:
+                    job.skip(step)
+                else:
+                    figures = one_step(job, step, shares)
+                    job.report(figures)
+                    learned.add(figures)
+                learned.check(step)
                 finish_step(job, step, wishes)
             job.finish()
         finally:
@@ -59,7 +63,7 @@ def one_step(job: Job, step: int, shares: Iterator[Share]) -> StepFigures:
     (targets,) = job.ranks.sums([share.targets])
     # DeepSpeed takes the mean over ranks and micro-batches, which hold unlike numbers of targets: it is undone here.
     scale = job.ranks.world_size * count / max(targets, 1.0)
-    factor = learning_rate_factor(step, job.steps, job.settings)
+    factor = learning_rate_factor(step, job.steps, job.settings) * job.steering.ratio(step, job.settings.lr)
     job.rates.set(factor)
     _seed(job, step)
     tally = Tally()
@@ -79,8 +83,10 @@ def one_step(job: Job, step: int, shares: Iterator[Share]) -> StepFigures:
     if not (math.isfinite(whole.loss) and math.isfinite(norm)):
         of_all = " ".join(key for each in job.ranks.gathered(keys) for key in each)
         raise DataError(
-            f"step {step}: the loss is {whole.loss} and the gradient's norm {norm}; the batch was {of_all}. "
-            "Nothing was saved since the last checkpoint: look at these samples, or take a lower --lr"
+            f"step {step}: the loss is {whole.loss} and the gradient's norm {norm}; the batch was {of_all}. Nothing "
+            "was saved since the last checkpoint. Look at these samples; then the same command goes on from there with "
+            f"--skip-steps {step}:{step + 1}, which leaves this batch out, or with a lower rate, such as "
+            f"--lr-from {max(job.start, step - step % job.settings.save_steps)}={job.settings.lr / 2:g}"
         )
     order = job.plan.step(step)
     metrics = {
@@ -107,34 +113,37 @@ class _Learned:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._last = min(_LEARNS_WITHIN, job.steps) - 1
-        self._targets = self._overlong = 0
-        if 0 < job.start <= self._last:  # an earlier start of the run has told of the steps before
-            lines = told(job.settings.output_dir) if job.ranks.first else []
-            sums = [sum(line[name] for line in lines) for name in ("targets", "overlong")]
-            self._targets, self._overlong = map(int, job.ranks.sums(sums))
+        lines = first_told(job.settings.output_dir, _LEARNS_WITHIN) if job.start and job.ranks.first else []
+        sums = (len(lines), *(sum(line[name] for line in lines) for name in ("targets", "overlong")))
+        self._steps, self._targets, self._overlong = map(int, job.ranks.sums(sums))
 
-    def after(self, figures: StepFigures) -> None:
-        """Look at a step.
-
-        Raises:
-            DataError: it was the last of the first steps, and not one token was learned.
-        """
+    def add(self, figures: StepFigures) -> None:
+        """Count a step."""
+        self._steps += 1
         self._targets += figures.metrics["targets"]
         self._overlong += figures.metrics["overlong"]
-        if self._targets or figures.step != self._last:
+
+    def check(self, step: int) -> None:
+        """Look whether anything was learned, when it should have been.
+
+        Raises:
+            DataError: not one token was.
+        """
+        if self._targets or (self._steps < _LEARNS_WITHIN and step + 1 < self._job.steps):
             return
         settings = self._job.settings
         why = "none of these samples has an answer: look at some with `griffon-shards show`, and freeze others"
         if self._overlong:
-            samples = self._job.plan.global_batch * (figures.step + 1)
+            samples = self._job.plan.global_batch * self._steps
             why = (
                 f"{self._overlong:,} of {samples:,} samples were longer than --max-length {settings.max_length} "
                 f"(--overlong {settings.overlong}), and a picture alone takes "
                 f"{self._job.engine.module.picture_tokens:,} tokens; raise --max-length"
             )
+        if not self._steps:
+            why = "--skip-steps leaves all steps out; give fewer"
         raise DataError(
-            f"not one token was learned in {figures.step + 1} steps: {why}, and begin anew with another --output-dir"
+            f"not one token was learned in {self._steps} steps: {why}, and begin anew with another --output-dir"
         )
 
 

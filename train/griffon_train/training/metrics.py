@@ -6,6 +6,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -102,6 +103,11 @@ class Reporter:
         if done % self._log_every == 0 or done == self._steps or done == self._start + 1:
             self.say(self._line(told, done))
 
+    def skipped(self, told: Mapping[str, Any]) -> None:
+        """Tell that a step was left out."""
+        self._write(METRICS, told)
+        self.say(f"step {told['step'] + 1}/{self._steps}  left out (--skip-steps)")
+
     def validation(self, step: int, losses: Mapping[str, float]) -> None:
         """Tell the loss on validation sets, by task group, after a step."""
         told = {"step": step, "validation_loss": losses}
@@ -133,10 +139,11 @@ class Reporter:
         )
 
 
-def told(run: Path) -> list[Mapping[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; none where it has none."""
-    path = run / METRICS
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+def first_told(run: Path, steps: int) -> list[Mapping[str, Any]]:
+    """What `metrics.jsonl` says of the first steps of a run, those that were left out not counted."""
+    with (run / METRICS).open("rb") as file:
+        trained = (told for told in map(orjson.loads, file) if not told.get("skipped"))
+        return list(islice(trained, steps))
 
 
 def cut_back(path: Path, start: int) -> None:

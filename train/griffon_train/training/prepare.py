@@ -23,13 +23,13 @@ from griffon_train.model.freezing import freeze, parameter_counts
 from griffon_train.outlook import check_taught, remarks
 from griffon_train.plan import Plan
 from griffon_train.runs import Shows
-from griffon_train.settings import Settings, differences, settings_as_json, settings_from_json, weights_by_tag
+from griffon_train.settings import STEERING, Settings, differences, settings_as_json, settings_from_json, weights_by_tag
 from griffon_train.shared_memory import check_room, needed_bytes, ranks_here
 from griffon_train.split import micro_steps
 from griffon_train.training import checkpoints
 from griffon_train.training.engine import make_engine
 from griffon_train.training.job import Job
-from griffon_train.training.loading import SETTINGS_NAME, default_chat, load_model
+from griffon_train.training.loading import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME, default_chat, load_model
 from griffon_train.training.ranks import Ranks
 
 
@@ -93,6 +93,8 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     held = _hold(settings, ranks)
     job = Job(settings, ranks, plan, make_engine(model, settings, config), encode_one, tokenizer, held)
     job.begin(frozen_sha256)
+    if ranks.first:
+        _note_steering(settings)
     return job
 
 
@@ -121,14 +123,31 @@ def encode_sample(
 
 
 def _refuse_other_settings(settings: Settings) -> None:
+    run = settings.output_dir
+    path = run / SETTINGS_NAME
+    if not path.exists():
+        return
+    before = settings_from_json(orjson.loads(path.read_bytes()))
+    changed = differences(before, settings)
+    if not changed:
+        return
+    instead = "Give it the settings that it had, or another --output-dir"
+    another = f"--from {run} and another --output-dir begin a new run with the weights that this one"
+    anew = "its schedule, AdamW's moments and the order of the samples begin anew"
+    if any((run / name).exists() for name in (MODEL_NAME, PROJECTOR_NAME)):
+        instead += f". It has ended: {another} has left; {anew}"
+    elif (before.steps, before.epochs) != (settings.steps, settings.epochs):
+        instead += f". The learning rates depend on its length; let it end, then {another} leaves; {anew}"
+    raise SettingsError(f"{run} holds a run with other settings: {'; '.join(changed)}. {instead}")
+
+
+def _note_steering(settings: Settings) -> None:
+    """Have the run's stored settings say what it is steered with from here on; that it may be, has been seen."""
     path = settings.output_dir / SETTINGS_NAME
-    if path.exists():
-        changed = differences(settings_from_json(orjson.loads(path.read_bytes())), settings)
-        if changed:
-            raise SettingsError(
-                f"{settings.output_dir} holds a run with other settings: {'; '.join(changed)}. Give it the settings "
-                "that it had, or another --output-dir"
-            )
+    before = orjson.loads(path.read_bytes())
+    now = {name: value for name, value in settings_as_json(settings).items() if name in STEERING}
+    if any(value != before.get(name, []) for name, value in now.items()):
+        write_whole(path, orjson.dumps(before | now, option=orjson.OPT_INDENT_2))
 
 
 def _hold(settings: Settings, ranks: Ranks) -> BinaryIO | None:
