@@ -74,6 +74,22 @@ def test_it_goes_on_as_the_run_that_was_steered_from_its_beginning(
     assert [step for first, stop in cursor["steering"]["skipped"] for step in range(first, stop)] == skipped
 
 
+def test_a_checkpoint_before_the_first_trained_step(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """Then the optimizer has no moments yet; a run that is killed there goes on all the same."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = (*OPTIONS, "--steps", 6, "--save-steps", 2, "--skip-steps", "0:3")
+    for run in (whole, killed):
+        ended = launcher.run(*command(frozen_set, run, *options))
+        assert ended.codes == [0, 0], ended.said
+    for step in (4, 6):
+        shutil.rmtree(checkpoint_of(killed, step))
+    shutil.rmtree(killed / "model")
+    ended = launcher.run(*command(frozen_set, killed, *options))
+    assert ended.codes == [0, 0], ended.said
+    assert "going on with step 2 of 6" in ended.said[0]
+    assert differences(whole, killed) == []
+
+
 def test_trained_steps_are_not_steered_anew(
     diverged: tuple[Path, str], launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
