@@ -27,7 +27,7 @@ from griffon_train.training import checkpoints
 from griffon_train.training.engine import make_engine
 from griffon_train.training.job import Job
 from griffon_train.training.loading import SETTINGS_NAME, default_chat, load_model
-from griffon_train.training.ranks import Ranks
+from griffon_train.training.ranks import Ranks, told_by_transformers
 
 
 def prepared(settings: Settings, ranks: Ranks) -> Job:
@@ -36,6 +36,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     Raises:
         SettingsError: settings, sets, model and an earlier start of the run do not fit each other.
     """
+    ranks.watchdog.now("opening the sets")
     sets = [open_set(path) for path in settings.shards]
     lengths = Lengths.counted(sets, settings.lengths) if settings.lengths else Lengths.estimated(sets)
     plan = Plan(
@@ -48,7 +49,8 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         weights=weights_by_tag(settings.weights),
     )
     _refuse_other_settings(settings)
-    model, tokenizer = load_model(settings, _dtype(settings, ranks))
+    with ranks.at_own_pace("loading the model") as moved, told_by_transformers(moved):
+        model, tokenizer = load_model(settings, _dtype(settings, ranks))
     _refuse_unfit([*sets, *map(open_set, settings.val_shards)], model.config)
     chat = settings.chat or default_chat(model)
     check_tokenizer(chat, tokenizer)
@@ -62,7 +64,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     if ranks.first:
         _show_parts(model)
     frozen = ((name, each) for name, each in model.named_parameters() if not each.requires_grad)
-    frozen_sha256 = checkpoints.tensor_hashes(frozen)
+    frozen_sha256 = checkpoints.tensor_hashes(frozen, ranks)
     config = deepspeed_config(
         settings,
         micro_batch=settings.micro_batch,
@@ -78,6 +80,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         picture_tokens=model.picture_tokens,
     )
     held = _hold(settings, ranks)
+    ranks.watchdog.now("making the engine")
     job = Job(settings, ranks, plan, make_engine(model, settings, config), encode_one, tokenizer, held)
     job.begin(frozen_sha256)
     return job
