@@ -23,7 +23,7 @@ from griffon_train.model.freezing import freeze, parameter_counts
 from griffon_train.plan import Plan
 from griffon_train.settings import Settings, differences, settings_as_json, settings_from_json, weights_by_tag
 from griffon_train.split import micro_steps
-from griffon_train.training import checkpoints
+from griffon_train.training import checkpoints, compiling
 from griffon_train.training.engine import make_engine
 from griffon_train.training.job import Job
 from griffon_train.training.loading import SETTINGS_NAME, default_chat, load_model
@@ -49,6 +49,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         weights=weights_by_tag(settings.weights),
     )
     _refuse_other_settings(settings)
+    compiling.announce(settings)
     with ranks.at_own_pace("loading the model") as moved, told_by_transformers(moved):
         model, tokenizer = load_model(settings, _dtype(settings, ranks))
     _refuse_unfit([*sets, *map(open_set, settings.val_shards)], model.config)
@@ -80,7 +81,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         picture_tokens=model.picture_tokens,
     )
     held = _hold(settings, ranks)
-    ranks.watchdog.now("making the engine")
+    ranks.watchdog.now("making DeepSpeed's engine")
     job = Job(settings, ranks, plan, make_engine(model, settings, config), encode_one, tokenizer, held)
     job.begin(frozen_sha256)
     return job
