@@ -103,6 +103,21 @@ class FrozenSet:
             raise DataError(f"{self.root}: no source {tag!r}; it has {', '.join(self._source_rows)}")
         return range(*self._source_rows[tag])
 
+    def check_shards(self) -> None:
+        """See that every shard is there, in its length; none is read.
+
+        Raises:
+            DataError: one is missing or cut short; the message names it.
+        """
+        for shard in self.lock.shards:
+            path = self.root / shard.name
+            try:
+                found = path.stat().st_size
+            except FileNotFoundError:
+                raise DataError(f"{path}: the shard is missing; copy the set again or build it anew") from None
+            if found != shard.bytes:
+                raise DataError(f"{path}: has {found:,} bytes of {shard.bytes:,}; copy the set again or build it anew")
+
     def let_index_go(self) -> None:
         """Have the system take the index's pages out of this process, of which a look at a row maps sixteen.
 

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 _IMPORTED = (
-    *("deepspeed", "deepspeed.runtime.zero.muon.original_muon", "torch.utils.tensorboard"),
+    *("deepspeed", "deepspeed.runtime.zero.muon.original_muon"),
     "griffon_train.training.loop",
 )
 """Once, for all ranks."""

@@ -1,5 +1,6 @@
 """From the layout of released Griffon weights to ours and back, tensor by tensor, bit for bit."""
 
+import io
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ import orjson
 import torch
 
 from griffon_shards.errors import DataError, SettingsError
-from griffon_shards.files import whole_file
+from griffon_shards.files import write_whole
 from griffon_shards.tables import size
 from griffon_train.model.checkpoint import (
     CONFIG_NAME,
@@ -136,8 +137,9 @@ def save_projector(model: GriffonForConditionalGeneration | Mapping[str, torch.T
         if name.startswith("projector.")
     }
     assert tensors, "no state of a Griffon model"
-    with whole_file(path) as file:
-        torch.save(tensors, file)
+    buffer = io.BytesIO()  # torch turns a write that fails into an error of its own, without the cause
+    torch.save(tensors, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def load_projector(model: GriffonForConditionalGeneration, path: Path) -> None:

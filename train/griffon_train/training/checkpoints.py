@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,42 +22,26 @@ from torch import distributed
 from griffon_shards.errors import DataError
 from griffon_shards.files import TEMPORARY_PREFIX, sha256_of, sync_folder, write_whole
 from griffon_train.training.fragments import MOMENTS, Fragment, ShardedState
+from griffon_train.training.whole_checkpoints import (
+    FORMAT,
+    INDEX,
+    Checkpoint,
+    folder_of,
+    removed,
+    sha256_of_index,
+)
 
-CHECKPOINTS = "checkpoints"
-"""Folder of a run."""
-
-_INDEX = "checkpoint.json"
-_FORMAT = "griffon checkpoint 1"
 _KINDS = ("weight", *MOMENTS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A whole checkpoint.
-
-    Attributes:
-        path: its folder.
-        index: what `checkpoint.json` says.
-    """
-
-    path: Path
-    index: Mapping[str, Any]
-
-    @property
-    def step(self) -> int:
-        """Steps that the optimizer had taken."""
-        return int(self.index["step"])
-
-
-def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], *, keep: int) -> Path:
-    """Write a checkpoint, together with all ranks, and delete all but the last.
+def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any]) -> Path:
+    """Write a checkpoint, together with all ranks.
 
     Args:
         run: folder of the run, shared by all machines.
         step: steps taken by the optimizer.
         state: of this rank.
         extra: whatever else `checkpoint.json` is to hold.
-        keep: checkpoints to keep, this one among them.
 
     Returns:
         The checkpoint's folder.
@@ -65,13 +49,18 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], *,
     Raises:
         DataError: a rank could not write; every rank raises it, and nothing has changed.
     """
-    target = run / CHECKPOINTS / f"step-{step:08d}"
+    target = folder_of(run, step)
     partial = target.with_name(TEMPORARY_PREFIX + target.name)
     rank = distributed.get_rank()
-    _together(step, lambda: _made_anew(partial) if rank == 0 else None)
-    files = _together(step, lambda: _write_own(partial / f"rank-{rank:05d}.safetensors", state))
-    index = {"format": _FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
-    _together(step, lambda: _complete(partial, target, index, keep) if rank == 0 else None)
+    try:
+        _together(step, lambda: _made_anew(partial) if rank == 0 else None)
+        files = _together(step, lambda: _write_own(partial / f"rank-{rank:05d}.safetensors", state))
+        index = {"format": FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
+        _together(step, lambda: _complete(partial, target, index) if rank == 0 else None)
+    except DataError:
+        if rank == 0:  # a disk that is full has no room for what cannot be used
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     return target
 
 
@@ -86,7 +75,7 @@ def _together(step: int, work: Callable[[], Any]) -> list[Any]:
     distributed.all_gather_object(everybody, told)
     failures = [each["failed"] for each in everybody if "failed" in each]
     if failures:
-        raise DataError(f"no checkpoint was written at step {step}: {'; '.join(failures)}; the one before stands")
+        raise DataError(f"no checkpoint was written at step {step}: {'; '.join(failures)}")
     return [each["done"] for each in everybody]
 
 
@@ -96,20 +85,13 @@ def _made_anew(partial: Path) -> None:
     partial.mkdir(parents=True)
 
 
-def _complete(partial: Path, target: Path, index: Mapping[str, Any], keep: int) -> None:
-    """Write what says where everything is, give the folder its name, and delete the oldest."""
-    write_whole(partial / _INDEX, orjson.dumps({**index, "sha256": _sha256_of_index(index)}))
-    if target.exists():  # of a run that was resumed from an earlier one
-        shutil.rmtree(target)
+def _complete(partial: Path, target: Path, index: Mapping[str, Any]) -> None:
+    """Write what says where everything is, and give the folder its name."""
+    write_whole(partial / INDEX, orjson.dumps({**index, "sha256": sha256_of_index(index)}))
+    if target.is_dir():  # put there since the run began to go on
+        removed(target)
     partial.rename(target)
     sync_folder(target.parent)
-    for old in sorted(target.parent.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
-
-
-def _sha256_of_index(index: Mapping[str, Any]) -> str:
-    """Of all else that it says."""
-    return hashlib.sha256(orjson.dumps(index, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _write_own(path: Path, state: ShardedState) -> Mapping[str, Any]:
@@ -128,42 +110,6 @@ def _write_own(path: Path, state: ShardedState) -> Mapping[str, Any]:
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path), "fragments": fragments}
 
 
-def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint of a run, and a line for each that is passed over."""
-    passed = [
-        f"{path.name.removeprefix(TEMPORARY_PREFIX)} was cut short while it was written: passed over"
-        for path in sorted((run / CHECKPOINTS).glob(f"{TEMPORARY_PREFIX}*"))
-    ]
-    for path in sorted((run / CHECKPOINTS).glob("step-*"), reverse=True):
-        try:
-            return _opened(path), passed
-        except DataError as error:
-            passed.append(f"{error}: passed over")
-    return None, passed
-
-
-def remove_partial(run: Path) -> None:
-    """Delete what was cut short; only while nobody else writes into the run's folder."""
-    for path in (run / CHECKPOINTS).glob(f"{TEMPORARY_PREFIX}*"):
-        shutil.rmtree(path)
-
-
-def _opened(path: Path) -> Checkpoint:
-    try:
-        index = orjson.loads((path / _INDEX).read_bytes())
-        if index.pop("sha256") != _sha256_of_index(index):
-            raise DataError(f"{path.name}/{_INDEX} is damaged (its SHA-256 is not the recorded one)")
-        if index["format"] != _FORMAT:
-            raise DataError(f"{path.name} is of another format, {index['format']!r}")
-        for each in index["files"]:
-            found = (path / each["name"]).stat().st_size
-            if found != each["bytes"]:
-                raise DataError(f"{path.name}/{each['name']} has {found:,} bytes of {each['bytes']:,}")
-    except (OSError, KeyError, TypeError, orjson.JSONDecodeError) as error:
-        raise DataError(f"{path.name} is not whole ({error})") from None
-    return Checkpoint(path=path, index=index)
-
-
 def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int]) -> None:
     """Put a checkpoint's weights and moments into the engine, together with all ranks, and compare.
 
@@ -173,9 +119,8 @@ def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int
         sizes: elements of every parameter that trains.
 
     Raises:
-        DataError: a file is damaged, or the checkpoint is not of these parameters.
+        DataError: the checkpoint is not of these parameters.
     """
-    _verify(checkpoint)
     pieces = _pieces(checkpoint)
     held = {name: sum(count for _, count, *_ in of_name) for name, of_name in pieces.items()}
     if held != dict(sizes):
@@ -243,21 +188,6 @@ class _Files:
             self._open[number] = file.__enter__()
         found: torch.Tensor = self._open[number].get_slice(name)[start : start + count]
         return found
-
-
-def _verify(checkpoint: Checkpoint) -> None:
-    """Read every file once, shared out among the ranks; every rank raises what one has found."""
-    rank, world_size = distributed.get_rank(), distributed.get_world_size()
-    mine = checkpoint.index["files"][rank::world_size]
-    damaged = [each["name"] for each in mine if sha256_of(checkpoint.path / each["name"]) != each["sha256"]]
-    everybody: list[Any] = [None] * world_size
-    distributed.all_gather_object(everybody, damaged)
-    names = [name for each in everybody for name in each]
-    if names:
-        raise DataError(
-            f"{checkpoint.path}: {', '.join(names)} is damaged (its SHA-256 is not the recorded one); delete the "
-            "folder, and the run goes on from the checkpoint before"
-        )
 
 
 def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]]) -> dict[str, str]:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
+from griffon_shards.errors import DataError
 from griffon_train.model.checkpoint import whole_folder
 from griffon_train.model.convert import save_projector
 from griffon_train.training.engine import Engine
@@ -25,17 +26,35 @@ def export(
     """Write the model into a folder, or its projector into a file, together with all ranks.
 
     It gets its name when it is whole; what had it before is gone then.
+
+    Raises:
+        DataError: it cannot be written; every rank raises it, and nothing of it is left.
     """
     model = engine.module
     weights = _whole_weights(model, ranks, "projector." if projector_alone else "")
-    if ranks.first and projector_alone:
-        save_projector(weights, target)
-    elif ranks.first:
-        shutil.rmtree(target, ignore_errors=True)
-        with whole_folder(target) as folder:
-            model.save_pretrained(folder, state_dict=weights)
-            tokenizer.save_pretrained(folder)
-    distributed.barrier()
+    problem = None
+    try:
+        if ranks.first and projector_alone:
+            save_projector(weights, target)
+        elif ranks.first:
+            shutil.rmtree(target, ignore_errors=True)
+            with whole_folder(target) as folder:
+                model.save_pretrained(folder, state_dict=weights)
+                _save_tokenizer(tokenizer, folder)
+    except (OSError, SafetensorError) as error:
+        problem = f"{target} cannot be written: {(isinstance(error, OSError) and error.strerror) or error}"
+    for each in ranks.gathered(problem):
+        if each is not None:
+            raise DataError(each)
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise OSError(str(error)) from error
 
 
 def _whole_weights(model: Any, ranks: Ranks, prefix: str) -> dict[str, torch.Tensor]:  # noqa: ANN401

@@ -36,6 +36,7 @@ def train(settings: Settings) -> None:
         job = prepared(settings, ranks)
         batches = iter(job.loader(start=job.start, stop=job.steps))
         try:
+            job.make_up_validation()
             for step in range(job.start, job.steps):
                 job.watchdog.now(f"in step {step}")
                 job.report(one_step(job, step, batches))
@@ -92,7 +93,9 @@ def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
 
 
 def finish_step(job: Job, step: int, wishes: Wishes) -> None:
-    """Validate and save, where it is time to or somebody wishes it; all ranks agree on that here.
+    """Save and validate, where it is time to or somebody wishes it; all ranks agree on that here.
+
+    A checkpoint comes first, so that validation which fails, or is stopped, costs nothing but itself.
 
     Raises:
         SystemExit: a rank was asked to stop.
@@ -102,14 +105,14 @@ def finish_step(job: Job, step: int, wishes: Wishes) -> None:
         wishes.look(settings.output_dir)
     save, wishes.save = wishes.save, False  # what is wished while the ranks agree is the next step's
     saves, stops = job.ranks.sums([save, wishes.stop])
-    if settings.val_steps is not None and (done % settings.val_steps == 0 or done == job.steps):
-        job.validate(step)
     stops_well = bool(stops) and job.last_save_s < _GRACE_S
     if saves or stops_well or done % settings.save_steps == 0 or done == job.steps:
         job.save(done)
     if stops:
         job.say(f"stopped by SIGTERM after step {done}; the same command goes on from the last checkpoint")
         raise SystemExit(_TERMINATED)
+    if job.validates_after(done):
+        job.validate(step)
 
 
 def _seed(job: Job, step: int) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO
 
 import click
@@ -18,16 +19,21 @@ from griffon_shards.types import Turn
 from griffon_train.chat import Encoded, Tokenizer, check_tokenizer, encode, fitted
 from griffon_train.deepspeed_config import deepspeed_config
 from griffon_train.lengths import Lengths
+from griffon_train.model.checkpoint import read_json
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.freezing import freeze, parameter_counts
+from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.plan import Plan
 from griffon_train.settings import Settings, differences, settings_as_json, settings_from_json, weights_by_tag
 from griffon_train.split import micro_steps
 from griffon_train.training import checkpoints
 from griffon_train.training.engine import make_engine
-from griffon_train.training.job import Job
-from griffon_train.training.loading import SETTINGS_NAME, default_chat, load_model
+from griffon_train.training.hook import imported
+from griffon_train.training.job import Job, steps_of
+from griffon_train.training.loading import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME, default_chat, load_model
 from griffon_train.training.ranks import Ranks
+from griffon_train.training.room import check_room, need_of
+from griffon_train.training.whole_checkpoints import steps_there
 
 
 def prepared(settings: Settings, ranks: Ranks) -> Job:
@@ -37,6 +43,9 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         SettingsError: settings, sets, model and an earlier start of the run do not fit each other.
     """
     sets = [open_set(path) for path in settings.shards]
+    validation_sets = _validation_sets(settings)
+    for each in (*sets, *validation_sets):
+        each.check_shards()
     lengths = Lengths.counted(sets, settings.lengths) if settings.lengths else Lengths.estimated(sets)
     plan = Plan(
         sets,
@@ -48,8 +57,9 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         weights=weights_by_tag(settings.weights),
     )
     _refuse_other_settings(settings)
+    _refuse_hook(settings.log_hook, ranks)
     model, tokenizer = load_model(settings, _dtype(settings, ranks))
-    _refuse_unfit([*sets, *map(open_set, settings.val_shards)], model.config)
+    _refuse_unfit([*sets, *validation_sets], model.config)
     chat = settings.chat or default_chat(model)
     check_tokenizer(chat, tokenizer)
     freeze(model, settings.freezing)
@@ -61,6 +71,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     model.train()
     if ranks.first:
         _show_parts(model)
+    _refuse_without_room(settings, ranks, steps_of(settings, plan), model)
     frozen = ((name, each) for name, each in model.named_parameters() if not each.requires_grad)
     frozen_sha256 = checkpoints.tensor_hashes(frozen)
     config = deepspeed_config(
@@ -110,12 +121,63 @@ def encode_sample(
 def _refuse_other_settings(settings: Settings) -> None:
     path = settings.output_dir / SETTINGS_NAME
     if path.exists():
-        changed = differences(settings_from_json(orjson.loads(path.read_bytes())), settings)
+        changed = differences(_stored_settings(path), settings)
         if changed:
             raise SettingsError(
                 f"{settings.output_dir} holds a run with other settings: {'; '.join(changed)}. Give it the settings "
                 "that it had, or another --output-dir"
             )
+
+
+def _stored_settings(path: Path) -> Settings:
+    try:
+        return settings_from_json(read_json(path))
+    except ValueError as error:
+        raise DataError(
+            f"{' '.join(str(error).removeprefix(f'{path}: ').split())}, in {path}: it cannot be told what the run was "
+            'begun with; bring the file back, from a copy or from "settings" in a checkpoint.json of the run'
+        ) from None
+
+
+def _refuse_hook(name: str | None, ranks: Ranks) -> None:
+    objection = None
+    if name is not None and ranks.first:  # which alone will call it
+        try:
+            imported(name)
+        except SettingsError as error:
+            objection = str(error)
+    ranks.agreed(objection)
+
+
+def _validation_sets(settings: Settings) -> list[FrozenSet]:
+    """Opened here, and again for each validation: nothing of them is held while training goes on."""
+    sets = [open_set(path) for path in settings.val_shards]
+    for each in sets:
+        if not len(each):
+            raise SettingsError(f"--val-shards {each.root}: has no samples; leave it out, or give another set")
+    return sets
+
+
+def _refuse_without_room(settings: Settings, ranks: Ranks, steps: int, model: GriffonForConditionalGeneration) -> None:
+    """See, on the first rank, that there is room for what the run will write; nothing of a run is there so far."""
+    objection = None
+    if ranks.first and steps > max(steps_there(settings.output_dir), default=0):
+        alone = settings.freezing.trained_parts() == ("projector",)
+        need = need_of(
+            settings.output_dir,
+            settings.output_dir / (PROJECTOR_NAME if alone else MODEL_NAME),
+            list((model.projector if alone else model).parameters()),
+            sum(each.numel() for each in model.parameters() if each.requires_grad),
+            keep=settings.keep,
+            saves=-(-steps // settings.save_steps),
+        )
+        try:
+            click.echo(check_room(settings.output_dir, need), err=True)
+        except DataError as error:
+            objection = str(error)
+    for each in ranks.gathered(objection):
+        if each is not None:
+            raise DataError(each)
 
 
 def _hold(settings: Settings, ranks: Ranks) -> BinaryIO | None:
