@@ -146,9 +146,7 @@ class Job:
             ) from None
 
     def _stands(self) -> str:
-        return (
-            "No checkpoint was written yet" if self._saved is None else f"The checkpoint at step {self._saved} stands"
-        )
+        return "There is no checkpoint yet" if self._saved is None else f"The checkpoint at step {self._saved} stands"
 
     def say(self, line: str) -> None:
         """Say a line, once for all ranks."""

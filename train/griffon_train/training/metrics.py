@@ -186,11 +186,9 @@ def cut_back(path: Path, start: int) -> str:
             step = _step_of(line)
             if step is None or not before < step < start:
                 doubtful.append(number)
-            if step is not None:
-                before = step
-                if step < start:
-                    kept, damaged = end, [*damaged, *doubtful]
-                    doubtful = []
+            if step is not None and step < start:
+                kept, before, damaged = end, step, [*damaged, *doubtful]
+                doubtful = []
         if kept < end:
             file.truncate(kept)
     if not damaged:

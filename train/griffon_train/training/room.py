@@ -66,7 +66,9 @@ def check_room(run: Path, need: Need) -> str:
     there = next(path for path in (run.absolute(), *run.absolute().parents) if path.exists())
     usage = shutil.disk_usage(there)
     free_bytes = usage.free + need.going_bytes
-    to_write_bytes = max(0, need.checkpoints * need.checkpoint_bytes - need.there_bytes) + need.result_bytes
+    most_bytes = need.checkpoints * need.checkpoint_bytes
+    at_end_bytes = most_bytes - (need.checkpoints > 1) * need.checkpoint_bytes + need.result_bytes
+    to_write_bytes = max(0, max(most_bytes, at_end_bytes) - need.there_bytes)
     known = usage.total > 0  # some network file systems do not say
     if known and free_bytes < need.checkpoint_bytes:
         raise DataError(
@@ -78,7 +80,8 @@ def check_room(run: Path, need: Need) -> str:
         f"once and the result, {size(to_write_bytes)} are to be written, and {size(free_bytes)} are free"
     )
     if known and free_bytes < to_write_bytes:
-        return f"warning: {line}; make room while it trains, or give a smaller --keep"
+        fewer = ", or give a smaller --keep" if need.checkpoints > 2 else ""
+        return f"warning: {line}; make room while it trains{fewer}"
     return line
 
 
