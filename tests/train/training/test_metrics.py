@@ -54,7 +54,7 @@ def test_damage_in_the_middle_is_named(damaged: bytes, tmp_path: Path) -> None:
     assert cut_back(path, 6) == f"{path}, line 3: damaged; what can be read stands, and the run goes on"
     assert path.read_bytes() == content
     path.write_bytes(lines(0) + damaged * 3 + lines(4, 5, 6))
-    assert "line 2: damaged, as are 2 more; " in cut_back(path, 6)
+    assert "line 2: damaged, like 2 more; " in cut_back(path, 6)
 
 
 def test_what_needs_no_cut_is_not_written_to(tmp_path: Path) -> None:

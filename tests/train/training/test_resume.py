@@ -304,6 +304,36 @@ def test_other_settings_are_refused(
     assert state_of(finished) == before
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _content: b"",
+        lambda content: content[:-20],
+        lambda content: bytes(len(content)),
+        lambda content: b"[" + content + b"]",
+        lambda content: content.replace(b'"lr"', b'"rl"'),
+        lambda content: content.replace(b'"lr": 0.001', b'"lr": "0.001"'),
+        lambda content: content.replace(b'"stage": "custom",', b""),
+        lambda _content: b"\xff\xfe{\x00}\x00",
+    ],
+    ids=["empty", "cut short", "nulls", "a list", "an unknown setting", "another type", "one is missing", "UTF-16"],
+)
+def test_damaged_settings_are_named(
+    damage: Callable[[bytes], bytes], finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
+) -> None:
+    """Nothing is loaded, begun anew or written: nobody knows what the run was begun with."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / "settings.json"
+    path.write_bytes(damage(path.read_bytes()))
+    before = state_of(run)
+    ended = launcher.run(*command(frozen_set, run, *SHORT))
+    assert ended.codes == [1, 1], ended.said
+    for said in ended.said:
+        (line,) = said.splitlines()
+        assert line.startswith("error: ") and f" in {path}: " in line and "bring the file back" in line
+    assert state_of(run) == before
+
+
 def state_of(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 

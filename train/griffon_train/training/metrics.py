@@ -187,13 +187,14 @@ def cut_back(path: Path, start: int) -> str:
             if step is None or not before < step < start:
                 doubtful.append(number)
             if step is not None and step < start:
-                kept, before, damaged = end, step, [*damaged, *doubtful]
+                kept, before = end, step
+                damaged += doubtful
                 doubtful = []
         if kept < end:
             file.truncate(kept)
     if not damaged:
         return ""
-    more = f", as are {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
+    more = f", like {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
     return f"{path}, line {damaged[0]}: damaged{more}; what can be read stands, and the run goes on"
 
 
