@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -112,11 +113,13 @@ class FrozenSet:
         for shard in self.lock.shards:
             path = self.root / shard.name
             try:
-                found = path.stat().st_size
+                found = path.stat()
             except FileNotFoundError:
                 raise DataError(f"{path}: the shard is missing; copy the set again or build it anew") from None
-            if found != shard.bytes:
-                raise DataError(f"{path}: has {found:,} bytes of {shard.bytes:,}; copy the set again or build it anew")
+            if stat.S_ISREG(found.st_mode) and found.st_size != shard.bytes:
+                raise DataError(
+                    f"{path}: has {found.st_size:,} bytes of {shard.bytes:,}; copy the set again or build it anew"
+                )
 
     def let_index_go(self) -> None:
         """Have the system take the index's pages out of this process, of which a look at a row maps sixteen.
