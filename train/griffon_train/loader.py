@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL.Image import Image
@@ -24,6 +24,7 @@ from griffon_train.pictures import IMAGE_PX, REGION_PX, cropped, decode, resized
 from griffon_train.processes import end_with_parent
 from griffon_train.split import DUMMY, split_slots
 from griffon_train.sweep import Order
+from griffon_train.training.watch import leave_signals_to_rank
 
 _LOOK_EVERY_S = 1.0  # for workers that are gone, while a batch is awaited
 
@@ -196,6 +197,16 @@ def rank_slots(plan: Order, number: int, rank: int, world_size: int, micro_batch
     ]
 
 
+class Company(Protocol):
+    """Ranks that go on together, and stop together."""
+
+    def asked_to_stop(self, patience_s: float) -> bool:
+        """Whether this rank is to stop, or is told so within some seconds; asked every second of waiting for data."""
+
+    def go_on(self) -> None:
+        """Meet the other ranks after a micro-batch, or instead of one; raises an error on all if one is to stop."""
+
+
 class Loader:
     """Iterates over the micro-batches of one rank, in order of steps; each step has `micro_steps` of them."""
 
@@ -213,6 +224,7 @@ class Loader:
         image_px: int = IMAGE_PX,
         region_px: int = REGION_PX,
         stall_s: float = STALL_S,
+        company: Company | None = None,
     ) -> None:
         """Make ready; workers start with the first batch.
 
@@ -228,8 +240,9 @@ class Loader:
             image_px: side of the pictures.
             region_px: side of the regions.
             stall_s: how long a micro-batch may take; without workers nobody watches.
+            company: of other ranks, which may have to stop before the next micro-batch.
         """
-        self._plan, self._stall_s = plan, stall_s
+        self._plan, self._stall_s, self._company = plan, stall_s, company
         self._sampler = _MicroBatches(plan, rank, world_size, micro_batch, start, stop)
         self._loader: DataLoader[Any] = _unwarned(
             DataLoader,
@@ -260,6 +273,7 @@ class Loader:
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:  # torch's: no answer yet, or a worker is gone
+                self._perhaps_stop(error)
                 if "timed out" in str(error) and waited_s + _LOOK_EVERY_S < self._stall_s:
                     waited_s += _LOOK_EVERY_S
                     continue
@@ -268,7 +282,15 @@ class Loader:
             next(awaited)
             if isinstance(batch, _Unreadable):
                 raise DataError(batch.message)
+            if self._company is not None:
+                self._company.go_on()
             yield batch
+
+    def _perhaps_stop(self, error: Exception) -> None:
+        """A request to stop does not wait for data; and if it went to all processes, it has ended workers first."""
+        patience_s = 0.0 if "timed out" in str(error) else _LOOK_EVERY_S
+        if self._company is not None and self._company.asked_to_stop(patience_s):
+            self._company.go_on()
 
     def _what_failed(self, error: Exception) -> str:
         if "timed out" in str(error):
@@ -304,8 +326,7 @@ def _unwarned(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # no
 
 def _end_with_rank(_worker: int) -> None:
     end_with_parent()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the rank does on a signal is not for its workers
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    leave_signals_to_rank()
     # torch hands a worker's own errors on; what is left is the noise of threads that lose their rank.
     sys.excepthook = lambda *_: None
 

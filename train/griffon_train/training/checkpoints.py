@@ -6,22 +6,22 @@ without an error (frozen weights random, learning rates of other groups).
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import distributed
+from safetensors import safe_open
 
 from griffon_shards.errors import DataError
-from griffon_shards.files import TEMPORARY_PREFIX, sha256_of, sync_folder, write_whole
+from griffon_shards.files import TEMPORARY_PREFIX, sync_folder, write_whole
 from griffon_train.training.fragments import MOMENTS, Fragment, ShardedState
+from griffon_train.training.ranks import Ranks
+from griffon_train.training.tensor_file import write_tensors
 from griffon_train.training.whole_checkpoints import (
     FORMAT,
     INDEX,
@@ -34,7 +34,7 @@ from griffon_train.training.whole_checkpoints import (
 _KINDS = ("weight", *MOMENTS)
 
 
-def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any]) -> Path:
+def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ranks: Ranks) -> Path:
     """Write a checkpoint, together with all ranks.
 
     Args:
@@ -42,6 +42,7 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any]) ->
         step: steps taken by the optimizer.
         state: of this rank.
         extra: whatever else `checkpoint.json` is to hold.
+        ranks: all of them.
 
     Returns:
         The checkpoint's folder.
@@ -50,29 +51,29 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any]) ->
         DataError: a rank could not write; every rank raises it, and nothing has changed.
     """
     target = folder_of(run, step)
-    partial = target.with_name(TEMPORARY_PREFIX + target.name)
-    rank = distributed.get_rank()
+    incomplete = target.with_name(TEMPORARY_PREFIX + target.name)
+    together = partial(_together, ranks, step)
     try:
-        _together(step, lambda: _made_anew(partial) if rank == 0 else None)
-        files = _together(step, lambda: _write_own(partial / f"rank-{rank:05d}.safetensors", state))
+        together(lambda _: _made_anew(incomplete) if ranks.first else None)
+        files = together(lambda moved: _write_own(incomplete / f"rank-{ranks.rank:05d}.safetensors", state, moved))
         index = {"format": FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
-        _together(step, lambda: _complete(partial, target, index) if rank == 0 else None)
+        together(lambda _: _complete(incomplete, target, index) if ranks.first else None)
     except DataError:
-        if rank == 0:  # a disk that is full has no room for what cannot be used
-            shutil.rmtree(partial, ignore_errors=True)
+        if ranks.first:  # a disk that is full has no room for what cannot be used
+            shutil.rmtree(incomplete, ignore_errors=True)
         raise
     return target
 
 
-def _together(step: int, work: Callable[[], Any]) -> list[Any]:
+def _together(ranks: Ranks, step: int, work: Callable[[Callable[[], None]], Any]) -> list[Any]:
     """What each rank's work gives, in order of ranks; if one fails, all say so."""
     told: dict[str, Any] = {}
-    try:
-        told["done"] = work()
-    except (OSError, SafetensorError) as error:
-        told["failed"] = f"rank {distributed.get_rank()}: {error}"
-    everybody: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(everybody, told)
+    with ranks.at_own_pace(f"writing a checkpoint after {step} steps") as moved:
+        try:
+            told["done"] = work(moved)
+        except OSError as error:
+            told["failed"] = f"rank {ranks.rank}: {error}"
+    everybody = ranks.gathered(told)
     failures = [each["failed"] for each in everybody if "failed" in each]
     if failures:
         raise DataError(f"no checkpoint was written at step {step}: {'; '.join(failures)}")
@@ -85,38 +86,34 @@ def _made_anew(partial: Path) -> None:
     partial.mkdir(parents=True)
 
 
-def _complete(partial: Path, target: Path, index: Mapping[str, Any]) -> None:
+def _complete(incomplete: Path, target: Path, index: Mapping[str, Any]) -> None:
     """Write what says where everything is, and give the folder its name."""
-    write_whole(partial / INDEX, orjson.dumps({**index, "sha256": sha256_of_index(index)}))
+    write_whole(incomplete / INDEX, orjson.dumps({**index, "sha256": sha256_of_index(index)}))
     if target.is_dir():  # put there since the run began to go on
         removed(target)
-    partial.rename(target)
+    incomplete.rename(target)
     sync_folder(target.parent)
 
 
-def _write_own(path: Path, state: ShardedState) -> Mapping[str, Any]:
+def _write_own(path: Path, state: ShardedState, moved: Callable[[], None]) -> Mapping[str, Any]:
     tensors = {}
     for number, flat in enumerate(state.buffers):
-        tensors[f"{number}.weight"] = flat.data.contiguous()
+        tensors[f"{number}.weight"] = flat.data
         for name, moment in state.moments(number).items():
-            tensors[f"{number}.{name}"] = moment.contiguous()
-    save_file(tensors, path)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            tensors[f"{number}.{name}"] = moment
+    sha256 = write_tensors(path, tensors, moved)
     fragments = [list(asdict(each).values()) for each in state.fragments]
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path), "fragments": fragments}
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256, "fragments": fragments}
 
 
-def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int]) -> None:
+def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int], ranks: Ranks) -> None:
     """Put a checkpoint's weights and moments into the engine, together with all ranks, and compare.
 
     Args:
         checkpoint: a whole one.
         state: of this rank.
         sizes: elements of every parameter that trains.
+        ranks: all of them.
 
     Raises:
         DataError: the checkpoint is not of these parameters.
@@ -129,9 +126,10 @@ def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int
             f"{checkpoint.path} is of other parameters than train now, such as {', '.join(different[:3])} "
             f"({len(different)} in all); resume with the model and freezing flags that the run had"
         )
-    with _Files(checkpoint) as files:
+    with ranks.at_own_pace(f"reading {checkpoint.path}") as moved, _Files(checkpoint) as files:
         for each in state.fragments:
             _fill(each, state, pieces[each.name], files)
+            moved()
     state.set_steps(int(checkpoint.index["optimizer_steps"]))
     state.weights_to_model()
     wrong = state.differing()
@@ -190,14 +188,13 @@ class _Files:
         return found
 
 
-def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]]) -> dict[str, str]:
+def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]], ranks: Ranks) -> dict[str, str]:
     """SHA-256 of each tensor's bytes, the work shared out among the ranks; the same on every rank."""
-    rank, world_size = distributed.get_rank(), distributed.get_world_size()
     own = {}
-    for number, (name, tensor) in enumerate(tensors):
-        if number % world_size == rank:
-            flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            own[name] = hashlib.sha256(flat.numpy().data).hexdigest()
-    everybody: list[Any] = [None] * world_size
-    distributed.all_gather_object(everybody, own)
-    return {name: digest for each in everybody for name, digest in each.items()}
+    with ranks.at_own_pace("hashing the frozen weights") as moved:
+        for number, (name, tensor) in enumerate(tensors):
+            if number % ranks.world_size == ranks.rank:
+                flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+                own[name] = hashlib.sha256(flat.numpy().data).hexdigest()
+                moved()
+    return {name: digest for each in ranks.gathered(own) for name, digest in each.items()}

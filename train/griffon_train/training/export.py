@@ -9,10 +9,10 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.errors import DataError
-from griffon_train.model.checkpoint import whole_folder
+from griffon_train.model.checkpoint import SHARD_SIZE, whole_folder
 from griffon_train.model.convert import save_projector
 from griffon_train.training.engine import Engine
-from griffon_train.training.ranks import Ranks
+from griffon_train.training.ranks import Ranks, told_by_transformers
 
 
 def export(
@@ -33,16 +33,17 @@ def export(
     model = engine.module
     weights = _whole_weights(model, ranks, "projector." if projector_alone else "")
     problem = None
-    try:
-        if ranks.first and projector_alone:
-            save_projector(weights, target)
-        elif ranks.first:
-            shutil.rmtree(target, ignore_errors=True)
-            with whole_folder(target) as folder:
-                model.save_pretrained(folder, state_dict=weights)
-                _save_tokenizer(tokenizer, folder)
-    except (OSError, SafetensorError) as error:
-        problem = f"{target} cannot be written: {(isinstance(error, OSError) and error.strerror) or error}"
+    with ranks.at_own_pace("writing the result") as moved, told_by_transformers(moved):
+        try:
+            if ranks.first and projector_alone:
+                save_projector(weights, target)
+            elif ranks.first:
+                shutil.rmtree(target, ignore_errors=True)
+                with whole_folder(target, moved) as folder:
+                    model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)
+                    _save_tokenizer(tokenizer, folder)
+        except (OSError, SafetensorError) as error:
+            problem = f"{target} cannot be written: {(isinstance(error, OSError) and error.strerror) or error}"
     for each in ranks.gathered(problem):
         if each is not None:
             raise DataError(each)
@@ -51,7 +52,7 @@ def export(
 def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     try:
         tokenizer.save_pretrained(folder)
-    except Exception as error:
+    except Exception as error:  # tokenizers, which is written in Rust, has no type for its errors
         if type(error) is not Exception:
             raise
         raise OSError(str(error)) from error
@@ -70,4 +71,5 @@ def _whole_weights(model: Any, ranks: Ranks, prefix: str) -> dict[str, torch.Ten
             with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
                 copies[id(parameter)] = parameter.detach().cpu().clone() if ranks.first else torch.empty(0)
         found[name] = copies[id(parameter)]
+        ranks.watchdog.now("gathering the result")
     return found

@@ -1,5 +1,6 @@
 """A run at work: what training works with, and what is done beside training: checkpoints, validation, the result."""
 
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,6 @@ from griffon_train.training.loss import loss_sums
 from griffon_train.training.metrics import Reporter, StepFigures
 from griffon_train.training.ranks import Ranks
 from griffon_train.training.tallies import Tally
-from griffon_train.training.watch import Watchdog
 
 
 class Job:
@@ -41,8 +41,6 @@ class Job:
         start: first step to come.
         steps: of the whole run.
         rates: the engine's learning rates.
-        watchdog: ends this process if nothing comes to an end for too long.
-        last_save_s: seconds that the last checkpoint took; 0 before the first.
     """
 
     def __init__(
@@ -59,26 +57,23 @@ class Job:
         self.dtype = engine.module.dtype
         self.steps = steps_of(settings, plan)
         self.rates = Rates(engine)
-        self.last_save_s = 0.0
-        self.watchdog = Watchdog(ranks.rank, settings.stall_s)
         self._encode, self._tokenizer, self._held = encode, tokenizer, held
         self._state = ShardedState(engine)
         self._frozen_sha256: Mapping[str, str] = {}
         self._reporter: Reporter | None = None
-        self._saved: int | None = None  # steps of the newest whole checkpoint
-        self.start = 0
+        self.start = self._saved = 0  # the steps that the run goes on from, and of its newest whole checkpoint
 
     def begin(self, frozen_sha256: Mapping[str, str]) -> None:
         """Go on from the last whole checkpoint, or begin anew."""
         self._frozen_sha256 = frozen_sha256
         run = self.settings.output_dir
-        found, passed = whole_checkpoints.newest(run)
+        found, passed = whole_checkpoints.newest(run, self.ranks)
         for line in passed:
             self.say(line)
         if self.ranks.first:
             whole_checkpoints.remove_partial(run)
         if found is not None:
-            self.start = restore_cursor(found.index["cursor"], self.plan)
+            self.start = self._saved = restore_cursor(found.index["cursor"], self.plan)
             changed = sorted(k for k, v in frozen_sha256.items() if found.index["frozen_sha256"].get(k) != v)
             if changed:
                 raise SettingsError(
@@ -91,13 +86,12 @@ class Job:
                 for name, each in self.engine.module.named_parameters()
                 if each.requires_grad
             }
-            checkpoints.restore(found, self._state, sizes)
-            self._saved = self.start
+            checkpoints.restore(found, self._state, sizes, self.ranks)
             self.say(f"going on with step {self.start} of {self.steps}, from {found.path}")
             if self.ranks.first:
                 for line in whole_checkpoints.set_aside(run, self.start):
                     self.say(line)
-                self._prune()
+            self._prune()
         if self.ranks.first:
             self._reporter = Reporter(
                 run,
@@ -122,6 +116,8 @@ class Job:
             stop=stop,
             image_px=config.vision_config.image_size,
             region_px=config.vision_config.image_size if region is None else region.image_size,
+            stall_s=self.settings.stall_s,
+            company=self.ranks,
         )
 
     def report(self, figures: StepFigures) -> None:
@@ -146,7 +142,7 @@ class Job:
             ) from None
 
     def _stands(self) -> str:
-        return "There is no checkpoint yet" if self._saved is None else f"The checkpoint at step {self._saved} stands"
+        return "There is no checkpoint yet" if not self._saved else f"The checkpoint at step {self._saved} stands"
 
     def say(self, line: str) -> None:
         """Say a line, once for all ranks."""
@@ -185,7 +181,7 @@ class Job:
         tally = Tally()
         self.engine.eval()
         for batch in self.loader(order=sweep, stop=sweep.steps):
-            self.watchdog.now(f"validating after step {step}")
+            self.ranks.watchdog.now(f"validating after step {step}")
             tally.add(batch, loss_sums(self.engine, inputs_of(batch, self.ranks.device, self.dtype)))
         self.engine.train()
         whole = tally.over(self.ranks)
@@ -200,7 +196,6 @@ class Job:
             DataError: it cannot be written.
         """
         began = time.monotonic()
-        self.watchdog.now(f"writing a checkpoint after {done} steps")
         if self._reporter is not None:
             with self._writing_down(f"step {done - 1}"):
                 self._reporter.sync()
@@ -211,22 +206,35 @@ class Job:
             "frozen_sha256": self._frozen_sha256,
         }
         try:
-            path = checkpoints.save(self.settings.output_dir, done, self._state, extra)
+            path = checkpoints.save(self.settings.output_dir, done, self._state, extra, self.ranks)
         except DataError as error:
             raise DataError(f"{error}. {self._stands()}; the same command goes on once it can be written") from None
         self._saved = done
-        self.last_save_s = max(self.ranks.gathered(time.monotonic() - began))
-        self.say(f"checkpoint {path} in {self.last_save_s:.1f} s")
-        if self.ranks.first:
-            self._prune()
+        self.say(f"checkpoint {path} in {time.monotonic() - began:.1f} s")
+        self._prune()
 
     def _prune(self) -> None:
         """A checkpoint that cannot be deleted costs room and nothing else, so the run goes on."""
-        assert self._saved is not None
-        try:
-            whole_checkpoints.prune(self.settings.output_dir, self._saved, self.settings.keep)
-        except OSError as error:
-            self.say(f"{error.filename}: {error.strerror}; an older checkpoint is not deleted, and the run goes on")
+        with self.ranks.at_own_pace("deleting older checkpoints") as moved:
+            try:
+                if self.ranks.first:
+                    whole_checkpoints.prune(self.settings.output_dir, self._saved, self.settings.keep, moved)
+            except OSError as error:
+                self.say(f"{error.filename}: {error.strerror}; an older checkpoint is not deleted, and the run goes on")
+
+    def stop(self, done: int, number: int) -> None:
+        """Save what is not saved yet, after `done` steps, for a rank was asked to stop by a signal.
+
+        Raises:
+            SystemExit: always.
+        """
+        if done > self._saved:
+            self.save(done)
+        self.say(
+            f"stopped by {signal.Signals(number).name} after step {done}/{self.steps}; "
+            + (f"saved: the same command resumes from step {done}" if done else "the same command begins anew")
+        )
+        raise SystemExit(128 + number)
 
     def finish(self) -> None:
         """Write what the run was for, unless an earlier start of it has.
@@ -234,7 +242,6 @@ class Job:
         Raises:
             DataError: it cannot be written.
         """
-        self.watchdog.now("writing the result")
         run, alone = self.settings.output_dir, self.settings.freezing.trained_parts() == ("projector",)
         result = run / (PROJECTOR_NAME if alone else MODEL_NAME)
         if self.start < self.steps or not result.exists():
@@ -248,8 +255,7 @@ class Job:
         self.say(f"done: {self.steps} steps; {result}; metrics, timing and checkpoints in {run}")
 
     def close(self) -> None:
-        """Close what the run wrote into, and watch no longer."""
-        self.watchdog.close()
+        """Close what the run wrote into."""
         if self._reporter is not None:
             self._reporter.close()
         if self._held is not None:

@@ -19,29 +19,36 @@ from griffon_train.training.metrics import StepFigures
 from griffon_train.training.prepare import prepared
 from griffon_train.training.ranks import joined
 from griffon_train.training.tallies import Tally
-from griffon_train.training.watch import Wishes, listening
-
-_GRACE_S = 25.0  # torchrun kills what has not ended 30 s after SIGTERM
-_TERMINATED = 128 + 15
+from griffon_train.training.watch import Requests, Stopped
 
 
-def train(settings: Settings) -> None:
+def train(settings: Settings, requests: Requests) -> None:
     """Train as the settings say, from the last checkpoint of the run if there is one, to the end.
+
+    Args:
+        settings: of the run.
+        requests: what this process is asked for from outside.
 
     Raises:
         SettingsError: the settings contradict each other, the sets or the checkpoint; nothing was trained.
         DataError: a sample cannot be read, a loss is not a number, or a checkpoint is damaged.
+        SystemExit: a rank was asked to stop; what was done is saved.
     """
-    with joined(settings.device, settings.stall_s) as ranks, listening() as wishes:
+    with joined(settings.device, settings.stall_s, requests) as ranks:
         job = prepared(settings, ranks)
-        batches = iter(job.loader(start=job.start, stop=job.steps))
+        done = job.start
         try:
+            batches = iter(job.loader(start=job.start, stop=job.steps))
+            requests.defer()
             job.make_up_validation()
             for step in range(job.start, job.steps):
-                job.watchdog.now(f"in step {step}")
+                ranks.watchdog.now(f"in step {step}")
                 job.report(one_step(job, step, batches))
-                finish_step(job, step, wishes)
+                done = step + 1
+                finish_step(job, step)
             job.finish()
+        except Stopped as stopped:
+            job.stop(done, stopped.number)
         finally:
             job.close()
 
@@ -92,25 +99,22 @@ def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
     )
 
 
-def finish_step(job: Job, step: int, wishes: Wishes) -> None:
-    """Save and validate, where it is time to or somebody wishes it; all ranks agree on that here.
+def finish_step(job: Job, step: int) -> None:
+    """Save and validate, where it is time to or somebody asks for it; all ranks agree on that here.
 
-    A checkpoint comes first, so that validation which fails, or is stopped, costs nothing but itself.
+    A checkpoint comes first, so that a validation which fails, or is stopped, costs nothing but itself.
 
     Raises:
-        SystemExit: a rank was asked to stop.
+        Stopped: a rank was asked to stop.
     """
-    settings, done = job.settings, step + 1
+    settings, requests, done = job.settings, job.ranks.requests, step + 1
     if job.ranks.first:
-        wishes.look(settings.output_dir)
-    save, wishes.save = wishes.save, False  # what is wished while the ranks agree is the next step's
-    saves, stops = job.ranks.sums([save, wishes.stop])
-    stops_well = bool(stops) and job.last_save_s < _GRACE_S
-    if saves or stops_well or done % settings.save_steps == 0 or done == job.steps:
+        requests.look(settings.output_dir)
+    save, requests.save = requests.save, False  # what is asked for while the ranks agree is the next step's
+    (saves,) = job.ranks.highest(save)
+    job.ranks.go_on()
+    if saves or done % settings.save_steps == 0 or done == job.steps:
         job.save(done)
-    if stops:
-        job.say(f"stopped by SIGTERM after step {done}; the same command goes on from the last checkpoint")
-        raise SystemExit(_TERMINATED)
     if job.validates_after(done):
         job.validate(step)
 

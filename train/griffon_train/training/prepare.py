@@ -26,12 +26,12 @@ from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.plan import Plan
 from griffon_train.settings import Settings, differences, settings_as_json, settings_from_json, weights_by_tag
 from griffon_train.split import micro_steps
-from griffon_train.training import checkpoints
+from griffon_train.training import checkpoints, compiling
 from griffon_train.training.engine import make_engine
 from griffon_train.training.hook import imported
 from griffon_train.training.job import Job, steps_of
 from griffon_train.training.loading import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME, default_chat, load_model
-from griffon_train.training.ranks import Ranks
+from griffon_train.training.ranks import Ranks, told_by_transformers
 from griffon_train.training.room import check_room, need_of
 from griffon_train.training.whole_checkpoints import steps_there
 
@@ -42,6 +42,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     Raises:
         SettingsError: settings, sets, model and an earlier start of the run do not fit each other.
     """
+    ranks.watchdog.now("opening the sets")
     sets = [open_set(path) for path in settings.shards]
     validation_sets = _validation_sets(settings)
     for each in (*sets, *validation_sets):
@@ -58,7 +59,9 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     )
     _refuse_other_settings(settings)
     _refuse_hook(settings.log_hook, ranks)
-    model, tokenizer = load_model(settings, _dtype(settings, ranks))
+    compiling.announce(settings)
+    with ranks.at_own_pace("loading the model") as moved, told_by_transformers(moved):
+        model, tokenizer = load_model(settings, _dtype(settings, ranks))
     _refuse_unfit([*sets, *validation_sets], model.config)
     chat = settings.chat or default_chat(model)
     check_tokenizer(chat, tokenizer)
@@ -73,7 +76,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         _show_parts(model)
     _refuse_without_room(settings, ranks, steps_of(settings, plan), model)
     frozen = ((name, each) for name, each in model.named_parameters() if not each.requires_grad)
-    frozen_sha256 = checkpoints.tensor_hashes(frozen)
+    frozen_sha256 = checkpoints.tensor_hashes(frozen, ranks)
     config = deepspeed_config(
         settings,
         micro_batch=settings.micro_batch,
@@ -89,6 +92,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         picture_tokens=model.picture_tokens,
     )
     held = _hold(settings, ranks)
+    ranks.watchdog.now("making DeepSpeed's engine")
     job = Job(settings, ranks, plan, make_engine(model, settings, config), encode_one, tokenizer, held)
     job.begin(frozen_sha256)
     return job

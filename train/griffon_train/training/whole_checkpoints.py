@@ -8,16 +8,16 @@ import errno
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
-from torch import distributed
 
 from griffon_shards.errors import DataError
 from griffon_shards.files import TEMPORARY_PREFIX, sha256_of, sync_folder
+from griffon_train.training.ranks import Ranks
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run."""
@@ -61,7 +61,7 @@ def steps_there(run: Path, prefix: str = "") -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
+def newest(run: Path, ranks: Ranks) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint of a run, and a line for each that is passed over; together with all ranks.
 
     Every byte of it has been read and compared with what was written, the files shared out among the ranks.
@@ -76,7 +76,7 @@ def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
         if _NAME.fullmatch(path.name.removeprefix(TEMPORARY_PREFIX))
     ]
     steps = steps_there(run)
-    seen = _gathered(steps)
+    seen = ranks.gathered(steps)
     if any(each != seen[0] for each in seen):
         shown = "; ".join(", ".join(map(str, each)) or "none" for each in seen)
         raise DataError(
@@ -85,9 +85,9 @@ def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
     damages: list[str] = []
     for step in reversed(steps):
         found = _opened(run, step)
-        problems = [each for each in _gathered(None if isinstance(found, Checkpoint) else found) if each]
+        problems = [each for each in ranks.gathered(None if isinstance(found, Checkpoint) else found) if each]
         if isinstance(found, Checkpoint) and not problems:
-            problems = [each for damaged in _gathered(_damage(found)) for each in damaged]
+            problems = [each for damaged in ranks.gathered(_damage(found, ranks)) for each in damaged]
             if not problems:
                 return found, passed + [f"{damage}: passed over" for damage in damages]
         damages.append(problems[0])
@@ -113,8 +113,8 @@ def set_aside(run: Path, after: int) -> list[str]:
     return lines
 
 
-def prune(run: Path, step: int, keep: int) -> None:
-    """Delete what is not kept of a run that has a whole checkpoint after `step` steps.
+def prune(run: Path, step: int, keep: int, moved: Callable[[], object]) -> None:
+    """Delete what is not kept of a run that has a whole checkpoint after `step` steps; `moved` is called for each.
 
     These are all but the newest `keep` whole ones up to that step, and what was set aside and is not newer than it.
     Later steps are not of this run's line; they are neither counted nor deleted.
@@ -124,10 +124,12 @@ def prune(run: Path, step: int, keep: int) -> None:
     for each in there:
         if each not in whole[-keep:]:
             removed(folder_of(run, each))
+            moved()
     for each in steps_there(run, _ASIDE):
         if each <= step:
             path = folder_of(run, each)
             removed(path.with_name(_ASIDE + path.name))
+            moved()
 
 
 def removed(path: Path) -> None:
@@ -177,16 +179,17 @@ def _opened(run: Path, step: int) -> Checkpoint | str:
     return Checkpoint(path=path, index=index)
 
 
-def _damage(checkpoint: Checkpoint) -> list[str]:
+def _damage(checkpoint: Checkpoint, ranks: Ranks) -> list[str]:
     """What is wrong with this rank's share of the files, each of which it reads."""
     wrong = []
-    for each in checkpoint.index["files"][distributed.get_rank() :: distributed.get_world_size()]:
-        name = f"{checkpoint.path.name}/{each['name']}"
-        try:
-            if sha256_of(checkpoint.path / each["name"]) != each["sha256"]:
-                wrong.append(f"{name} is damaged (its SHA-256 is not the recorded one)")
-        except OSError as error:
-            wrong.append(_damaged(error, name))
+    with ranks.at_own_pace(f"reading {checkpoint.path}") as moved:
+        for each in checkpoint.index["files"][ranks.rank :: ranks.world_size]:
+            name = f"{checkpoint.path.name}/{each['name']}"
+            try:
+                if sha256_of(checkpoint.path / each["name"], moved) != each["sha256"]:
+                    wrong.append(f"{name} is damaged (its SHA-256 is not the recorded one)")
+            except OSError as error:
+                wrong.append(_damaged(error, name))
     return wrong
 
 
@@ -195,10 +198,3 @@ def _damaged(error: OSError, name: str) -> str:
     if error.errno not in _DAMAGE:
         raise error
     return f"{name} is not whole ({error})"
-
-
-def _gathered(value: Any) -> list[Any]:  # noqa: ANN401 - whatever pickles
-    """Every rank's value, in order of ranks."""
-    values: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(values, value)
-    return values
