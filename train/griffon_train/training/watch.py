@@ -22,6 +22,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MARGIN_S = 5.0
 """How much longer a rank waits for others than they wait for storage, so that the one at fault can say what it is."""
 
+_OVER = 0  # no signal has this number
 _ONE_CTRL_C_S = 1.0  # srun and torchrun may both hand on the same one
 
 
@@ -102,16 +103,19 @@ def listening() -> Iterator[Requests]:
     # an exception of theirs may come up where a library drops it; what wakes the listener is written at once.
     before = {number: signal.signal(number, _outlive) for number in (*heeded, signal.SIGUSR1)}
     wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    ending = True
     try:
         yield requests
+        ending = requests.stop > 0
     finally:
         signal.set_wakeup_fd(wakeup)
+        if ending:  # a launcher may ask for that once more, and is not to cut short what there is to say
+            before = {signal.SIGINT: signal.SIG_DFL} if signal.SIGINT in before else {}
         for number, handler in before.items():
-            # Who was asked to stop is about to, and is often asked again: by Slurm and by torchrun, say.
-            again = signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN
-            signal.signal(number, again if requests.stop else handler)
-        os.close(write_end)
+            signal.signal(number, handler)
+        os.write(write_end, bytes([_OVER]))  # closing it is not enough: reading processes have it, too
         listener.join()
+        os.close(write_end)
         os.close(read_end)
 
 
@@ -125,7 +129,7 @@ def leave_signals_to_rank() -> None:
 
 
 def _listen(read_end: int, requests: Requests) -> None:
-    while numbers := os.read(read_end, 64):
+    while (numbers := os.read(read_end, 64))[-1] != _OVER:
         for number in numbers:
             requests.heard(number)
 
