@@ -48,7 +48,7 @@ Labelled = list[tuple[str, BoxXYXY]]
 def test_a_box_that_is_not_written(box: BoxXYXY, fault: str) -> None:
     with pytest.raises(Rejected) as caught:
         clean_boxes(record_of(("cat", box), ("cat", box)))
-    assert (caught.value.reason, caught.value.detail) == ("all_boxes_dropped", f"2 {fault}")
+    assert (caught.value.reason, caught.value.detail.partition(";")[0]) == ("all_boxes_dropped", f"2 {fault}")
     boxes, dropped = clean_boxes(record_of(("cat", box), ("cat", (10.0, 10.0, 20.0, 20.0))))
     assert len(boxes) == 1
     assert dropped == Counter({fault: 1})
@@ -75,7 +75,7 @@ def test_every_dropped_box_is_counted_by_reason() -> None:
     bad: Labelled = [("a", (math.nan, 0.0, 1.0, 1.0)), ("b", (2.0, 0.0, 1.0, 1.0)), ("c", (-2.0, 0.0, -1.0, 1.0))]
     with pytest.raises(Rejected) as caught:
         clean_boxes(record_of(*bad, *bad[:2], bad[0], absent=["zebra"]))
-    assert caught.value.detail == "2 inverted, 3 not_finite, 1 outside"
+    assert caught.value.detail.startswith("2 inverted, 3 not_finite, 1 outside; the first box is [")
 
 
 def test_no_boxes_in_the_first_place_is_no_fault() -> None:
