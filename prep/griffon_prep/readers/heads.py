@@ -32,7 +32,7 @@ def file_heads(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
             yield Head(member="pickle", element={})
             return
         window.skip_blanks()
-        fault = None
+        fault = key = None
         if window.data.startswith(b"{"):
             try:
                 key = _telling_member(window)
@@ -40,10 +40,13 @@ def file_heads(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
                 fault, key = error, None
             if key:
                 spans, _ = take_elements(window, enter_array(window, key))
-                yield from _heads([spans], key)
-                yield Head(member=key, element={})
+                if _are_objects(spans):  # and not the paths of a line's pictures
+                    yield from _heads([spans], key)
+                    yield Head(member=key, element={})
     with opened() as file:
         looked_at, parsed = yield from _heads(element_spans(file, name), "")
+    if key:
+        yield Head(member=key, element={})
     if not looked_at:
         raise DataError(f"{name}: has no records")
     if fault and not parsed:
@@ -57,6 +60,10 @@ def _telling_member(window: Window) -> str | None:
             return key
         skip_value(window)
     return None
+
+
+def _are_objects(spans: Spans) -> bool:
+    return bool(spans.starts.size) and spans.data[int(spans.starts[0]) :].lstrip().startswith(b"{")
 
 
 def _heads(found: Iterable[Spans], member: str) -> Generator[Head, None, tuple[int, int]]:
