@@ -74,7 +74,15 @@ def read_picture(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> b
             return _read_all(descriptor, status.st_size)
         finally:
             os.close(descriptor)
-    raise Rejected("picture_not_found", image_path or "the record's path is empty")
+    hint = backslash_hint(image_path)
+    raise Rejected(
+        "picture_not_found", f"{image_path}{hint and '; '}{hint}" if image_path else "the record's path is empty"
+    )
+
+
+def backslash_hint(path: str) -> str:
+    """What to say of a path that is not found and was written on Windows; empty if it was not."""
+    return "its backslashes do not part folders here; write / in their place" if "\\" in path else ""
 
 
 def _read_all(descriptor: int, size: int) -> bytes:

@@ -12,7 +12,7 @@ import orjson
 
 from griffon_prep.manifest import ManifestLine
 from griffon_prep.packed import SUFFIXES, is_packed, opened, unpack, unpacked_name
-from griffon_prep.pictures import absolute_root
+from griffon_prep.pictures import absolute_root, backslash_hint
 from griffon_prep.readers import FORMATS, find_format
 from griffon_prep.readers.base import Inputs, Reader, Scan
 from griffon_prep.records import Rejected
@@ -117,8 +117,13 @@ class ScanJob:
     work: Path
 
 
-def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str) -> list[SourceInput]:
+def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str | None) -> list[SourceInput]:
     """Resolve the paths of a manifest against the data root, and look into the annotations for their formats.
+
+    Args:
+        lines: of the manifest, or the one that the command line stands for.
+        data_root: where relative paths begin.
+        manifest: its name for messages, or None if there is none.
 
     Raises:
         SettingsError: files or folders are missing, or a format does not fit: one line of message for each.
@@ -131,7 +136,7 @@ def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str) -> l
         try:
             sources.append(_find_source(line, root))
         except (SettingsError, DataError) as error:
-            where = f"{manifest}:{line.line_no}: {line.tag}: "
+            where = f"{manifest}:{line.line_no}: {line.tag}: " if manifest is not None else ""
             faults += [(type(error), where + text) for text in str(error).splitlines()]
     if faults:
         settings = any(issubclass(kind, SettingsError) for kind, _ in faults)
@@ -146,9 +151,9 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
     image_root = root / line.image_root
     missing = []
     if not annotation.is_file():
-        missing.append(f"no annotation file {annotation}; relative paths resolve against --data-root")
+        missing.append(f"no annotation file {annotation}; {_path_hint(line.annotation)}")
     if not image_root.is_dir():
-        missing.append(f"no image folder {image_root}; relative paths resolve against --data-root")
+        missing.append(f"no image folder {image_root}; {_path_hint(line.image_root)}")
     if missing:
         raise SettingsError("\n".join(missing))
     found = find_format(partial(opened, annotation), str(annotation), line.task, line.options)
@@ -164,6 +169,10 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
         format=found,
         companions=tuple(_companion(annotation, name, found, root) for name in FORMATS[found].COMPANIONS),
     )
+
+
+def _path_hint(path: str) -> str:
+    return backslash_hint(path) or "relative paths resolve against --data-root"
 
 
 def _companion(annotation: Path, name: str, found: str, root: Path) -> Companion:
@@ -182,7 +191,7 @@ def _name_fault(line: ManifestLine) -> str | None:
     try:
         f"{line.annotation}{line.image_root}".encode()
     except UnicodeEncodeError:
-        return "its paths are not UTF-8; rename the files, sets name them in UTF-8"
+        return "the paths are not UTF-8; rename the files, sets name them in UTF-8"
     return None
 
 
