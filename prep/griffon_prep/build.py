@@ -38,6 +38,7 @@ class SourceCount:
     samples: int = 0
     shards: int = 0
     bytes: int = 0
+    by_last_part: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     dropped_boxes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Reject]] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class SourceCount:
         self.samples += report.samples
         self.shards += bool(report.samples)
         self.bytes += report.bytes
+        self.by_last_part += report.by_last_part
         self.rejected.update(reject.reason for reject in report.rejects)
         self.dropped_boxes.update(report.dropped_boxes)
         for reject in report.rejects:
@@ -157,6 +159,11 @@ def run_jobs(
                 )
     for tag, count in found.items():
         say_rejects(tag, count, say)
+        if count.by_last_part:
+            say(
+                f"{tag}: {count.by_last_part:,} pictures were found by the last part of their paths alone; where file "
+                "names repeat from folder to folder, these may be others"
+            )
     return found
 
 

@@ -19,7 +19,7 @@ from griffon_prep.render.templates import load_templates
 from griffon_prep.sample_data import write_sample_data
 from griffon_prep.shard_jobs import ShardSettings
 from griffon_prep.sources import find_sources
-from griffon_shards.command_line import guard
+from griffon_shards.command_line import guard, resumable
 from griffon_shards.errors import SettingsError
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.tables import table
@@ -152,7 +152,7 @@ def _settings(
 @click.option("--reuse", type=click.Path(path_type=Path), help="Frozen set whose unchanged sources are linked.")
 @click.option("--recheck", is_flag=True, help="Compare the pictures, too, with what a frozen set holds.")
 @click.option("--overwrite", is_flag=True, help="Remove the set that is there first.")
-@guard
+@resumable
 @_source_options
 def build_command(
     settings: BuildSettings, name: str, out: Path | None, reuse: Path | None, recheck: bool, overwrite: bool

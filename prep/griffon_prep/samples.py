@@ -38,18 +38,23 @@ class SampleMaker:
     check: str
     resize_px: int | None
 
-    def make(self, record_no: int) -> tuple[Sample, Counter[str]]:
-        """The sample of a record, or of a group of them; and how many boxes or rounds were dropped for which reason.
+    def make(self, record_no: int) -> tuple[Sample, Counter[str], bool]:
+        """The sample of a record, or of a group of them.
+
+        Returns:
+            The sample, how many boxes or rounds were dropped for which reason, and whether its picture was found by the
+            last part of its path alone.
 
         Raises:
             Rejected: the record cannot become a sample.
             OSError: a picture cannot be read for a reason that is not the record's.
         """
         record, renderings, dropped = self._rendered(record_no)  # before the picture: it costs less
-        picture = None
+        picture, by_last_part = None, False
         if record.image_path is not None:
-            data = read_picture(self.image_root, record.image_path, record.image_elsewhere)
-            picture = check_picture(data, self.check, (record.width_px, record.height_px), record.image_path)
+            file = read_picture(self.image_root, record.image_path, record.image_elsewhere)
+            by_last_part = file.by_last_part
+            picture = check_picture(file.data, self.check, (record.width_px, record.height_px), record.image_path)
             if self.resize_px is not None:
                 shrunk = shrink_picture(picture, self.resize_px, record.image_path)
                 renderings = tuple(_scale_region(rendering, picture, shrunk) for rendering in renderings)
@@ -64,7 +69,7 @@ class SampleMaker:
             renderings=renderings,
             origin=Origin(annotation=self.annotation_name, record=record_no),
         )
-        return sample, dropped
+        return sample, dropped, by_last_part
 
     def _rendered(self, record_no: int) -> tuple[Record, tuple[Rendering, ...], Counter[str]]:
         if self.rounds is None:

@@ -12,7 +12,7 @@ import orjson
 
 from griffon_prep.manifest import ManifestLine
 from griffon_prep.packed import SUFFIXES, is_packed, opened, unpack, unpacked_name
-from griffon_prep.pictures import absolute_root, backslash_hint
+from griffon_prep.pictures import absolute_root
 from griffon_prep.readers import FORMATS, find_format
 from griffon_prep.readers.base import Inputs, Reader, Scan
 from griffon_prep.records import Rejected
@@ -172,7 +172,9 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
 
 
 def _path_hint(path: str) -> str:
-    return backslash_hint(path) or "relative paths resolve against --data-root"
+    if "\\" in path:
+        return "its backslashes do not part folders here; write / in their place"
+    return "relative paths resolve against --data-root"
 
 
 def _companion(annotation: Path, name: str, found: str, root: Path) -> Companion:

@@ -40,7 +40,12 @@ CASES: list[tuple[str, str, Any, str]] = [
     ("all_boxes_dropped", "VG", {**VG, "bboxes": [[64, 1, 70, 9], [9, 9, 1, 1]]}, "1 inverted, 1 outside"),
     ("path_outside_root", "VG", {**VG, "image_path": "../a.jpg"}, r"\.\./a\.jpg"),
     ("picture_not_found", "VG", {**VG, "image_path": "gone/b.jpg"}, r"gone/b\.jpg"),
-    ("picture_unreadable", "VG", {**VG, "image_path": "cut.jpg"}, r"cut\.jpg: image file is truncated"),
+    (
+        "picture_unreadable",
+        "VG",
+        {**VG, "image_path": "cut.jpg"},
+        r"cut\.jpg: a damaged JPEG \(image file is truncated",
+    ),
     ("size_mismatch", "VG", {**VG, "width": 65}, r"a\.jpg: the picture is 64x48, the record says 65x48"),
 ]
 
@@ -98,5 +103,9 @@ def test_a_text_alone_becomes_a_sample(tmp_path: Path) -> None:
     assert (sample.image, sample.image_format, sample.width_px, sample.height_px) == (None, "", 0, 0)
 
 
-def test_a_cut_picture_passes_where_only_its_header_is_checked(tmp_path: Path) -> None:
-    assert make(tmp_path, "VG", {**VG, "image_path": "cut.jpg"}, check="header").image_format == "JPEG"
+def test_a_cut_picture_passes_only_where_nothing_is_checked(tmp_path: Path) -> None:
+    cut = {**VG, "image_path": "cut.jpg"}
+    assert make(tmp_path, "VG", cut, check="none").image_format == "JPEG"
+    (tmp_path / "work").rename(tmp_path / "done")
+    with pytest.raises(Rejected, match=r"cut\.jpg: a JPEG that is cut short"):
+        make(tmp_path, "VG", cut, check="header")

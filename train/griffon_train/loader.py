@@ -55,6 +55,7 @@ class Batch:
         slots: places in the global batch, -1 for a dummy; B.
         keys: of the samples, empty for a dummy; B.
         tasks: of the samples, empty for a dummy; B.
+        pictured: whether the samples hold a picture, which the model sees unless it was cut off; B.
         conversations: of the samples, empty for a dummy; B.
         examples: the conversations as tokens, None for a dummy and where the loader has no way to encode; B.
         overlong: whether the tokens were cut; B.
@@ -68,6 +69,7 @@ class Batch:
     slots: tuple[int, ...]
     keys: tuple[str, ...]
     tasks: tuple[str, ...]
+    pictured: tuple[bool, ...]
     conversations: tuple[tuple[Turn, ...], ...]
     examples: tuple[Encoded | None, ...]
     overlong: tuple[bool, ...]
@@ -118,7 +120,7 @@ class _Samples(Dataset[Any]):
         keys, tasks = [""] * count, [""] * count
         conversations: list[tuple[Turn, ...]] = [()] * count
         examples: list[Encoded | None] = [None] * count
-        overlong = [False] * count
+        pictured, overlong = [False] * count, [False] * count
         pictures: list[tuple[int, Image]] = []
         regions: list[tuple[int, Image]] = []
         for place, slot in enumerate(slots):
@@ -129,6 +131,7 @@ class _Samples(Dataset[Any]):
             rendering = sample.renderings[slot.variant]
             keys[place], tasks[place], conversations[place] = sample.key, sample.task, rendering.turns
             sees, is_shown = sample.image is not None, rendering.region_xyxy_px is not None
+            pictured[place] = sees
             if self._encode is not None:
                 encoded, overlong[place] = self._encode(rendering.turns, int(sees), int(is_shown), where)
                 examples[place] = encoded
@@ -142,6 +145,7 @@ class _Samples(Dataset[Any]):
             slots=tuple(slot.slot for slot in slots),
             keys=tuple(keys),
             tasks=tuple(tasks),
+            pictured=tuple(pictured),
             conversations=tuple(conversations),
             examples=tuple(examples),
             overlong=tuple(overlong),

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 
-from griffon_shards.command_line import guard
+from griffon_shards.command_line import resumable
 from griffon_train.reference_options import FOREIGN, SAID_OTHERWISE, translate
 from griffon_train.resolving import resolve
 from griffon_train.settings import OPTIONS, Settings, option_name, shown
@@ -102,7 +102,7 @@ def _option(name: str, hint: Any, defaults: Mapping[str, Any]) -> Callable[[Any]
 @click.command(cls=_Run, context_settings={"token_normalize_func": _plain, "max_content_width": 120})
 @_options
 @click.option("--print-config", is_flag=True, help="Show every setting and where it is from, and do nothing.")
-@guard
+@resumable
 def run(print_config: bool, **options: Any) -> None:  # noqa: ANN401
     """Train a model on frozen sets, or go on where the run in --output-dir stopped.
 

@@ -129,7 +129,7 @@ def _hold(settings: Settings, ranks: Ranks) -> BinaryIO | None:
                 whose=f"{settings.output_dir}: another process trains in it",
                 instead="wait for it, end it, or give another --output-dir",
             )
-        except SettingsError as error:
+        except (SettingsError, DataError) as error:
             objection = str(error)
     ranks.agreed(objection)
     if ranks.first and not (settings.output_dir / SETTINGS_NAME).exists():

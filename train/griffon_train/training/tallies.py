@@ -44,9 +44,8 @@ class Tally:
     def add(self, batch: Batch, losses_B: torch.Tensor) -> None:
         """Count a micro-batch; its sums of losses stay on the device until the end."""
         places = []
-        pictured = set(batch.picture_of_P.tolist())
-        for place, (task, example) in enumerate(zip(batch.tasks, batch.examples, strict=True)):
-            group = task_group(task, place in pictured) if task else _GROUPS[0]
+        for task, pictured, example in zip(batch.tasks, batch.pictured, batch.examples, strict=True):
+            group = task_group(task, pictured) if task else _GROUPS[0]  # as the plan groups it
             places.append(_GROUPS.index(group))
             if example is not None:
                 self._counts[group] += sum(label != IGNORE for label in example.labels[1:])
