@@ -125,7 +125,7 @@ def _unused_kinds(found: _Gathered) -> frozenset[str]:
 
 def _stray_notes(rows: NDArray[np.void], strays: NDArray[np.int64]) -> tuple[str, ...]:
     """What to say of the annotations at these places, whose pictures are not in the file."""
-    of_none = np.fromiter((rows["image_id"][place] == NO_ID for place in strays), bool, len(strays))
+    of_none = rows["image_id"][strays] == NO_ID
     notes = []
     for places, what in (
         (strays[of_none], "whose image_id is neither text nor a whole number"),
@@ -187,10 +187,10 @@ def _write_sorted(rows: NDArray[np.void], order: NDArray[np.int64], found: _Gath
             stored["category"], there = find_ids(known, block["category_id"])
             stored["flags"][~there] |= NO_CATEGORY
             out.write(stored.tobytes())
-            for place in np.flatnonzero(stored["flags"] & (NO_BOX | NO_CATEGORY)).tolist():
-                if len(faults) < _MOST_FAULTS:
-                    row = block[place]
-                    faults[start + place] = found.faults.get(int(places[place])) or _category_fault(row, found.texts)
+            bad = np.flatnonzero(stored["flags"] & (NO_BOX | NO_CATEGORY))[: _MOST_FAULTS - len(faults)]
+            for place in bad.tolist():
+                told = found.faults.get(int(places[place]))
+                faults[start + place] = told or _category_fault(block[place], found.texts)
     return faults
 
 
