@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from griffon_prep.readers.fields import NO_ID, id_of, is_number, short
 from griffon_prep.readers.json_members import decoded_elements, enter_array, members, skip_value
-from griffon_prep.readers.json_records import parse_json
-from griffon_prep.readers.json_spans import Spans, Window, array_spans
+from griffon_prep.readers.json_records import parse_json, parse_placed
+from griffon_prep.readers.json_spans import Elements, Spans, Window
 from griffon_prep.records import Rejected
 from griffon_shards.errors import DataError
 
@@ -78,13 +78,11 @@ def read_coco(path: Path) -> Iterator[Pictures | Boxes | Categories]:
         for key in members(window):
             found.add(key)
             if key == "images":
-                enter_array(window, key)
-                yield from (_pictures(spans) for spans in array_spans(window))
+                yield from map(_pictures, enter_array(window, key))
             elif key == "annotations":
-                yield from (Boxes(rows=rows) for rows in _box_rows(window, enter_array(window, key)))
+                yield from (Boxes(rows=rows) for rows in _box_rows(enter_array(window, key)))
             elif key == "categories":
-                enter_array(window, key)
-                yield Categories(names=_category_names(window))
+                yield Categories(names=_category_names(enter_array(window, key), window.name))
             else:
                 skip_value(window)
         window.expect_end("object")
@@ -98,7 +96,7 @@ def _pictures(spans: Spans) -> Pictures:
     except Rejected:
         values = []
     if len(values) != spans.starts.size:  # one of them is no JSON
-        values = list(map(_parsed_or_none, _texts(spans)))
+        values = list(map(_parsed_or_none, spans.texts()))
     return Pictures(spans=spans, values=values)
 
 
@@ -109,16 +107,16 @@ def _parsed_or_none(text: bytes) -> Any:  # noqa: ANN401 - whatever the file hol
         return None
 
 
-def _category_names(window: Window) -> dict[int, str]:
+def _category_names(elements: Elements, file: str) -> dict[int, str]:
     names: dict[int, str] = {}
-    for number, name in chain.from_iterable(map(_names, array_spans(window))):
+    for number, name in chain.from_iterable(map(_names, elements)):
         if names.setdefault(number, name) != name:
-            raise DataError(f"{window.name}: category {number} is both {short(names[number])} and {short(name)}")
+            raise DataError(f"{file}: category {number} is both {short(names[number])} and {short(name)}")
     return names
 
 
 def _names(spans: Spans) -> Iterator[tuple[int, str]]:
-    for text in _texts(spans):
+    for text in spans.texts():
         value = _parsed_or_none(text)
         fields = value if isinstance(value, dict) else {}
         number, name = id_of(fields.get("id")), fields.get("name")
@@ -126,7 +124,7 @@ def _names(spans: Spans) -> Iterator[tuple[int, str]]:
             yield number, name.strip()
 
 
-def _box_rows(window: Window, bracket: int) -> Iterator[NDArray[np.void]]:
+def _box_rows(elements: Elements) -> Iterator[NDArray[np.void]]:
     decoder = msgspec.json.Decoder(list[_Annotation])
 
     def decode(text: bytes) -> list[_Annotation]:
@@ -136,9 +134,9 @@ def _box_rows(window: Window, bracket: int) -> Iterator[NDArray[np.void]]:
             raise msgspec.DecodeError(str(error)) from None
         return decoder.decode(text)
 
-    for found in decoded_elements(window, bracket, decode):
+    for found in decoded_elements(elements, decode):
         if isinstance(found, Spans):
-            yield _rows_one_by_one(found, window.name)
+            yield _rows_one_by_one(found, elements.window.name)
             continue
         rows = np.empty(len(found), BOX_ROW)
         rows["id"] = [annotation.id for annotation in found]
@@ -153,12 +151,11 @@ def _box_rows(window: Window, bracket: int) -> Iterator[NDArray[np.void]]:
 def _rows_one_by_one(spans: Spans, name: str) -> NDArray[np.void]:
     """The rows of annotations of which at least one is not in good order."""
     rows = np.zeros(spans.starts.size, BOX_ROW)
-    for row, text, start in zip(rows, _texts(spans), spans.starts.tolist(), strict=True):
+    for row, text, start in zip(rows, spans.texts(), spans.starts.tolist(), strict=True):
         try:
-            value = parse_json(text)
+            value = parse_placed(text, spans.place, start)
         except Rejected as rejected:
-            where = f"{name}: the annotation at byte {spans.base + start}"
-            raise DataError(f"{where} is not JSON ({rejected.detail}); fetch the file again") from None
+            raise DataError(f"{name}: an annotation is no JSON at {rejected.detail}; fetch the file again") from None
         fields = value if isinstance(value, dict) else {}
         for key in ("id", "image_id", "category_id"):
             row[key] = id_of(fields.get(key))
@@ -178,8 +175,3 @@ def _rows_one_by_one(spans: Spans, name: str) -> NDArray[np.void]:
 
 def _joined(spans: Spans) -> bytes:
     return b"[%b]" % spans.data[int(spans.starts[0]) : int(spans.ends[-1])] if spans.starts.size else b"[]"
-
-
-def _texts(spans: Spans) -> Iterator[bytes]:
-    for start, end in zip(spans.starts.tolist(), spans.ends.tolist(), strict=True):
-        yield spans.data[start:end]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from griffon_prep.readers.coco_file import BOX_ROW, NO_BOX, Boxes, Pictures, read_coco
 from griffon_prep.readers.fields import NO_ID, text_field
-from griffon_prep.readers.json_records import SpanTable, parse_object, span_rows
+from griffon_prep.readers.json_records import JsonRecords, line_row, lines_beside, span_rows
 from griffon_prep.records import Rejected
 from griffon_shards.errors import DataError
 from griffon_shards.files import whole_file, write_whole
@@ -65,11 +65,13 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     ids: list[NDArray[np.int64]] = []
     names: dict[int, str] = {}
     unsorted = work / _UNSORTED
-    with whole_file(work / _PICTURES) as pictures, unsorted.open("w+b") as boxes:
+    table = work / _PICTURES
+    with whole_file(table) as pictures, whole_file(lines_beside(table)) as lines, unsorted.open("w+b") as boxes:
         for part in read_coco(annotation):
             if isinstance(part, Pictures):
                 ids.append(part.ids)
                 pictures.write(span_rows(part.spans).tobytes())
+                lines.write(line_row(part.spans).tobytes())
             elif isinstance(part, Boxes):
                 boxes.write(part.rows.tobytes())
             else:
@@ -136,7 +138,7 @@ class CocoTables:
     """
 
     def __init__(self, annotation: Path, work: Path) -> None:
-        self._pictures = SpanTable(annotation, work / _PICTURES)
+        self._pictures = JsonRecords(annotation, work / _PICTURES)
         self._boxes = (work / _BOXES).open("rb")
         self._starts = (work / _STARTS).open("rb")
         self.name_of: dict[int, str] = dict(orjson.loads((work / _CATEGORIES).read_bytes()))
@@ -144,8 +146,7 @@ class CocoTables:
 
     def picture(self, number: int) -> dict[str, Any]:
         """The entry of a picture. Raises Rejected if it is no JSON object."""
-        text, _ = self._pictures[number]
-        return parse_object(text)
+        return self._pictures[number][0]
 
     def boxes(self, number: int) -> list[StoredBox]:
         """The boxes of a picture, in the file's order.
