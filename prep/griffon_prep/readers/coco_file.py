@@ -109,15 +109,14 @@ def _parsed_or_none(text: bytes) -> Any:  # noqa: ANN401 - whatever the file hol
 
 def _category_names(elements: Elements, file: str) -> dict[int, str]:
     names: dict[int, str] = {}
-    for number, name in chain.from_iterable(map(_names, elements)):
+    for number, name in chain.from_iterable(_names(spans, file) for spans in elements):
         if names.setdefault(number, name) != name:
             raise DataError(f"{file}: category {number} is both {short(names[number])} and {short(name)}")
     return names
 
 
-def _names(spans: Spans) -> Iterator[tuple[int, str]]:
-    for text in spans.texts():
-        value = _parsed_or_none(text)
+def _names(spans: Spans, file: str) -> Iterator[tuple[int, str]]:
+    for value in _each_parsed(spans, file, "a category"):
         fields = value if isinstance(value, dict) else {}
         number, name = id_of(fields.get("id")), fields.get("name")
         if number != NO_ID and isinstance(name, str) and name.strip():
@@ -151,11 +150,7 @@ def _box_rows(elements: Elements) -> Iterator[NDArray[np.void]]:
 def _rows_one_by_one(spans: Spans, name: str) -> NDArray[np.void]:
     """The rows of annotations of which at least one is not in good order."""
     rows = np.zeros(spans.starts.size, BOX_ROW)
-    for row, text, start in zip(rows, spans.texts(), spans.starts.tolist(), strict=True):
-        try:
-            value = parse_placed(text, spans.place, start)
-        except Rejected as rejected:
-            raise DataError(f"{name}: an annotation is no JSON at {rejected.detail}; fetch the file again") from None
+    for row, value in zip(rows, _each_parsed(spans, name, "an annotation"), strict=True):
         fields = value if isinstance(value, dict) else {}
         for key in ("id", "image_id", "category_id"):
             row[key] = id_of(fields.get(key))
@@ -171,6 +166,17 @@ def _rows_one_by_one(spans: Spans, name: str) -> NDArray[np.void]:
         except (ValueError, OverflowError):
             row["flags"] |= NO_BOX
     return rows
+
+
+def _each_parsed(spans: Spans, file: str, what: str) -> Iterator[Any]:
+    """The values of elements that are no records: one that is no JSON is damage of the file."""
+    for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
+        try:
+            yield parse_placed(text, spans.place, start)
+        except Rejected as rejected:
+            raise DataError(
+                f"{file}: {what} is no JSON at {rejected.detail}; mend the file there, or fetch it again"
+            ) from None
 
 
 def _joined(spans: Spans) -> bytes:

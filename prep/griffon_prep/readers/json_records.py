@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from griffon_prep.readers.json_damage import first_fault
 from griffon_prep.readers.json_spans import Spans, element_spans
 from griffon_prep.records import Rejected
+from griffon_shards.errors import DataError
 from griffon_shards.files import whole_file
 
 _SPAN_DTYPE = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("part", "<u4")])
+_LOOK_AT = 100  # elements
 _NEWLINE = b"\n"
 _LINE_DTYPE = np.dtype([("offset", "<u8"), ("line", "<u8")])
 _SPAN = struct.Struct("<QII")  # a row of it
@@ -36,12 +38,14 @@ def scan_json(annotation: Path, table: Path, parts_of: Callable[[bytes], int] | 
         parts_of: called with the text of every element, in order: how many records it holds. None: one each.
 
     Raises:
-        DataError: the file is a JSON array without an end, or one whose elements cannot be told apart; or a record is
-            too large for one.
+        DataError: the file is a JSON array without an end, or one whose elements cannot be told apart; a record is too
+            large for one; or none of the first records is JSON.
     """
     records = 0
+    look = _FirstLook(str(annotation))
     with annotation.open("rb") as file, whole_file(table) as out, whole_file(lines_beside(table)) as lines:
         for spans in element_spans(file, str(annotation)):
+            look.at(spans)
             lines.write(line_row(spans).tobytes())
             rows = span_rows(spans)
             if parts_of is not None:
@@ -52,7 +56,37 @@ def scan_json(annotation: Path, table: Path, parts_of: Callable[[bytes], int] | 
                 rows["part"] = np.arange(len(rows)) - np.repeat(firsts, parts)
             records += len(rows)
             out.write(rows.tobytes())
+        look.judge()
     return records
+
+
+class _FirstLook:
+    """Whether the first elements of a file are JSON: one that has lost its first bracket looks like lines."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._count = 0
+        self._found = False
+        self._fault = ""
+
+    def at(self, spans: Spans) -> None:
+        """Look at some elements, unless enough is seen."""
+        for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
+            if self._found or self._count == _LOOK_AT:
+                return
+            self._count += 1
+            fault = first_fault(text)
+            self._found = fault is None
+            if fault and not self._fault:
+                self._fault = f"{spans.place(start + fault.offset)}: {fault.what}"
+
+    def judge(self) -> None:
+        """Raises DataError if none was JSON."""
+        if self._count and not self._found:
+            raise DataError(
+                f"{self._name}: neither a JSON array nor JSONL, none of its first {self._count} records is JSON; "
+                f"{self._fault}; mend the file there, or fetch it again"
+            )
 
 
 def span_rows(spans: Spans) -> NDArray[np.void]:
