@@ -131,6 +131,9 @@ def _pieces(value: Any, indent: int | None) -> list[_Piece]:  # noqa: ANN401 - J
     for member, items in value.items() if isinstance(value, dict) else [("", value)]:
         if member:
             found.append((member, None, f'{"," if found else "{"}{blank}"{member}": '.encode()))
+        if not isinstance(items, list):
+            found.append((member, None, as_json(items)))
+            continue
         for number, item in enumerate(items):
             found.append((member, None, f",{blank or ' '}".encode() if number else b"["))
             found.append((member, number, json.dumps(item, indent=indent).encode()))
@@ -144,7 +147,7 @@ def _elements(pieces: Sequence[_Piece], like: Any) -> Any:  # noqa: ANN401 - JSO
         if number is not None:
             found[member] += [None]
             with suppress(ValueError, RecursionError):
-                found[member][-1] = from_json(text)
+                found[member][-1] = from_json(text.strip(b", \n"))  # two commas in a row are one
     return found if isinstance(like, dict) else found[""]
 
 

@@ -275,6 +275,8 @@ def test_with_several_faults_records_that_stand_whole_keep_their_numbers(folder:
         if any(mark in content for mark in UNREAD for content in files.values()):
             continue
         assert count in (None, made.records), (case, files)
+        if isinstance(untouched, dict) and None in untouched["annotations"] + untouched["categories"]:
+            continue  # a fault there may be one of several pictures
         before = told(target.companion if target.spoil_companion else target.annotation)[0]
         assert {each for each in right & before & told(untouched)[0] if each[2]} <= set(answers), (case, files)
         if target.oracle == "llava" and as_it_is is None:

@@ -17,7 +17,8 @@ _SHOWN = 24  # bytes
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity", "-")
 _HALF_A_NUMBER = re.compile(r"\.|[eE][+-]?")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\],:]|[^\s"{}\[\],:]++|"', re.DOTALL)
-_NESTED = re.compile(rb'\{[ \t\r\n]*+(?:(\})|"((?:[^"\\]|\\.)*+)"[ \t\r\n]*+:)', re.DOTALL)
+_OPENED = re.compile(rb'\{[ \t\r\n]*+"')
+_NESTED = re.compile(rb'\{[ \t\r\n]*+"((?:[^"\\]|\\.)*+)"[ \t\r\n]*+:', re.DOTALL)
 _PLAIN_KEY = re.compile(r"[\w .-]+", re.ASCII)
 _ANY = msgspec.json.Decoder(msgspec.Raw)
 
@@ -150,13 +151,11 @@ def _looks_like_one(text: bytes, others: Sequence[bytes]) -> bool:
     once, inside = _keys_of(others)
     if not once or text.count(b"{") != text.count(b"}") or text.count(b"[") != text.count(b"]"):
         return False
-    at = text.find(b"{", 1)
-    while at > 0:
-        found = _NESTED.match(text, at)
-        if not found or (not found.group(1) and found.group(2) not in inside):
+    for brace in _OPENED.finditer(text, 1):
+        found = _NESTED.match(text, brace.start())
+        if not found or found.group(1) not in inside:
             return False
-        at = text.find(b"{", at + 1)
-    return all(len(re.findall(rb'"%b"\s*+:' % re.escape(key), text)) <= 1 for key in once)
+    return all(len(re.findall(rb'(?<!\w)%b"\s*+:' % re.escape(key), text)) <= 1 for key in once)
 
 
 def _keys_of(others: Sequence[bytes]) -> tuple[set[bytes], set[bytes]]:
