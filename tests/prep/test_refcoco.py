@@ -284,7 +284,7 @@ def test_boxes_that_are_not_finite_are_dropped_and_others_stay(tmp_path: Path) -
 
 def test_a_reference_of_json_that_is_no_json_is_rejected_alone(tmp_path: Path) -> None:
     records = read(tmp_path, grefs(ref([1], "one"), ref([1], "two"), ref([2], "three")).replace('"two"', "two"))
-    assert found(records) == [[("one", ONE)], "bad_record", [("three", TWO)]]
+    assert found(records) == [[("one", ONE)], "bad_json", [("three", TWO)]]
 
 
 def test_without_instances_nothing_is_made(tmp_path: Path, prep: Prep) -> None:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from griffon_prep.readers import ccmd, coco, llava, mdetr, refcoco, visual_genome
 from griffon_prep.readers.base import Format
-from griffon_prep.readers.heads import file_heads
+from griffon_prep.readers.heads import described, file_heads
 from griffon_shards.errors import SettingsError
 
 FORMATS: dict[str, Format] = {
@@ -64,6 +64,6 @@ def _recognise(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
             if module.recognises(head):
                 return found
     raise SettingsError(
-        f"{name}: its content is of no known format ({', '.join(FORMATS)}); "
+        f"{name}: its content is of no known format ({', '.join(FORMATS)}), {described(opened, name)}; "
         "see `griffon-prep formats`; a manifest can name one with format="
     )

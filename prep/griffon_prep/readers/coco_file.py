@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from griffon_prep.readers.fields import NO_ID, PLAIN_ID, id_of, ids_of, is_number, short
 from griffon_prep.readers.json_members import decoded_elements, enter_array, members, skip_value
-from griffon_prep.readers.json_records import parse_json
-from griffon_prep.readers.json_spans import Spans, Window, array_spans
+from griffon_prep.readers.json_records import parse_json, parse_placed
+from griffon_prep.readers.json_spans import Elements, Spans, Window
 from griffon_prep.records import Rejected, is_blank
 from griffon_shards.errors import DataError
 
@@ -103,13 +103,11 @@ def read_coco(path: Path) -> Iterator[Pictures | Boxes | Categories]:
         for key in members(window):
             found.add(key)
             if key == "images":
-                enter_array(window, key)
-                yield from (_pictures(spans) for spans in array_spans(window))
+                yield from map(_pictures, enter_array(window, key))
             elif key == "annotations":
-                yield from _boxes(window, enter_array(window, key))
+                yield from _boxes(enter_array(window, key))
             elif key == "categories":
-                enter_array(window, key)
-                yield _categories(window)
+                yield _categories(enter_array(window, key), window.name)
             else:
                 skip_value(window)
         window.expect_end("object")
@@ -123,7 +121,7 @@ def _pictures(spans: Spans) -> Pictures:
     except Rejected:
         values = []
     if len(values) != spans.starts.size:  # one of them is no JSON
-        values = list(map(_parsed_or_none, _texts(spans)))
+        values = list(map(_parsed_or_none, spans.texts()))
     return Pictures(spans=spans, values=values)
 
 
@@ -134,29 +132,28 @@ def _parsed_or_none(text: bytes) -> Any:  # noqa: ANN401 - whatever the file hol
         return None
 
 
-def _categories(window: Window) -> Categories:
+def _categories(elements: Elements, file: str) -> Categories:
     names: dict[int, str] = {}
     kinds: dict[int, str] = {}
-    for number, name, kind in chain.from_iterable(map(_named, array_spans(window))):
+    for number, name, kind in chain.from_iterable(_named(spans, file) for spans in elements):
         if names.setdefault(number, name) != name:
             where = f" {number}" if number > -PLAIN_ID else ""
-            raise DataError(f"{window.name}: {short(names[number])} and {short(name)} have the same category id{where}")
+            raise DataError(f"{file}: {short(names[number])} and {short(name)} have the same category id{where}")
         if kind:
             kinds[number] = kind
     return Categories(names=names, kinds=kinds)
 
 
-def _named(spans: Spans) -> Iterator[tuple[int, str, str]]:
+def _named(spans: Spans, file: str) -> Iterator[tuple[int, str, str]]:
     """Id, name and supercategory (or `""`) of the categories that have the first two."""
-    for text in _texts(spans):
-        value = _parsed_or_none(text)
+    for value in _each_parsed(spans, file, "a category"):
         fields = value if isinstance(value, dict) else {}
         number, name, kind = id_of(fields.get("id")), fields.get("name"), fields.get("supercategory")
         if number != NO_ID and isinstance(name, str) and not is_blank(name):
             yield number, name.strip(), kind if isinstance(kind, str) else ""
 
 
-def _boxes(window: Window, bracket: int) -> Iterator[Boxes]:
+def _boxes(elements: Elements) -> Iterator[Boxes]:
     decoder = msgspec.json.Decoder(list[_Annotation])
 
     def decode(text: bytes) -> list[_Annotation]:
@@ -166,8 +163,8 @@ def _boxes(window: Window, bracket: int) -> Iterator[Boxes]:
             raise msgspec.DecodeError(str(error)) from None
         return decoder.decode(text)
 
-    for found in decoded_elements(window, bracket, decode):
-        yield _boxes_one_by_one(found, window.name) if isinstance(found, Spans) else _boxes_in_order(found)
+    for found in decoded_elements(elements, decode):
+        yield _boxes_one_by_one(found, elements.window.name) if isinstance(found, Spans) else _boxes_in_order(found)
 
 
 def _boxes_in_order(found: list[_Annotation]) -> Boxes:
@@ -193,12 +190,7 @@ def _boxes_one_by_one(spans: Spans, name: str) -> Boxes:
     rows = np.zeros(spans.starts.size, BOX_ROW)
     faults: dict[int, str] = {}
     categories: list[Any] = []
-    for place, (text, start) in enumerate(zip(_texts(spans), spans.starts.tolist(), strict=True)):
-        try:
-            value = parse_json(text)
-        except Rejected as rejected:
-            where = f"{name}: the annotation at byte {spans.base + start}"
-            raise DataError(f"{where} is not JSON ({rejected.detail}); fetch the file again") from None
+    for place, value in enumerate(_each_parsed(spans, name, "an annotation")):
         fields = value if isinstance(value, dict) else {}
         row = rows[place]
         for key in ("id", "image_id", "category_id"):
@@ -242,10 +234,16 @@ def _checksum(spans: bytes) -> int:
     return zlib.crc32(spans.translate(None, _BLANKS)) or 1
 
 
+def _each_parsed(spans: Spans, file: str, what: str) -> Iterator[Any]:
+    """The values of elements that are no records: one that is no JSON is damage of the file."""
+    for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
+        try:
+            yield parse_placed(text, spans.place, start)
+        except Rejected as rejected:
+            raise DataError(
+                f"{file}: {what} is no JSON at {rejected.detail}; mend the file there, or fetch it again"
+            ) from None
+
+
 def _joined(spans: Spans) -> bytes:
     return b"[%b]" % spans.data[int(spans.starts[0]) : int(spans.ends[-1])] if spans.starts.size else b"[]"
-
-
-def _texts(spans: Spans) -> Iterator[bytes]:
-    for start, end in zip(spans.starts.tolist(), spans.ends.tolist(), strict=True):
-        yield spans.data[start:end]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from griffon_prep.readers.coco_file import BOX_ROW, NO_BOX, Boxes, Pictures, read_coco
 from griffon_prep.readers.fields import NO_ID, PLAIN_ID, checked_id
-from griffon_prep.readers.json_records import SpanTable, parse_object, span_rows
+from griffon_prep.readers.json_records import JsonRecords, line_row, lines_beside, span_rows
 from griffon_prep.records import Rejected, name_key
 from griffon_shards.errors import DataError
 from griffon_shards.files import whole_file, write_whole
@@ -83,11 +83,13 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     """
     found = _Gathered()
     unsorted = work / _UNSORTED
-    with whole_file(work / _PICTURES) as pictures, unsorted.open("w+b") as boxes:
+    table = work / _PICTURES
+    with whole_file(table) as pictures, whole_file(lines_beside(table)) as lines, unsorted.open("w+b") as boxes:
         for part in read_coco(annotation):
             if isinstance(part, Pictures):
                 found.ids.append(part.ids)
                 pictures.write(span_rows(part.spans).tobytes())
+                lines.write(line_row(part.spans).tobytes())
             elif isinstance(part, Boxes):
                 boxes.write(part.rows.tobytes())
                 found.add_boxes(part)
@@ -212,7 +214,7 @@ class CocoTables:
     """
 
     def __init__(self, annotation: Path, work: Path) -> None:
-        self._pictures = SpanTable(annotation, work / _PICTURES)
+        self._pictures = JsonRecords(annotation, work / _PICTURES)
         self._boxes = (work / _BOXES).open("rb")
         self._starts = (work / _STARTS).open("rb")
         self._fault_file = work / _FAULTS
@@ -228,8 +230,7 @@ class CocoTables:
         Raises:
             Rejected: it is no JSON object, or has no id, so that its boxes are not known.
         """
-        text, _ = self._pictures[number]
-        fields = parse_object(text)
+        fields = self._pictures[number][0]
         checked_id(fields, "id")
         return fields
 

@@ -25,7 +25,7 @@ from griffon_prep.readers.fields import (
     side_field,
     text_field,
 )
-from griffon_prep.readers.json_records import JsonRecords, parse_json, scan_json
+from griffon_prep.readers.json_records import JsonRecords, parse_placed, scan_json
 from griffon_prep.readers.json_spans import element_spans
 from griffon_prep.readers.plain_pickle import is_pickle, read_plain_pickle
 from griffon_prep.records import Record, Region, Rejected
@@ -133,6 +133,8 @@ def _refs_of_split(path: Path, split: str) -> tuple[list[_Ref | Rejected], int]:
     wordless = 0
     for value in _values(path):
         try:
+            if isinstance(value, Rejected):
+                raise value
             if not isinstance(value, dict):
                 raise Rejected("bad_record", f"expected a reference, got {short(value)}")
             splits.add(name := text_field(value, "split"))
@@ -153,11 +155,11 @@ def _values(path: Path) -> Iterator[Any]:
         if not is_pickle(file.read(_LOOK_AT_BYTES)):
             file.seek(0)
             for spans in element_spans(file, str(path)):
-                for start, end in zip(spans.starts.tolist(), spans.ends.tolist(), strict=True):
+                for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
                     try:
-                        yield parse_json(spans.data[start:end])
+                        yield parse_placed(text, spans.place, start)
                     except Rejected as rejected:
-                        yield rejected.detail
+                        yield rejected
             return
     content = read_plain_pickle(path)
     if not isinstance(content, list):
@@ -222,7 +224,8 @@ def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[bytes]:
         boxes = [_box(number, ref, instances) for number in ref.ann_ids]
         lines = [json.dumps({**head, "phrase": phrase, "boxes": boxes}) for phrase in ref.phrases]  # it writes NaN
     except Rejected as rejected:
-        lines = [json.dumps({"rejected": rejected.detail.encode("utf-8", "replace").decode()})]
+        detail = rejected.detail.encode("utf-8", "replace").decode()
+        lines = [json.dumps({"reason": rejected.reason, "rejected": detail})]
     yield from (line.encode() + b"\n" for line in lines)
 
 
@@ -249,7 +252,7 @@ class Reader:
         """The record of this number. Raises Rejected if it cannot be used."""
         fields, _ = self._records[record_no]
         if "rejected" in fields:
-            raise Rejected("bad_record", fields["rejected"])
+            raise Rejected(fields["reason"], fields["rejected"])
         phrase = text_field(fields, "phrase")
         regions = tuple(Region(phrase=phrase, box_xyxy_px=box_of(box, "bbox")) for box in list_field(fields, "boxes"))
         return Record(

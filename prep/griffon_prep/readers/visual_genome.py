@@ -51,7 +51,9 @@ _KEY_MASK = (1 << 64) - 1
 def recognises(head: Head) -> bool:
     """Whether a file that begins so is of this format."""
     element = head.element
-    return not head.member and ("regions" in element or ("objects" in element and "image_path" not in element))
+    if head.member or not {"id", "image_id"} & element.keys():  # a line of CCMD without its image_path has objects, too
+        return False
+    return "regions" in element or ("objects" in element and "image_path" not in element)
 
 
 def scan(inputs: Inputs) -> Scan:
