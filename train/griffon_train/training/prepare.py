@@ -251,9 +251,8 @@ def _refuse_little_room(settings: Settings, ranks: Ranks, shows: Shows, config: 
     )
     objection = None
     try:
-        check_shared_memory(
-            needed, ranks_here() * (2 if settings.val_shards else 1)
-        )  # training's loader waits while validating
+        # Training's loader keeps what it has while validation has one of its own.
+        check_shared_memory(needed, ranks_here() * (2 if settings.val_shards else 1))
     except SettingsError as error:
         objection = str(error)
     ranks.agreed(objection)
