@@ -86,7 +86,7 @@ def check_command(annotation: Path, pictures: Path, workers: int) -> None:
 def _check_all(piece: tuple[str, list[str]]) -> None:
     root, names = piece
     for name in names:
-        check_picture(read_picture(root, name), "decode", (0, 0), name)
+        check_picture(read_picture(root, name).data, "decode", (0, 0), name)
 
 
 if __name__ == "__main__":

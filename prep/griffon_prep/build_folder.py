@@ -1,6 +1,9 @@
 """The folder of a build while it runs: who builds in it, what is being built, and what goes on after a kill."""
 
+import contextlib
+import errno
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +28,43 @@ class BuildFolder:
         self.out = out
         self.work = out / WORK_NAME
         self._made_out = not out.exists()
+        self._elsewhere: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> "BuildFolder":
         if self.out.exists() and not self.out.is_dir():
             raise SettingsError(f"{self.out}: is a file; give --out a folder")
         if self.out.is_dir() and not self.work.exists() and not self.frozen and any(self.out.iterdir()):
             raise SettingsError(f"{self.out}: holds files and is no shard set; give --out a new or empty folder")
+        try:
+            self._hold()
+            remove_temporaries(self.out)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            if not self.frozen:
+                raise SettingsError(
+                    f"{self.out}: cannot be written ({error.strerror}); give --out a folder that can"
+                ) from None
+            self._work_elsewhere()
+        self.stamps = Stamps(self.work / "annotations.json")
+        return self
+
+    def _hold(self) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
         self._lock = hold(
             self.work / "lock",
             whose=f"{self.out}: another build is writing into it",
             instead="wait for it or give another --out",
         )
-        remove_temporaries(self.out)
-        self.stamps = Stamps(self.work / "annotations.json")
-        return self
+
+    def _work_elsewhere(self) -> None:
+        """A frozen set that may only be read can still be asked whether it is up to date."""
+        remembered = self.work / "annotations.json"
+        self._elsewhere = tempfile.TemporaryDirectory(prefix="griffon-build-")
+        self.work = Path(self._elsewhere.name)
+        with contextlib.suppress(OSError):
+            shutil.copyfile(remembered, self.work / "annotations.json")
+        self._hold()
 
     def __exit__(self, *_: object) -> None:
         if not (self.work / "build.json").exists() and not self.frozen:  # nothing was begun: leave no trace
@@ -47,6 +72,8 @@ class BuildFolder:
             if self._made_out and not any(self.out.iterdir()):
                 self.out.rmdir()
         self._lock.close()
+        if self._elsewhere is not None:
+            self._elsewhere.cleanup()
 
     @property
     def frozen(self) -> bool:

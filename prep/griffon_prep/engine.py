@@ -67,7 +67,8 @@ class LocalPool:
                     yield future.result()
         except BrokenProcessPool:
             raise DataError(
-                "a worker process died (killed, or out of memory); the same command goes on where this one stopped"
+                "a worker process died (killed, or out of memory); run the command again, with fewer --workers if "
+                "memory is short: a build keeps its finished shards"
             ) from None
 
 

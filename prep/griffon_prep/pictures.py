@@ -4,32 +4,35 @@ import errno
 import os
 import posixpath
 import stat
+import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
+from urllib.parse import unquote
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from griffon_prep.records import Rejected
-from griffon_shards.decoding import DECODE_ERRORS
+from griffon_shards.images import (
+    SIDEWAYS,
+    Header,
+    PictureError,
+    check_end,
+    decode,
+    format_of,
+    orientation,
+    read_header,
+)
 
 CHECKS = ("header", "decode", "none")
 """How a picture is checked; see `check_picture`."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-_MAGIC = (
-    (b"\xff\xd8", "JPEG"),
-    (b"\x89PNG", "PNG"),
-    (b"RIFF", "WEBP"),
-    (b"BM", "BMP"),
-    (b"GIF8", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-)
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
 _MAX_BYTES = 1 << 30
+_ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +45,18 @@ class Picture:
     height_px: int
 
 
-def read_picture(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> bytes:
-    """The bytes of a picture, looked for under `root` by its whole path, then the last two parts, then the last.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFile:
+    """A picture's bytes, and whether the last part of its path was all that it was found by."""
+
+    data: bytes
+    by_last_part: bool
+
+
+def read_picture(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> PictureFile:
+    """A picture, looked for under `root` by its whole path, then the last two parts, then the last.
+
+    A path from elsewhere (absolute and not under `root`, a URL, a Windows path) is looked for by its last parts.
 
     Args:
         root: absolute folder.
@@ -54,7 +67,7 @@ def read_picture(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> b
         Rejected: `path_outside_root`, `picture_not_found`, or `picture_unreadable` for what is no file or over 1 GiB.
         OSError: the storage fails; that is not the record's fault.
     """
-    for candidate in chain.from_iterable(_candidates(root, path) for path in (image_path, *elsewhere)):
+    for candidate, by_last_part in chain.from_iterable(_candidates(root, path) for path in (image_path, *elsewhere)):
         try:
             descriptor = os.open(candidate, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not hold the build up
         except OSError as error:
@@ -69,12 +82,16 @@ def read_picture(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> b
             status = os.fstat(descriptor)
             if stat.S_ISDIR(status.st_mode):
                 continue
-            if not stat.S_ISREG(status.st_mode) or not 0 < status.st_size <= _MAX_BYTES:
-                raise Rejected("picture_unreadable", f"{image_path}: an empty file, over 1 GiB, or no file")
-            return _read_all(descriptor, status.st_size)
+            if not stat.S_ISREG(status.st_mode):
+                raise Rejected("picture_unreadable", f"{image_path}: a pipe or device, no file")
+            if not status.st_size:
+                raise Rejected("picture_unreadable", f"{image_path}: an empty file")
+            if status.st_size > _MAX_BYTES:
+                raise Rejected("picture_unreadable", f"{image_path}: {status.st_size:,} bytes, over 1 GiB")
+            return PictureFile(data=_read_all(descriptor, status.st_size), by_last_part=by_last_part)
         finally:
             os.close(descriptor)
-    raise Rejected("picture_not_found", image_path or "the record's path is empty")
+    raise Rejected("picture_not_found", _not_found(root, image_path))
 
 
 def _read_all(descriptor: int, size: int) -> bytes:
@@ -84,21 +101,55 @@ def _read_all(descriptor: int, size: int) -> bytes:
     return data
 
 
-def _candidates(root: str, image_path: str) -> Iterator[str]:
-    """Places to look for a picture, each inside the root."""
+def _candidates(root: str, image_path: str) -> Iterator[tuple[str, bool]]:
+    """Places to look for a picture, each inside the root, and whether only the last part of a longer path is left."""
     if "\0" in image_path:
         raise Rejected("path_outside_root", f"{image_path!r:.200}: a NUL in a path")
-    relative = image_path
-    if posixpath.isabs(image_path):
-        relative = posixpath.relpath(image_path, root)
-    relative = posixpath.normpath(relative)
+    paths = [_under(root, spelling) for spelling in _spellings(image_path)]
+    yield from ((f"{root}/{path}", False) for path in paths if not path.startswith("/"))
+    for count in (2, 1):
+        for path in paths:
+            parts = path.lstrip("/").split("/")
+            if len(parts) > count or path.startswith("/"):
+                yield posixpath.join(root, *parts[-count:]), count == 1 < len(parts)
+
+
+def _under(root: str, image_path: str) -> str:
+    """The path relative to the root; absolute where it is somebody else's."""
+    relative = posixpath.normpath(image_path)
+    if posixpath.isabs(relative):
+        below = posixpath.relpath(relative, root)
+        return relative if below == ".." or below.startswith("../") else below
     if relative == ".." or relative.startswith("../"):
         raise Rejected("path_outside_root", image_path)
-    yield f"{root}/{relative}"
-    parts = relative.split("/")
-    for count in (2, 1):
-        if len(parts) > count:
-            yield posixpath.join(root, *parts[-count:])
+    return relative
+
+
+def _spellings(path: str) -> list[str]:
+    """Ways to write one path: as it is, with Windows' separators turned, a URL's path, other forms of its accents."""
+    spellings = [path]
+    if "\\" in path:
+        spellings.append(path.replace("\\", "/"))
+    if "://" in path:
+        spellings.append(unquote(path.partition("?")[0]))
+    if not path.isascii():  # macOS decomposes what others compose
+        spellings += [unicodedata.normalize(form, each) for each in tuple(spellings) for form in ("NFC", "NFD")]
+    return list(dict.fromkeys(spellings))
+
+
+def _not_found(root: str, image_path: str) -> str:
+    if not image_path:
+        return "the record's path is empty"
+    if "\\" in image_path:
+        return f"{image_path}: nor with slashes for its backslashes"
+    below = _under(root, image_path)
+    if below.startswith("/"):
+        return f"{image_path}: not under the image root, nor is its last part"
+    stem, _ = posixpath.splitext(below)
+    for name in (stem + ending for ending in _ENDINGS):
+        if os.access(f"{root}/{name}", os.F_OK):
+            return f"{image_path}: there is {name}; rename the files, or the paths in the annotation"
+    return image_path
 
 
 def check_picture(data: bytes, check: str, stated_size_px: tuple[int, int], name: str) -> Picture:
@@ -106,43 +157,39 @@ def check_picture(data: bytes, check: str, stated_size_px: tuple[int, int], name
 
     Args:
         data: its bytes.
-        check: `header`: format and size are read. `decode`: a picture that is cut short is found as well, JPEG by
-            entropy-decoding at an eighth of the size, PNG by its chunk checksums, the rarer formats by decoding.
-            `none`: the record's word is taken for the size; where it has none, as `header`.
+        check: `header`: coding, size and end mark are read, which finds most that is cut short. `decode`: all that is
+            cut short is found, see `griffon_shards.images.read_header`. `none`: the record's word is taken for the
+            size; where it has none, as `header`.
         stated_size_px: width and height as the record states them, zeros where it does not.
         name: of the picture, for the reject list.
 
     Raises:
         Rejected: `picture_unreadable` or `size_mismatch`.
     """
-    if check == "none" and all(stated_size_px):
-        form = next((form for magic, form in _MAGIC if data.startswith(magic)), "")
-        if not form:
-            raise Rejected("picture_unreadable", f"{name}: not a picture, or one of a kind that is not read")
-        return Picture(data=data, format=form, width_px=stated_size_px[0], height_px=stated_size_px[1])
-    try:
-        with Image.open(BytesIO(data), formats=_FORMATS) as image:
-            form = "JPEG" if image.format == "MPO" else str(image.format)
-            width_px, height_px = image.size
-            if check == "decode":
-                _decode(image, form)
-    except UnidentifiedImageError:  # Pillow's words for it hold a memory address
-        raise Rejected("picture_unreadable", f"{name}: not a picture, or one of a kind that is not read") from None
-    except DECODE_ERRORS as error:
-        raise Rejected("picture_unreadable", f"{name}: {str(error) or type(error).__name__}") from None
-    if any(stated_size_px) and (width_px, height_px) != stated_size_px:
-        stated = "{}x{}".format(*stated_size_px)
-        raise Rejected("size_mismatch", f"{name}: the picture is {width_px}x{height_px}, the record says {stated}")
-    return Picture(data=data, format=form, width_px=width_px, height_px=height_px)
+    with _rejecting(name):
+        if check == "none" and all(stated_size_px):
+            form = format_of(data)
+            return Picture(data=data, format=form, width_px=stated_size_px[0], height_px=stated_size_px[1])
+        header = read_header(data, check_pixels=check == "decode")
+        if check == "header":
+            check_end(data)
+        if any(stated_size_px) and (header.width_px, header.height_px) != stated_size_px:
+            raise Rejected("size_mismatch", f"{name}: {_other_size(data, header, stated_size_px)}")
+    return Picture(data=data, format=header.format, width_px=header.width_px, height_px=header.height_px)
 
 
-def _decode(image: Image.Image, form: str) -> None:
-    if form == "PNG":
-        image.verify()
-        return
-    if form == "JPEG":
-        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-    image.load()
+def _other_size(data: bytes, header: Header, stated_size_px: tuple[int, int]) -> str:
+    width_px, height_px = header.width_px, header.height_px
+    said = "the picture is {}x{}, the record says {}x{}".format(width_px, height_px, *stated_size_px)
+    if stated_size_px != (height_px, width_px):
+        return said
+    turned = orientation(data)
+    if turned not in SIDEWAYS:
+        return f"{said}: width and height are swapped"
+    return (
+        f"{said}: it was annotated as its EXIF orientation {turned} shows it, and boxes must refer to the picture "
+        "as it is stored; store the pictures upright (`jpegtran`, `exiftran -a`) or turn the annotation"
+    )
 
 
 def shrink_picture(picture: Picture, longest_px: int, name: str) -> Picture:
@@ -159,12 +206,17 @@ def shrink_picture(picture: Picture, longest_px: int, name: str) -> Picture:
         max(1, round(picture.height_px * longest_px / longest)),
     )
     out = BytesIO()
-    try:
-        with Image.open(BytesIO(picture.data), formats=_FORMATS) as image:
-            image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)
-    except DECODE_ERRORS as error:
-        raise Rejected("picture_unreadable", f"{name}: {str(error) or type(error).__name__}") from None
+    with _rejecting(name):
+        decode(picture.data).resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)
     return Picture(data=out.getvalue(), format="JPEG", width_px=size[0], height_px=size[1])
+
+
+@contextmanager
+def _rejecting(name: str) -> Iterator[None]:
+    try:
+        yield
+    except PictureError as error:
+        raise Rejected("picture_unreadable", f"{name}: {error}") from None
 
 
 def absolute_root(root: Path) -> str:

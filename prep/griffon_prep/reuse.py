@@ -7,7 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from griffon_prep.plan import BuildSettings, PlannedSource, identity_of_lock, source_identity
 from griffon_prep.shard_jobs import Reject, ShardJob, ShardReport, read_report, record_numbers, write_report
@@ -35,6 +37,7 @@ def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, planned: 
     unchanged = {source["tag"]: source for source in before["sources"]}
     rejects = _rejects_by_source(old)
     numbers = {shard.name: number for number, shard in enumerate(old.lock.shards)}
+    bounds = np.searchsorted(old.index["shard"], np.arange(len(numbers) + 1)).tolist()
     reused = []
     for source in planned:
         tag = source.source.tag
@@ -44,12 +47,13 @@ def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, planned: 
         for job in source.jobs(out):
             number = numbers.get(job.name)
             if number is not None and read_report(source.work, job.shard_no) is None:
-                _link_shard(old, number, job, rejects[tag])
+                rows = old.index[bounds[number] : bounds[number + 1]]
+                _link_shard(old, number, rows, job, rejects[tag])
         reused.append(tag)
     return reused
 
 
-def _link_shard(old: FrozenSet, number: int, job: ShardJob, rejects: dict[int, Reject]) -> None:
+def _link_shard(old: FrozenSet, number: int, rows: NDArray[np.void], job: ShardJob, rejects: dict[int, Reject]) -> None:
     assert job.out is not None
     entry: ShardEntry = old.lock.shards[number]
     target, origin = job.out / entry.name, old.root / entry.name
@@ -59,7 +63,6 @@ def _link_shard(old: FrozenSet, number: int, job: ShardJob, rejects: dict[int, R
     _link(origin, target)
     _link(idx_path(origin), idx_path(target))
     sync_folder(target.parent)
-    rows = old.index[old.index["shard"] == number]
     report = ShardReport(
         tag=job.source.tag,
         shard_no=job.shard_no,

@@ -38,18 +38,23 @@ class SampleMaker:
     check: str
     resize_px: int | None
 
-    def make(self, record_no: int) -> tuple[Sample, Counter[str]]:
-        """The sample of a record, or of a group of them; and how many boxes or rounds were dropped for which reason.
+    def make(self, record_no: int) -> tuple[Sample, Counter[str], bool]:
+        """The sample of a record, or of a group of them.
+
+        Returns:
+            The sample, how many boxes or rounds were dropped for which reason, and whether its picture was found by the
+            last part of its path alone.
 
         Raises:
             Rejected: the record cannot become a sample.
             OSError: a picture cannot be read for a reason that is not the record's.
         """
         record, renderings, dropped = self._rendered(record_no)  # before the picture: it costs less
-        picture = None
+        picture, by_last_part = None, False
         if record.image_path is not None:
-            data = read_picture(self.image_root, record.image_path, record.image_elsewhere)
-            picture = check_picture(data, self.check, (record.width_px, record.height_px), record.image_path)
+            file = read_picture(self.image_root, record.image_path, record.image_elsewhere)
+            by_last_part = file.by_last_part
+            picture = check_picture(file.data, self.check, (record.width_px, record.height_px), record.image_path)
             if self.resize_px is not None:
                 shrunk = shrink_picture(picture, self.resize_px, record.image_path)
                 renderings = tuple(_scale_region(rendering, picture, shrunk) for rendering in renderings)
@@ -64,12 +69,12 @@ class SampleMaker:
             renderings=renderings,
             origin=Origin(annotation=self.annotation_name, record=record_no),
         )
-        return sample, dropped
+        return sample, dropped, by_last_part
 
     def _rendered(self, record_no: int) -> tuple[Record, tuple[Rendering, ...], Counter[str]]:
         if self.rounds is None:
             record = self.reader.read(record_no)
-            return record, *render(record, self.source, self.settings)
+            return record, *self._render(record)
         dropped: Counter[str] = Counter()
         first: Record | None = None
         rounds: list[tuple[Rendering, ...]] = []
@@ -80,7 +85,7 @@ class SampleMaker:
                 first = first or record
                 if _picture_of(record) != _picture_of(first):
                     raise Rejected("bad_record", f"record {number} says otherwise than others what its picture is")
-                renderings, lost = render(record, self.source, self.settings)
+                renderings, lost = self._render(record)
             except Rejected as rejected:
                 faults.append(rejected)
                 continue
@@ -90,6 +95,13 @@ class SampleMaker:
             raise faults[0]
         dropped.update(fault.reason for fault in faults)
         return first, join_rounds(rounds), dropped
+
+    def _render(self, record: Record) -> tuple[tuple[Rendering, ...], Counter[str]]:
+        """As `render`; what is rejected is told with the picture's name."""
+        try:
+            return render(record, self.source, self.settings)
+        except Rejected as rejected:
+            raise Rejected(rejected.reason, f"{record.image_path}: {rejected.detail}") from None
 
 
 def _picture_of(record: Record) -> tuple[str | None, int, int]:

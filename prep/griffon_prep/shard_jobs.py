@@ -86,7 +86,10 @@ class Reject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReport:
-    """What came of a job. `bytes` is 0 and nothing is written when every record was rejected."""
+    """What came of a job. `bytes` is 0 and nothing is written when every record was rejected.
+
+    `by_last_part` counts pictures that were found by the last part of their path alone.
+    """
 
     tag: str
     shard_no: int
@@ -96,6 +99,7 @@ class ShardReport:
     sha256: str
     rejects: tuple[Reject, ...]
     dropped_boxes: Mapping[str, int]
+    by_last_part: int = 0
 
 
 def make_shard(job: ShardJob) -> ShardReport:
@@ -120,10 +124,10 @@ def make_shard(job: ShardJob) -> ShardReport:
         digest = hashlib.sha256()
         rejects: list[Reject] = []
         dropped: Counter[str] = Counter()
-        offset = samples = written_back = 0
+        offset = samples = written_back = by_last_part = 0
         for record_no in record_numbers(job):
             try:
-                sample, faults = maker.make(record_no)
+                sample, faults, found_by_last_part = maker.make(record_no)
             except Rejected as rejected:
                 rejects.append(Reject(record=record_no, reason=rejected.reason, detail=rejected.detail))
                 continue
@@ -136,6 +140,7 @@ def make_shard(job: ShardJob) -> ShardReport:
             dropped.update(faults)
             offset += len(raw)
             samples += 1
+            by_last_part += found_by_last_part
         digest.update(END_OF_ARCHIVE)
         if file is not None:
             file.write(END_OF_ARCHIVE)
@@ -148,6 +153,7 @@ def make_shard(job: ShardJob) -> ShardReport:
         sha256=digest.hexdigest() if samples else "",
         rejects=tuple(rejects),
         dropped_boxes=dict(sorted(dropped.items())),
+        by_last_part=by_last_part,
     )
     if job.out is not None:
         tar = job.out / job.name

@@ -118,8 +118,13 @@ class ScanJob:
     work: Path
 
 
-def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str) -> list[SourceInput]:
+def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str | None) -> list[SourceInput]:
     """Resolve the paths of a manifest against the data root, and look into the annotations for their formats.
+
+    Args:
+        lines: of the manifest, or the one that the command line stands for.
+        data_root: where relative paths begin.
+        manifest: its name for messages, or None if there is none.
 
     Raises:
         SettingsError: files or folders are missing, or a format does not fit: one line of message for each.
@@ -132,7 +137,7 @@ def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str) -> l
         try:
             sources.append(_find_source(line, root))
         except (SettingsError, DataError) as error:
-            where = f"{manifest}:{line.line_no}: {line.tag}: "
+            where = f"{manifest}:{line.line_no}: {line.tag}: " if manifest is not None else ""
             faults += [(type(error), where + text) for text in str(error).splitlines()]
     if faults:
         settings = any(issubclass(kind, SettingsError) for kind, _ in faults)
@@ -147,9 +152,9 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
     image_root = root / line.image_root
     missing = []
     if not annotation.is_file():
-        missing.append(f"no annotation file {annotation}; relative paths resolve against --data-root")
+        missing.append(f"no annotation file {annotation}; {_path_hint(line.annotation)}")
     if not image_root.is_dir():
-        missing.append(f"no image folder {image_root}; relative paths resolve against --data-root")
+        missing.append(f"no image folder {image_root}; {_path_hint(line.image_root)}")
     if missing:
         raise SettingsError("\n".join(missing))
     start = start_of_data(annotation)
@@ -173,6 +178,12 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
     )
 
 
+def _path_hint(path: str) -> str:
+    if "\\" in path:
+        return "its backslashes do not part folders here; write / in their place"
+    return "relative paths resolve against --data-root"
+
+
 def _companion(annotation: Path, name: str, found: str, root: Path) -> Companion:
     """A file beside the annotation, packed or not."""
     for path in (annotation.with_name(name + suffix) for suffix in SUFFIXES):
@@ -191,7 +202,7 @@ def _name_fault(line: ManifestLine) -> str | None:
     try:
         f"{line.annotation}{line.image_root}".encode()
     except UnicodeEncodeError:
-        return "its paths are not UTF-8; rename the files, sets name them in UTF-8"
+        return "the paths are not UTF-8; rename the files, sets name them in UTF-8"
     return None
 
 

@@ -1,12 +1,10 @@
 """Boxes and labels drawn onto a sample's picture, to look at."""
 
-from io import BytesIO
-
 from PIL import Image, ImageDraw, ImageFont
 
-from griffon_shards.decoding import DECODE_ERRORS
 from griffon_shards.errors import DataError
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer, parse_boxes_in
+from griffon_shards.images import PictureError, decode
 from griffon_shards.types import BoxXYXY, Sample
 
 _COLOURS = (
@@ -44,9 +42,8 @@ def draw_sample(sample: Sample, style: str) -> Image.Image:
     if sample.image is None:
         raise DataError(f"{sample.key}: has no picture to draw on")
     try:
-        with Image.open(BytesIO(sample.image)) as stored:
-            picture = stored.convert("RGB")
-    except DECODE_ERRORS as error:
+        picture = decode(sample.image)
+    except PictureError as error:
         raise DataError(f"{sample.key}: its picture does not decode: {error}") from error
     draw = ImageDraw.Draw(picture)
     side_px = max(picture.size)

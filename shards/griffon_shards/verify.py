@@ -5,19 +5,17 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from PIL import Image
 
-from griffon_shards.decoding import DECODE_ERRORS
 from griffon_shards.errors import DataError
 from griffon_shards.files import sha256_of
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
+from griffon_shards.images import PictureError, decode
 from griffon_shards.index import INDEX_NAME, idx_bytes, idx_path
 from griffon_shards.interop import peer_files
 from griffon_shards.lock import REJECTS_NAME, read_lock
@@ -81,8 +79,15 @@ def _check_rejects(shards: FrozenSet) -> Iterator[str]:
         try:
             fields = orjson.loads(line)
             found[fields["source"], fields["reason"]] += 1
+            whole = fields.keys() == {"source", "record", "reason", "detail"} and isinstance(fields["record"], int)
         except (orjson.JSONDecodeError, KeyError, TypeError):
+            whole = False
+        if not whole:
             yield f"{path}: line {number} is damaged"
+    known = {source.tag for source in shards.lock.sources}
+    for tag in dict.fromkeys(tag for tag, _ in found if tag not in known):
+        listed = sum(count for (source, _), count in found.items() if source == tag)
+        yield f"{path}: lists {listed} records of {tag!r}, and the lock knows no such source"
     for source in shards.lock.sources:
         for reason in sorted({*source.rejected, *(reason for tag, reason in found if tag == source.tag)}):
             listed, counted = found[source.tag, reason], source.rejected.get(reason, 0)
@@ -150,12 +155,12 @@ def _check_sample(shards: FrozenSet, row: int, facts: np.void, raw: bytes, deep:
 def _check_content(sample: Sample, boxes: int, style: str, where: str) -> Iterator[str]:
     if sample.image is not None:
         try:
-            with Image.open(BytesIO(sample.image)) as image:
-                image.load()
-                if image.size != (sample.width_px, sample.height_px):
-                    yield f"{where}: the picture is {image.size}, its JSON says {(sample.width_px, sample.height_px)}"
-        except DECODE_ERRORS as error:
+            size_px = decode(sample.image).size
+        except PictureError as error:
             yield f"{where}: the picture does not decode: {error}"
+        else:
+            if size_px != (sample.width_px, sample.height_px):
+                yield f"{where}: the picture is {size_px}, its JSON says {(sample.width_px, sample.height_px)}"
     if sample.task not in ANSWERED_WITH_BOXES:
         return
     try:

@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ..waiting import TIMEOUT_S
 from .conftest import Prep
 
 LockOf = Callable[[Path], dict[str, Any]]
@@ -141,3 +144,44 @@ def test_a_folder_of_something_else_is_left_alone(data: Path, tmp_path: Path, pr
         assert result.returncode == 2
         assert "holds files and is no shard set" in result.stderr
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
+
+
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Prep:
+    """`griffon-prep ARGUMENTS` with all of `tmp_path` on a file system that is mounted read-only."""
+    alone = ["unshare", "--mount", "sh", "-c"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*alone, "mount --bind /tmp /tmp"], capture_output=True).returncode
+    ):
+        pytest.skip("needs the right to mount")
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [*alone, READ_ONLY, "sh", tmp_path, sys.executable, "-m", "griffon_prep", *arguments]
+        return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=TIMEOUT_S)
+
+    return run
+
+
+def test_a_set_that_may_only_be_read_is_asked_whether_it_is_up_to_date(
+    data: Path, frozen: Path, tmp_path: Path, read_only: Prep, lock_of: LockOf
+) -> None:
+    (frozen / ".griffon-build/lock").unlink()  # as in a copy
+    before = snapshot(tmp_path)
+    for option in ([], ["--recheck"]):
+        asked = read_only(*build_arguments(data, frozen), *option)
+        assert asked.returncode == 0, asked.stderr
+        assert f"{frozen}: up to date" in asked.stderr
+        assert asked.stdout.splitlines()[-1] == f"digest {lock_of(frozen)['digest']}"
+    other = read_only(*build_arguments(data, frozen), "--seed", 9)
+    assert (other.returncode, "--seed was 0 and is 9" in other.stderr) == (1, True)
+    replaced = read_only(*build_arguments(data, frozen), "--overwrite")
+    assert (replaced.returncode, replaced.stderr.count("\n")) == (1, 1)
+    new = tmp_path / "sets" / "new"
+    refused = read_only(*build_arguments(data, new))
+    assert refused.returncode == 2
+    assert refused.stderr == f"error: {new}: cannot be written (Read-only file system); give --out a folder that can\n"
+    assert snapshot(tmp_path) == before

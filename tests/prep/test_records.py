@@ -27,13 +27,25 @@ CASES: list[tuple[str, str, Any, str]] = [
     ("bad_record", "VG", {**VG, "width": None}, "width: expected a whole number of pixels above 0, got None"),
     ("no_turns", "LAZY", {**LAZY, "conversations": []}, "0 turn"),
     ("several_pictures", "LAZY", {**LAZY, "image": ["a.jpg", "b.jpg"]}, "image: a list of 2"),
+    ("picture_field_unknown", "LAZY", {**LAZY, "image": None, "video": "a.mp4"}, "video: 'a.mp4'"),
     ("image_token_without_picture", "LAZY", {"conversations": [ASK, ANSWER]}, "<image> and no image"),
     ("image_token_in_text", "VG", {**VG, "expression": "an <image>"}, "an <image>"),
-    ("no_objects", "DET", DET, "no boxes"),
+    ("no_objects", "DET", DET, r"a\.jpg: no boxes"),
+    (
+        "boxes_not_in_pixels",
+        "VG",
+        {**VG, "bboxes": [[0.1, 0.2, 0.5, 1]]},
+        r"a\.jpg: .*\[0\.1, 0\.2, 0\.5, 1\] in 64x48",
+    ),
     ("all_boxes_dropped", "VG", {**VG, "bboxes": [[64, 1, 70, 9], [9, 9, 1, 1]]}, "1 inverted, 1 outside"),
     ("path_outside_root", "VG", {**VG, "image_path": "../a.jpg"}, r"\.\./a\.jpg"),
     ("picture_not_found", "VG", {**VG, "image_path": "gone/b.jpg"}, r"gone/b\.jpg"),
-    ("picture_unreadable", "VG", {**VG, "image_path": "cut.jpg"}, r"cut\.jpg: image file is truncated"),
+    (
+        "picture_unreadable",
+        "VG",
+        {**VG, "image_path": "cut.jpg"},
+        r"cut\.jpg: a damaged JPEG \(image file is truncated",
+    ),
     ("size_mismatch", "VG", {**VG, "width": 65}, r"a\.jpg: the picture is 64x48, the record says 65x48"),
 ]
 
@@ -91,5 +103,9 @@ def test_a_text_alone_becomes_a_sample(tmp_path: Path) -> None:
     assert (sample.image, sample.image_format, sample.width_px, sample.height_px) == (None, "", 0, 0)
 
 
-def test_a_cut_picture_passes_where_only_its_header_is_checked(tmp_path: Path) -> None:
-    assert make(tmp_path, "VG", {**VG, "image_path": "cut.jpg"}, check="header").image_format == "JPEG"
+def test_a_cut_picture_passes_only_where_nothing_is_checked(tmp_path: Path) -> None:
+    cut = {**VG, "image_path": "cut.jpg"}
+    assert make(tmp_path, "VG", cut, check="none").image_format == "JPEG"
+    (tmp_path / "work").rename(tmp_path / "done")
+    with pytest.raises(Rejected, match=r"cut\.jpg: a JPEG that is cut short"):
+        make(tmp_path, "VG", cut, check="header")

@@ -1,6 +1,9 @@
 """The webdataset pipeline over a set: the samples that `open_set` gives, in its order, of what was asked for."""
 
+import pickle
+import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -9,9 +12,11 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import webdataset
+from numpy.typing import NDArray
 from PIL import Image
 
-from griffon_shards import DataError, FrozenSet, Sample, open_set, shard_urls, stream
+from griffon_shards import DataError, FrozenSet, Sample, SettingsError, open_set, shard_urls, stream
 from griffon_shards.sample_json import encode_sample
 
 
@@ -127,3 +132,75 @@ def test_variants_come_with_their_sample(variants_set: Path) -> None:
         (variant,) = seen["json"]["variants"]
         turns = shards[row].renderings[1].turns
         assert variant["conversations"] == [{"from": turn.role, "value": turn.text} for turn in turns]
+
+
+# As webdataset parses them: a fragment, a query, parameters, two URLs, other schemes, a command, its own expansions.
+ODD_NAMES = ["a#b", "a?b=c", "a;b", "run::2", "s3:x", "file:x", "{0..3}", "[ab]*", "a%23b", "${WDS_X}", " a b", "a\nb"]
+COMMAND = "pipe:touch ran; echo "
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, COMMAND])
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_folder_may_have_any_name(
+    tmp_path: Path,
+    make_sample: Callable[..., Sample],
+    write_set: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    relative: bool,
+) -> None:
+    root = write_set(tmp_path / name, [make_sample(f"DET-{record:09d}") for record in (2, 0, 1)])
+    keys = keys_in(open_set(root), "DET")
+    monkeypatch.chdir(tmp_path)
+    given = name if relative else str(root)
+    assert keys_of(stream(given, decode=None)) == keys
+    assert sorted(keys_of(stream(given, shuffle=9))) == sorted(keys)
+    try:
+        urls = shard_urls(given)
+    except SettingsError as error:  # never another file than the set's
+        assert name in {"a#b", "a?b=c", "a\nb"}
+        assert re.search(r"webdataset takes paths for URLs .* rename the set's folder", str(error))
+    else:
+        plain = webdataset.WebDataset(urls, shardshuffle=False)
+        assert [sample["__key__"] for sample in plain] == keys
+    assert [path.name for path in tmp_path.iterdir()] == [name]  # nothing was run
+
+
+def test_a_stream_goes_to_the_workers_of_a_loader(frozen_set: Path, shards: FrozenSet) -> None:
+    """Those of a system without fork get it pickled."""
+    for decode in ("rgb8", None):
+        dataset = pickle.loads(pickle.dumps(stream(frozen_set, tasks=["VISJ"], decode=decode)))
+        assert keys_of(dataset) == keys_in(shards, "VISJ_shapes")
+
+
+def sixteen_bits() -> tuple[bytes, NDArray[np.uint8]]:
+    """A grey ramp of 16 bits, as PNG, and what is seen of it in 8."""
+    ramp = np.arange(0, 65536, 16).astype(np.uint16).reshape(64, 64)
+    out = BytesIO()
+    Image.fromarray(ramp).save(out, "PNG")
+    return out.getvalue(), (ramp >> 8).astype(np.uint8)
+
+
+@pytest.mark.parametrize("decode", [*webdataset.autodecode.imagespecs])
+def test_every_image_handler_sees_what_training_sees(
+    tmp_path: Path, make_sample: Callable[..., Sample], write_set: Callable[..., Path], decode: str
+) -> None:
+    """For pictures that both decode alike, what webdataset's own handlers give; for 16 bits, the true greys."""
+    data, grey = sixteen_bits()
+    plain = make_sample("DET-000000000", size_px=(64, 64))
+    assert plain.image is not None
+    deep = replace(make_sample("DET-000000001", size_px=(64, 64)), image=data)
+    first, second = (sample["jpg"] for sample in stream(write_set(tmp_path / "set", [plain, deep]), decode=decode))
+    expected = webdataset.autodecode.ImageHandler(decode)("jpg", plain.image)
+    assert type(first) is type(expected)
+    assert np.array_equal(np.asarray(first), np.asarray(expected))
+    assert np.asarray(first).dtype == np.asarray(expected).dtype
+    seen = np.asarray(second, np.float32)
+    seen = seen.transpose(1, 2, 0) if decode.startswith("torch") and seen.ndim == 3 else seen
+    seen = seen if decode.startswith("pil") or decode.endswith("8") else seen * 255
+    assert np.array_equal(np.rint(seen[..., 0] if seen.ndim == 3 else seen), grey)
+
+
+def test_another_name_for_decoding_is_refused(frozen_set: Path) -> None:
+    with pytest.raises(SettingsError, match=r"decode='jpeg': give one of .*rgb8"):
+        stream(frozen_set, decode="jpeg")

@@ -118,10 +118,28 @@ def add_tar(name: str) -> Callable[[Path], list[str]]:
     return damage
 
 
+def add_lines(root: Path, *lines: str) -> None:
+    with (root / REJECTS_NAME).open("a") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
 def add_reject(root: Path) -> list[str]:
-    with (root / REJECTS_NAME).open("ab") as file:
-        file.write(b'{"source":"VG_shapes","record":1,"reason":"x","detail":""}\n')
+    add_lines(root, '{"source":"VG_shapes","record":1,"reason":"x","detail":""}')
     return [f"{REJECTS_NAME}: lists 1 records of VG_shapes as x, the lock counts 0"]
+
+
+def add_rejects_of_a_stranger(root: Path) -> list[str]:
+    add_lines(root, *['{"source":"VG_old","record":1,"reason":"x","detail":""}'] * 2)
+    return [f"{REJECTS_NAME}: lists 2 records of 'VG_old', and the lock knows no such source"]
+
+
+def add_no_reject(line: str) -> Callable[[Path], list[str]]:
+    def damage(root: Path) -> list[str]:
+        number = len((root / REJECTS_NAME).read_bytes().splitlines()) + 1
+        add_lines(root, line)
+        return [f"{REJECTS_NAME}: line {number} is damaged"]
+
+    return damage
 
 
 # Each damages a set and gives patterns of what must be said, one of each fault.
@@ -154,6 +172,10 @@ DAMAGES: dict[str, Callable[[Path], list[str]]] = {
     "offsets missing": remove(f"{SHARD}.idx", rf"{SHARD}\.idx: missing"),
     "rejects missing": remove(REJECTS_NAME, f"{REJECTS_NAME}: missing"),
     "rejects with more": add_reject,
+    "rejects of another set's source": add_rejects_of_a_stranger,
+    "a reject without its record": add_no_reject('{"source":"VG_shapes","reason":"x","detail":""}'),
+    "a reject that is a list": add_no_reject("[1]"),
+    "a reject of a list": add_no_reject('{"source":["VG_shapes"],"record":1,"reason":"x","detail":""}'),
     "index missing": remove(INDEX_NAME, f"{INDEX_NAME}: missing"),
     "lock missing": remove(LOCK_NAME, f"not a frozen set, it has no {LOCK_NAME}"),
     "tar too many": add_tar("VG_shapes/VG_shapes-000099.tar"),

@@ -2,17 +2,20 @@
 
 import random
 import re
+import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.types import Turn
 from griffon_train.chat import IGNORE, PICTURE_TOKEN, REGION_TOKEN_ID, Encoded, check_tokenizer, encode
+from griffon_train.tokenizer_folder import load_tokenizer
 
 from .small_tokenizers import conversation, id_of
 from .test_chat import CHATML, SYSTEM
@@ -79,11 +82,11 @@ def vocabulary(name: str) -> PreTrainedTokenizerBase:
     folder = TOKENIZERS / name.partition(" ")[0]
     if not folder.exists():
         pytest.skip(f"needs the tokenizer in {folder}")
-    loaded: PreTrainedTokenizerBase
-    if folder.name == "llama2":
-        loaded = LlamaTokenizer.from_pretrained(folder, legacy="legacy" in name)
-    else:
-        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with TemporaryDirectory() as scratch:
+        copy = Path(shutil.copytree(folder, scratch, dirs_exist_ok=True))
+        if "legacy" in name:
+            (copy / "tokenizer_config.json").write_bytes(b'{"legacy": true, "tokenizer_class": "LlamaTokenizer"}')
+        loaded: PreTrainedTokenizerBase = load_tokenizer(copy)
     return loaded
 
 

@@ -29,13 +29,17 @@ from griffon_train.encoding import (
 __all__ = [
     "CHATS",
     "IGNORE",
+    "NO_QUESTION",
     "OVERLONG",
     "PICTURE_TOKEN",
     "REGION_TOKEN_ID",
+    "SYSTEMS",
     "Encoded",
     "Tokenizer",
     "check_tokenizer",
     "encode",
+    "end_tokens",
+    "ends_line",
     "fitted",
 ]
 
@@ -50,7 +54,10 @@ _LLAMA_2_SYSTEM = (
     "If a question does not make any sense, or is not factually coherent, explain why instead of answering something "
     "not correct. If you don't know the answer to a question, please don't share false information."
 )
-_QWEN_2_SYSTEM = "You are a helpful assistant."
+SYSTEMS: Mapping[str, str] = {"llama_2": _LLAMA_2_SYSTEM, "qwen2": "You are a helpful assistant."}
+"""What the system says, of templates in which it says anything."""
+
+NO_QUESTION = "the conversation must end with a question, for the model to answer it"
 
 _PLACES = {IMAGE_TOKEN: PICTURE_TOKEN, REGION_TOKEN: REGION_TOKEN_ID}
 
@@ -79,7 +86,7 @@ def encode(
     controls = _controls(chat, tokenizer)
     alternating = _alternating(turns)
     if prompt and not (alternating and alternating[-1].role == "human"):
-        raise DataError("the conversation must end with a question, for the model to answer it")
+        raise DataError(NO_QUESTION)
     encoded = encode_pieces(CHATS[chat](alternating, pictures, regions, prompt), tokenizer, controls)
     return Encoded(ids=encoded.ids, labels=[IGNORE] * len(encoded.ids)) if prompt else encoded
 
@@ -91,6 +98,23 @@ def check_tokenizer(chat: str, tokenizer: object) -> None:
         SettingsError: there is no such template, or the tokenizer lacks a control token or tokens' places.
     """
     _controls(chat, tokenizer)
+
+
+def end_tokens(chat: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - one of transformers
+    """The tokens with which a model ends its answer: the template's mark, or those that end a line.
+
+    Raises:
+        SettingsError: as `check_tokenizer`.
+    """
+    controls = _controls(chat, tokenizer)
+    if chat in _ENDS:
+        return [controls.marks[_ENDS[chat]]]
+    return [token for token in range(len(tokenizer)) if ends_line(token, tokenizer)]
+
+
+def ends_line(token: int, tokenizer: Any) -> bool:  # noqa: ANN401 - one of transformers
+    """Whether what a token stands for ends with a newline."""
+    return str(tokenizer.decode([token])).endswith("\n")
 
 
 @lru_cache(maxsize=8)
@@ -153,7 +177,7 @@ def _llama_2(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) 
         if turn.role == "human":
             if number:
                 yield Piece(text="<s>", control=True)
-            yield Piece(text="[INST] " if number else f"[INST] <<SYS>>\n{_LLAMA_2_SYSTEM}\n<</SYS>>\n\n")
+            yield Piece(text="[INST] " if number else f"[INST] <<SYS>>\n{SYSTEMS['llama_2']}\n<</SYS>>\n\n")
             yield from said
             yield Piece(text=" [/INST]")
         else:
@@ -167,7 +191,7 @@ def _qwen2(turns: Sequence[Turn], pictures: int, regions: int, prompt: bool) -> 
     """ChatML."""
     start = Piece(text="<|im_start|>", control=True)
     yield start
-    yield Piece(text=f"system\n{_QWEN_2_SYSTEM}")
+    yield Piece(text=f"system\n{SYSTEMS['qwen2']}")
     yield Piece(text="<|im_end|>", control=True)
     yield Piece(text="\n")
     for turn, said in _with_places(turns, pictures, regions):
@@ -197,6 +221,9 @@ _MARKS: Mapping[str, tuple[str, ...]] = {
     "qwen2": ("<|im_start|>", "<|im_end|>"),
 }
 """Control tokens that a template sets, besides bos."""
+
+_ENDS: Mapping[str, str] = {"gemma_instruct": "<end_of_turn>", "llama_2": "</s>", "qwen2": "<|im_end|>"}
+"""What ends an answer; without one it is a newline, which may be a part of many tokens."""
 
 _NEED_BOS = ("gemma_instruct", "llama_2")
 _WITHOUT_BOS = ("qwen2",)

@@ -1,12 +1,10 @@
 """Pictures as training sees them: decoded, made square by a bilinear resize as in the reference, 8 bits a channel."""
 
-from io import BytesIO
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from griffon_shards.decoding import DECODE_ERRORS
+from griffon_shards import images
 from griffon_shards.errors import DataError
 from griffon_shards.types import BoxXYXY, Sample
 
@@ -28,13 +26,8 @@ def decode(sample: Sample, where: str) -> Image.Image:
     """
     assert sample.image is not None, "only samples with a picture are decoded"
     try:
-        with Image.open(BytesIO(sample.image)) as stored:
-            if stored.mode.startswith("I;16"):  # Pillow would cut off what is above 255
-                return Image.fromarray((np.asarray(stored) >> 8).astype(np.uint8)).convert("RGB")
-            if stored.mode == "P" and "transparency" in stored.info:
-                return stored.convert("RGBA").convert("RGB")  # the same pixels, without Pillow's warning
-            return stored.convert("RGB")
-    except DECODE_ERRORS as error:
+        return images.decode(sample.image)
+    except images.PictureError as error:
         raise DataError(f"{where}: its picture does not decode: {error}") from error
 
 
@@ -48,4 +41,4 @@ def cropped(picture: Image.Image, region_xyxy_px: BoxXYXY) -> Image.Image:
     x1, y1, x2, y2 = region_xyxy_px
     left, top = min(int(x1), picture.width - 1), min(int(y1), picture.height - 1)
     right, bottom = max(left + 1, min(round(x2), picture.width)), max(top + 1, min(round(y2), picture.height))
-    return picture.crop((left, top, right, bottom))
+    return picture.reduce(1, (left, top, right, bottom))  # `crop` warns where a region is very large

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from griffon_shards.errors import SettingsError
+from griffon_train.given_folder import existing_folder
+from griffon_train.sentencepiece_model import MODEL_NAME, fast_tokenizer
 
 
 def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTokenizerBase; transformers takes seconds to import
@@ -12,17 +14,15 @@ def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTok
     Raises:
         SettingsError: there is no such folder, or transformers cannot load what is in it.
     """
-    from transformers import AutoTokenizer, LlamaTokenizer
+    from transformers import AutoTokenizer
 
-    path = Path(folder)
-    if not path.is_dir():
-        raise SettingsError(f"--tokenizer {folder}: no such folder; give the one that holds the tokenizer's files")
-    names = {each.name for each in path.iterdir()}
-    # Alone, a SentencePiece model is Llama's: AutoTokenizer would make a generic tokenizer of it, and other tokens.
-    bare = "tokenizer.model" in names and not names & {"tokenizer.json", "tokenizer_config.json", "config.json"}
-    kind: Any = LlamaTokenizer if bare else AutoTokenizer
+    path = existing_folder("--tokenizer", folder)
     try:
-        return kind.from_pretrained(folder, local_files_only=True)
+        if (path / MODEL_NAME).is_file() and not (path / "tokenizer.json").is_file():
+            return fast_tokenizer(path)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except SettingsError:
+        raise
     except Exception as error:  # noqa: BLE001 - for a file that it does not know the tokenizers library raises just that
         told = str(error).partition("\n")[0]
         raise SettingsError(f"--tokenizer {folder}: transformers cannot load it ({told})") from None

@@ -47,7 +47,10 @@ def find_format(
     if found not in FORMATS:
         raise SettingsError(f"no format {found!r}; format= takes {', '.join(FORMATS)}")
     if task not in FORMATS[found].TASKS:
-        raise SettingsError(f"{name}: format {found} gives {', '.join(FORMATS[found].TASKS)}, not {task}")
+        gives = ", ".join(FORMATS[found].TASKS)
+        raise SettingsError(
+            f"{name}: format {found} gives {gives}, not {task}; ask for one of these by the TAG of a manifest line"
+        )
     if strange := set(options) - {"format", "weight", "limit", *FORMATS[found].OPTIONS}:
         raise SettingsError(f"{name}: format {found} does not take the option {', '.join(sorted(strange))}")
     if "rounds" in options and task not in ROUNDS_TASKS:
@@ -62,5 +65,5 @@ def _recognise(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
                 return found
     raise SettingsError(
         f"{name}: its content is of no known format ({', '.join(FORMATS)}), {described(opened, name)}; "
-        "see `griffon-prep formats`, or name one with format="
+        "see `griffon-prep formats`; a manifest can name one with format="
     )

@@ -34,6 +34,7 @@ def file_heads(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
             yield Head(member="pickle", element={})
             return
         window.skip_blanks()
+        key = None
         if window.data.startswith(b"{"):
             try:
                 key = _telling_member(window)
@@ -42,11 +43,15 @@ def file_heads(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
             except DataError as error:  # lines, or damaged: the other way of reading will show
                 fault, key = error, None
             if key:
-                yield from _heads([enter_array(window, key).take()], key)
-                yield Head(member=key, element={})
-                return
+                spans = enter_array(window, key).take()
+                if _are_objects(spans):  # and not the paths of a line's pictures
+                    yield from _heads([spans], key)
+                    yield Head(member=key, element={})
+                    return
     with opened() as file:
         looked_at = yield from _heads(element_spans(file, name), "")
+    if key:
+        yield Head(member=key, element={})
     if not looked_at:
         raise DataError(f"{name}: has no records")
     if fault:
@@ -60,6 +65,10 @@ def _telling_member(window: Window) -> str | None:
             return key
         skip_value(window)
     return None
+
+
+def _are_objects(spans: Spans) -> bool:
+    return bool(spans.starts.size) and spans.data[int(spans.starts[0]) :].lstrip().startswith(b"{")
 
 
 def described(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str) -> str:

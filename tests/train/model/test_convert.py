@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
+from transformers import AutoProcessor
 
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import preset_config
+from griffon_train.model.tokens import byte_tokenizer
 
 from ..conftest import Run
 from .released import FAMILIES, Released, State, assert_same
@@ -184,6 +187,37 @@ def test_the_tokenizer_goes_along(train_cli: Run, tmp_path: Path) -> None:
         kept = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
         assert kept.keys() == {*files, "config.json", "model.safetensors"}
         assert kept.items() >= files.items()
+
+
+@pytest.mark.parametrize(
+    ("family", "said", "kept", "stops"),
+    [
+        (GEMMA, None, {}, [1, 5]),
+        (QWEN, {"eos_token_id": [2, 3], "top_p": 0.8, "do_sample": True}, {"top_p": 0.8, "do_sample": True}, [2, 3, 7]),
+        (LLAMA, {"eos_token_id": 2, "temperature": 0.9}, {"temperature": 0.9}, [2]),
+    ],
+)
+def test_what_is_converted_stops_and_has_a_processor(
+    train_cli: Run, tmp_path: Path, family: str, said: object, kept: dict[str, Any], stops: list[int]
+) -> None:
+    released = Released(family, "conv_reduce", regions=True)
+    towers, source = released.save_towers(tmp_path), released.save(tmp_path / "released")
+    byte_tokenizer().save_pretrained(source)
+    if said is not None:
+        (source / "generation_config.json").write_text(json.dumps(said))
+    assert train_cli("convert", "griffon", source, tmp_path / "ours", *towers).returncode == 0
+    model = loaded(tmp_path / "ours")
+    assert model.generation_config.eos_token_id == stops
+    assert {name: getattr(model.generation_config, name) for name in kept} == kept
+    found = AutoProcessor.from_pretrained(tmp_path / "ours")
+    messages = [{"role": "user", "content": "<image>\nHow many?"}]
+    picture = Image.new("RGB", (50, 90), "red")
+    batch = found.apply_chat_template(messages, tokenize=True, return_dict=True, processor_kwargs={"images": picture})
+    assert batch["input_ids"][0].count(model.config.image_token_id) == model.picture_tokens
+    assert model.picture_features(batch["pixel_values"]).shape[1] == model.picture_tokens
+    assert train_cli("convert", "export", tmp_path / "ours", tmp_path / "back").returncode == 0
+    again = json.loads((tmp_path / "back" / "generation_config.json").read_text())
+    assert again["eos_token_id"] == stops
 
 
 BINS = [f"<bin_{place}>" for place in range(1001)]

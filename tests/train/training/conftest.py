@@ -1,12 +1,16 @@
 """Ranks to train on, and what tells a run's results apart."""
 
-from collections.abc import Iterator, Mapping
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from ...waiting import TIMEOUT_S
 from .launcher import Launcher, Running
 
 ZERO_3 = Path(__file__).resolve().parents[3] / "train" / "griffon_train" / "deepspeed_configs" / "zero3.json"
@@ -30,6 +34,11 @@ def zero(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, Options]:
     path = tmp_path_factory.mktemp("deepspeed") / "zero3.json"
     path.write_bytes(orjson.dumps(config))
     return {2: ("--zero", 2), 3: ("--zero", 3, "--deepspeed", path)}
+
+
+@pytest.fixture(scope="session")
+def bin_set(tmp_path_factory: pytest.TempPathFactory, freeze_demo: Callable[..., Path]) -> Path:
+    return freeze_demo(tmp_path_factory.mktemp("bins") / "out", "--boxes", "bin")
 
 
 def command(shards: Path, run: Path, *options: object) -> list[object]:
@@ -67,3 +76,17 @@ def differences(first: Path, second: Path) -> list[str]:
     """Files of two runs' results that are not the same."""
     results = result_of(first), result_of(second)
     return [name for name in {**results[0], **results[1]} if results[0].get(name) != results[1].get(name)]
+
+
+@pytest.fixture(scope="session")
+def small_set(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source of each kind of task, to validate on."""
+    out = tmp_path_factory.mktemp("validation") / "out"
+    lines = (demo_data / "manifest.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    wanted = re.compile(r"\b(LAZY_caption|LAZY_text|DET_shapes|VISJ_shapes)\b.*& (llava|ccmd)/")
+    manifest = out.with_name("manifest.txt")
+    manifest.write_text("".join(line for line in lines if wanted.search(line)), encoding="utf-8")
+    build = [sys.executable, "-m", "griffon_prep", "build", "--manifest", manifest, "--data-root", demo_data]
+    built = subprocess.run([*map(str, build), "--out", str(out)], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert built.returncode == 0, built.stderr
+    return out

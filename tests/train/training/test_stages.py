@@ -1,5 +1,6 @@
 """All stages one after the other, for every family: what each leaves, what it starts from, and what it changes."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.settings import settings_from_json
 from griffon_train.training.loading import load_model
 
+from ..model_folders import FAMILIES, language_model_folder, tower_folder
+from .conftest import Options
 from .launcher import Launcher
 
 STEPS = 2
@@ -119,6 +122,11 @@ def ranks_of_parameters(run: Path) -> Mapping[str, set[int]]:
     return where
 
 
+def attention_told(said: str) -> Mapping[str, str]:
+    """What each part computes attention with, as the table at the start has it."""
+    return dict(re.findall(r"^(\w+) +[\d,]+ +[\d,]+ +(\w+) *$", said, re.MULTILINE))
+
+
 def check_zero(trained: Trained, stage: int) -> None:
     """ZeRO-3 cuts every parameter in two, ZeRO-2 the row of all of a group: one parameter at most."""
     assert trained.settings["zero"] == stage
@@ -134,11 +142,25 @@ def check_change(trained: Trained, part: str, rate: float) -> None:
     assert rate / 2 < trained.change(part) < 2.5 * rate, part
 
 
-@pytest.mark.parametrize("family", ["tiny-gemma2", "tiny-llama2", "tiny-qwen2"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_stages_go_on_from_each_other(family: str, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
-    """A weight that has moved no further than two steps can take it stood where the stage before had left it."""
+    """From the folders of a language model and of towers, as a user begins.
+
+    A weight that has moved no further than two steps can take it stood where the stage before had left it.
+    """
     shards = ("--shards", frozen_set)
-    alignment = train(launcher, tmp_path / "alignment", None, "--stage", "alignment", "--model", family, *shards)
+    parts = (
+        *("--model", os.path.relpath(language_model_folder(tmp_path / "language", family))),
+        *("--vision-tower", tower_folder(tmp_path / "tower")),
+        *("--region-tower", tower_folder(tmp_path / "region", whole=True, image_size=28)),
+    )
+    alignment = train(launcher, tmp_path / "alignment", None, "--stage", "alignment", *parts, *shards)
+    assert attention_told(alignment.said) == {
+        "language_model": "eager" if family == "gemma2" else "sdpa",  # sdpa would leave out Gemma-2's capping
+        "vision_tower": "sdpa",
+        "region_tower": "sdpa",
+    }
+    assert alignment.settings["model"] == str(tmp_path / "language")  # wherever the next stage is started
     assert alignment.changed == {"projector"}
     check_change(alignment, "projector", 1e-3)
     check_zero(alignment, 2)
@@ -158,8 +180,10 @@ def test_stages_go_on_from_each_other(family: str, launcher: Launcher, frozen_se
         assert "text" not in step["loss_by_task"] or len(step["loss_by_task"]) == 1
 
     sft = train(
-        launcher, tmp_path / "sft", pretrain.after, "--stage", "sft", "--from", pretrain.run, *shards, *MANY_REFERRING
+        *(launcher, tmp_path / "sft", pretrain.after, "--stage", "sft", "--from", pretrain.run, *shards),
+        *(*MANY_REFERRING, "--attention", "eager"),
     )
+    assert set(attention_told(sft.said).values()) == {"eager"}
     assert sft.changed == {"language_model", "projector", "vision_tower", "region_projector"}
     check_change(sft, "vision_tower", 2e-6)
     for part in ("projector", "language_model", "region_projector"):
@@ -194,5 +218,28 @@ def test_a_custom_stage_trains_what_the_flags_leave(
     check_zero(custom, 2)
     for part in trains:
         check_change(custom, part, 2e-5)
-    table = dict(re.findall(r"^(\w+) +[\d,]+ +([\d,]+)$", custom.said, re.MULTILINE))
+    table = dict(re.findall(r"^(\w+) +[\d,]+ +([\d,]+)\b", custom.said, re.MULTILINE))
     assert {part for part in PARTS if table[part] != "0"} == trains
+
+
+@pytest.mark.parametrize(("family", "tied"), [("gemma2", True), ("qwen2", False)])
+def test_a_language_model_learns_bin_boxes_under_zero_3(
+    family: str, tied: bool, zero: Mapping[int, Options], launcher: Launcher, bin_set: Path, tmp_path: Path
+) -> None:
+    """The next stage loads what it leaves, with as many embeddings as its configuration says."""
+    shards = ("--shards", bin_set)
+    parts = (
+        *("--model", language_model_folder(tmp_path / "language", family, tie_word_embeddings=tied)),
+        *("--vision-tower", tower_folder(tmp_path / "tower")),
+        *("--region-tower", tower_folder(tmp_path / "region", image_size=28)),
+    )
+    custom = ("--stage", "custom", *shards, *zero[3])
+    first = train(launcher, tmp_path / "first", None, *custom, *parts, "--boxes", "bin")
+    check_zero(first, 3)
+    second = train(launcher, tmp_path / "second", first.after, *custom, "--from", first.run)
+    config = orjson.loads((second.run / "model/config.json").read_bytes())
+    embeddings = second.after["language_model.model.embed_tokens.weight"]
+    assert config["text_config"]["vocab_size"] == len(embeddings) > 1001
+    assert torch.equal(embeddings, second.after["language_model.lm_head.weight"]) == tied
+    for part in ("projector", "language_model"):
+        check_change(second, part, 2e-5)

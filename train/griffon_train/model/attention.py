@@ -3,15 +3,20 @@
 from collections.abc import Mapping
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
 from griffon_shards.errors import SettingsError
 
+_SUPPORTS = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
+"""What a class of transformers says of itself, by implementation."""
+
 ATTENTIONS = ("auto", "eager", "sdpa", "flex_attention", "flash_attention_2")
 
 
-def attention_of(text_config: PreTrainedConfig, requested: str = "auto") -> Mapping[str, str]:
+def attention_of(
+    text_config: PreTrainedConfig, requested: str = "auto", language_model: PreTrainedModel | None = None
+) -> Mapping[str, str]:
     """The implementation for each sub-configuration, as `from_pretrained(attn_implementation=...)` takes them.
 
     Gemma-2 caps its attention scores softly. `sdpa` cannot; `eager`, `flex_attention` and `flash_attention_2` do.
@@ -19,6 +24,7 @@ def attention_of(text_config: PreTrainedConfig, requested: str = "auto") -> Mapp
     Args:
         text_config: the language model's.
         requested: one of `ATTENTIONS`.
+        language_model: if it is there already; `auto` takes only what its class supports.
 
     Raises:
         SettingsError: the language model cannot be computed so, or flash-attention is not there.
@@ -37,6 +43,8 @@ def attention_of(text_config: PreTrainedConfig, requested: str = "auto") -> Mapp
             "attention flash_attention_2: needs a CUDA device and flash-attn (pip install 'griffon-pipeline[flash]')"
         )
     best = "flash_attention_2" if flash else "sdpa"
-    text = ("eager" if capped and not flash else best) if requested == "auto" else requested
+    supported = language_model is None or getattr(language_model, _SUPPORTS[best])
+    fastest = "eager" if (capped and not flash) or not supported else best
+    text = fastest if requested == "auto" else requested
     towers = "sdpa" if requested == "flex_attention" else best if requested == "auto" else requested
     return {"text_config": text, "vision_config": towers, "region_config": towers}

@@ -5,7 +5,7 @@ import pickle
 import secrets
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ SHARD_SIZE = "5GB"
 _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 """In order of preference; each may be in shards, with an index beside them."""
 _NAMES_SHOWN = 10
+_LFS = b"version https://git-lfs"
 
 
 class Checkpoint(Mapping[str, torch.Tensor]):
@@ -46,7 +47,8 @@ class Checkpoint(Mapping[str, torch.Tensor]):
             names, tensor_of = _open_safetensors(file) if file.suffix == ".safetensors" else _open_bin(file)
             self._of.update(dict.fromkeys(names, tensor_of))
         if named is not None:
-            _refuse_other_names(f"{path}: the index and its shards disagree", named, self._of)
+            what = f"{path}: the index and its shards disagree; get them from the same place"
+            refuse_unfit(what, missing=named - self._of.keys(), unexpected=self._of.keys() - named)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """The tensor; a copy only when it is written to."""
@@ -74,6 +76,7 @@ def _files_of(folder: Path) -> tuple[list[Path], set[str] | None]:
 
 
 def _open_safetensors(file: Path) -> tuple[Iterable[str], Callable[[str], torch.Tensor]]:
+    _refuse_pointer(file)
     try:
         opened = safe_open(file, framework="pt")
     except FileNotFoundError as error:
@@ -87,15 +90,29 @@ def _open_safetensors(file: Path) -> tuple[Iterable[str], Callable[[str], torch.
 def _open_bin(file: Path) -> tuple[Iterable[str], Callable[[str], torch.Tensor]]:
     if not file.is_file():
         raise _missing(file)
+    _refuse_pointer(file)
     try:  # torch maps only its zip files; what it wrote before 1.6 has to be read
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         raise DataError(f"{file}: holds more than tensors, or is damaged; nothing in it was called") from error
     except (RuntimeError, EOFError) as error:
-        raise DataError(f"{file}: damaged: {str(error).splitlines()[0]}; get it anew") from error
+        raise DataError(
+            f"{file}: damaged: {str(error).partition(chr(10))[0] or 'it ends early'}; get it anew"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise DataError(f"{file}: expected tensors by name")
     return state, state.__getitem__
+
+
+def _refuse_pointer(file: Path) -> None:
+    """A clone without Git LFS has a few lines of text in place of each large file."""
+    if file.is_file():
+        with file.open("rb") as opened:
+            if opened.read(len(_LFS)) == _LFS:
+                raise DataError(
+                    f"{file}: a pointer of Git LFS, not the weights; run `git lfs pull` in its repository, or get it "
+                    "with `hf download`"
+                )
 
 
 def _missing(file: Path) -> DataError:
@@ -122,24 +139,31 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def refuse_other(what: str, wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
     """Raise DataError that lists tensors which are missing, there in addition, or of another shape than wanted."""
-    _refuse_other_names(what, wanted, found)
-    shapes = [
-        f"{name} {list(found[name].shape)}, expected {list(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if found[name].shape != tensor.shape
-    ]
-    if shapes:
-        raise DataError(f"{what}\n  shape: {listed(shapes)}")
+    both = wanted.keys() & found.keys()
+    shapes = [(name, found[name].shape, wanted[name].shape) for name in both if found[name].shape != wanted[name].shape]
+    refuse_unfit(what, missing=wanted.keys() - both, unexpected=found.keys() - both, shapes=shapes)
 
 
-def _refuse_other_names(what: str, wanted: Iterable[str], found: Iterable[str]) -> None:
-    wanted, found = set(wanted), set(found)
-    lines = [what]
-    for title, names in (("missing", wanted - found), ("not expected", found - wanted)):
-        if names:
-            lines.append(f"  {title}: {listed(sorted(names))}")
-    if len(lines) > 1:
-        raise DataError("\n".join(lines))
+def refuse_unfit(
+    what: str,
+    *,
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    shapes: Iterable[tuple[str, Sequence[int], Sequence[int]]] = (),
+) -> None:
+    """Raise DataError with a list of all tensors that do not fit, if there are any.
+
+    Args:
+        what: the message begins with this.
+        missing: names.
+        unexpected: names.
+        shapes: name, the shape found and the shape expected.
+    """
+    told = [f"{name} {list(found)}, expected {list(expected)}" for name, found, expected in sorted(shapes)]
+    titles = {"missing": sorted(missing), "not expected": sorted(unexpected), "shape": told}
+    lists = [f"{title}: {listed(names)}" for title, names in titles.items() if names]
+    if lists:
+        raise DataError("; ".join([what, *lists]))
 
 
 def listed(names: list[str]) -> str:
@@ -186,8 +210,11 @@ def refuse_taken(folder: Path) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` to write into, which takes its name when all went well and is removed when not."""
+def whole_folder(folder: Path, moved: Callable[[], object] = lambda: None) -> Iterator[Path]:
+    """A folder beside `folder` to write into, which takes its name when all went well and is removed when not.
+
+    At the end every file is brought to disk, and `moved` called for each.
+    """
     refuse_taken(folder)
     final = folder.resolve()
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -199,6 +226,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             path.chmod(temporary.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read what it writes
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+            moved()
         sync_folder(temporary)
         temporary.replace(final)
     except BaseException:

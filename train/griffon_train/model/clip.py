@@ -22,6 +22,7 @@ from griffon_train.model.checkpoint import (
     write_weights,
 )
 from griffon_train.model.layout import is_computed
+from griffon_train.model.parts import making_model
 
 _PREFIX = "vision_model."
 """As transformers 4 names what transformers 5 names without it; 5 reads both."""
@@ -33,16 +34,32 @@ def read_tower_config(folder: Path) -> CLIPVisionConfig:
     """The tower's configuration out of a CLIPModel's or CLIPVisionModel's folder.
 
     Raises:
-        SettingsError: it is another's.
+        SettingsError: it is another's, or of a tower that cannot see our pictures.
+        DataError: it is no JSON.
     """
     fields = read_json(folder / CONFIG_NAME)
     kind = fields.get("model_type")
     if kind not in ("clip", "clip_vision_model"):
         raise SettingsError(f"{folder}: a model of type {kind!r}; expected CLIP's, 'clip' or 'clip_vision_model'")
-    vision = fields if kind == "clip_vision_model" else fields.get("vision_config", {})
-    return CLIPVisionConfig(
-        **{name: value for name, value in vision.items() if name not in ("model_type", "_name_or_path")}
-    )
+    vision = fields if kind == "clip_vision_model" else fields.get("vision_config")
+    if not isinstance(vision, dict):
+        raise SettingsError(f"{folder / CONFIG_NAME}: no vision_config; get it anew from where the weights are from")
+    with making_model(folder):
+        config = CLIPVisionConfig(
+            **{name: value for name, value in vision.items() if name not in ("model_type", "_name_or_path")}
+        )
+    image_px, patch_px, channels = (getattr(config, name) for name in ("image_size", "patch_size", "num_channels"))
+    if channels != 3 or not isinstance(image_px, int) or not isinstance(patch_px, int):
+        raise SettingsError(
+            f"{folder}: a tower for {image_px} px, patches of {patch_px} px and {channels} channels; expected one for "
+            "square pictures of 3 channels"
+        )
+    if patch_px < 1 or image_px < patch_px or image_px % patch_px:
+        raise SettingsError(
+            f"{folder}: pictures of {image_px} px are no whole number of patches of {patch_px} px; make a tower for "
+            "another size with `griffon-train convert clip`"
+        )
+    return config
 
 
 def tower_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -56,6 +73,27 @@ def tower_tensors(folder: Path) -> dict[str, torch.Tensor]:
     prefix = _PREFIX if any(name.startswith(_PREFIX) for name in found) else ""
     tensors = {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
     return {name: tensor for name, tensor in tensors.items() if not is_computed(name)}
+
+
+def load_tower(folder: Path, dtype: torch.dtype) -> CLIPVisionModel:
+    """The tower of a CLIPModel's or CLIPVisionModel's folder, whole.
+
+    Raises:
+        SettingsError: it is no CLIP tower, or there are no weights.
+        DataError: the weights are damaged, or not those of the configuration.
+    """
+    config = read_tower_config(folder)
+    tensors = _whole_tower(folder, config)
+    tower: CLIPVisionModel = CLIPVisionModel.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype)
+    return tower
+
+
+def _whole_tower(folder: Path, config: CLIPVisionConfig) -> dict[str, torch.Tensor]:
+    tensors = tower_tensors(folder)
+    with making_model(folder), torch.device("meta"):
+        wanted = CLIPVisionModel(config).state_dict()
+    refuse_other(f"{folder}: other tensors than its configuration says", wanted, tensors)
+    return tensors
 
 
 def convert_clip(src: Path, dst: Path, *, image_px: int, say: Callable[[str], None] = lambda line: None) -> None:
@@ -80,9 +118,7 @@ def convert_clip(src: Path, dst: Path, *, image_px: int, say: Callable[[str], No
         raise SettingsError(
             f"--image-size {image_px}: no multiple of the patch size {patch_px}; the nearest: {nearest}"
         )
-    tensors = tower_tensors(src)
-    with torch.device("meta"):
-        refuse_other(f"{src}: other tensors than its configuration says", CLIPVisionModel(config).state_dict(), tensors)
+    tensors = _whole_tower(src, config)
     side, old_side = image_px // patch_px, old_px // patch_px
     tensors[_POSITIONS] = resized_positions(tensors[_POSITIONS], side)
     config.image_size = image_px

@@ -1,15 +1,18 @@
 """From the layout of released Griffon weights to ours and back, tensor by tensor, bit for bit."""
 
+import io
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
+from transformers import GenerationConfig
 
 from griffon_shards.errors import DataError, SettingsError
-from griffon_shards.files import whole_file
+from griffon_shards.files import write_whole
 from griffon_shards.tables import size
 from griffon_train.model.checkpoint import (
     CONFIG_NAME,
@@ -37,6 +40,9 @@ from griffon_train.model.layout import (
     released_config_of,
     released_name,
 )
+from griffon_train.model.presets import FAMILY_CHATS
+from griffon_train.model.saving import GENERATION_NAME, save_beside
+from griffon_train.tokenizer_folder import load_tokenizer
 
 Say = Callable[[str], None]
 Rename = Callable[[str], str]
@@ -45,6 +51,7 @@ _COPIED = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json"),
 )
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _BINS = {f"<bin_{place}>" for place in range(1001)}
 
 
@@ -87,7 +94,8 @@ def convert_griffon(
             say(f"{prefix.rstrip('.')}: not in {src}, taken from {folder}")
     renamed = _renamed(src, found, config, released_name, lambda name: name, say)
     config.architectures = [GriffonForConditionalGeneration.__name__]
-    _write(src, dst, renamed, orjson.loads(config.to_json_string()), shard_size, say)
+    with _writing(src, dst, renamed, orjson.loads(config.to_json_string()), shard_size, say) as folder:
+        _complete(src, folder, config, say)
     say(f"boxes: {box_style}")
 
 
@@ -118,7 +126,8 @@ def export_griffon(
     config: GriffonConfig = GriffonConfig.from_pretrained(src)
     released = released_config_of(config, vision_tower)
     renamed = _renamed(src, dict(Checkpoint(src)), config, lambda name: name, released_name, say)
-    _write(src, dst, renamed, released, shard_size, say)
+    with _writing(src, dst, renamed, released, shard_size, say):
+        pass
     say(f"mm_vision_tower: {released.get('mm_vision_tower')}")
 
 
@@ -136,8 +145,9 @@ def save_projector(model: GriffonForConditionalGeneration | Mapping[str, torch.T
         if name.startswith("projector.")
     }
     assert tensors, "no state of a Griffon model"
-    with whole_file(path) as file:
-        torch.save(tensors, file)
+    buffer = io.BytesIO()  # torch turns a write that fails into an error of its own, without the cause
+    torch.save(tensors, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def load_projector(model: GriffonForConditionalGeneration, path: Path) -> None:
@@ -220,9 +230,11 @@ def _renamed(
     return {name_out(name): found[name_in(name)] for name in wanted}
 
 
-def _write(
+@contextmanager
+def _writing(
     src: Path, dst: Path, tensors: dict[str, torch.Tensor], config: Mapping[str, Any], shard_size: str, say: Say
-) -> None:
+) -> Iterator[Path]:
+    """The new folder with all that comes from the old one, for more to be written into it."""
     say(f"{len(tensors):,} tensors, {size(bytes_of(tensors))}")
     with whole_folder(dst) as folder:
         write_weights(folder, tensors, shard_size)
@@ -230,5 +242,21 @@ def _write(
         for name in copied:
             shutil.copyfile(src / name, folder / name)
         write_json(folder / CONFIG_NAME, config)
-    say(f"copied: {', '.join(copied) or 'nothing, there is no tokenizer beside the weights'}")
+        say(f"copied: {', '.join(copied) or 'nothing, there is no tokenizer beside the weights'}")
+        yield folder
     say(f"written: {dst}")
+
+
+def _complete(src: Path, folder: Path, config: GriffonConfig, say: Say) -> None:
+    """What a folder of ours has besides, where its tokenizer can be loaded: that it stops, and a processor."""
+    if not any((src / name).is_file() for name in _TOKENIZERS):
+        return
+    text: Any = config.text_config
+    if (src / GENERATION_NAME).is_file():
+        generation = GenerationConfig.from_pretrained(src, local_files_only=True)
+    else:
+        generation = GenerationConfig.from_model_config(text)
+    try:
+        save_beside(folder, config, generation, FAMILY_CHATS[text.model_type], load_tokenizer(src))
+    except SettingsError as error:
+        say(f"without chat template and processor: {error}")

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionModel, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, CLIPVisionModel, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from griffon_train.model.config import GriffonConfig
@@ -168,7 +168,3 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask = torch.ones_like(input_ids)
         self.language_model.generation_config = self.generation_config
         return self.language_model.generate(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
-
-
-# So that transformers knows a saved model's folder for what it is, its tokenizer's loader among others.
-AutoConfig.register(GriffonConfig.model_type, GriffonConfig, exist_ok=True)

@@ -107,6 +107,7 @@ def _tiny(family: str) -> Preset:
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "intermediate_size": 64,
+        "max_position_embeddings": 4096,
         "vocab_size": _TINY_VOCABULARY,
         "pad_token_id": 0,
         "bos_token_id": 1,

@@ -1,0 +1,266 @@
+"""Pictures read and decoded, in one way for everybody: checks, resizing, streams, drawings, `verify` and training.
+
+Each coding is opened by Pillow's own reader for it. `Image.open` would try readers that nobody asked for, and warn of
+sizes that are usual here. A picture is seen as it is stored: an orientation in EXIF or TIFF is not followed.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from griffon_shards.errors import DataError
+
+MAX_PIXELS = 178_956_970
+"""Larger pictures are refused; it is Pillow's own limit, half a gigabyte of RGB."""
+
+_READERS: dict[str, type[ImageFile]] = {
+    "JPEG": JpegImageFile,  # of several pictures in one file (MPO) it reads the first, as all readers here do
+    "PNG": PngImageFile,
+    "WEBP": WebPImageFile,
+    "BMP": BmpImageFile,
+    "GIF": GifImageFile,
+    "TIFF": TiffImageFile,
+    "AVIF": AvifImageFile,
+}
+_MAGIC = tuple(
+    (re.compile(magic, re.DOTALL), what)
+    for magic, what in (
+        (rb"\xff\xd8", "JPEG"),
+        (rb"\x89PNG", "PNG"),
+        (rb"RIFF....WEBP", "WEBP"),
+        (rb"BM", "BMP"),
+        (rb"GIF8", "GIF"),
+        (rb"II[*+]\0|MM\0[*+]", "TIFF"),
+        (rb"....ftyp(avi[fs]|(mif1|msf1).{4}(.{4}){0,8}avi[fs])", "AVIF"),
+    )
+)
+_STRANGERS = tuple(
+    (re.compile(magic, re.DOTALL), what)
+    for magic, what in (
+        (rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", "HEIC, which is not read; convert it to JPEG or PNG"),
+        (rb"....ftyp", "a video; take a frame of it"),
+        (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000, which is not read; convert it to JPEG or PNG"),
+        (rb"\0\0\0\x0cJXL |\xff\x0a", "JPEG XL, which is not read; convert it to JPEG or PNG"),
+        (rb"8BPS", "a Photoshop file, which is not read; convert it to JPEG or PNG"),
+        (rb"%PDF", "a PDF; convert its pages to JPEG or PNG"),
+        (rb"(?i:\s*<(!doctype\s+html|html|head|body))", "an HTML page, as a failed download leaves it; fetch it again"),
+        (rb"(?i:(\xef\xbb\xbf)?\s*<(\?xml|svg|error))", "SVG or other XML; convert it, or fetch the picture again"),
+        (rb"version https://git-lfs", "a Git LFS pointer; fetch what it stands for with `git lfs pull`"),
+        (rb"\s*[\[{]\s*[\"\]}]", "JSON, as a failed download leaves it; fetch the picture again"),
+        (rb"PK\x03\x04", "a zip archive; unpack it"),
+        (rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|7z\xbc\xaf", "a compressed file; unpack it"),
+    )
+)
+_HEAD_BYTES = 256
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_ORIENTATION = 0x0112  # in TIFF and in EXIF, which is a TIFF
+# What Pillow's TIFF reader does to a picture for its orientation, undone.
+_UNDOING = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+SIDEWAYS = (5, 6, 7, 8)
+"""Orientations that swap width and height."""
+
+# All that Pillow's decoders were seen to raise for damaged bytes; they share no base class.
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    EOFError,
+    OverflowError,
+    AttributeError,
+    ZeroDivisionError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+class PictureError(DataError):
+    """Bytes that are no picture, a damaged one, or one that is not read; the message says which, without a name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """A picture's coding (Pillow's name for it) and its stored size."""
+
+    format: str
+    width_px: int
+    height_px: int
+
+
+def format_of(data: bytes) -> str:
+    """A picture's coding, by its first bytes.
+
+    Raises:
+        PictureError: it is none of those that are read.
+    """
+    head = data[:_HEAD_BYTES]
+    found = next((form for magic, form in _MAGIC if magic.match(head)), None)
+    if found is not None:
+        return found
+    if not data:
+        raise PictureError("an empty file")
+    if not head.strip(b"\0") and not data.strip(b"\0"):
+        raise PictureError("nothing but zero bytes, as a broken copy or download leaves it; fetch it again")
+    what = next((what for magic, what in _STRANGERS if magic.match(head)), None)
+    raise PictureError(what or "not a picture, or one of a kind that is not read")
+
+
+def read_header(data: bytes, *, check_pixels: bool = False) -> Header:
+    """Coding and stored size of a picture.
+
+    Args:
+        data: the file's bytes.
+        check_pixels: also find whether it is cut short: JPEG by entropy-decoding at an eighth of the size, PNG by its
+            chunk checksums, the other codings by decoding.
+
+    Raises:
+        PictureError: it is no picture that is read, or damaged.
+    """
+    with _opened(data) as image:
+        form = str(image.format)
+        width_px, height_px = image.size
+        if form == "TIFF" and _tiff_orientation(image) in SIDEWAYS:
+            width_px, height_px = height_px, width_px
+        if check_pixels and form == "PNG":
+            image.verify()
+        elif check_pixels:
+            if form == "JPEG":
+                image.draft(None, (max(1, width_px // 8), max(1, height_px // 8)))
+            image.load()
+    return Header(format=form, width_px=width_px, height_px=height_px)
+
+
+def check_end(data: bytes) -> None:
+    """Find a JPEG, PNG or WebP that is cut short by its missing end, without decoding it.
+
+    Raises:
+        PictureError: it has no end. (Of JPEGs that lack the mark alone, decoders take some and refuse most.)
+    """
+    form = format_of(data)
+    if form == "JPEG" and data.rfind(b"\xff\xd9", _jpeg_scan_start(data)) < 0:
+        raise PictureError("a JPEG that is cut short: its end mark is missing")
+    if form == "PNG" and not any(kind == b"IEND" for kind, _, _ in _png_chunks(data)):
+        raise PictureError("a PNG that is cut short: its last chunk is missing")
+    if form == "WEBP" and len(data) < (size := 8 + int.from_bytes(data[4:8], "little")):
+        raise PictureError(f"a WebP that is cut short: it has {len(data):,} of {size:,} bytes")
+
+
+def decode(data: bytes, mode: str = "RGB") -> Image.Image:
+    """A picture's pixels as they are stored, 8 bits a channel.
+
+    16-bit greys are scaled (`>> 8`); colours below full transparency stay what the file says they are.
+
+    Args:
+        data: the file's bytes.
+        mode: `RGB`, `RGBA` or `L`.
+
+    Raises:
+        PictureError: it is no picture that is read, or damaged.
+    """
+    with _opened(data) as image:
+        orientation = _tiff_orientation(image)
+        picture: Image.Image = image
+        if image.mode.startswith("I;16"):  # Pillow would cut off what is above 255
+            picture = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        elif image.mode == "P" and "transparency" in image.info:
+            picture = image.convert("RGBA")  # the same colours, without Pillow's warning
+        elif image.mode == "LAB":
+            picture = image.convert("RGB")  # the only mode that it becomes
+        picture = picture.convert(mode)
+        return picture.transpose(_UNDOING[orientation]) if orientation in _UNDOING else picture
+
+
+def orientation(data: bytes) -> int:
+    """The orientation that a picture asks viewers for: 1 (none) to 8, as in EXIF.
+
+    Raises:
+        PictureError: it is no picture that is read, or damaged.
+    """
+    with _opened(data) as image:
+        found = _tiff_orientation(image) if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
+        return int(found)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[ImageFile]:
+    """A picture whose header has been read, to use while its errors become `PictureError`."""
+    form = format_of(data)
+    try:
+        with _READERS[form](BytesIO(_without_texts(data) if form == "PNG" else data)) as image:
+            _check_kind(image)
+            yield image
+    except PictureError:
+        raise
+    except _DECODE_ERRORS as error:
+        raise PictureError(f"a damaged {form} ({str(error) or type(error).__name__})") from error
+
+
+def _check_kind(image: ImageFile) -> None:
+    width_px, height_px = image.size
+    if width_px * height_px > MAX_PIXELS:
+        raise PictureError(f"{width_px}x{height_px} pixels, and at most {MAX_PIXELS:,} are read; make it smaller")
+    if image.mode in ("I", "F"):  # no number stands for white
+        raise PictureError("32 bits a pixel, of which nobody can tell what is white; convert it to 8 or 16 bits")
+
+
+def _tiff_orientation(image: ImageFile) -> int:
+    found = image.tag_v2.get(_ORIENTATION, 1) if isinstance(image, TiffImageFile) else 1
+    return found if isinstance(found, int) else 1
+
+
+def _jpeg_scan_start(data: bytes) -> int:
+    """Where the entropy-coded data begin: what comes before may hold a preview, with marks of its own."""
+    place = 2
+    while data[place : place + 1] == b"\xff":
+        marker = data[place + 1 : place + 2]
+        if marker == b"\xda":
+            return place
+        place += 1 if marker == b"\xff" else 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
+    return 2  # something that no marker begins: decoders go on at the next one
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Type, start and end of the chunks of a PNG, up to where it is cut short; the last may lack its checksum."""
+    place, kind = 8, b""
+    while place + 8 <= len(data) and kind != b"IEND":
+        start, kind = place, data[place + 4 : place + 8]
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        yield kind, start, place
+
+
+def _without_texts(data: bytes) -> bytes:
+    """A PNG without its texts and colour profile: Pillow unpacks them, and refuses the picture where they are large."""
+    drop = [(start, end) for kind, start, end in _png_chunks(data) if kind in _TEXTS and end <= len(data)]
+    if not drop:
+        return data
+    for start, end in drop:
+        if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise PictureError("a damaged PNG (a text or profile in it has another checksum)")
+    bounds = [0, *(place for pair in drop for place in pair), len(data)]
+    return b"".join(data[start:end] for start, end in zip(bounds[::2], bounds[1::2], strict=True))

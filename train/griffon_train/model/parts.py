@@ -1,0 +1,106 @@
+"""Models of transformers from their folders: whole, or what is wrong with the folder in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from griffon_shards.errors import DataError, SettingsError
+from griffon_train.model.checkpoint import Checkpoint, refuse_unfit
+from griffon_train.model.layout import is_computed
+
+_WHAT_LOADING_RAISES = (
+    *(ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    StrictDataclassError,
+)
+"""By transformers, for a configuration that it cannot make a model of."""
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Put an option's name before what is wrong with the folder or file that it names."""
+    try:
+        yield
+    except (SettingsError, DataError) as error:
+        raise type(error)(f"{option} {error}") from None
+
+
+def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - a class of transformers, a model of it
+    """A model with every weight that it has from a folder, and no weight in the folder left over.
+
+    Names that transformers translates itself are translated, and a head may be left out where it is tied.
+
+    Args:
+        kind: a class with `from_pretrained`.
+        folder: with config.json and weights.
+        dtype: of the weights.
+
+    Raises:
+        SettingsError: there are no weights, or transformers makes no model of the configuration.
+        DataError: the weights are damaged, or not those of the configuration.
+    """
+    weights = Checkpoint(folder)  # says what is damaged, where transformers would raise whatever it comes across
+    if not weights:
+        raise DataError(f"{folder}: its weights hold no tensor; get them anew")
+    with making_model(folder), _quiet():
+        model, info = kind.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation="eager",  # a configuration may name one that is not installed here
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+        )
+    refuse_unfit(
+        f"{folder}: the weights are not those of its config.json; get both from the same place",
+        missing=info["missing_keys"],
+        unexpected=(name for name in info["unexpected_keys"] if not is_computed(name)),
+        shapes=info["mismatched_keys"],
+    )
+    return model
+
+
+def load_language_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """A language model, whole.
+
+    Raises:
+        SettingsError: transformers makes no causal language model of the configuration.
+        DataError: the weights are damaged, or not those of the configuration.
+    """
+    model: Any = load_whole(AutoModelForCausalLM, folder, dtype)
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if model.config.tie_word_embeddings and head is not None and head.weight is not embeddings.weight:
+        raise DataError(
+            f"{folder}: the weights of its head and of its embeddings differ, and its config.json ties them; say "
+            '"tie_word_embeddings": false there if they are to differ'
+        )
+    found: PreTrainedModel = model
+    return found
+
+
+@contextmanager
+def making_model(folder: Path) -> Iterator[None]:
+    """Say in a line that transformers makes no model of a folder's configuration."""
+    try:
+        yield
+    except _WHAT_LOADING_RAISES as error:
+        told = " ".join(str(error).split())[:300]
+        raise SettingsError(
+            f"{folder}: transformers cannot load it ({type(error).__name__}: {told}); get its config.json anew"
+        ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report on weights that do not fit, for we refuse them ourselves."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
