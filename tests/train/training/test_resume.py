@@ -240,12 +240,15 @@ def test_killed_between_a_checkpoint_and_the_deletion_of_older_ones(
 ) -> None:
     """Or in the midst of a deletion: the next start deletes what was left."""
     run = shutil.copytree(finished, tmp_path / "run")
+    moved = checkpoint_of(run, 8).rename(tmp_path / "on another disk")
+    checkpoint_of(run, 8).symlink_to(moved)
     checkpoint_of(run, 4).rename(run / "checkpoints" / ".tmp-removed-step-00000004")
     (run / "checkpoints" / ".tmp-removed-step-00000004" / "checkpoint.json").unlink()
     ended = launcher.run(*command(frozen_set, run, *SHORT, "--keep", 1))
     assert ended.codes == [0, 0], ended.said
     assert "passed over" not in ended.said[0]
     assert checkpoints_in(run) == ["step-00000012"]
+    assert (moved / "checkpoint.json").exists(), "only the link to it is deleted"
 
 
 def test_no_whole_checkpoint_is_for_somebody_to_look_at(broken_off: Path, launcher: Launcher, frozen_set: Path) -> None:

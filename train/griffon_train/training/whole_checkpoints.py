@@ -138,7 +138,7 @@ def removed(path: Path) -> None:
     shutil.rmtree(going, ignore_errors=True)
     path.rename(going)
     sync_folder(path.parent)
-    shutil.rmtree(going)
+    _delete(going)
 
 
 def partial_ones(run: Path) -> list[Path]:
@@ -149,6 +149,13 @@ def partial_ones(run: Path) -> list[Path]:
 def remove_partial(run: Path) -> None:
     """Delete what was cut short; only while nobody else writes into the run's folder."""
     for path in partial_ones(run):
+        _delete(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():  # what a link of the user's leads to is left alone
+        path.unlink()
+    else:
         shutil.rmtree(path)
 
 
@@ -172,7 +179,7 @@ def _opened(run: Path, step: int) -> Checkpoint | str:
             found = (path / each["name"]).stat().st_size
             if found != each["bytes"]:
                 return f"{path.name}/{each['name']} has {found:,} bytes of {each['bytes']:,}"
-    except orjson.JSONDecodeError as error:
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         return f"{path.name}/{INDEX} is damaged ({error})"
     except OSError as error:
         return _damaged(error, path.name)
