@@ -158,7 +158,7 @@ def test_lines_of_progress(resumed: tuple[Path, list[str]]) -> None:
     run, said = resumed
     line = re.compile(
         r"^step (\d+)/12  loss ([\d.]+)  lr (\S+)  norm (\S+)  [\d.]+ samples/s  [\d,]+ tokens/s  "
-        r"data wait \d+%  \d+:\d\d:\d\d left$",
+        r"data wait \d+%  (?:cut \d+%  )?(?:without targets \d+%  )?\d+:\d\d:\d\d left$",
         re.MULTILINE,
     )
     first = int(re.findall(r"going on with step (\d+) of 12", said[1])[0])

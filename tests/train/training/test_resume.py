@@ -195,6 +195,9 @@ def test_the_same_in_another_folder_with_the_set_elsewhere(
     [
         (("--lr", 2e-3), "lr: 0.001 before, 0.002 now"),
         (("--seed", 1), "seed: 0 before, 1 now"),
+        (("--steps", FEW + 1), f"steps: {FEW} before, {FEW + 1} now"),
+        (("--steps", FEW - 5), f"steps: {FEW} before, {FEW - 5} now"),
+        (("--steps", -1, "--epochs", 0.5), f"steps: {FEW} before, (as epochs) now; epochs: (as steps) before, 0.5 now"),
         (("--model", "tiny-qwen2"), "model: tiny-gemma2 before, tiny-qwen2 now"),
     ],
 )
@@ -206,8 +209,29 @@ def test_other_settings_are_refused(
     assert ended.codes == [2, 2], ended.said
     for said in ended.said:
         assert said.splitlines()[-1].startswith(f"error: {finished} holds a run with other settings: {told}. ")
+        assert f"It has ended: --from {finished} and another --output-dir begin a new run" in said.splitlines()[-1]
         assert "Traceback" not in said
     assert state_of(finished) == before
+
+
+def test_a_run_that_has_not_ended_is_not_made_longer(broken_off: Path, launcher: Launcher, frozen_set: Path) -> None:
+    ended = launcher.run(*command(frozen_set, broken_off, *SHORT, "--steps", FEW + 1))
+    assert ended.codes == [2, 2], ended.said
+    told = ended.said[0].splitlines()[-1]
+    assert f"steps: {FEW} before, {FEW + 1} now. Give it the settings that it had, or another --output-dir. " in told
+    assert f"let it end, then --from {broken_off} and another --output-dir begin a new run" in told
+
+
+def test_a_run_goes_on_from_what_another_has_left(
+    finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
+) -> None:
+    """As its refusal says: the weights go on, and the schedule begins anew."""
+    arguments = command(frozen_set, tmp_path / "longer", *SHORT, "--steps", 3, "--from", finished)
+    ended = launcher.run(*(each for each in arguments if each not in ("--model", "tiny-gemma2")))
+    assert ended.codes == [0, 0], ended.said
+    first, longer = metrics_of(finished), metrics_of(tmp_path / "longer")
+    assert longer[0]["loss"] < first[0]["loss"]
+    assert (longer[0]["lr"], longer[0]["batch_id"]) == (first[0]["lr"], first[0]["batch_id"])
 
 
 def state_of(folder: Path) -> dict[Path, int]:

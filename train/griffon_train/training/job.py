@@ -15,6 +15,7 @@ from griffon_train.cursor import cursor_state, restore_cursor
 from griffon_train.loader import Encode, Loader
 from griffon_train.plan import Plan
 from griffon_train.settings import Settings, settings_as_json
+from griffon_train.steering import Steering
 from griffon_train.sweep import Order, Sweep
 from griffon_train.training import checkpoints
 from griffon_train.training.engine import Engine, Rates
@@ -40,6 +41,7 @@ class Job:
         dtype: that the model computes in.
         start: first step to come.
         steps: of the whole run.
+        steering: which steps are left out, and learning rates from a step on.
         rates: the engine's learning rates.
         watchdog: ends this process if nothing comes to an end for too long.
         last_save_s: seconds that the last checkpoint took; 0 before the first.
@@ -58,6 +60,7 @@ class Job:
         self.settings, self.ranks, self.plan, self.engine = settings, ranks, plan, engine
         self.dtype = engine.module.dtype
         self.steps = steps_of(settings, plan)
+        self.steering = Steering.of(settings.skip_steps, settings.lr_from)
         self.rates = Rates(engine)
         self.last_save_s = 0.0
         self.watchdog = Watchdog(ranks.rank, settings.stall_s)
@@ -82,7 +85,7 @@ class Job:
                 f"{self.settings.output_dir} has to be the same folder on every machine"
             )
         if found is not None:
-            self.start = restore_cursor(found.index["cursor"], self.plan)
+            self.start = restore_cursor(found.index["cursor"], self.plan, self.steering)
             changed = sorted(k for k, v in frozen_sha256.items() if found.index["frozen_sha256"].get(k) != v)
             if changed:
                 raise SettingsError(
@@ -119,6 +122,7 @@ class Job:
             encode=self._encode,
             start=start,
             stop=stop,
+            skipped=self.steering if order is None else (),
             image_px=config.vision_config.image_size,
             region_px=config.vision_config.image_size if region is None else region.image_size,
         )
@@ -127,6 +131,12 @@ class Job:
         """Tell a step."""
         if self._reporter is not None:
             self._reporter.step(figures)
+
+    def skip(self, step: int) -> None:
+        """Leave a step out, and tell it."""
+        if self._reporter is not None:
+            order = self.plan.step(step)
+            self._reporter.skipped({"step": step, "skipped": True, "epoch": order.epoch, "group": order.group})
 
     def say(self, line: str) -> None:
         """Say a line, once for all ranks."""
@@ -152,7 +162,7 @@ class Job:
         began = time.monotonic()
         self.watchdog.now(f"writing a checkpoint after {done} steps")
         extra = {
-            "cursor": cursor_state(self.plan, done),
+            "cursor": cursor_state(self.plan, done, self.steering),
             "settings": settings_as_json(self.settings),
             "world_size": self.ranks.world_size,
             "frozen_sha256": self._frozen_sha256,
@@ -185,7 +195,7 @@ def steps_of(settings: Settings, plan: Plan) -> int:
     if settings.steps is not None:
         return settings.steps
     assert settings.epochs is not None, "a run has steps or epochs"
-    return plan.first_step(settings.epochs)
+    return plan.steps_of(settings.epochs)
 
 
 def _hook(name: str | None) -> Hook | None:

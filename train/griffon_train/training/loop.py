@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import torch
 
 from griffon_shards.errors import DataError
-from griffon_train.loader import Batch
+from griffon_train.loader import Share
 from griffon_train.settings import Settings
 from griffon_train.split import micro_steps
 from griffon_train.training.engine import learning_rate_factor
-from griffon_train.training.inputs import inputs_of, target_count
+from griffon_train.training.inputs import inputs_of
 from griffon_train.training.job import Job
 from griffon_train.training.loss import loss_sums
-from griffon_train.training.metrics import StepFigures
+from griffon_train.training.metrics import StepFigures, first_told
 from griffon_train.training.prepare import prepared
 from griffon_train.training.ranks import joined
 from griffon_train.training.tallies import Tally
@@ -23,6 +23,7 @@ from griffon_train.training.watch import Wishes, listening
 
 _GRACE_S = 25.0  # torchrun kills what has not ended 30 s after SIGTERM
 _TERMINATED = 128 + 15
+_LEARNS_WITHIN = 50  # steps
 
 
 def train(settings: Settings) -> None:
@@ -34,31 +35,44 @@ def train(settings: Settings) -> None:
     """
     with joined(settings.device, settings.stall_s) as ranks, listening() as wishes:
         job = prepared(settings, ranks)
-        batches = iter(job.loader(start=job.start, stop=job.steps))
+        learned = _Learned(job)
+        shares = job.loader(start=job.start, stop=job.steps).steps()
         try:
             for step in range(job.start, job.steps):
                 job.watchdog.now(f"in step {step}")
-                job.report(one_step(job, step, batches))
+                if step in job.steering:
+                    job.skip(step)
+                else:
+                    figures = one_step(job, step, shares)
+                    job.report(figures)
+                    learned.add(figures)
+                learned.check(step)
                 finish_step(job, step, wishes)
             job.finish()
         finally:
             job.close()
 
 
-def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
+def one_step(job: Job, step: int, shares: Iterator[Share]) -> StepFigures:
     """One step of the optimizer on one global batch; the loss is a mean over all of its learned tokens."""
     began = time.perf_counter()
     count = micro_steps(job.plan.global_batch, job.ranks.world_size, job.settings.micro_batch)
-    micro_batches = [next(batches) for _ in range(count)]
+    share = next(shares)
+    assert share.step == step, (share.step, step)
     wait_s = time.perf_counter() - began
-    (targets,) = job.ranks.sums([sum(map(target_count, micro_batches))])
+    (targets,) = job.ranks.sums([share.targets])
     # DeepSpeed takes the mean over ranks and micro-batches, which hold unlike numbers of targets: it is undone here.
     scale = job.ranks.world_size * count / max(targets, 1.0)
-    factor = learning_rate_factor(step, job.steps, job.settings)
+    factor = learning_rate_factor(step, job.steps, job.settings) * job.steering.ratio(step, job.settings.lr)
     job.rates.set(factor)
     _seed(job, step)
     tally = Tally()
-    for batch in micro_batches:
+    keys: list[str] = []
+    for _ in range(count):
+        asked = time.perf_counter()
+        batch = next(share.batches)
+        wait_s += time.perf_counter() - asked
+        keys += filter(None, batch.keys)
         inputs = inputs_of(batch, job.ranks.device, job.dtype)
         losses_B = loss_sums(job.engine, inputs)
         job.engine.backward(losses_B.sum() * scale)
@@ -67,10 +81,12 @@ def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
     whole = tally.over(job.ranks)
     norm = float(job.engine.get_global_grad_norm())
     if not (math.isfinite(whole.loss) and math.isfinite(norm)):
-        keys = [key for each in job.ranks.gathered([b.keys for b in micro_batches]) for b in each for key in b if key]
+        of_all = " ".join(key for each in job.ranks.gathered(keys) for key in each)
         raise DataError(
-            f"step {step}: the loss is {whole.loss} and the gradient's norm {norm}; the batch was {' '.join(keys)}. "
-            "Nothing was saved since the last checkpoint: look at these samples, or take a lower --lr"
+            f"step {step}: the loss is {whole.loss} and the gradient's norm {norm}; the batch was {of_all}. Nothing "
+            "was saved since the last checkpoint. Look at these samples; then the same command goes on from there with "
+            f"--skip-steps {step}:{step + 1}, which leaves this batch out, or with a lower rate, such as "
+            f"--lr-from {max(job.start, step - step % job.settings.save_steps)}={job.settings.lr / 2:g}"
         )
     order = job.plan.step(step)
     metrics = {
@@ -84,11 +100,51 @@ def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
         "loss_by_task": whole.loss_by_group,
         "targets": int(targets),
         "overlong": whole.overlong,
+        "without_targets": whole.without_targets,
     }
     seconds = time.perf_counter() - began
     return StepFigures(
         step=step, metrics=metrics, samples=job.plan.global_batch, tokens=whole.tokens, seconds=seconds, wait_s=wait_s
     )
+
+
+class _Learned:
+    """Ends a run that learns nothing in its first steps, before it saves or exports what it began with."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        lines = first_told(job.settings.output_dir, _LEARNS_WITHIN) if job.start and job.ranks.first else []
+        sums = (len(lines), *(sum(line[name] for line in lines) for name in ("targets", "overlong")))
+        self._steps, self._targets, self._overlong = map(int, job.ranks.sums(sums))
+
+    def add(self, figures: StepFigures) -> None:
+        """Count a step."""
+        self._steps += 1
+        self._targets += figures.metrics["targets"]
+        self._overlong += figures.metrics["overlong"]
+
+    def check(self, step: int) -> None:
+        """Look whether anything was learned, when it should have been.
+
+        Raises:
+            DataError: not one token was.
+        """
+        if self._targets or (self._steps < _LEARNS_WITHIN and step + 1 < self._job.steps):
+            return
+        settings = self._job.settings
+        why = "none of these samples has an answer: look at some with `griffon-shards show`, and freeze others"
+        if self._overlong:
+            samples = self._job.plan.global_batch * self._steps
+            why = (
+                f"{self._overlong:,} of {samples:,} samples were longer than --max-length {settings.max_length} "
+                f"(--overlong {settings.overlong}), and a picture alone takes "
+                f"{self._job.engine.module.picture_tokens:,} tokens; raise --max-length"
+            )
+        if not self._steps:
+            why = "--skip-steps leaves all steps out; give fewer"
+        raise DataError(
+            f"not one token was learned in {self._steps} steps: {why}, and begin anew with another --output-dir"
+        )
 
 
 def finish_step(job: Job, step: int, wishes: Wishes) -> None:

@@ -6,6 +6,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -76,6 +77,7 @@ class Reporter:
         self._board: Any = SummaryWriter(run / "tensorboard", purge_step=start)
         self._steps, self._log_every, self._hook = steps, log_every, hook
         self._began, self._start = time.monotonic(), start
+        self._samples = self._overlong = self._without_targets = 0  # since the last line
 
     def close(self) -> None:
         """Close the files."""
@@ -94,9 +96,17 @@ class Reporter:
             self._board.add_scalar(f"train/loss/{group}", value, figures.step)
         if self._hook is not None:
             self._hook(figures.step, told)
+        self._samples += figures.samples
+        self._overlong += figures.metrics["overlong"]
+        self._without_targets += figures.metrics["without_targets"]
         done = figures.step + 1
         if done % self._log_every == 0 or done == self._steps or done == self._start + 1:
             self.say(self._line(told, done))
+
+    def skipped(self, told: Mapping[str, Any]) -> None:
+        """Tell that a step was left out."""
+        self._write(METRICS, told)
+        self.say(f"step {told['step'] + 1}/{self._steps}  left out (--skip-steps)")
 
     def validation(self, step: int, losses: Mapping[str, float]) -> None:
         """Tell the loss on validation sets, by task group, after a step."""
@@ -119,11 +129,21 @@ class Reporter:
     def _line(self, told: Mapping[str, Any], done: int) -> str:
         rate = (time.monotonic() - self._began) / (done - self._start)
         minutes, seconds = divmod(round(rate * (self._steps - done)), 60)
+        counts = {"cut": self._overlong, "without targets": self._without_targets}
+        shares = "".join(f"{name} {count / self._samples:.0%}  " for name, count in counts.items() if count)
+        self._samples = self._overlong = self._without_targets = 0
         return (
             f"step {done}/{self._steps}  loss {told['loss']:.4f}  lr {told['lr']:.3g}  norm {told['grad_norm']:.3g}  "
             f"{told['samples_per_s']:.1f} samples/s  {told['tokens_per_s']:,.0f} tokens/s  "
-            f"data wait {told['data_wait']:.0%}  {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+            f"data wait {told['data_wait']:.0%}  {shares}{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
         )
+
+
+def first_told(run: Path, steps: int) -> list[Mapping[str, Any]]:
+    """What `metrics.jsonl` says of the first steps of a run, those that were left out not counted."""
+    with (run / METRICS).open("rb") as file:
+        trained = (told for told in map(orjson.loads, file) if not told.get("skipped"))
+        return list(islice(trained, steps))
 
 
 def cut_back(path: Path, start: int) -> None:
