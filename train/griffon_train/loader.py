@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -29,6 +29,7 @@ from griffon_train.shared_memory import AHEAD, no_room
 from griffon_train.slots import Request, Requests, Slot, rank_slots
 from griffon_train.split import DUMMY, micro_steps
 from griffon_train.sweep import Order
+from griffon_train.training.watch import leave_signals_to_rank
 
 __all__ = ["STALL_S", "Batch", "Encode", "Loader", "Share", "Slot", "rank_slots"]
 
@@ -210,6 +211,16 @@ def _squares(pictures: list[Image], side_px: int) -> torch.Tensor:
     return pixels
 
 
+class Company(Protocol):
+    """Ranks that go on together, and stop together."""
+
+    def asked_to_stop(self, patience_s: float) -> bool:
+        """Whether this rank is to stop, or is told so within some seconds; asked every second of waiting for data."""
+
+    def go_on(self) -> None:
+        """Meet the other ranks after a micro-batch, or instead of one; raises an error on all if one is to stop."""
+
+
 class Loader:
     """Iterates over the micro-batches of one rank, in order of steps; each step has `micro_steps` of them."""
 
@@ -228,6 +239,7 @@ class Loader:
         image_px: int = IMAGE_PX,
         region_px: int = REGION_PX,
         stall_s: float = STALL_S,
+        company: Company | None = None,
     ) -> None:
         """Make ready; workers start with the first batch.
 
@@ -244,8 +256,9 @@ class Loader:
             image_px: side of the pictures.
             region_px: side of the regions.
             stall_s: how long a micro-batch may take; without workers nobody watches.
+            company: of other ranks, which may have to stop before the next micro-batch.
         """
-        self._plan, self._stall_s, self._workers = plan, stall_s, workers
+        self._plan, self._stall_s, self._workers, self._company = plan, stall_s, workers, company
         self._start, self._stop, self._skipped = start, stop, skipped
         self._micro_batch, self._world_size = micro_batch, world_size
         self._slots_of = partial(rank_slots, plan, rank=rank, world_size=world_size, micro_batch=micro_batch)
@@ -305,6 +318,7 @@ class Loader:
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:  # torch's: no answer yet, or a worker is gone
+                self._perhaps_stop(error)
                 if "timed out" in str(error) and waited_s + _LOOK_EVERY_S < self._stall_s:
                     waited_s += _LOOK_EVERY_S
                     continue
@@ -313,7 +327,15 @@ class Loader:
                 ) from error
             waited_s = 0.0
             next(awaited)
+            if self._company is not None:
+                self._company.go_on()
             yield _readable(batch), targets
+
+    def _perhaps_stop(self, error: Exception) -> None:
+        """A request to stop does not wait for data; and if it went to all processes, it has ended workers first."""
+        patience_s = 0.0 if "timed out" in str(error) else _LOOK_EVERY_S
+        if self._company is not None and self._company.asked_to_stop(patience_s):
+            self._company.go_on()
 
     def _what_failed(self, error: Exception, messages: Iterator[Any]) -> str:
         if "timed out" in str(error):
@@ -368,8 +390,7 @@ def _unwarned(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # no
 
 def _end_with_rank(_worker: int) -> None:
     end_with_parent()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the rank does on a signal is not for its workers
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    leave_signals_to_rank()
     # torch hands a worker's own errors on; what is left is the noise of threads that lose their rank.
     sys.excepthook = lambda *_: None
 

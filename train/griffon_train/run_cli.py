@@ -12,6 +12,7 @@ from griffon_shards.command_line import resumable
 from griffon_train.reference_options import FOREIGN, SAID_OTHERWISE, translate
 from griffon_train.resolving import resolve
 from griffon_train.settings import OPTIONS, Settings, option_name, shown
+from griffon_train.training.watch import listening
 
 _SECTIONS = {
     "stage": "The run",
@@ -124,6 +125,7 @@ def run(print_config: bool, **options: Any) -> None:  # noqa: ANN401
         if os.environ.get("RANK", "0") == "0":  # of all the processes that torchrun starts, one is to speak
             click.echo(resolved.table())
         return
-    from griffon_train.training.loop import train  # needs torch, which takes seconds to import
+    with listening() as requests:  # before what takes long, and may drop a KeyboardInterrupt
+        from griffon_train.training.loop import train  # needs torch, which takes seconds to import
 
-    train(resolved.settings)
+        train(resolved.settings, requests)

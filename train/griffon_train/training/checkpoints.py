@@ -6,22 +6,22 @@ without an error (frozen weights random, learning rates of other groups).
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import distributed
+from safetensors import safe_open
 
 from griffon_shards.errors import DataError
 from griffon_shards.files import TEMPORARY_PREFIX, sha256_of, sync_folder, write_whole
 from griffon_train.training.fragments import MOMENTS, Fragment, ShardedState
+from griffon_train.training.ranks import Ranks
+from griffon_train.training.tensor_file import write_tensors
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run."""
@@ -49,7 +49,7 @@ class Checkpoint:
         return int(self.index["step"])
 
 
-def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], *, keep: int) -> Path:
+def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ranks: Ranks, *, keep: int) -> Path:
     """Write a checkpoint, together with all ranks, and delete all but the last.
 
     Args:
@@ -57,6 +57,7 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], *,
         step: steps taken by the optimizer.
         state: of this rank.
         extra: whatever else `checkpoint.json` is to hold.
+        ranks: all of them.
         keep: checkpoints to keep, this one among them.
 
     Returns:
@@ -66,24 +67,24 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], *,
         DataError: a rank could not write; every rank raises it, and nothing has changed.
     """
     target = run / CHECKPOINTS / f"step-{step:08d}"
-    partial = target.with_name(TEMPORARY_PREFIX + target.name)
-    rank = distributed.get_rank()
-    _together(step, lambda: _made_anew(partial) if rank == 0 else None)
-    files = _together(step, lambda: _write_own(partial / f"rank-{rank:05d}.safetensors", state))
+    incomplete = target.with_name(TEMPORARY_PREFIX + target.name)
+    together = partial(_together, ranks, step)
+    together(lambda _: _made_anew(incomplete) if ranks.first else None)
+    files = together(lambda moved: _write_own(incomplete / f"rank-{ranks.rank:05d}.safetensors", state, moved))
     index = {"format": _FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
-    _together(step, lambda: _complete(partial, target, index, keep) if rank == 0 else None)
+    together(lambda moved: _complete(incomplete, target, index, keep, moved) if ranks.first else None)
     return target
 
 
-def _together(step: int, work: Callable[[], Any]) -> list[Any]:
+def _together(ranks: Ranks, step: int, work: Callable[[Callable[[], None]], Any]) -> list[Any]:
     """What each rank's work gives, in order of ranks; if one fails, all say so."""
     told: dict[str, Any] = {}
-    try:
-        told["done"] = work()
-    except (OSError, SafetensorError) as error:
-        told["failed"] = f"rank {distributed.get_rank()}: {error}"
-    everybody: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(everybody, told)
+    with ranks.at_own_pace(f"writing a checkpoint after {step} steps") as moved:
+        try:
+            told["done"] = work(moved)
+        except OSError as error:
+            told["failed"] = f"rank {ranks.rank}: {error}"
+    everybody = ranks.gathered(told)
     failures = [each["failed"] for each in everybody if "failed" in each]
     if failures:
         raise DataError(f"no checkpoint was written at step {step}: {'; '.join(failures)}; the one before stands")
@@ -96,15 +97,16 @@ def _made_anew(partial: Path) -> None:
     partial.mkdir(parents=True)
 
 
-def _complete(partial: Path, target: Path, index: Mapping[str, Any], keep: int) -> None:
+def _complete(incomplete: Path, target: Path, index: Mapping[str, Any], keep: int, moved: Callable[[], None]) -> None:
     """Write what says where everything is, give the folder its name, and delete the oldest."""
-    write_whole(partial / _INDEX, orjson.dumps({**index, "sha256": _sha256_of_index(index)}))
+    write_whole(incomplete / _INDEX, orjson.dumps({**index, "sha256": _sha256_of_index(index)}))
     if target.exists():  # of a run that was resumed from an earlier one
         shutil.rmtree(target)
-    partial.rename(target)
+    incomplete.rename(target)
     sync_folder(target.parent)
     for old in sorted(target.parent.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
+        moved()
 
 
 def _sha256_of_index(index: Mapping[str, Any]) -> str:
@@ -112,20 +114,15 @@ def _sha256_of_index(index: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(index, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _write_own(path: Path, state: ShardedState) -> Mapping[str, Any]:
+def _write_own(path: Path, state: ShardedState, moved: Callable[[], None]) -> Mapping[str, Any]:
     tensors = {}
     for number, flat in enumerate(state.buffers):
-        tensors[f"{number}.weight"] = flat.data.contiguous()
+        tensors[f"{number}.weight"] = flat.data
         for name, moment in state.moments(number).items():
-            tensors[f"{number}.{name}"] = moment.contiguous()
-    save_file(tensors, path)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            tensors[f"{number}.{name}"] = moment
+    sha256 = write_tensors(path, tensors, moved)
     fragments = [list(asdict(each).values()) for each in state.fragments]
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path), "fragments": fragments}
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256, "fragments": fragments}
 
 
 def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -164,18 +161,19 @@ def _opened(path: Path) -> Checkpoint:
     return Checkpoint(path=path, index=index)
 
 
-def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int]) -> None:
+def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int], ranks: Ranks) -> None:
     """Put a checkpoint's weights and moments into the engine, together with all ranks, and compare.
 
     Args:
         checkpoint: a whole one.
         state: of this rank.
         sizes: elements of every parameter that trains.
+        ranks: all of them.
 
     Raises:
         DataError: a file is damaged, or the checkpoint is not of these parameters.
     """
-    _verify(checkpoint)
+    _verify(checkpoint, ranks)
     pieces = _pieces(checkpoint)
     held = {name: sum(count for _, count, *_ in of_name) for name, of_name in pieces.items()}
     if held != dict(sizes):
@@ -184,9 +182,10 @@ def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int
             f"{checkpoint.path} is of other parameters than train now, such as {', '.join(different[:3])} "
             f"({len(different)} in all); resume with the model and freezing flags that the run had"
         )
-    with _Files(checkpoint) as files:
+    with ranks.at_own_pace(f"reading {checkpoint.path}") as moved, _Files(checkpoint) as files:
         for each in state.fragments:
             _fill(each, state, pieces[each.name], files)
+            moved()
     state.set_steps(int(checkpoint.index["optimizer_steps"]))
     state.weights_to_model()
     wrong = state.differing()
@@ -245,14 +244,12 @@ class _Files:
         return found
 
 
-def _verify(checkpoint: Checkpoint) -> None:
+def _verify(checkpoint: Checkpoint, ranks: Ranks) -> None:
     """Read every file once, shared out among the ranks; every rank raises what one has found."""
-    rank, world_size = distributed.get_rank(), distributed.get_world_size()
-    mine = checkpoint.index["files"][rank::world_size]
-    damaged = [each["name"] for each in mine if sha256_of(checkpoint.path / each["name"]) != each["sha256"]]
-    everybody: list[Any] = [None] * world_size
-    distributed.all_gather_object(everybody, damaged)
-    names = [name for each in everybody for name in each]
+    mine = checkpoint.index["files"][ranks.rank :: ranks.world_size]
+    with ranks.at_own_pace(f"reading {checkpoint.path}") as moved:
+        damaged = [each["name"] for each in mine if sha256_of(checkpoint.path / each["name"], moved) != each["sha256"]]
+    names = [name for each in ranks.gathered(damaged) for name in each]
     if names:
         raise DataError(
             f"{checkpoint.path}: {', '.join(names)} is damaged (its SHA-256 is not the recorded one); delete the "
@@ -260,14 +257,13 @@ def _verify(checkpoint: Checkpoint) -> None:
         )
 
 
-def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]]) -> dict[str, str]:
+def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]], ranks: Ranks) -> dict[str, str]:
     """SHA-256 of each tensor's bytes, the work shared out among the ranks; the same on every rank."""
-    rank, world_size = distributed.get_rank(), distributed.get_world_size()
     own = {}
-    for number, (name, tensor) in enumerate(tensors):
-        if number % world_size == rank:
-            flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            own[name] = hashlib.sha256(flat.numpy().data).hexdigest()
-    everybody: list[Any] = [None] * world_size
-    distributed.all_gather_object(everybody, own)
-    return {name: digest for each in everybody for name, digest in each.items()}
+    with ranks.at_own_pace("hashing the frozen weights") as moved:
+        for number, (name, tensor) in enumerate(tensors):
+            if number % ranks.world_size == ranks.rank:
+                flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+                own[name] = hashlib.sha256(flat.numpy().data).hexdigest()
+                moved()
+    return {name: digest for each in ranks.gathered(own) for name, digest in each.items()}

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed
 from transformers import PreTrainedTokenizerBase
 
-from griffon_train.model.checkpoint import whole_folder
+from griffon_train.model.checkpoint import SHARD_SIZE, whole_folder
 from griffon_train.model.convert import save_projector
 from griffon_train.model.saving import save_beside
 from griffon_train.training.engine import Engine
-from griffon_train.training.ranks import Ranks
+from griffon_train.training.ranks import Ranks, told_by_transformers
 
 
 def export(
@@ -30,14 +29,14 @@ def export(
     """
     model = engine.module
     weights = _whole_weights(model, ranks, "projector." if projector_alone else "")
-    if ranks.first and projector_alone:
-        save_projector(weights, target)
-    elif ranks.first:
-        shutil.rmtree(target, ignore_errors=True)
-        with whole_folder(target) as folder:
-            model.save_pretrained(folder, state_dict=weights)
-            save_beside(folder, model.config, model.generation_config, chat, tokenizer)
-    distributed.barrier()
+    with ranks.at_own_pace("writing the result") as moved, told_by_transformers(moved):
+        if ranks.first and projector_alone:
+            save_projector(weights, target)
+        elif ranks.first:
+            shutil.rmtree(target, ignore_errors=True)
+            with whole_folder(target, moved) as folder:
+                model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)
+                save_beside(folder, model.config, model.generation_config, chat, tokenizer)
 
 
 def _whole_weights(model: Any, ranks: Ranks, prefix: str) -> dict[str, torch.Tensor]:  # noqa: ANN401
@@ -53,4 +52,5 @@ def _whole_weights(model: Any, ranks: Ranks, prefix: str) -> dict[str, torch.Ten
             with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
                 copies[id(parameter)] = parameter.detach().cpu().clone() if ranks.first else torch.empty(0)
         found[name] = copies[id(parameter)]
+        ranks.watchdog.now("gathering the result")
     return found

@@ -1,6 +1,7 @@
 """A run at work: what training works with, and what is done beside training: checkpoints, validation, the result."""
 
 import importlib
+import signal
 import time
 from collections.abc import Mapping
 from typing import BinaryIO
@@ -27,7 +28,6 @@ from griffon_train.training.loss import loss_sums
 from griffon_train.training.metrics import Hook, Reporter, StepFigures
 from griffon_train.training.ranks import Ranks
 from griffon_train.training.tallies import Tally
-from griffon_train.training.watch import Watchdog
 
 
 class Job:
@@ -43,8 +43,6 @@ class Job:
         steps: of the whole run.
         steering: which steps are left out, and learning rates from a step on.
         rates: the engine's learning rates.
-        watchdog: ends this process if nothing comes to an end for too long.
-        last_save_s: seconds that the last checkpoint took; 0 before the first.
     """
 
     def __init__(
@@ -62,13 +60,11 @@ class Job:
         self.steps = steps_of(settings, plan)
         self.steering = Steering.of(settings.skip_steps, settings.lr_from)
         self.rates = Rates(engine)
-        self.last_save_s = 0.0
-        self.watchdog = Watchdog(ranks.rank, settings.stall_s)
         self._encode, self._tokenizer, self._held = encode, tokenizer, held
         self._state = ShardedState(engine)
         self._frozen_sha256: Mapping[str, str] = {}
         self._reporter: Reporter | None = None
-        self.start = 0
+        self.start = self._saved = 0
 
     def begin(self, frozen_sha256: Mapping[str, str]) -> None:
         """Go on from the last whole checkpoint, or begin anew."""
@@ -85,7 +81,7 @@ class Job:
                 f"{self.settings.output_dir} has to be the same folder on every machine"
             )
         if found is not None:
-            self.start = restore_cursor(found.index["cursor"], self.plan, self.steering)
+            self.start = self._saved = restore_cursor(found.index["cursor"], self.plan, self.steering)
             changed = sorted(k for k, v in frozen_sha256.items() if found.index["frozen_sha256"].get(k) != v)
             if changed:
                 raise SettingsError(
@@ -98,7 +94,7 @@ class Job:
                 for name, each in self.engine.module.named_parameters()
                 if each.requires_grad
             }
-            checkpoints.restore(found, self._state, sizes)
+            checkpoints.restore(found, self._state, sizes, self.ranks)
             self.say(f"going on with step {self.start} of {self.steps}, from {found.path}")
         if self.ranks.first:
             self._reporter = Reporter(
@@ -125,6 +121,8 @@ class Job:
             skipped=self.steering if order is None else (),
             image_px=config.vision_config.image_size,
             region_px=config.vision_config.image_size if region is None else region.image_size,
+            stall_s=self.settings.stall_s,
+            company=self.ranks,
         )
 
     def report(self, figures: StepFigures) -> None:
@@ -150,7 +148,7 @@ class Job:
         tally = Tally()
         self.engine.eval()
         for batch in self.loader(order=sweep, stop=sweep.steps):
-            self.watchdog.now(f"validating after step {step}")
+            self.ranks.watchdog.now(f"validating after step {step}")
             tally.add(batch, loss_sums(self.engine, inputs_of(batch, self.ranks.device, self.dtype)))
         self.engine.train()
         whole = tally.over(self.ranks)
@@ -160,20 +158,32 @@ class Job:
     def save(self, done: int) -> None:
         """Write a checkpoint after `done` steps."""
         began = time.monotonic()
-        self.watchdog.now(f"writing a checkpoint after {done} steps")
         extra = {
             "cursor": cursor_state(self.plan, done, self.steering),
             "settings": settings_as_json(self.settings),
             "world_size": self.ranks.world_size,
             "frozen_sha256": self._frozen_sha256,
         }
-        path = checkpoints.save(self.settings.output_dir, done, self._state, extra, keep=self.settings.keep)
-        self.last_save_s = max(self.ranks.gathered(time.monotonic() - began))
-        self.say(f"checkpoint {path} in {self.last_save_s:.1f} s")
+        path = checkpoints.save(self.settings.output_dir, done, self._state, extra, self.ranks, keep=self.settings.keep)
+        self._saved = done
+        self.say(f"checkpoint {path} in {time.monotonic() - began:.1f} s")
+
+    def stop(self, done: int, number: int) -> None:
+        """Save what is not saved yet, after `done` steps, for a rank was asked to stop by a signal.
+
+        Raises:
+            SystemExit: always.
+        """
+        if done > self._saved:
+            self.save(done)
+        self.say(
+            f"stopped by {signal.Signals(number).name} after step {done}/{self.steps}; "
+            + (f"saved: the same command resumes from step {done}" if done else "the same command begins anew")
+        )
+        raise SystemExit(128 + number)
 
     def finish(self) -> None:
         """Write what the run was for, unless an earlier start of it has."""
-        self.watchdog.now("writing the result")
         run, alone = self.settings.output_dir, self.settings.freezing.trained_parts() == ("projector",)
         result = run / (PROJECTOR_NAME if alone else MODEL_NAME)
         if self.start < self.steps or not result.exists():
@@ -182,8 +192,7 @@ class Job:
         self.say(f"done: {self.steps} steps; {result}; metrics, timing and checkpoints in {run}")
 
     def close(self) -> None:
-        """Close what the run wrote into, and watch no longer."""
-        self.watchdog.close()
+        """Close what the run wrote into."""
         if self._reporter is not None:
             self._reporter.close()
         if self._held is not None:

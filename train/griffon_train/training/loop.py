@@ -19,27 +19,32 @@ from griffon_train.training.metrics import StepFigures, first_told
 from griffon_train.training.prepare import prepared
 from griffon_train.training.ranks import joined
 from griffon_train.training.tallies import Tally
-from griffon_train.training.watch import Wishes, listening
+from griffon_train.training.watch import Requests, Stopped
 
-_GRACE_S = 25.0  # torchrun kills what has not ended 30 s after SIGTERM
-_TERMINATED = 128 + 15
 _LEARNS_WITHIN = 50  # steps
 
 
-def train(settings: Settings) -> None:
+def train(settings: Settings, requests: Requests) -> None:
     """Train as the settings say, from the last checkpoint of the run if there is one, to the end.
+
+    Args:
+        settings: of the run.
+        requests: what this process is asked for from outside.
 
     Raises:
         SettingsError: the settings contradict each other, the sets or the checkpoint; nothing was trained.
         DataError: a sample cannot be read, a loss is not a number, or a checkpoint is damaged.
+        SystemExit: a rank was asked to stop; what was done is saved.
     """
-    with joined(settings.device, settings.stall_s) as ranks, listening() as wishes:
+    with joined(settings.device, settings.stall_s, requests) as ranks:
         job = prepared(settings, ranks)
         learned = _Learned(job)
-        shares = job.loader(start=job.start, stop=job.steps).steps()
+        done = job.start
         try:
+            shares = job.loader(start=job.start, stop=job.steps).steps()
+            requests.defer()
             for step in range(job.start, job.steps):
-                job.watchdog.now(f"in step {step}")
+                ranks.watchdog.now(f"in step {step}")
                 if step in job.steering:
                     job.skip(step)
                 else:
@@ -47,8 +52,11 @@ def train(settings: Settings) -> None:
                     job.report(figures)
                     learned.add(figures)
                 learned.check(step)
-                finish_step(job, step, wishes)
+                done = step + 1
+                finish_step(job, step)
             job.finish()
+        except Stopped as stopped:
+            job.stop(done, stopped.number)
         finally:
             job.close()
 
@@ -147,25 +155,22 @@ class _Learned:
         )
 
 
-def finish_step(job: Job, step: int, wishes: Wishes) -> None:
-    """Validate and save, where it is time to or somebody wishes it; all ranks agree on that here.
+def finish_step(job: Job, step: int) -> None:
+    """Validate and save, where it is time to or somebody asks for it; all ranks agree on that here.
 
     Raises:
-        SystemExit: a rank was asked to stop.
+        Stopped: a rank was asked to stop.
     """
-    settings, done = job.settings, step + 1
+    settings, requests, done = job.settings, job.ranks.requests, step + 1
     if job.ranks.first:
-        wishes.look(settings.output_dir)
-    save, wishes.save = wishes.save, False  # what is wished while the ranks agree is the next step's
-    saves, stops = job.ranks.sums([save, wishes.stop])
+        requests.look(settings.output_dir)
+    save, requests.save = requests.save, False  # what is asked for while the ranks agree is the next step's
+    (saves,) = job.ranks.highest(save)
+    job.ranks.go_on()
     if settings.val_steps is not None and (done % settings.val_steps == 0 or done == job.steps):
         job.validate(step)
-    stops_well = bool(stops) and job.last_save_s < _GRACE_S
-    if saves or stops_well or done % settings.save_steps == 0 or done == job.steps:
+    if saves or done % settings.save_steps == 0 or done == job.steps:
         job.save(done)
-    if stops:
-        job.say(f"stopped by SIGTERM after step {done}; the same command goes on from the last checkpoint")
-        raise SystemExit(_TERMINATED)
 
 
 def _seed(job: Job, step: int) -> None:

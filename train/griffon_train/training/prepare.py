@@ -26,11 +26,11 @@ from griffon_train.runs import Shows
 from griffon_train.settings import STEERING, Settings, differences, settings_as_json, settings_from_json, weights_by_tag
 from griffon_train.shared_memory import check_room, needed_bytes, ranks_here
 from griffon_train.split import micro_steps
-from griffon_train.training import checkpoints
+from griffon_train.training import checkpoints, compiling
 from griffon_train.training.engine import make_engine
 from griffon_train.training.job import Job
 from griffon_train.training.loading import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME, default_chat, load_model, placed
-from griffon_train.training.ranks import Ranks
+from griffon_train.training.ranks import Ranks, told_by_transformers
 
 
 def prepared(settings: Settings, ranks: Ranks) -> Job:
@@ -39,6 +39,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     Raises:
         SettingsError: settings, sets, model and an earlier start of the run do not fit each other.
     """
+    ranks.watchdog.now("opening the sets")
     settings = placed(settings)
     sets = [open_set(path) for path in settings.shards]
     lengths = Lengths.counted(sets, settings.lengths) if settings.lengths else Lengths.estimated(sets)
@@ -55,7 +56,9 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     val_sets = [open_set(path) for path in settings.val_shards]
     shows = Shows.of(sets)
     check_taught(settings.freezing.trained_parts(), shows, settings, picture_tokens=0)
-    model, tokenizer = load_model(settings, _dtype(settings, ranks))
+    compiling.announce(settings)
+    with ranks.at_own_pace("loading the model") as moved, told_by_transformers(moved):
+        model, tokenizer = load_model(settings, _dtype(settings, ranks))
     _refuse_unfit([*sets, *val_sets], model.config)
     _refuse_little_room(settings, ranks, Shows.of([*sets, *val_sets]), model.config)
     chat = settings.chat or default_chat(model)
@@ -76,7 +79,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
             if line is not None:
                 click.echo(line, err=True)
     frozen = ((name, each) for name, each in model.named_parameters() if not each.requires_grad)
-    frozen_sha256 = checkpoints.tensor_hashes(frozen)
+    frozen_sha256 = checkpoints.tensor_hashes(frozen, ranks)
     config = deepspeed_config(
         settings,
         micro_batch=settings.micro_batch,
@@ -92,6 +95,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         picture_tokens=model.picture_tokens,
     )
     held = _hold(settings, ranks)
+    ranks.watchdog.now("making DeepSpeed's engine")
     job = Job(settings, ranks, plan, make_engine(model, settings, config), encode_one, tokenizer, held)
     job.begin(frozen_sha256)
     if ranks.first:
