@@ -63,7 +63,7 @@ _MAKES = (
     ({"image", "annotations"}, f"annotations for CreateML; {_AS_COCO}"),
     (
         {"image_id", "category_id"},
-        "COCO's annotations or results alone; give the file that has images and categories, too",
+        "COCO's annotations or results alone; give the file that has images, too",
     ),
     ({"messages"}, "conversations as messages of role and content; LLaVA has them as conversations of from and value"),
     ({"instruction", "output"}, "instructions as Alpaca has them; LLaVA has them as conversations of from and value"),
