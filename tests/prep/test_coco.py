@@ -113,7 +113,14 @@ def test_ids_of_any_whole_number(tmp_path: Path, number: float) -> None:
         (coco([picture(), picture(8), picture(file_name="b.jpg")]), "two entries of images have the id 7"),
         (coco(categories=[*CATEGORIES, {"id": 17, "name": "lion"}]), "'cat' and 'lion' have the same category id 17"),
         ({**coco(), "images": {}}, "images: expected an array"),
-        ({"images": [picture()], "categories": []}, "has no annotations"),
+        (
+            {"images": [picture()], "categories": []},
+            "has no annotations; .*image_info files are lists of",
+        ),
+        (
+            {"images": [picture()], "annotations": [{"id": 1, "image_id": 7, "caption": "A cat."}]},
+            "has no categories; .*COCO's captions have none",
+        ),
         ({"annotations": [box()]}, "has no categories, images"),
     ],
 )

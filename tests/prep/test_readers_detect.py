@@ -76,6 +76,47 @@ def test_what_does_not_fit_is_said(
         find_format(write(tmp_path, json.dumps(element)), task, options)
 
 
+VIA = {"a.jpg4321": {"filename": "a.jpg", "size": 4321, "regions": [], "file_attributes": {}}}
+TURNS = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A cat."}]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (VIA, "an object by pictures' names, as the VGG Image Annotator's own JSON; export them as COCO"),
+        ({"b.png-1": {}, "c.jpeg77": {}}, "the VGG Image Annotator's own JSON"),
+        (
+            {"_via_settings": {}, "_via_img_metadata": VIA, "_via_attributes": {}},
+            "a project of the VGG Image Annot",
+        ),
+        ({"version": "5.0", "shapes": [], "imagePath": "a.jpg", "imageHeight": 9}, "labelme2coco makes one COCO file"),
+        (
+            [{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": []}]}],
+            "as Label Studio keeps them;",
+        ),
+        ({"info": {}, "categories": {"label": {}}, "items": [{"id": "a"}]}, "as Datumaro keeps them; export"),
+        ([{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {}}]}], "for CreateML; export"),
+        (
+            [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.9}],
+            "COCO's annotations or results alo",
+        ),
+        ([{"messages": TURNS, "images": ["a.jpg"]}], "messages of role and content; LLaVA has them as conversations"),
+        ([{"instruction": "Say it.", "input": "", "output": "It."}], "as Alpaca has them; LLaVA has them"),
+        ([{"image": "a.jpg", "question": "What?", "answer": "A cat."}], "questions and answers; LLaVA has them"),
+        (
+            [{"image_id": "a.jpg", "Question 1": {"question": "What?", "answer": "A cat."}}],
+            "an object of image_id, Q",
+        ),
+        ({"frame": "rs1", "imgHeight": 9, "imgWidth": 9, "objects": []}, "begins with an object of frame, imgHeight"),
+    ],
+)
+@pytest.mark.parametrize("task", ["DET", "LAZY"])
+def test_files_of_other_tools_are_told_for_what_they_are(tmp_path: Path, content: object, said: str, task: str) -> None:
+    with pytest.raises(SettingsError, match="of no known format") as refused:
+        find_format(write(tmp_path, json.dumps(content)), task, {})
+    assert said in str(refused.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf", b"[]", b"[\n]\n"])
 def test_nothing_in_it(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match="has no records"):

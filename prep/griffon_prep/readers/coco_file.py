@@ -39,6 +39,10 @@ parts of the caption that the box belongs to, or 0."""
 # The widest bounds that it takes for whole numbers; beyond them annotations are read one by one.
 _Id = Annotated[int, msgspec.Meta(gt=-PLAIN_ID, lt=PLAIN_ID)] | str | float
 _NO_SPANS = msgspec.Raw()
+_WITHOUT = {
+    "annotations": "COCO's image_info files are lists of pictures alone",
+    "categories": "COCO's captions have none, its instances do",
+}
 _BLANKS = b" \t\r\n"
 
 
@@ -112,7 +116,9 @@ def read_coco(path: Path) -> Iterator[Pictures | Boxes | Categories]:
                 skip_value(window)
         window.expect_end("object")
     if missing := {"images", "annotations", "categories"} - found:
-        raise DataError(f"{path}: has no {', '.join(sorted(missing))}; expected COCO's images, annotations, categories")
+        hint = "".join(f"; {hint}" for name, hint in _WITHOUT.items() if name in missing)
+        expected = "expected COCO's images, annotations, categories"
+        raise DataError(f"{path}: has no {', '.join(sorted(missing))}; {expected}{hint}")
 
 
 def _pictures(spans: Spans) -> Pictures:

@@ -13,7 +13,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from griffon_prep.readers.coco_file import BOX_ROW, NO_BOX, Boxes, Pictures, read_coco
+from griffon_prep.readers.coco_corners import LOOK_AT, corner_notes, sides_of
+from griffon_prep.readers.coco_file import BOX_ROW, EMPTY, NO_BOX, Boxes, Pictures, read_coco
 from griffon_prep.readers.fields import NO_ID, PLAIN_ID, checked_id
 from griffon_prep.readers.json_records import JsonRecords, line_row, lines_beside, span_rows
 from griffon_prep.records import Rejected, name_key
@@ -59,6 +60,7 @@ class _Gathered:
     """What is held in memory of a file while it is read."""
 
     ids: list[NDArray[np.int64]] = field(default_factory=list)
+    sides_px: list[NDArray[np.float32]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
     kinds: dict[int, str] = field(default_factory=dict)
     used: set[int] = field(default_factory=set)
@@ -88,6 +90,7 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
         for part in read_coco(annotation):
             if isinstance(part, Pictures):
                 found.ids.append(part.ids)
+                found.sides_px.append(sides_of(part.values))
                 pictures.write(span_rows(part.spans).tobytes())
                 lines.write(line_row(part.spans).tobytes())
             elif isinstance(part, Boxes):
@@ -103,7 +106,7 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     order = np.argsort(picture_of, kind="stable")
     strays = order[np.searchsorted(picture_of, _NO_PICTURE, sorter=order) :]
     faults = _write_sorted(rows, order[: len(order) - len(strays)], found, work / _BOXES)
-    notes = _stray_notes(rows, strays)
+    notes = (*_stray_notes(rows, strays), *_corner_notes(rows[:LOOK_AT], picture_of[:LOOK_AT], found))
     unsorted.unlink()
     boxes_of = np.bincount(picture_of[picture_of != _NO_PICTURE], minlength=len(picture_ids))
     write_whole(work / _STARTS, np.concatenate(([0], np.cumsum(boxes_of))).astype("<u8").tobytes())
@@ -136,6 +139,13 @@ def _stray_notes(rows: NDArray[np.void], strays: NDArray[np.int64]) -> tuple[str
         if places.size:
             notes.append(f"annotations {what}, left out: {places.size:,}{_example(rows[places[0]])}")
     return tuple(notes)
+
+
+def _corner_notes(rows: NDArray[np.void], picture_of: NDArray[np.uint32], found: _Gathered) -> tuple[str, ...]:
+    usable = (picture_of != _NO_PICTURE) & (rows["flags"] & (NO_BOX | EMPTY) == 0)
+    if not usable.any():
+        return ()
+    return corner_notes(rows["xywh"][usable], np.concatenate(found.sides_px)[picture_of[usable]])
 
 
 def _example(row: np.void) -> str:

@@ -1,6 +1,7 @@
 """What a file is that cannot be an annotation, told by how it begins, and what to do about it."""
 
 import re
+from collections.abc import Iterable
 
 LOOK_AT_BYTES = 512
 """How much of a file's start is needed."""
@@ -51,3 +52,31 @@ _PATTERNS = tuple((re.compile(pattern, re.DOTALL), what, remedy) for pattern, wh
 def foreign_kind(start: bytes) -> str | None:
     """What a file that begins so is, and how to get at what is wanted; None if it may be JSON, JSONL or a pickle."""
     return next((f"{what}; {remedy}" for pattern, what, remedy in _PATTERNS if pattern.match(start)), None)
+
+
+_AS_COCO = "export them as COCO"
+_MAKES = (
+    ({"_via_img_metadata"}, f"a project of the VGG Image Annotator, whose annotations it exports as COCO; {_AS_COCO}"),
+    ({"shapes", "imagePath"}, "labelme's annotations of one picture; labelme2coco makes one COCO file of all"),
+    ({"id", "data", "annotations"}, f"annotations as Label Studio keeps them; {_AS_COCO}"),
+    ({"categories", "items"}, f"annotations as Datumaro keeps them; {_AS_COCO}"),
+    ({"image", "annotations"}, f"annotations for CreateML; {_AS_COCO}"),
+    (
+        {"image_id", "category_id"},
+        "COCO's annotations or results alone; give the file that has images, too",
+    ),
+    ({"messages"}, "conversations as messages of role and content; LLaVA has them as conversations of from and value"),
+    ({"instruction", "output"}, "instructions as Alpaca has them; LLaVA has them as conversations of from and value"),
+    ({"question", "answer"}, "questions and answers; LLaVA has them as conversations of from and value"),
+)
+"""Files of other tools, by members that their objects have."""
+
+_PICTURE_NAME = re.compile(r".+\.(?:jpe?g|png|bmp|tiff?|webp)(?:-?\d+)?", re.IGNORECASE)
+
+
+def other_make(keys: Iterable[str]) -> str | None:
+    """What a JSON file of other tools is whose object, or first element, has these members, and what to do with it."""
+    found = set(keys)
+    if found and all(map(_PICTURE_NAME.fullmatch, found)):
+        return f"an object by pictures' names, as the VGG Image Annotator's own JSON; {_AS_COCO}"
+    return next((what for members, what in _MAKES if members <= found), None)

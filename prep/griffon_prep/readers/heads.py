@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import BinaryIO
 
 from griffon_prep.readers.base import Head
+from griffon_prep.readers.foreign import other_make
 from griffon_prep.readers.json_members import TooManyMembers, enter_array, members, skip_value
 from griffon_prep.readers.json_records import parse_json
 from griffon_prep.readers.json_spans import Spans, Window, element_spans
@@ -91,6 +92,8 @@ def described(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str)
         if lines and window.data.startswith(b"{"):
             return "it holds JSON objects of several lines each; `jq -c .` writes each on one line, as JSONL has it"
     first = keys or next((list(head.element) for head in file_heads(opened, name) if head.element), [])
+    if make := other_make(first):
+        return f"it holds {make}"
     return (
         f"it begins with an object of {', '.join(first[:_SHOWN_KEYS])}"
         if first

@@ -142,7 +142,10 @@ def _turns(fields: Mapping[str, Any]) -> tuple[Turn, ...]:
         if role == "system":
             continue
         if not isinstance(role, str) or role not in _ROLES:
-            raise Rejected("bad_record", f"from: expected {', '.join(_ROLES)} or system, got {short(role)}")
+            has = (
+                f"; the turn has {', '.join(map(short, item))}" if isinstance(item, dict) and "from" not in item else ""
+            )
+            raise Rejected("bad_record", f"from: expected {', '.join(_ROLES)} or system, got {short(role)}{has}")
         if is_number(value):
             if isinstance(value, float) and abs(value) >= _EXACT:
                 raise Rejected("bad_record", f"value: {short(value)} was read as a number and may have lost digits")

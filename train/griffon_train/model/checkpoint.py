@@ -159,9 +159,12 @@ def refuse_unfit(
         unexpected: names.
         shapes: name, the shape found and the shape expected.
     """
-    told = [f"{name} {list(found)}, expected {list(expected)}" for name, found, expected in sorted(shapes)]
+    shapes = sorted(shapes)
+    told = [f"{name} {list(found)}, expected {list(expected)}" for name, found, expected in shapes]
     titles = {"missing": sorted(missing), "not expected": sorted(unexpected), "shape": told}
     lists = [f"{title}: {listed(names)}" for title, names in titles.items() if names]
+    if any(0 in found for _, found, _ in shapes):
+        lists.append("tensors without elements are what ZeRO-3 leaves if it is not told to gather; save them again")
     if lists:
         raise DataError("; ".join([what, *lists]))
 
