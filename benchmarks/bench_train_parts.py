@@ -11,7 +11,7 @@ import orjson
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, Qwen2Config
 
-from griffon_train.loader import Batch
+from griffon_train.loader import Batch, Share
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.tokens import byte_tokenizer
@@ -67,7 +67,9 @@ def loop_command(shards: Path, run: Path, runs: int) -> None:
             ours_s = bare_s = 0.0
             for step, batch in enumerate(batches):  # in turn, for the machine's speed changes as time goes by
                 began = time.perf_counter()
-                job.report(one_step(job, step, iter([batch])))
+                targets = sum(example.targets for example in batch.examples if example is not None)
+                share = Share(step=step, targets=targets, batches=iter([batch]))
+                job.report(one_step(job, step, iter([share])))
                 middle = time.perf_counter()
                 _bare_step(job, batch)
                 ours_s, bare_s = ours_s + middle - began, bare_s + time.perf_counter() - middle
@@ -107,8 +109,8 @@ def wait_command(shards: Path, run: Path, workers: int) -> None:
         loading_s = _seconds_a_batch(job)
         # In the model's place: its own arithmetic, normalising above all, would share the cores with the workers.
         job.engine = _Asleep(job.engine)
-        batches = iter(job.loader(stop=10 * _STEPS))
-        figures = [one_step(job, step, batches) for step in range(3 * _STEPS)][_STEPS:]
+        shares = job.loader(stop=10 * _STEPS).steps()
+        figures = [one_step(job, step, shares) for step in range(3 * _STEPS)][_STEPS:]
         job.close()
     seconds, waited = sum(each.seconds for each in figures), sum(each.wait_s for each in figures)
     computing_s = (seconds - waited) / len(figures)

@@ -75,7 +75,7 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
 
     Raises:
         SettingsError: something else is in `out`, or another build is.
-        DataError: too many rejects, too little disk, damaged annotations, changed inputs.
+        DataError: too many rejects, a source without a sample, too little disk, damaged annotations, changed inputs.
         OSError: storage fails.
     """
     if reuse is not None and out.resolve() == reuse.resolve():
@@ -104,7 +104,7 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
                 reused = link_unchanged(old, out, settings, planned)
                 say(f"reused from {old.root}: {', '.join(reused) or 'nothing, every source or setting has changed'}")
                 _check_space(planned, out, pool, say)
-            run_jobs(planned, out, pool, stop_early=True, say=say)
+            judge(planned, run_jobs(planned, out, pool, stop_early=True, say=say), settings)
         if sha256s != folder.stamps.sha256s(settings.sources):
             raise DataError(
                 f"{out}: an annotation was changed while it was read; --overwrite begins anew with the new one"
@@ -167,6 +167,29 @@ def run_jobs(
     return found
 
 
+def judge(planned: Sequence[PlannedSource], found: Mapping[str, SourceCount], settings: BuildSettings) -> None:
+    """See whether what has come of the sources may be frozen; `build` and `check` judge alike.
+
+    Raises:
+        DataError: sources have too many rejects or no sample left; a line for each.
+    """
+    faults = []
+    for source in planned:
+        tag = source.source.tag
+        count = found[tag]
+        if count.counted_rejects > source.max_rejects:
+            faults.append(f"{tag}: {count.counted_rejects} records rejected, --max-rejects allows {source.max_rejects}")
+        elif not count.samples and not settings.allow_empty:
+            faults.append(
+                f"{tag}: no record became a sample ({counts(count.rejected)} of {source.places:,}); mend the data, "
+                "leave the source out, or build without its samples with --allow-empty"
+            )
+    if not faults and not any(count.samples for count in found.values()):
+        faults.append("no record of any source became a sample, so there is nothing to freeze")
+    if faults:
+        raise DataError("\n".join(faults))
+
+
 def say_rejects(tag: str, count: SourceCount, say: Say) -> None:
     """Show a few rejected records for each reason."""
     for reason, rejects in sorted(count.examples.items()):
@@ -225,7 +248,7 @@ def _check_space(planned: Sequence[PlannedSource], out: Path, pool: LocalPool, s
     if needed_bytes * _SURPLUS > free_bytes:
         raise DataError(
             f"{out}: about {size(needed_bytes)} are to be written and {size(free_bytes)} are free; "
-            "make room, give an --out elsewhere, or take less with limit= in the manifest"
+            "make room, give an --out elsewhere, or take less of a source (a manifest takes limit=)"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from griffon_prep.build import build, check
+from griffon_prep.build import build, check, judge
 from griffon_prep.manifest import read_manifest, single_line
 from griffon_prep.pictures import CHECKS
 from griffon_prep.plan import BuildSettings
@@ -20,7 +20,7 @@ from griffon_prep.sample_data import write_sample_data
 from griffon_prep.shard_jobs import ShardSettings
 from griffon_prep.sources import find_sources
 from griffon_shards.command_line import guard, resumable
-from griffon_shards.errors import DataError, SettingsError
+from griffon_shards.errors import SettingsError
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.tables import table
 from griffon_shards.types import BOX_STYLES
@@ -100,6 +100,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
                 show_default=True,
                 help="Stop when more of a source's records (and more than 10) are rejected.",
             ),
+            click.option("--allow-empty", is_flag=True, help="A source may come to no sample at all."),
             click.option(
                 "--resize",
                 "resize_px",
@@ -123,21 +124,23 @@ def _settings(
     templates: Path | None,
     samples_per_shard: int | None,
     max_rejects: Fraction,
+    allow_empty: bool,
     **shard: Any,  # noqa: ANN401 - click's values for ShardSettings
 ) -> BuildSettings:
     if (manifest is None) == (data_path is None) or (data_path is None) != (image_folder is None):
         raise SettingsError("give --manifest FILE, or --data-path FILE with --image-folder DIR")
     if manifest is not None:
-        lines, where = read_manifest(manifest), str(manifest)
+        lines = read_manifest(manifest)
     else:
         assert data_path is not None and image_folder is not None
-        lines, where = [single_line(data_path, image_folder)], "--data-path"
+        lines = [single_line(data_path, image_folder)]
     folder = templates.absolute() if templates is not None else None
     return BuildSettings(
-        sources=find_sources(lines, data_root, where),
+        sources=find_sources(lines, data_root, str(manifest) if manifest is not None else None),
         shard=ShardSettings(templates=folder, templates_sha256=load_templates(folder).sha256, **shard),
         samples_per_shard=samples_per_shard,
         max_rejects=max_rejects,
+        allow_empty=allow_empty,
         workers=workers,
         # This process has no threads yet, so that forking it is safe; elsewhere systems and Python advise against it.
         start_method="fork" if sys.platform == "linux" else "spawn",
@@ -183,15 +186,7 @@ def check_command(settings: BuildSettings, name: str) -> None:
             )
         )
     click.echo(table(TOTALS_HEAD, rows))
-    over = [source for source in planned if found[source.source.tag].counted_rejects > source.max_rejects]
-    if over:
-        raise DataError(
-            "; ".join(
-                f"{source.source.tag}: {found[source.source.tag].counted_rejects} records rejected, "
-                f"--max-rejects allows {source.max_rejects}"
-                for source in over
-            )
-        )
+    judge(planned, found, settings)
 
 
 @main.command("formats")

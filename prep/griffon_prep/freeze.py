@@ -10,7 +10,6 @@ import orjson
 
 from griffon_prep.plan import BuildSettings, PlannedSource
 from griffon_prep.shard_jobs import ShardReport, read_report
-from griffon_shards.errors import DataError
 from griffon_shards.files import sha256_of, whole_file
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header
 from griffon_shards.interop import write_peer_files
@@ -18,16 +17,10 @@ from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry, wri
 
 
 def freeze(out: Path, settings: BuildSettings, planned: Sequence[PlannedSource]) -> Lock:
-    """Write everything but the shards, which are all there, the lock last. Returns the lock.
-
-    Raises:
-        DataError: no record at all became a sample.
-    """
+    """Write everything but the shards, which are all there, the lock last. Returns the lock."""
     shards: list[ShardEntry] = []
     sources: list[SourceEntry] = []
     reports = [[report for report, _ in _finished(source)] for source in planned]
-    if not any(report.samples for source in reports for report in source):
-        raise DataError(f"{out}: no record of any source became a sample, so there is nothing to freeze")
     with whole_file(out / INDEX_NAME) as index:
         index.write(index_header(sum(report.samples for source in reports for report in source)))
         for number, source in enumerate(planned):

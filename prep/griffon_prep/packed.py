@@ -1,6 +1,7 @@
-"""Annotations that are published as `.gz` or `.zst`."""
+"""Annotations that are packed with gzip or zstd, whatever their names say: downloads lose and gain endings."""
 
 import gzip
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -11,11 +12,16 @@ from typing import Any, BinaryIO, cast
 
 import zstandard
 
+from griffon_prep.readers.foreign import LOOK_AT_BYTES, foreign_kind
 from griffon_shards.errors import DataError
 from griffon_shards.files import whole_file
 
 SUFFIXES = ("", ".gz", ".zst")
 """How the name of an annotation may end behind its own ending."""
+
+_BLANKS = b" \t\r\n\xef\xbb\xbf"
+_GZIP = re.compile(rb"\x1f\x8b")
+_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one that is passed over
 
 
 @contextmanager
@@ -26,23 +32,54 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         DataError: it is damaged.
     """
     with _named_errors(path), path.open("rb") as file:
-        if path.suffix == ".gz":
+        start = _peek(file)
+        if _GZIP.match(start):
             with gzip.open(file) as plain:
                 yield cast(BinaryIO, plain)
-        elif path.suffix == ".zst":
+        elif _ZSTD.match(start):
             yield cast(BinaryIO, BufferedReader(_Pieces(_zstd_pieces(file))))
         else:
             yield file
 
 
+def start_of_data(path: Path) -> bytes:
+    """How an annotation begins, unpacked: some hundred bytes.
+
+    Raises:
+        DataError: it is empty, or what nobody would take for an annotation.
+    """
+    with opened(path) as file:
+        start = file.read(LOOK_AT_BYTES)
+    if not start.strip(_BLANKS) and len(start) < LOOK_AT_BYTES:
+        raise DataError(f"{path}: has no records, it is empty; fetch it again")
+    if kind := foreign_kind(start):
+        raise DataError(f"{path}: is {kind}")
+    if path.suffix in SUFFIXES[1:] and not (is_packed(path) or _may_be_plain(start)):
+        raise DataError(f"{path}: damaged or cut short, it is not packed as its name says; fetch it again")
+    return start
+
+
+def _may_be_plain(start: bytes) -> bool:
+    """Whether it is what somebody unpacked and left its name."""
+    return start.lstrip(_BLANKS).startswith((b"[", b"{", b"\x80"))
+
+
 def unpacked_name(path: Path) -> str:
     """The name of an annotation without the ending that says how it is packed."""
-    return path.stem if is_packed(path) else path.name
+    return path.stem if path.suffix in SUFFIXES else path.name
 
 
 def is_packed(path: Path) -> bool:
     """Whether an annotation must be unpacked before any part of it can be read alone."""
-    return path.suffix in SUFFIXES[1:]
+    with path.open("rb") as file:
+        start = _peek(file)
+    return bool(_GZIP.match(start) or _ZSTD.match(start))
+
+
+def _peek(file: BinaryIO) -> bytes:
+    start = file.read(4)
+    file.seek(0)
+    return start
 
 
 def unpack(path: Path, target: Path) -> None:
@@ -53,7 +90,7 @@ def unpack(path: Path, target: Path) -> None:
         OSError: storage fails or is full.
     """
     with _named_errors(path), path.open("rb") as packed, whole_file(target) as out:
-        if path.suffix == ".gz":
+        if _GZIP.match(_peek(packed)):
             with gzip.open(packed) as plain:
                 shutil.copyfileobj(plain, out, 1 << 20)
         else:

@@ -28,6 +28,7 @@ class BuildSettings:
         shard: the settings that change a sample's bytes.
         samples_per_shard: None for the defaults.
         max_rejects: the fraction of a source's records that may be rejected.
+        allow_empty: a source may have no sample left, as long as another has one.
         workers: number of processes.
         start_method: how they are started; the result is the same.
     """
@@ -38,6 +39,7 @@ class BuildSettings:
     max_rejects: Fraction
     workers: int
     start_method: str = "spawn"
+    allow_empty: bool = False
 
     def render(self) -> dict[str, Any]:
         """Every setting that changes bytes, as the lock holds them."""

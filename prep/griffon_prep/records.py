@@ -7,11 +7,13 @@ from griffon_shards.types import BoxXYXY, Turn
 REASONS = {
     "bad_json": "the record is not valid JSON",
     "bad_record": "a field is missing or of the wrong kind",
-    "no_turns": "the conversation is empty or nobody answers in it",
+    "no_turns": "the conversation is empty, nobody answers in it, or an answer is blank",
     "several_pictures": "the record names several pictures, or its text has several <image>",
+    "picture_field_unknown": "a picture or video is named in a field, or by a mark in the text, that is not read",
     "image_token_without_picture": "the text has <image> and the record has no picture",
     "image_token_in_text": "a category or expression has <image> in it, which a question cannot hold twice",
     "no_objects": "the picture rightly has no objects (does not count towards --max-rejects)",
+    "boxes_not_in_pixels": "all its boxes lie within [0, 1], like fractions of the sides; boxes are in pixels",
     "all_boxes_dropped": "every box it had is not finite, inverted or outside the picture",
     "path_outside_root": "the picture's path leaves the image root",
     "picture_not_found": "no such file under the image root",
@@ -22,6 +24,16 @@ REASONS = {
 
 UNCOUNTED_REASONS = frozenset({"no_objects"})
 """Reasons that are no fault of the data and never stop a build."""
+
+
+def name_key(name: str) -> str:
+    """What two spellings of a name share that differ in case or in the blanks around and in them."""
+    return " ".join(name.split()).casefold()
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing in it that could be seen."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
 
 
 class Rejected(Exception):
@@ -58,6 +70,10 @@ class Record:
         regions: named boxes, in annotation order.
         turns: the conversation, for LAZY; empty for the tasks that are rendered.
         absent_phrases: categories or expressions which the annotation itself says are not in the picture.
+        incomplete_phrases: categories of which there may be more in the picture than have boxes: no answer can name
+            all of them, so their boxes are left out, and they are not absent either.
+        never_absent_phrases: further names which must not be called absent, though no box has them: those of kinds
+            that something in the picture belongs to.
         only_these_absent: nothing else may be called absent, for the annotation looked for some things only (LVIS).
         image_elsewhere: other places where publishers' archives put the picture.
     """
@@ -69,5 +85,7 @@ class Record:
     regions: tuple[Region, ...] = ()
     turns: tuple[Turn, ...] = ()
     absent_phrases: tuple[str, ...] = ()
+    incomplete_phrases: tuple[str, ...] = ()
+    never_absent_phrases: tuple[str, ...] = ()
     only_these_absent: bool = False
     image_elsewhere: tuple[str, ...] = ()

@@ -74,7 +74,7 @@ class SampleMaker:
     def _rendered(self, record_no: int) -> tuple[Record, tuple[Rendering, ...], Counter[str]]:
         if self.rounds is None:
             record = self.reader.read(record_no)
-            return record, *render(record, self.source, self.settings)
+            return record, *self._render(record)
         dropped: Counter[str] = Counter()
         first: Record | None = None
         rounds: list[tuple[Rendering, ...]] = []
@@ -85,7 +85,7 @@ class SampleMaker:
                 first = first or record
                 if _picture_of(record) != _picture_of(first):
                     raise Rejected("bad_record", f"record {number} says otherwise than others what its picture is")
-                renderings, lost = render(record, self.source, self.settings)
+                renderings, lost = self._render(record)
             except Rejected as rejected:
                 faults.append(rejected)
                 continue
@@ -95,6 +95,13 @@ class SampleMaker:
             raise faults[0]
         dropped.update(fault.reason for fault in faults)
         return first, join_rounds(rounds), dropped
+
+    def _render(self, record: Record) -> tuple[tuple[Rendering, ...], Counter[str]]:
+        """As `render`; what is rejected is told with the picture's name."""
+        try:
+            return render(record, self.source, self.settings)
+        except Rejected as rejected:
+            raise Rejected(rejected.reason, f"{record.image_path}: {rejected.detail}") from None
 
 
 def _picture_of(record: Record) -> tuple[str | None, int, int]:

@@ -11,10 +11,11 @@ from pathlib import Path
 import orjson
 
 from griffon_prep.manifest import ManifestLine
-from griffon_prep.packed import SUFFIXES, is_packed, opened, unpack, unpacked_name
+from griffon_prep.packed import SUFFIXES, is_packed, opened, start_of_data, unpack, unpacked_name
 from griffon_prep.pictures import absolute_root
 from griffon_prep.readers import FORMATS, find_format
 from griffon_prep.readers.base import Inputs, Reader, Scan
+from griffon_prep.readers.plain_pickle import is_pickle
 from griffon_prep.records import Rejected
 from griffon_prep.rounds import samples_of, write_rounds
 from griffon_shards.errors import DataError, SettingsError
@@ -117,8 +118,13 @@ class ScanJob:
     work: Path
 
 
-def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str) -> list[SourceInput]:
+def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str | None) -> list[SourceInput]:
     """Resolve the paths of a manifest against the data root, and look into the annotations for their formats.
+
+    Args:
+        lines: of the manifest, or the one that the command line stands for.
+        data_root: where relative paths begin.
+        manifest: its name for messages, or None if there is none.
 
     Raises:
         SettingsError: files or folders are missing, or a format does not fit: one line of message for each.
@@ -131,7 +137,7 @@ def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str) -> l
         try:
             sources.append(_find_source(line, root))
         except (SettingsError, DataError) as error:
-            where = f"{manifest}:{line.line_no}: {line.tag}: "
+            where = f"{manifest}:{line.line_no}: {line.tag}: " if manifest is not None else ""
             faults += [(type(error), where + text) for text in str(error).splitlines()]
     if faults:
         settings = any(issubclass(kind, SettingsError) for kind, _ in faults)
@@ -146,11 +152,17 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
     image_root = root / line.image_root
     missing = []
     if not annotation.is_file():
-        missing.append(f"no annotation file {annotation}; relative paths resolve against --data-root")
+        missing.append(f"no annotation file {annotation}; {_path_hint(line.annotation)}")
     if not image_root.is_dir():
-        missing.append(f"no image folder {image_root}; relative paths resolve against --data-root")
+        missing.append(f"no image folder {image_root}; {_path_hint(line.image_root)}")
     if missing:
         raise SettingsError("\n".join(missing))
+    start = start_of_data(annotation)
+    pickled = FORMATS["refcoco"]
+    if is_pickle(start) and (line.task not in pickled.TASKS or line.options.get("format", "refcoco") != "refcoco"):
+        raise DataError(
+            f"{annotation}: is a pickle; of these RefCOCO's references are read, for {' and '.join(pickled.TASKS)}"
+        )
     found = find_format(partial(opened, annotation), str(annotation), line.task, line.options)
     return SourceInput(
         tag=line.tag,
@@ -166,10 +178,18 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
     )
 
 
+def _path_hint(path: str) -> str:
+    if "\\" in path:
+        return "its backslashes do not part folders here; write / in their place"
+    return "relative paths resolve against --data-root"
+
+
 def _companion(annotation: Path, name: str, found: str, root: Path) -> Companion:
     """A file beside the annotation, packed or not."""
     for path in (annotation.with_name(name + suffix) for suffix in SUFFIXES):
         if path.is_file():
+            if is_pickle(start_of_data(path)):
+                raise DataError(f"{path}: is a pickle; expected the JSON that is published under this name")
             return Companion(name=name, path=path, stated=_stated(path, root))
     raise SettingsError(f"{annotation}: format {found} needs {name} beside it (or {name}.gz, {name}.zst); put it there")
 
@@ -182,7 +202,7 @@ def _name_fault(line: ManifestLine) -> str | None:
     try:
         f"{line.annotation}{line.image_root}".encode()
     except UnicodeEncodeError:
-        return "its paths are not UTF-8; rename the files, sets name them in UTF-8"
+        return "the paths are not UTF-8; rename the files, sets name them in UTF-8"
     return None
 
 
@@ -258,8 +278,7 @@ def inputs_of(source: SourceInput, work: Path) -> Inputs:
 def _scan_identity(job: ScanJob) -> list[object]:
     """What a scan depends on; where the files lie is not part of it."""
     source = job.source
-    suffixes = [path.suffix for path in source.files]
-    return [list(job.sha256s), suffixes, source.format, source.task, sorted(map(list, source.options.items()))]
+    return [list(job.sha256s), source.format, source.task, sorted(map(list, source.options.items()))]
 
 
 def _scanned_before(job: ScanJob) -> ScannedSource | None:

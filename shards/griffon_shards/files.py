@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +13,7 @@ TEMPORARY_PREFIX = ".tmp-"
 
 _BUFFER_BYTES = 1 << 18
 _WRITE_BACK_BYTES = 8 << 20
+_PIECE_BYTES = 1 << 20
 
 
 @contextmanager
@@ -71,7 +72,11 @@ def remove_temporaries(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as lower-case hexadecimal, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of(path: Path, moved: Callable[[], object] = lambda: None) -> str:
+    """SHA-256 of a file, as lower-case hexadecimal, read in pieces; `moved` is called for each."""
+    digest, piece = hashlib.sha256(), bytearray(_PIECE_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(piece):
+            digest.update(memoryview(piece)[:count])
+            moved()
+    return digest.hexdigest()

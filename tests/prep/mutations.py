@@ -5,6 +5,7 @@ import json
 import pickle
 import posixpath
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -86,6 +87,70 @@ def spoilt_bytes(random: Random, data: bytes) -> bytes:
     return data[:place] + (b"" if change == 2 else mark) + data[place + (change != 3) :]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spoilt:
+    """A file with several faults in it.
+
+    Attributes:
+        data: the file.
+        value: what it holds if each of its elements is read alone; None for one that is no JSON.
+        untouched: the same, with None for every element that has a fault in it.
+    """
+
+    data: bytes
+    value: Any
+    untouched: Any
+
+
+_Piece = tuple[str, int | None, bytes]  # member of the object, number of the element or None between them, text
+
+
+def several_faults(random: Random, value: Any) -> Spoilt:  # noqa: ANN401 - JSON
+    """The file of a list, or of an object of lists, with two or three bytes changed, put in or left out, anywhere."""
+    pieces = _pieces(value, random.choice([None, None, 1]))
+    faulty = list(pieces)
+    for _ in range(random.choice([2, 2, 3])):
+        at = random.choices(range(len(faulty)), [max(len(text), 12) for _, _, text in faulty])[0]
+        member, number, text = faulty[at]
+        marks = [place for place, byte in enumerate(text) if byte in b'{}[],:"']  # where a fault does most
+        place = random.choice(marks if marks and random.random() < 0.2 else range(len(text) + 1))
+        mark = random.choice([b'"', bytes([random.choice(_MARKS)]), b"%d" % random.randrange(10), b"x", b" "])
+        change = random.randrange(4)
+        faulty[at] = member, number, text[:place] + (b"" if change == 0 else mark) + text[place + (change < 2) :]
+    untouched = [new if new == old else (*new[:2], b"") for new, old in zip(faulty, pieces, strict=True)]
+    return Spoilt(
+        data=b"".join(text for _, _, text in faulty),
+        value=_elements(faulty, value),
+        untouched=_elements(untouched, value),
+    )
+
+
+def _pieces(value: Any, indent: int | None) -> list[_Piece]:  # noqa: ANN401 - JSON
+    blank = "" if indent is None else "\n"
+    found: list[_Piece] = []
+    for member, items in value.items() if isinstance(value, dict) else [("", value)]:
+        if member:
+            found.append((member, None, f'{"," if found else "{"}{blank}"{member}": '.encode()))
+        if not isinstance(items, list):
+            found.append((member, None, as_json(items)))
+            continue
+        for number, item in enumerate(items):
+            found.append((member, None, f",{blank or ' '}".encode() if number else b"["))
+            found.append((member, number, json.dumps(item, indent=indent).encode()))
+        found.append((member, None, b"]"))
+    return [*found, ("", None, b"}")] if isinstance(value, dict) else found
+
+
+def _elements(pieces: Sequence[_Piece], like: Any) -> Any:  # noqa: ANN401 - JSON
+    found: dict[str, list[Any]] = {member: [] for member in like} if isinstance(like, dict) else {"": []}
+    for member, number, text in pieces:
+        if number is not None:
+            found[member] += [None]
+            with suppress(ValueError, RecursionError):
+                found[member][-1] = from_json(text.strip(b", \n"))  # two commas in a row are one
+    return found if isinstance(like, dict) else found[""]
+
+
 def as_json(value: object, random: Random | None = None) -> bytes:
     indent = random.choice([None, None, 1]) if random else None
     return json.dumps(value, indent=indent).replace(f'"{_TOO_LARGE}"', "1e999").encode()
@@ -137,10 +202,11 @@ def from_pickle(data: bytes) -> Any:  # noqa: ANN401 - whatever it holds
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What came of a source: its number of records, and the samples of those that were not rejected."""
+    """What came of a source: its number of records, and the samples and numbers of those that were not rejected."""
 
     records: int
     samples: Sequence[Sample]
+    numbers: Sequence[int]
 
 
 def made_of(folder: Path, files: Mapping[str, bytes], task: str, random: Random) -> Made | str:
@@ -184,14 +250,15 @@ def _made(folder: Path, annotation: Path, task: str, work: Path) -> Made:
         check="none",
         resize_px=None,
     )
-    samples = []
+    samples, numbers = [], []
     for number in range(scan.records):
         try:
             samples.append(maker.make(number)[0])
+            numbers.append(number)
         except Rejected as rejected:
             assert rejected.detail
             rejected.detail.encode()  # it goes into a file
-    return Made(records=scan.records, samples=samples)
+    return Made(records=scan.records, samples=samples, numbers=numbers)
 
 
 def box_text(corners: Sequence[float], width_px: float, height_px: float) -> str:

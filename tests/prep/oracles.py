@@ -4,6 +4,7 @@ Each gives the answers that are right, as (picture, box in the question or "", a
 that is easily told. What is amiss in a record raises one of `AMISS`, and no answer of it is right.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -23,8 +24,17 @@ def number(value: Any) -> float:  # noqa: ANN401 - JSON
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two ids are: numbers, and equal."""
-    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in (one, other)) and one == other
+    """Whether two ids are: there, and the same text or whole number, the number written as text or not."""
+    return identity(one) is not None and identity(one) == identity(other)
+
+
+def identity(value: object) -> int | str | None:
+    if isinstance(value, str):
+        text = value.strip()
+        return int(float(text)) if re.fullmatch(r"-?[0-9]{1,15}(\.0*)?", text) else text or None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        return None
+    return int(value)
 
 
 def words(value: Any) -> str:  # noqa: ANN401 - JSON
@@ -51,7 +61,7 @@ def by_picture(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list
     """Of a COCO file: each entry of `images`, its file, and its annotations."""
     for image in data["images"]:
         with suppress(*AMISS):
-            path = image["coco_url"] if "file_name" not in image and "coco_url" in image else image["file_name"]
+            path = image["coco_url"] if not image.get("file_name") and "coco_url" in image else image["file_name"]
             of_image = [
                 each
                 for each in data["annotations"]
@@ -149,7 +159,7 @@ def refcoco(data: Any, companion: Any, task: str) -> Told:  # noqa: ANN401 - JSO
 
 def of_ref(ref: dict[str, Any], image: dict[str, Any], annotations: list[Any], task: str) -> set[Answer]:
     """What may be answered of a reference's sentences."""
-    file = file_of(words(image["file_name"] if "file_name" in image else image["coco_url"]))
+    file = file_of(words(image.get("file_name") or image["coco_url"]))
     numbers = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
     absent = ref.get("no_target") is True and numbers in ([], [-1])
     sides(image)

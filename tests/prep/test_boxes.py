@@ -48,7 +48,7 @@ Labelled = list[tuple[str, BoxXYXY]]
 def test_a_box_that_is_not_written(box: BoxXYXY, fault: str) -> None:
     with pytest.raises(Rejected) as caught:
         clean_boxes(record_of(("cat", box), ("cat", box)))
-    assert (caught.value.reason, caught.value.detail) == ("all_boxes_dropped", f"2 {fault}")
+    assert (caught.value.reason, caught.value.detail.partition(";")[0]) == ("all_boxes_dropped", f"2 {fault}")
     boxes, dropped = clean_boxes(record_of(("cat", box), ("cat", (10.0, 10.0, 20.0, 20.0))))
     assert len(boxes) == 1
     assert dropped == Counter({fault: 1})
@@ -71,11 +71,43 @@ def test_a_box_that_is_written(box: BoxXYXY, written: BoxXYXY) -> None:
     assert not dropped
 
 
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [(0.1, 0.2, 0.5, 0.9)],
+        [(0.0, 0.0, 1.0, 1.0)],
+        [(0.1, 0.2, 0.5, 0.9), (0.0, 0.0, 0.0, 0.0), (0.5, 0.5, 1.0005, 1.0)],  # sums of rounded numbers
+        [(0.5, 0.5, 0.4, 0.4)],
+        [(0.0, 0.0, 0.3, 0.3)] * 3,  # would else be said to be outside
+    ],
+)
+def test_fractions_where_pixels_are_expected_are_named(boxes: list[BoxXYXY]) -> None:
+    with pytest.raises(Rejected) as caught:
+        clean_boxes(record_of(*(("cat", box) for box in boxes)))
+    assert caught.value.reason == "boxes_not_in_pixels"
+    assert re.fullmatch(r"the first box is \[0.*\] in 1000x500 pixels", caught.value.detail)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "sides_px"),
+    [
+        ([(0.1, 0.2, 0.5, 0.9), (10.0, 10.0, 20.0, 20.0)], (1000, 500)),
+        ([(0.0, 0.0, 1.5, 0.5)], (1000, 500)),
+        ([(0.1, 0.2, 0.5, 0.9)], (2, 2)),
+        ([(0.5, 0.0, 1.0, 1.0)], (1000, 2)),
+    ],
+)
+def test_small_boxes_are_boxes(boxes: list[BoxXYXY], sides_px: tuple[int, int]) -> None:
+    clean, dropped = clean_boxes(record_of(*(("cat", box) for box in boxes), sides_px=sides_px))
+    assert len(clean) + dropped.total() == len(boxes)
+    assert clean
+
+
 def test_every_dropped_box_is_counted_by_reason() -> None:
     bad: Labelled = [("a", (math.nan, 0.0, 1.0, 1.0)), ("b", (2.0, 0.0, 1.0, 1.0)), ("c", (-2.0, 0.0, -1.0, 1.0))]
     with pytest.raises(Rejected) as caught:
         clean_boxes(record_of(*bad, *bad[:2], bad[0], absent=["zebra"]))
-    assert caught.value.detail == "2 inverted, 3 not_finite, 1 outside"
+    assert caught.value.detail.startswith("2 inverted, 3 not_finite, 1 outside; the first box is [")
 
 
 def test_no_boxes_in_the_first_place_is_no_fault() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from griffon_prep.readers import json_members, json_spans
 from griffon_prep.readers.json_members import decoded_elements, enter_array, members, skip_value
-from griffon_prep.readers.json_spans import Spans, Window
+from griffon_prep.readers.json_spans import Elements, Spans, Window
 from griffon_shards.errors import DataError
 
 PIECES = (7, 16, 64, 1000)
@@ -61,7 +61,7 @@ def contents(data: bytes, piece: int) -> list[tuple[str, Any]]:
         for key in members(window):
             start = window.base
             if key == ROWS:
-                found.append((key, elements(window, enter_array(window, key))))
+                found.append((key, elements(enter_array(window, key))))
             else:
                 skip_value(window)
                 found.append((key, json.loads(data[start : window.base])))
@@ -69,10 +69,10 @@ def contents(data: bytes, piece: int) -> list[tuple[str, Any]]:
     return found
 
 
-def elements(window: Window, bracket: int) -> list[Any]:
+def elements(taken: Elements) -> list[Any]:
     decode = msgspec.json.Decoder(list[Row]).decode
     found: list[Any] = []
-    for part in decoded_elements(window, bracket, decode):
+    for part in decoded_elements(taken, decode):
         if isinstance(part, Spans):
             bounds = zip(part.starts.tolist(), part.ends.tolist(), strict=True)
             found += [json.loads(part.data[start:end]) for start, end in bounds]
@@ -203,7 +203,7 @@ def test_nesting_of_any_depth_is_no_crash(value: str) -> None:
     found = 0
     window = Window(Finite(text), "a.json")
     for key in members(window):
-        for part in decoded_elements(window, enter_array(window, key), msgspec.json.Decoder(list[Row]).decode):
+        for part in decoded_elements(enter_array(window, key), msgspec.json.Decoder(list[Row]).decode):
             found += len(part.starts) if isinstance(part, Spans) else len(part)
     assert found == 2
 

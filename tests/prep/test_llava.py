@@ -56,11 +56,18 @@ def test_roles(tmp_path: Path, asks: str, answers: str) -> None:
     assert [turn.role for turn in record.turns] == ["human", "gpt", "human", "gpt"]
 
 
-@pytest.mark.parametrize(("value", "text"), [(42, "42"), (2.5, "2.5"), ("", ""), (" x ", " x ")])
+@pytest.mark.parametrize(("value", "text"), [(42, "42"), (2.5, "2.5"), (" x ", " x ")])
 def test_values(tmp_path: Path, value: object, text: str) -> None:
     record = one(tmp_path, conversation(PLAIN, {"from": "gpt", "value": value}))
     assert isinstance(record, Record)
     assert record.turns[1].text == text
+
+
+@pytest.mark.parametrize("question", ["", " ", "<image>", "<image>\n"])
+def test_a_question_may_be_the_picture_alone(tmp_path: Path, question: str) -> None:
+    record = one(tmp_path, conversation({"from": "human", "value": question}, ANSWER, image="a.jpg"))
+    assert isinstance(record, Record)
+    assert record.turns[0].text == question
 
 
 def test_an_answer_may_speak_of_the_token(tmp_path: Path) -> None:
@@ -78,6 +85,12 @@ def test_an_answer_may_speak_of_the_token(tmp_path: Path) -> None:
         (conversation(ANSWER), "no_turns", "1 turn(s), and no answer"),
         (conversation(ANSWER, PLAIN), "no_turns", "2 turn(s), and no answer to a question"),
         (conversation({"from": "system", "value": "x"}), "no_turns", "0 turn(s)"),
+        *(
+            (conversation(PLAIN, {"from": role, "value": blank}), "no_turns", "turn 2: the answer is blank")
+            for role in ("gpt", "assistant", "model")
+            for blank in ("", " ", "\n\t", "\u200b\ufeff")
+        ),
+        (conversation(PLAIN, ANSWER, PLAIN, {**ANSWER, "value": " "}), "no_turns", "turn 4: the answer is blank"),
         (conversation(ASK, ASK, ANSWER, image="a.jpg"), "several_pictures", "2 <image> in one conversation"),
         (
             conversation({"from": "human", "value": "<image> or <image>?"}, ANSWER, image="a.jpg"),
@@ -94,7 +107,8 @@ def test_an_answer_may_speak_of_the_token(tmp_path: Path) -> None:
         ),
         (conversation({"from": "nobody", "value": "x"}, ANSWER), "bad_record", "or system, got 'nobody'"),
         (conversation({"from": ["human"], "value": "x"}, ANSWER), "bad_record", "from: expected human, user"),
-        (conversation({"value": "x"}, ANSWER), "bad_record", "from: expected"),
+        (conversation({"value": "x"}, ANSWER), "bad_record", "system, got None; the turn has 'value'"),
+        (conversation({"role": "user", "content": "x"}, ANSWER), "bad_record", "the turn has 'role', 'content'"),
         (conversation("What?", ANSWER), "bad_record", "from: expected"),
         (conversation({"from": "human", "value": None}, ANSWER), "bad_record", "value: expected text, got None"),
         (conversation({"from": "human", "value": True}, ANSWER), "bad_record", "value: expected text, got True"),

@@ -11,6 +11,7 @@ from griffon_shards.errors import DataError, SettingsError
 
 from .published import box, coco, picture, write
 from .reading import read_source
+from .rendering import rendered, texts
 
 ONE, TWO = (10.0, 20.0, 40.0, 60.0), (100.0, 0.0, 150.0, 50.0)
 FILE = "COCO_train2014_7.jpg"
@@ -84,6 +85,70 @@ def test_what_cannot_be_used_is_rejected_alone(
     images = [entry(0, "one"), {**entry(1, "spoilt"), **image}, entry(2, "two")]
     file = coco(images, [tied(0, 0), tied(1, 1, **annotation), tied(2, 2)])
     assert found(read(tmp_path, file, task)) == [[("one", ONE)], "bad_record", [("two", ONE)]]
+
+
+def grounded(number: int, image_id: int, spans: object, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    return box(number, image_id, tokens_positive=spans, **more)
+
+
+DOG_AND_CAT = [[[0, 5]], [[10, 15]]]
+
+
+@pytest.mark.parametrize("task", ["REG", "VG"])
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    ("spans", "more"),
+    [(DOG_AND_CAT, {}), (DOG_AND_CAT, {"area": 1, "iscrowd": None}), ([[[0, 5]], [[0, 5], [10, 15]]], {})],
+)
+def test_boxes_of_parts_of_a_caption_are_refused(
+    tmp_path: Path, task: str, indent: int | None, spans: list[object], more: dict[str, Any]
+) -> None:
+    """As Flickr30k's and GQA's are: nothing in the file is an expression of what its boxes show, one box or several."""
+    images = [entry(0, "a dog"), entry(1, "a dog and a cat"), entry(2, "a dog")]
+    boxes = [grounded(1, 1, spans[0]), tied(0, 0), grounded(2, 1, spans[1], **more), tied(3, 2)]
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path, json.dumps(coco(images, boxes), indent=indent), task)
+    assert str(caught.value).startswith(
+        f"{tmp_path / 'finetune_refcoco_train.json'}: boxes belong to parts of a caption (tokens_positive) in 1 of 3 "
+        "captions, as in 'a dog and a cat'; "
+    )
+
+
+@pytest.mark.parametrize(
+    "spans", [[[[0, 3]], [[0, 3]]], [[], []], [None, None], [[[0, 3], [4, 6]], [[0, 3], [4, 6]]]], ids=str
+)
+@pytest.mark.parametrize("more", [{}, {"iscrowd": None}])
+def test_boxes_of_the_same_part_are_of_the_whole_caption(
+    tmp_path: Path, spans: list[object], more: dict[str, None]
+) -> None:
+    """RefCOCO's name but the noun of each expression."""
+    boxes = [grounded(1, 0, spans[0]), grounded(2, 0, spans[1], bbox=[100, 0, 50, 50], **more), box(3, 1)]
+    for file in (coco([entry(0, "men on the left"), entry(1, "a")], boxes[:count]) for count in (3, 2)):
+        assert found(read(tmp_path, file))[0] == [("men on the left", ONE), ("men on the left", TWO)]
+
+
+NOTHING = {"area": -1, "iscrowd": -1, "category_id": -1, "bbox": [0, 0, 0, 0], "empty": True, "original_id": -1}
+
+
+@pytest.mark.parametrize("more", [{}, {"empty": 1}, {"bbox": []}, {"iscrowd": 0, "id": "x"}])
+def test_an_expression_of_nothing_is_absent(tmp_path: Path, more: dict[str, Any]) -> None:
+    """gRefCOCO in MDETR's form."""
+    images = [entry(0, "a zebra"), entry(1, "the cat"), entry(2, "both"), entry(3, "it")]
+    boxes = [
+        tied(0, 0, **NOTHING | more),
+        tied(1, 1, empty=False),
+        *(tied(2, 2, empty=False), tied(3, 2, empty=False, bbox=[100, 0, 50, 50])),
+        *(tied(4, 3, empty=False), tied(5, 3, **NOTHING)),
+    ]
+    records = read(tmp_path, coco(images, boxes))
+    assert found(records) == [[], [("the cat", ONE)], [("both", ONE), ("both", TWO)], "bad_record"]
+    assert records[3][1] == f"{FILE}: 'it' has a box and is said to have none (empty)"  # type: ignore[index]
+    assert isinstance(records[0], Record)
+    assert records[0].absent_phrases == ("a zebra",)
+    assert texts(rendered("VG", records[0])[0])[1] == "None"
+    assert found(read(tmp_path, coco(images[:3], boxes[:4]), "REG")) == [[("the cat", ONE)]]
+    as_coco = read(tmp_path, coco(images[:3], boxes[:4]), "DET", format="coco")
+    assert [len(record.regions) for record in as_coco if isinstance(record, Record)] == [0, 1, 2]
 
 
 def test_the_categories_need_not_be_known(tmp_path: Path) -> None:

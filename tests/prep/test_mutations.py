@@ -221,3 +221,72 @@ def test_no_spoilt_file_gives_a_wrong_answer(folder: Path, name: str, first: int
             assert count in (None, made.records), (case, files)
         with_samples += bool(found)
     assert with_samples > BLOCK // 8
+
+
+SEVERAL_CASES = 250
+TWELVE = [
+    {"id": number, "conversations": [ASKED | {"value": f"{number}?"}, {"from": "gpt", "value": f"Nr, {number}"}]}
+    for number in range(12)
+]
+SEVERAL: dict[str, Target] = {
+    **TARGETS,
+    "twelve in an array": Target(oracle="llava", tasks=("LAZY",), annotation=TWELVE),
+    "twelve in lines": Target(oracle="llava", tasks=("LAZY",), annotation=TWELVE, **IN_LINES),
+}
+
+
+def several_in(target: Target, random: Random) -> tuple[dict[str, bytes], Any, Any]:
+    """The files with two or three faults in one of them; what its elements hold, and those of them without a fault."""
+    files = files_of(target, None)
+    if target.write is m.as_lines:
+        spoilt = files["annotation"]
+        for _ in range(random.choice([2, 2, 3])):
+            spoilt = m.spoilt_bytes(random, spoilt) or b" "
+        lines = [line if line in files["annotation"].split(b"\n") else b"-" for line in spoilt.split(b"\n")]
+        return {"annotation": spoilt}, m.from_lines(spoilt), m.from_lines(b"\n".join(lines))
+    if target.write is m.as_pickle and not target.spoil_companion:
+        spoilt = files["annotation"]
+        for _ in range(random.choice([2, 2, 3])):
+            spoilt = m.spoilt_bytes(random, spoilt) or b" "
+        if random.random() < 0.5:  # few bytes of a pickle can be changed, and it is one still
+            spoilt = m.as_pickle(m.spoilt_value(random, target.annotation), random)
+        return {**files, "annotation": spoilt}, [], []  # what cannot be read as a whole gives nothing
+    several = m.several_faults(random, target.companion if target.spoil_companion else target.annotation)
+    name = target.beside if target.spoil_companion else "annotation"
+    return {**files, name: several.data}, several.value, several.untouched
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_with_several_faults_records_that_stand_whole_keep_their_numbers(folder: Path, name: str) -> None:
+    """Or the file is refused: no record is lost in silence, whatever stands around it."""
+    target = SEVERAL[name]
+    names = {path.read_bytes(): path.name for path in folder.glob("*.jpg")}
+    read = 0
+    for case in range(SEVERAL_CASES):
+        random = Random(f"several {name} {case}")
+        task = target.tasks[case % len(target.tasks)]
+
+        def told(value: Any, target: Target = target, task: str = task) -> Told:  # noqa: ANN401 - JSON
+            annotation, companion = (target.annotation, value) if target.spoil_companion else (value, target.companion)
+            return ORACLES[target.oracle](annotation, companion, task)
+
+        files, value, untouched = several_in(target, random)
+        made = m.made_of(folder, files, task, random)
+        if isinstance(made, str):
+            continue
+        read += 1
+        as_it_is = told_of(target, files, task)
+        right, count = as_it_is or told(value)
+        answers = [answer_in(sample, names) for sample in made.samples]
+        assert set(answers) <= right, (case, files)
+        if any(mark in content for mark in UNREAD for content in files.values()):
+            continue
+        assert count in (None, made.records), (case, files)
+        if isinstance(untouched, dict) and None in untouched["annotations"] + untouched["categories"]:
+            continue  # a fault there may be one of several pictures
+        before = told(target.companion if target.spoil_companion else target.annotation)[0]
+        assert {each for each in right & before & told(untouched)[0] if each[2]} <= set(answers), (case, files)
+        if target.oracle == "llava" and as_it_is is None:
+            for number, answer in zip(made.numbers, answers, strict=True):
+                assert answer in told([value[number]])[0], (case, files)
+    assert read > SEVERAL_CASES // 12

@@ -23,13 +23,20 @@ ASK, ANSWER = {"from": "human", "value": "<image>What?"}, {"from": "gpt", "value
 LAZY: dict[str, Any] = {"image": "a.jpg", "conversations": [ASK, ANSWER]}
 DET: dict[str, Any] = {"image_path": "a.jpg", "width": 64, "height": 48, "objects": []}
 CASES: list[tuple[str, str, Any, str]] = [
-    ("bad_json", "VG", '{"image_path": "a.jpg', "Unterminated string"),
+    ("bad_json", "VG", '{"image_path": "a.jpg\n' + json.dumps(VG), "Unterminated string"),
     ("bad_record", "VG", {**VG, "width": None}, "width: expected a whole number of pixels above 0, got None"),
     ("no_turns", "LAZY", {**LAZY, "conversations": []}, "0 turn"),
     ("several_pictures", "LAZY", {**LAZY, "image": ["a.jpg", "b.jpg"]}, "image: a list of 2"),
+    ("picture_field_unknown", "LAZY", {**LAZY, "image": None, "video": "a.mp4"}, "video: 'a.mp4'"),
     ("image_token_without_picture", "LAZY", {"conversations": [ASK, ANSWER]}, "<image> and no image"),
     ("image_token_in_text", "VG", {**VG, "expression": "an <image>"}, "an <image>"),
-    ("no_objects", "DET", DET, "no boxes"),
+    ("no_objects", "DET", DET, r"a\.jpg: no boxes"),
+    (
+        "boxes_not_in_pixels",
+        "VG",
+        {**VG, "bboxes": [[0.1, 0.2, 0.5, 1]]},
+        r"a\.jpg: .*\[0\.1, 0\.2, 0\.5, 1\] in 64x48",
+    ),
     ("all_boxes_dropped", "VG", {**VG, "bboxes": [[64, 1, 70, 9], [9, 9, 1, 1]]}, "1 inverted, 1 outside"),
     ("path_outside_root", "VG", {**VG, "image_path": "../a.jpg"}, r"\.\./a\.jpg"),
     ("picture_not_found", "VG", {**VG, "image_path": "gone/b.jpg"}, r"gone/b\.jpg"),
@@ -44,7 +51,7 @@ CASES: list[tuple[str, str, Any, str]] = [
 
 
 def make(folder: Path, task: str, line: object, check: str = "decode") -> Sample:
-    """The sample that a build makes of the only line of a file."""
+    """The sample that a build makes of the first line of a file."""
     image = Image.effect_noise((64, 48), 50)
     image.save(folder / "a.jpg")
     (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:-200])

@@ -151,10 +151,10 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path, as_json:
     [
         {"ann_id": 99},
         {"ann_id": None},
-        {"ann_id": "1"},
+        {"ann_id": "one"},
         {"ann_id": -1},
         {"ann_id": True},
-        {"ann_id": [1, "2"]},
+        {"ann_id": [1, [2]]},
         {"ann_id": []},
         {"ann_id": (1,)},
         {"ann_id": 2**70},
@@ -163,7 +163,7 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path, as_json:
         {"image_id": 8},  # the box is of picture 7
         {"image_id": None},
         {"image_id": float("nan")},
-        {"sentences": []},
+        {"sentences": None},
         {"sentences": ({"sent": "a"},)},
         {"sentences": ["a"]},
         {"sentences": [{"sent": None}]},
@@ -184,7 +184,7 @@ def test_a_reference_that_cannot_be_used_is_rejected_alone(tmp_path: Path, spoil
         ({"width": None}, {}),
         ({"file_name": 5}, {}),
         ({}, {"bbox": [1, 2, 3]}),
-        ({}, {"id": "1"}),
+        ({}, {"id": "one"}),
         ({}, {"image_id": None}),
     ],
 )
@@ -260,6 +260,17 @@ def test_reg_describes_one_box(tmp_path: Path) -> None:
     assert scan.notes == ("3 expressions of the split are not of one box and no records of REG",)
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("task", ["REG", "VG"])
+def test_references_without_a_sentence_are_passed_over_and_said(tmp_path: Path, task: str, as_json: bool) -> None:
+    """As gRefCOCO has them; those of other splits are no news."""
+    refs = [ref(1, "one"), ref(1), ref(2, "two"), {**ref(-1), "no_target": True}, ref(1, split="val"), ref(99)]
+    content = grefs(*refs) if as_json else pickle.dumps(refs)
+    records, scan = read_source(write(tmp_path, {"refs(unc).p": content, "instances.json": INSTANCES}), task)
+    assert found(records) == [[("one", ONE)], [("two", TWO)]]
+    assert scan.notes == ("references of the split without a sentence, passed over: 3",)
+
+
 def test_boxes_that_are_not_finite_are_dropped_and_others_stay(tmp_path: Path) -> None:
     instances = json.dumps(coco(None, [box(1), box(2, bbox=[float("nan"), 0, 5, 5]), box(3, bbox=[1e999, 0, 5, 5])]))
     refs = grefs(ref([1, 2], "one left", no_target=False), ref([2, 3], "none left", no_target=False))
@@ -273,7 +284,7 @@ def test_boxes_that_are_not_finite_are_dropped_and_others_stay(tmp_path: Path) -
 
 def test_a_reference_of_json_that_is_no_json_is_rejected_alone(tmp_path: Path) -> None:
     records = read(tmp_path, grefs(ref([1], "one"), ref([1], "two"), ref([2], "three")).replace('"two"', "two"))
-    assert found(records) == [[("one", ONE)], "bad_record", [("three", TWO)]]
+    assert found(records) == [[("one", ONE)], "bad_json", [("three", TWO)]]
 
 
 def test_without_instances_nothing_is_made(tmp_path: Path, prep: Prep) -> None:

@@ -78,7 +78,7 @@ def test_the_box_is_the_question(box: BoxXYXY, text: str, bins: str) -> None:
 def test_a_lost_box_leaves_nothing_to_ask(box: BoxXYXY, said: str) -> None:
     with pytest.raises(Rejected) as caught:
         rendered("REG", record_of(("it", box)))
-    assert (caught.value.reason, caught.value.detail) == ("all_boxes_dropped", said)
+    assert (caught.value.reason, caught.value.detail.partition(";")[0]) == ("all_boxes_dropped", said)
 
 
 def test_the_token_in_an_expression_is_text() -> None:

@@ -120,4 +120,4 @@ def test_every_category_has_its_own_answer_in_both_styles() -> None:
 def test_what_cannot_be_asked(record: Record, reason: str, detail: str) -> None:
     with pytest.raises(Rejected) as caught:
         rendered("VISJ", record)
-    assert (caught.value.reason, caught.value.detail) == (reason, detail)
+    assert (caught.value.reason, caught.value.detail.partition(";")[0]) == (reason, detail)

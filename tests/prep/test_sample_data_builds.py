@@ -12,6 +12,7 @@ from griffon_prep.sample_data import write_sample_data
 from griffon_prep.sample_data.coco import CATEGORY_IDS, lvis_image_records
 from griffon_prep.sample_data.scene import CATEGORIES, boxes_by_category, scene
 from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.grammar import parse_answer
 from griffon_shards.types import Sample
 
 from .conftest import run_prep
@@ -67,18 +68,30 @@ def test_few_pictures_build_too(tmp_path: Path, images: int) -> None:
     assert len(tags) == (20 if images > 1 else 19)
 
 
-@pytest.mark.parametrize("tag", ["DET_coco", "DET_lvis", "DET_vg"])
+@pytest.mark.parametrize("tag", ["DET_coco", "DET_vg"])
 def test_every_format_gives_the_same_detections(frozen: FrozenSet, tag: str) -> None:
     assert answers(frozen, tag) == answers(frozen, "DET_shapes")
 
 
-def test_categories_that_lvis_did_not_look_for_are_not_asked_for(frozen: FrozenSet) -> None:
+def test_of_lvis_the_categories_that_were_looked_for_to_the_last(frozen: FrozenSet) -> None:
+    """No others are asked for or answered."""
     names = {number: name for name, number in CATEGORY_IDS.items()}
+    everything = {sample.origin.record: sample for sample in samples(frozen, "DET_shapes")}
+    left_out = 0
     for sample in samples(frozen, "DET_lvis"):
         pictured = scene(0, sample.origin.record)
         (image,) = lvis_image_records(pictured)
-        looked_for = {names[number] for number in image["neg_category_ids"]} | boxes_by_category(pictured).keys()
-        assert {name for name in CATEGORIES if name in sample.turns[0].text} == looked_for
+        negatives, unsure = (
+            {names[number] for number in image[key]} for key in ("neg_category_ids", "not_exhaustive_category_ids")
+        )
+        complete = boxes_by_category(pictured).keys() - unsure
+        assert {name for name in CATEGORIES if name in sample.turns[0].text} == negatives | complete
+        of_all = parse_answer(everything[sample.origin.record].turns[1].text, "DET", "text")
+        answered = [(name, box) for name, box in of_all if name in complete]
+        assert parse_answer(sample.turns[1].text, "DET", "text") == answered
+        left_out += len(of_all) - len(answered)
+    dropped = [shard.dropped_boxes for shard in frozen.lock.shards if shard.name.startswith("DET_lvis/")]
+    assert dropped == [{"not_exhaustive": left_out}]
 
 
 def test_mdetr_gives_refcocos_answers(frozen: FrozenSet) -> None:

@@ -26,7 +26,7 @@ REAL = Path(__file__).parents[3] / "shared/data/real"
 RECORDS: list[dict[str, Any]] = [
     {
         "id": str(number),
-        "conversations": [{"from": "human", "value": f"{number}猫"}, {"from": "gpt", "value": "x" * number}],
+        "conversations": [{"from": "human", "value": f"{number}猫"}, {"from": "gpt", "value": "x" * (number + 1)}],
     }
     for number in range(300)
 ]

@@ -13,7 +13,7 @@ import torch
 from griffon_shards.errors import SettingsError
 from griffon_shards.frozen_set import FrozenSet
 from griffon_train.cursor import cursor_state, restore_cursor
-from griffon_train.lengths import Lengths
+from griffon_train.lengths import Lengths, Table
 from griffon_train.plan import Plan
 
 from .synthetic import Source, write_synthetic
@@ -79,7 +79,8 @@ def test_another_set_is_refused_by_both_digests(frozen: FrozenSet, tmp_path: Pat
 
 
 def test_other_lengths_are_refused_by_both_hashes(frozen: FrozenSet) -> None:
-    table = np.ones((len(frozen), 1), np.uint32)
+    counts = np.ones((len(frozen), 1), np.uint32)
+    table = Table(path=Path("t"), sha256="", of_set=frozen.lock.digest, chat="", tokenizer="", counts=counts)
     counted = [Lengths(identity=[letter * 64], sets=[frozen], tables=[table]) for letter in "ab"]
     for before, after in ((None, counted[0]), (counted[0], None), (counted[0], counted[1])):
         with pytest.raises(SettingsError, match="lengths was") as refused:

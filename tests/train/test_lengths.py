@@ -210,10 +210,46 @@ def test_tables_are_matched_with_sets_in_any_order(table: Path, variants_set: Pa
     other = write_synthetic(tmp_path / "other", [Source(tag="REG", rows=5)])
     frozen = open_set(variants_set)
     second = tmp_path / "second"
-    second.write_bytes(tables_bytes(other))
+    second.write_bytes(tables_bytes(other, tokenizer=orjson.loads(table.read_bytes().split(b"\n")[0])["tokenizer"]))
     lengths = [Lengths.counted([other, frozen], paths) for paths in ([table, second], [second, table])]
     assert lengths[0].identity == lengths[1].identity
     assert lengths[0].of(0, np.arange(5), np.zeros(5, np.int64)).tolist() == [PICTURE + each for each in range(5)]
+
+
+@pytest.mark.parametrize("field", ["chat", "tokenizer"])
+@pytest.mark.parametrize("command", ["plan", "read"])
+def test_tables_that_were_counted_in_different_ways_are_refused(
+    train_cli: Run, tmp_path: Path, field: str, command: str
+) -> None:
+    sets = [write_synthetic(tmp_path / f"set {name}", [Source(tag="REG", rows=5)], content=name) for name in "01"]
+    for each, changes in zip(sets, ({}, {field: "f" * 64}), strict=True):
+        each.root.with_name(f"{each.root.name} table").write_bytes(tables_bytes(each, **changes))
+    options = [each for path in sets for each in ("--lengths", f"{path.root} table")]
+    said = train_cli(command, *(each.root for each in sets), "--global-batch", 2, *options)
+    assert said.returncode == 2
+    assert f"set 0 table and {tmp_path}/set 1 table: counted with another {field}" in said.stderr
+    assert len(said.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_table_of_another_template_or_tokenizer_is_not_the_run_s(
+    table: Path, variants_set: Path, tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    """A saved copy of the tokenizer is the same one, whatever its files say besides; one with more words is not."""
+    lengths = Lengths.counted([open_set(variants_set)], [table])
+    ours = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
+    lengths.check(CHAT, ours)
+    ours.model_max_length = 77
+    ours.save_pretrained(tmp_path / "copy")
+    lengths.check(CHAT, PreTrainedTokenizerFast.from_pretrained(tmp_path / "copy"))
+    ours.add_tokens(["the"])
+    with pytest.raises(
+        SettingsError, match=r"another tokenizer than the model's: .*\.tar, sample .* count it again with"
+    ):
+        lengths.check(CHAT, ours)
+    with pytest.raises(SettingsError, match=f"counted with --chat {CHAT}, not plain; count it again with"):
+        lengths.check("plain", ours)
+    Lengths.estimated([open_set(variants_set)]).check("plain", ours)
 
 
 def tables_bytes(frozen: FrozenSet, **changes: object) -> bytes:
@@ -320,3 +356,11 @@ def test_a_damaged_shard_is_named(train_cli: Run, copy_of_set: Path, tokenizer_f
     assert said.stderr.startswith(f"error: {where}: damaged")
     assert "Traceback" not in said.stderr
     assert not (tmp_path / "table").exists()
+
+
+def test_a_missing_shard_is_said_before_anything_is_counted(train_cli: Run, copy_of_set: Path, tmp_path: Path) -> None:
+    shard = copy_of_set / open_set(copy_of_set).lock.shards[-1].name
+    shard.unlink()
+    refused = train_cli("lengths", copy_of_set, "--tokenizer", tmp_path / "none yet", "--chat", "plain")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"error: {shard}: the shard is missing; copy the set again or build it anew\n"

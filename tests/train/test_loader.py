@@ -1,6 +1,6 @@
 """What a batch holds: the pictures, regions and words of exactly the samples that the plan names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from griffon_shards.frozen_set import open_set
-from griffon_shards.types import Rendering, Sample
+from griffon_shards.types import Rendering, Sample, Turn
+from griffon_train import loader as loader_module
+from griffon_train import pictures
+from griffon_train.encoding import IGNORE, PICTURE_TOKEN, Encoded
 from griffon_train.loader import Batch, Loader, Slot, rank_slots
 from griffon_train.plan import Plan
 from griffon_train.split import DUMMY, micro_steps
@@ -154,3 +157,66 @@ def test_a_loader_can_be_gone_through_again(plan: Plan) -> None:
     first, again = ([(batch.step, batch.slots, batch.keys) for batch in loader] for _ in range(2))
     assert first == again
     assert len(first) == 6
+
+
+def words_as_tokens(turns: Sequence[Turn], pictures: int, _regions: int, _where: str) -> tuple[Encoded, bool]:
+    """A token for each word; those of answers are learned."""
+    ids, labels = [PICTURE_TOKEN] * pictures, [IGNORE] * pictures
+    for turn in turns:
+        tokens = [len(word) for word in turn.text.split()]
+        ids += tokens
+        labels += tokens if turn.role == "gpt" else [IGNORE] * len(tokens)
+    return Encoded(ids=ids, labels=labels), False
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("skipped", [(), (0, 1, 4)], ids=["all", "some skipped"])
+def test_the_targets_of_a_step_are_known_before_its_pictures(
+    plan: Plan, workers: int, skipped: tuple[int, ...]
+) -> None:
+    """And they are those of the micro-batches that come: on every rank, with dummies, behind skipped steps."""
+    expected = [step for step in range(6) if step not in skipped]
+    for rank in range(3):
+        loader = Loader(
+            plan,
+            rank=rank,
+            world_size=3,
+            micro_batch=2,
+            workers=workers,
+            encode=words_as_tokens,
+            stop=6,
+            skipped=skipped,
+            image_px=16,
+            region_px=8,
+        )
+        steps = []
+        for share in loader.steps():
+            batches = list(share.batches)
+            examples = [example for batch in batches for example in batch.examples if example is not None]
+            assert share.targets == sum(label != IGNORE for each in examples for label in each.labels[1:]) > 0
+            assert [batch.slots for batch in batches] == [
+                tuple(slot.slot for slot in slots) for slots in rank_slots(plan, share.step, rank, 3, 2)
+            ]
+            assert {batch.step for batch in batches} == {share.step}
+            steps.append(share.step)
+        assert steps == expected
+
+
+def test_a_step_of_many_micro_batches_is_read_as_it_is_computed(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the first of 10 micro-batches is there, no other's pictures have been decoded."""
+    decoded: list[str] = []
+
+    def decode(sample: Sample, where: str) -> Image.Image:
+        decoded.append(sample.key)
+        return pictures.decode(sample, where)
+
+    monkeypatch.setattr(loader_module, "decode", decode)
+    loader = Loader(plan, micro_batch=1, workers=0, encode=words_as_tokens, stop=2, image_px=16, region_px=8)
+    seen = 0
+    for share in loader.steps():
+        assert share.targets > 0
+        for batch in share.batches:
+            assert set(decoded) <= {*batch.keys}
+            seen += len(decoded)
+            decoded.clear()
+    assert seen > 10

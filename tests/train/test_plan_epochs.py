@@ -119,6 +119,35 @@ def test_a_far_epoch_is_as_exact_as_the_first(tmp_path: Path) -> None:
     assert sorted(sample for step in steps for sample in shown(step)) == [(0, row, 10**16 % 7) for row in range(30)]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "steps"),
+    [
+        (1, 10),
+        (1.0, 10),
+        (3, 30),
+        (0.5, 5),
+        (0.25, 2),
+        (0.3, 3),
+        (2.7, 27),
+        (1e-9, 1),
+        (0.96, 10),
+        (1.04, 10),
+        (1.06, 11),
+    ],
+)
+def test_a_part_of_an_epoch_ends_at_the_nearest_step(tmp_path: Path, epochs: float, steps: int) -> None:
+    """And there is at least one."""
+    plan = Plan([write_synthetic(tmp_path / "set", [Source(tag="REG", rows=40)])], seed=0, global_batch=4)
+    assert plan.steps_of(epochs) == steps
+
+
+def test_a_part_of_a_later_epoch_is_a_part_of_its_own_steps(tmp_path: Path) -> None:
+    """Epochs have 7 or 8 steps here: 30 rows by 4."""
+    plan = Plan([write_synthetic(tmp_path / "set", [Source(tag="REG", rows=30)])], seed=0, global_batch=4)
+    assert [plan.first_step(epoch) for epoch in range(4)] == [0, 8, 15, 23]
+    assert [plan.steps_of(epochs) for epochs in (0.5, 1.5, 2.5)] == [4, 12, 19]
+
+
 def test_the_steps_of_an_epoch_are_counted_before_it_runs(tmp_path: Path) -> None:
     sources = [Source(tag="LAZY", rows=40, pictured=lambda row: row < 11), Source(tag="VISJ", rows=9, weight="0.7")]
     plan = Plan([write_synthetic(tmp_path / "set", sources)], seed=0, global_batch=4, grouping="task")

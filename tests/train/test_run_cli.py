@@ -77,6 +77,44 @@ def test_both_spellings_and_the_reference_s_names_are_understood(train_cli: Run,
     assert (found["global_batch"], found["micro_batch"]) == (("6", "command line"), ("3", "command line"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "setting", "shown"),
+    [
+        (("--epochs", "0.5"), "epochs", "0.5"),
+        (("--num_train_epochs", "3.0"), "epochs", "3"),
+        (("--num_train_epochs=3.",), "epochs", "3"),
+        (("--num_train_epochs", "1e-1"), "epochs", "0.1"),
+        (("--num_train_epochs", "2.0", "--max_steps", "-1"), "epochs", "2"),
+        (("--max_steps", "200.0"), "steps", "200"),
+        (("--logging_steps", "10.0"), "log_every", "10"),
+        (("--save_steps", "500.0"), "save_steps", "500"),
+        (("--save_total_limit", "1.0"), "keep", "1"),
+    ],
+)
+def test_numbers_as_transformers_writes_them_are_understood(
+    train_cli: Run, arguments: Sequence[str], setting: str, shown: str
+) -> None:
+    """Where it has floats, and -1 for steps that nobody has set."""
+    assert table_of(train_cli, "--stage", "custom", *arguments)[setting] == (shown, "command line")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--epochs", "0", "0.0 is not in the range x>0"),
+        ("--epochs", "-1", "-1.0 is not in the range x>0"),
+        ("--epochs", "nan", "--epochs nan .*: expected a finite number"),
+        ("--epochs", "1/3", "'1/3' is not a valid float"),
+        ("--save_steps", "0.5", "'0.5' is not a valid integer"),
+        ("--max_steps", "-2", "-2 is not in the range x>=1"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(train_cli: Run, option: str, value: str, says: str) -> None:
+    ended = train_cli("run", "--stage", "custom", option, value, "--print-config")
+    assert ended.returncode == 2
+    assert re.search(says, ended.stderr), ended.stderr
+
+
 REFERENCE_NAMES = {
     "model_name_or_path": ("model", "folder"),
     "version": ("chat", "gemma_instruct"),

@@ -174,6 +174,12 @@ def test_stored_settings_that_are_none_are_refused(change: dict[str, Any], messa
         settings_from_json(settings_as_json(settings_of()) | change)
 
 
+@pytest.mark.parametrize(("stored", "given"), [(1, 1), (1, 1.0), (1.0, 1), (0.5, 0.5)])
+def test_epochs_stored_by_any_version_are_the_same_ones(stored: float, given: float) -> None:
+    plain = settings_as_json(settings_of("sft")) | {"epochs": stored}
+    assert differences(settings_from_json(plain), settings_of("sft", epochs=given)) == []
+
+
 def test_differences_are_told_apart_by_whether_a_run_stays_the_same() -> None:
     old = settings_of("sft")
     new = replace(old, lr=1e-4, workers=9, seed=3, shards=(Path("moved"),), chat="qwen2", val_steps=4)

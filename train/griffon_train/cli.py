@@ -16,6 +16,7 @@ from griffon_shards.tables import table
 from griffon_train.chat import CHATS
 from griffon_train.convert_cli import convert
 from griffon_train.lengths import Lengths, count_lengths, default_table_path
+from griffon_train.outlook import remarks_on_order
 from griffon_train.plan import DEFAULT_WINDOW, Plan, Step
 from griffon_train.report import epoch_report, together
 from griffon_train.run_cli import run
@@ -71,7 +72,11 @@ def _plan_options(command: Callable[..., None]) -> Callable[..., None]:
 def _plan(roots: Sequence[Path], tables: Sequence[Path], weights: Sequence[str], **settings: Any) -> Plan:  # noqa: ANN401
     sets = [open_set(root) for root in roots]
     lengths = Lengths.counted(sets, tables) if tables else Lengths.estimated(sets)
-    return Plan(sets, lengths=lengths, weights=weights_by_tag(weights), **settings)
+    by_tag = weights_by_tag(weights)
+    plan = Plan(sets, lengths=lengths, weights=by_tag, **settings)
+    for line in remarks_on_order(plan, by_tag):
+        click.echo(line, err=True)
+    return plan
 
 
 @main.command("plan")
@@ -127,7 +132,9 @@ def _report(plan: Plan, random: Plan, epoch: int) -> None:
 def lengths_command(root: Path, tokenizer: str, chat: str, out: Path | None, workers: int) -> None:
     """Count the tokens of every sample, for batches of like lengths."""
     path = out or default_table_path(root, chat)
-    rows = len(open_set(root))
+    frozen = open_set(root)
+    frozen.check_shards()
+    rows = len(frozen)
     with tqdm(total=rows, unit=" rows", disable=not sys.stderr.isatty()) as bar:
         sha256 = count_lengths(root, tokenizer, chat, path, workers=workers, done=lambda count: bool(bar.update(count)))
     click.echo(f"{rows:,} rows counted into {path}")

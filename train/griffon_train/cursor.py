@@ -5,18 +5,27 @@ from typing import Any
 
 from griffon_shards.errors import SettingsError
 from griffon_train.plan import Plan
+from griffon_train.steering import Steering
+
+_AS_PLANNED = Steering()
 
 
-def cursor_state(plan: Plan, steps_done: int) -> dict[str, Any]:
-    """A cursor as a plain dict, for a checkpoint: steps taken by the optimizer, never batches prefetched."""
-    return {"steps_done": steps_done, "plan_digest": plan.digest, "plan": plan.identity}
+def cursor_state(plan: Plan, steps_done: int, steering: Steering = _AS_PLANNED) -> dict[str, Any]:
+    """A cursor as a plain dict, for a checkpoint: steps taken by the optimizer, never batches prefetched.
+
+    With it goes what of `steering` these steps were taken with.
+    """
+    state = {"steps_done": steps_done, "plan_digest": plan.digest, "plan": plan.identity}
+    taken = steering.before(steps_done)
+    return state | ({"steering": taken.state()} if taken != _AS_PLANNED else {})
 
 
-def restore_cursor(state: Mapping[str, Any], plan: Plan) -> int:
+def restore_cursor(state: Mapping[str, Any], plan: Plan, steering: Steering = _AS_PLANNED) -> int:
     """The step to go on with.
 
     Raises:
-        SettingsError: the cursor is of another plan; the message names each difference, both sides.
+        SettingsError: the cursor is of another plan, or its steps were steered otherwise; the message names each
+            difference, both sides.
     """
     if not isinstance(state, Mapping):
         raise SettingsError(f"not a cursor: {type(state).__name__}, expected a dict")
@@ -37,5 +46,12 @@ def restore_cursor(state: Mapping[str, Any], plan: Plan) -> int:
         raise SettingsError(
             f"the checkpoint is of another plan ({differences or f'{digest} and {plan.digest}'}): what comes "
             "next would not be what would have come; give the run the settings and sets it had, or begin a new run"
+        )
+    taken = Steering.from_state(state.get("steering", {}))
+    given = steering.before(steps_done)
+    if taken != given:
+        raise SettingsError(
+            f"the steps before {steps_done} were trained with {taken}, and {given} is given: "
+            f"give what they had again; what is new may concern steps from {steps_done} on"
         )
     return steps_done

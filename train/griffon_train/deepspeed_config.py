@@ -26,6 +26,7 @@ _OURS = {
     "bf16": "--dtype",
     "bfloat16": "--dtype",
 }
+_ADAM_W = ("Adam", "AdamW")  # DeepSpeed's names for it: Adam is AdamW unless adam_w_mode is false
 _UNKNOWN_HERE = {"fp16": "float16 is not trained in; --dtype bfloat16 is", "amp": "--dtype bfloat16 stands for it"}
 
 
@@ -72,6 +73,17 @@ def zero_config(settings: Settings) -> dict[str, Any]:
     return base | rest | {"zero_optimization": {name: value for name, value in filled.items() if value != _AUTO}}
 
 
+def scheduler_passed_over(settings: Settings) -> str | None:
+    """A line that says so, where the user's own file names a scheduler: what holds is the schedule of the settings."""
+    scheduler = None if settings.deepspeed is None else _read(settings.deepspeed).get("scheduler")
+    if not isinstance(scheduler, dict):
+        return None
+    return (
+        f"--deepspeed {settings.deepspeed}: its scheduler {scheduler.get('type')} gives no numbers; the learning rate "
+        f"follows --schedule {settings.schedule} and --warmup-ratio {settings.warmup_ratio}"
+    )
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         own = json.loads(path.read_text(encoding="utf-8"))
@@ -89,7 +101,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _refuse_contradictions(own: Mapping[str, Any], settings: Settings) -> None:
     where = f"--deepspeed {settings.deepspeed}"
     for name, instead in _OURS.items():
-        if name in own and not _left_open(own[name]):
+        if name in own and not (_left_open(own[name]) or _agrees(name, own[name], settings)):
             raise SettingsError(f"{where}: {name} follows from {instead}; take it out of the file, or set it to auto")
     for name, instead in _UNKNOWN_HERE.items():
         if name in own and not _left_open(own[name], off=True):
@@ -105,3 +117,26 @@ def _left_open(value: object, *, off: bool = False) -> bool:
     """Whether a value, or what a section has to say of being enabled, is left to us."""
     said = value.get("enabled") if isinstance(value, dict) else value
     return said == _AUTO or (off and said is False)
+
+
+def _agrees(name: str, value: object, settings: Settings) -> bool:
+    """Whether a section says nothing but what the settings say, or leaves it to them."""
+    if not isinstance(value, dict):
+        return False
+    if name in ("bf16", "bfloat16"):
+        return settings.dtype != "auto" and value.get("enabled") is (settings.dtype == "bfloat16")
+    params = value.get("params")
+    if not isinstance(params, dict) or not params:
+        return False
+    if name == "scheduler":  # of whatever type: without numbers of its own, it is left to --schedule
+        return all(each == _AUTO for each in params.values())
+    ours = {
+        "lr": settings.lr,
+        "betas": [settings.beta1, settings.beta2],
+        "eps": settings.epsilon,
+        "weight_decay": settings.weight_decay,
+        "torch_adam": True,
+        "adam_w_mode": True,
+    }
+    same = all(each == _AUTO or (key in ours and each == ours[key]) for key, each in params.items())
+    return name == "optimizer" and value.get("type") in _ADAM_W and same

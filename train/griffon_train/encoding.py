@@ -56,6 +56,11 @@ class Encoded:
     ids: list[int]
     labels: list[int]
 
+    @property
+    def targets(self) -> int:
+        """How many tokens are learned; the first is predicted from nothing."""
+        return sum(label != IGNORE for label in self.labels[1:])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:

@@ -31,6 +31,28 @@ PICTURE_TOKENS = 1369
 _CHARS_PER_TOKEN = 4
 _ROWS_A_JOB = 2000
 _MAGIC = "griffon lengths 1"
+_RECOUNTED = 4  # rows of a source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table:
+    """A table of counted lengths.
+
+    Attributes:
+        path: where it lies.
+        sha256: of the file.
+        of_set: digest of the set that it is of.
+        chat: template that it was counted with.
+        tokenizer: SHA-256 of the files of the tokenizer that it was counted with.
+        counts: text tokens, shape [rows, variants], memory-mapped.
+    """
+
+    path: Path
+    sha256: str
+    of_set: str
+    chat: str
+    tokenizer: str
+    counts: NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,12 +62,12 @@ class Lengths:
     Attributes:
         identity: what they are, for the plan's digest.
         sets: the sets, in the plan's order.
-        tables: text tokens, shape [rows, variants] each; None for estimates.
+        tables: one for each set; None for estimates.
     """
 
     identity: Any
     sets: Sequence[FrozenSet]
-    tables: Sequence[NDArray[np.uint32]] | None
+    tables: Sequence[Table] | None
 
     @classmethod
     def estimated(cls, sets: Sequence[FrozenSet]) -> "Lengths":
@@ -57,14 +79,14 @@ class Lengths:
         """Those of tables that `count_lengths` wrote, one for each set, in any order.
 
         Raises:
-            SettingsError: a set has no table among them, or a table is of no set.
+            SettingsError: a set has no table among them, a table is of no set, or they were counted in different ways.
             DataError: a table is damaged.
         """
-        tables = dict(_read_table(path) for path in paths)
+        tables = {table.of_set: table for table in map(_read_table, paths)}
         for each in sets:
-            _, table = tables.get(each.lock.digest, ("", None))
-            if table is not None and table.shape != (len(each), int(each.lock.render["variants"])):
-                raise DataError(f"a table of lengths has {table.shape} counts for {each.root}; count it again")
+            table = tables.get(each.lock.digest)
+            if table is not None and table.counts.shape != (len(each), int(each.lock.render["variants"])):
+                raise DataError(f"a table of lengths has {table.counts.shape} counts for {each.root}; count it again")
         missing = [str(each.root) for each in sets if each.lock.digest not in tables]
         if missing or len(paths) != len(sets):
             raise SettingsError(
@@ -73,7 +95,40 @@ class Lengths:
                 + "; give one for each set, counted with `griffon-train lengths`"
             )
         found = [tables[each.lock.digest] for each in sets]
-        return cls(identity=[sha256 for sha256, _ in found], sets=sets, tables=[table for _, table in found])
+        for table in found[1:]:
+            for name in ("chat", "tokenizer"):
+                if getattr(table, name) != getattr(found[0], name):
+                    raise SettingsError(
+                        f"--lengths {found[0].path} and {table.path}: counted with another {name} "
+                        f"({getattr(found[0], name):.12} and {getattr(table, name):.12}); count both with the model's"
+                    )
+        return cls(identity=[table.sha256 for table in found], sets=sets, tables=found)
+
+    def check(self, chat: str, tokenizer: Tokenizer) -> None:
+        """See that the tables were counted as a run counts; some rows of every source are counted again for it.
+
+        Raises:
+            SettingsError: with another template, or another tokenizer.
+        """
+        for each, table in zip(self.sets, self.tables or (), strict=self.tables is not None):
+            again = f"count it again with `griffon-train lengths {each.root} --chat {chat}` and the model's tokenizer"
+            if table.chat != chat:
+                raise SettingsError(f"--lengths {table.path}: counted with --chat {table.chat}, not {chat}; {again}")
+            for row in (row for source in each.lock.sources for row in _some(each.rows_of_source(source.tag))):
+                there, here = table.counts[row].tolist(), _text_tokens(each, row, chat, tokenizer)
+                if there != here:
+                    raise SettingsError(
+                        f"--lengths {table.path}: counted with another tokenizer than the model's: {each.where(row)} "
+                        f"has {there} tokens there and {here} here; {again}"
+                    )
+
+    def text_tokens(self, set_no: int, rows: slice) -> NDArray[np.int64]:
+        """Tokens of some rows in their longest variant, without those of the picture; shape [rows]."""
+        if self.tables is None:
+            chars = self.sets[set_no].index["text_chars"][rows].astype(np.int64)
+            return -(-chars // _CHARS_PER_TOKEN)
+        longest: NDArray[np.int64] = self.tables[set_no].counts[rows].max(axis=1).astype(np.int64)
+        return longest
 
     def of(self, set_no: int, rows: NDArray[np.int64], variants: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of some rows' variants, those of the picture among them; shape as `rows`."""
@@ -81,7 +136,7 @@ class Lengths:
         pictures = index["has_image"][rows].astype(np.int64) * PICTURE_TOKENS
         if self.tables is None:
             return pictures + -(-index["text_chars"][rows].astype(np.int64) // _CHARS_PER_TOKEN)
-        return pictures + self.tables[set_no][rows, variants].astype(np.int64)
+        return pictures + self.tables[set_no].counts[rows, variants].astype(np.int64)
 
 
 def default_table_path(root: Path, chat: str) -> Path:
@@ -176,8 +231,12 @@ def _begin() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
 
 
-def _read_table(path: Path) -> tuple[str, tuple[str, NDArray[np.uint32]]]:
-    """The digest of the set that a table is of; the table's hash, and the table, memory-mapped."""
+def _some(rows: range) -> Sequence[int]:
+    """A few rows, spread evenly."""
+    return rows[:: max(1, len(rows) // _RECOUNTED)][:_RECOUNTED]
+
+
+def _read_table(path: Path) -> Table:
     try:
         with path.open("rb") as file:
             head = file.readline(4096)
@@ -187,7 +246,14 @@ def _read_table(path: Path) -> tuple[str, tuple[str, NDArray[np.uint32]]]:
         if fields["magic"] != _MAGIC or fields["sha256"] != found:
             raise ValueError
         table: NDArray[np.uint32] = np.memmap(path, "<u4", "r", len(head), (rows, variants))
-        return str(fields["set"]), (sha256_of(path), table)
+        return Table(
+            path=path,
+            sha256=sha256_of(path),
+            of_set=str(fields["set"]),
+            chat=str(fields["chat"]),
+            tokenizer=str(fields["tokenizer"]),
+            counts=table,
+        )
     except (FileNotFoundError, IsADirectoryError):
         raise SettingsError(f"{path}: no such table; `griffon-train lengths` writes one") from None
     except (ValueError, KeyError, TypeError, OverflowError):

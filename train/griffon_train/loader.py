@@ -8,22 +8,32 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from itertools import count, islice
+from typing import Any, Protocol, TypeVar
 
 import torch
 from PIL.Image import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from griffon_shards.errors import DataError
 from griffon_shards.frozen_set import FrozenSet
-from griffon_shards.types import Rendering, Turn
+from griffon_shards.types import Rendering, Sample, Turn
 from griffon_train.encoding import PICTURE_TOKEN, REGION_TOKEN_ID, Encoded
 from griffon_train.pictures import IMAGE_PX, REGION_PX, cropped, decode, resized
+from griffon_train.plan import Plan
 from griffon_train.processes import end_with_parent
-from griffon_train.split import DUMMY, split_slots
+from griffon_train.shared_memory import AHEAD, no_room
+from griffon_train.slots import Request, Requests, Slot, rank_slots
+from griffon_train.split import DUMMY, micro_steps
 from griffon_train.sweep import Order
+from griffon_train.training.watch import leave_signals_to_rank
+
+__all__ = ["STALL_S", "Batch", "Encode", "Loader", "Share", "Slot", "rank_slots"]
+
+T = TypeVar("T")
 
 _LOOK_EVERY_S = 1.0  # for workers that are gone, while a batch is awaited
 
@@ -33,17 +43,6 @@ STALL_S = 50.0
 
 Encode = Callable[[Sequence[Turn], int, int, str], tuple[Encoded, bool]]
 """From turns, the numbers of pictures and regions, and where the sample is, to its tokens and whether they were cut."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """A sample's place in a global batch, and which sample stands there; a row of -1 is a dummy."""
-
-    step: int
-    slot: int
-    set_no: int
-    row: int
-    variant: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,6 +86,21 @@ class Batch:
         return replace(self, **tensors)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Share:
+    """What one rank computes of a step. The number of targets is known before the first picture is there.
+
+    Attributes:
+        step: of the optimizer.
+        targets: tokens that are learned in all its micro-batches.
+        batches: the micro-batches, read as they are asked for; take them all before the next share.
+    """
+
+    step: int
+    targets: int
+    batches: Iterator[Batch]
+
+
 @dataclass(frozen=True, slots=True)
 class _Unreadable:
     """What a worker gives instead of a batch: an exception would come through torch as a page of traceback."""
@@ -101,16 +115,32 @@ class _Samples(Dataset[Any]):
         self._sets, self._encode = sets, encode
         self._image_px, self._region_px = image_px, region_px
 
-    def __getitem__(self, slot: Slot) -> Batch | _Unreadable:
-        return self.__getitems__([slot])
+    def __getitem__(self, request: Request) -> tuple[Batch | _Unreadable | None, int | _Unreadable]:
+        return self.__getitems__(request)
 
-    def __getitems__(self, slots: list[Slot]) -> Batch | _Unreadable:
+    def __getitems__(self, request: Request) -> tuple[Batch | _Unreadable | None, int | _Unreadable]:
+        batch = self._unless_unreadable(self._batch, request.slots) if request.slots else None
+        return batch, self._unless_unreadable(self._targets, request.ahead)
+
+    def _unless_unreadable(self, read: Callable[[list[Slot]], T], slots: list[Slot]) -> T | _Unreadable:
         try:
-            return self._batch(slots)
+            return read(slots)
         except DataError as error:
             return _Unreadable(str(error))
         except OSError as error:
             return _Unreadable(f"{error.filename or self._where(slots)}: {error.strerror}")
+
+    def _targets(self, slots: list[Slot]) -> int:
+        """Tokens that are learned of some samples, their pictures left as they are."""
+        targets = 0
+        for slot in slots:
+            if slot.row != DUMMY:
+                assert self._encode is not None, "targets are counted in tokens"
+                where = self._sets[slot.set_no].where(slot.row)
+                sample = self._sets[slot.set_no][slot.row]
+                encoded, _ = _encoded(self._encode, sample, sample.renderings[slot.variant], where)
+                targets += encoded.targets
+        return targets
 
     def _where(self, slots: list[Slot]) -> str:
         return self._sets[slots[0].set_no].where(slots[0].row) + ", or one read with it"
@@ -133,7 +163,7 @@ class _Samples(Dataset[Any]):
             sees, is_shown = sample.image is not None, rendering.region_xyxy_px is not None
             pictured[place] = sees
             if self._encode is not None:
-                encoded, overlong[place] = self._encode(rendering.turns, int(sees), int(is_shown), where)
+                encoded, overlong[place] = _encoded(self._encode, sample, rendering, where)
                 examples[place] = encoded
                 sees, is_shown = PICTURE_TOKEN in encoded.ids, REGION_TOKEN_ID in encoded.ids  # what was not cut off
             if sees or is_shown:
@@ -156,6 +186,11 @@ class _Samples(Dataset[Any]):
         )
 
 
+def _encoded(encode: Encode, sample: Sample, rendering: Rendering, where: str) -> tuple[Encoded, bool]:
+    pictures, regions = int(sample.image is not None), int(rendering.region_xyxy_px is not None)
+    return encode(rendering.turns, pictures, regions, where)
+
+
 def _region(picture: Image, rendering: Rendering) -> Image:
     assert rendering.region_xyxy_px is not None
     return cropped(picture, rendering.region_xyxy_px)
@@ -165,39 +200,25 @@ def _squares(pictures: list[Image], side_px: int) -> torch.Tensor:
     """All pictures as one uint8 tensor, shape [pictures, side_px, side_px, 3]; a worker makes it in shared memory."""
     pixels = torch.empty((len(pictures), side_px, side_px, 3), dtype=torch.uint8)
     if pictures and torch.utils.data.get_worker_info() is not None:
-        pixels.share_memory_()  # or it would be copied once more on its way
+        try:
+            pixels.share_memory_()  # or it would be copied once more on its way
+        except RuntimeError as error:
+            if "shared memory" not in str(error):
+                raise
+            raise DataError(no_room()) from error
     for place, picture in enumerate(pictures):
         pixels[place].numpy()[...] = resized(picture, side_px)
     return pixels
 
 
-class _MicroBatches(Sampler[list[Slot]]):
-    """The micro-batches of one rank from a step on, without end or up to a step."""
+class Company(Protocol):
+    """Ranks that go on together, and stop together."""
 
-    def __init__(self, plan: Order, rank: int, world_size: int, micro_batch: int, start: int, stop: int | None) -> None:
-        self._plan, self._rank, self._world_size, self._micro_batch = plan, rank, world_size, micro_batch
-        self._start, self._stop = start, stop
+    def asked_to_stop(self, patience_s: float) -> bool:
+        """Whether this rank is to stop, or is told so within some seconds; asked every second of waiting for data."""
 
-    def __iter__(self) -> Iterator[list[Slot]]:
-        number = self._start
-        while self._stop is None or number < self._stop:
-            yield from rank_slots(self._plan, number, self._rank, self._world_size, self._micro_batch)
-            number += 1
-
-
-def rank_slots(plan: Order, number: int, rank: int, world_size: int, micro_batch: int) -> list[list[Slot]]:
-    """The micro-batches of one rank in one step."""
-    step = plan.step(number)
-    sets, rows, variants = step.sets.tolist(), step.rows.tolist(), step.variants.tolist()
-    return [
-        [
-            Slot(step=number, slot=slot, set_no=sets[slot], row=rows[slot], variant=variants[slot])
-            if slot != DUMMY
-            else Slot(step=number, slot=DUMMY, set_no=0, row=DUMMY, variant=0)
-            for slot in slots
-        ]
-        for slots in split_slots(step.lengths, world_size, micro_batch)[rank].tolist()
-    ]
+    def go_on(self) -> None:
+        """Meet the other ranks after a micro-batch, or instead of one; raises an error on all if one is to stop."""
 
 
 class Loader:
@@ -214,9 +235,11 @@ class Loader:
         encode: Encode | None = None,
         start: int = 0,
         stop: int | None = None,
+        skipped: Container[int] = (),
         image_px: int = IMAGE_PX,
         region_px: int = REGION_PX,
         stall_s: float = STALL_S,
+        company: Company | None = None,
     ) -> None:
         """Make ready; workers start with the first batch.
 
@@ -229,25 +252,17 @@ class Loader:
             encode: makes tokens of conversations; without it a batch has none.
             start: first step.
             stop: one past the last step, or None to go on without end.
+            skipped: steps that are left out: nothing of them is read.
             image_px: side of the pictures.
             region_px: side of the regions.
             stall_s: how long a micro-batch may take; without workers nobody watches.
+            company: of other ranks, which may have to stop before the next micro-batch.
         """
-        self._plan, self._stall_s = plan, stall_s
-        self._sampler = _MicroBatches(plan, rank, world_size, micro_batch, start, stop)
-        self._loader: DataLoader[Any] = _unwarned(
-            DataLoader,
-            _Samples(plan.sets, encode, image_px, region_px),
-            batch_sampler=self._sampler,
-            collate_fn=_as_it_is,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            timeout=_LOOK_EVERY_S if workers else 0,
-            # Workers only read and decode; forking them takes milliseconds, importing torch again seconds.
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-            worker_init_fn=_end_with_rank,
-        )
+        self._plan, self._stall_s, self._workers, self._company = plan, stall_s, workers, company
+        self._start, self._stop, self._skipped = start, stop, skipped
+        self._micro_batch, self._world_size = micro_batch, world_size
+        self._slots_of = partial(rank_slots, plan, rank=rank, world_size=world_size, micro_batch=micro_batch)
+        self._samples = _Samples(plan.sets, encode, image_px, region_px)
 
     def __iter__(self) -> Iterator[Batch]:
         """The micro-batches.
@@ -255,37 +270,104 @@ class Loader:
         Raises:
             DataError: a sample cannot be read, a worker was lost, or storage stalls; it says what and where.
         """
-        awaited = iter(self._sampler)
-        batches = _started(self._loader)
+        for batch, _ in self._messages(counted=False):
+            assert batch is not None
+            yield batch
+
+    def steps(self) -> Iterator[Share]:
+        """This rank's share of each step of a plan; a few micro-batches are held at once, however many a step has.
+
+        Raises: as iterating.
+        """
+        assert isinstance(self._plan, Plan), "the steps of a sweep have unlike numbers of micro-batches"
+        of_a_step = micro_steps(self._plan.global_batch, self._world_size, self._micro_batch)
+        messages = self._messages(counted=True)
+        counts = [targets for _, targets in islice(messages, of_a_step)]
+        for number in self._numbers():
+            targets = sum(map(_readable, counts))
+            counts = []
+            yield Share(step=number, targets=targets, batches=_batches(islice(messages, of_a_step), counts))
+
+    def _numbers(self) -> Iterator[int]:
+        """The steps."""
+        numbers = count(self._start) if self._stop is None else range(self._start, self._stop)
+        return (number for number in numbers if number not in self._skipped)
+
+    def _messages(self, *, counted: bool) -> Iterator[tuple[Batch | None, int | _Unreadable]]:
+        """What the workers send, in the order of what they were asked for."""
+        requests = Requests(self._slots_of, self._numbers, counted=counted)
+        loader: DataLoader[Any] = _unwarned(
+            DataLoader,
+            self._samples,
+            batch_sampler=requests,
+            collate_fn=_as_it_is,
+            num_workers=self._workers,
+            prefetch_factor=AHEAD if self._workers else None,
+            pin_memory=torch.cuda.is_available(),
+            timeout=_LOOK_EVERY_S if self._workers else 0,
+            # Workers only read and decode; forking them takes milliseconds, importing torch again seconds.
+            multiprocessing_context="fork" if self._workers and sys.platform == "linux" else None,
+            worker_init_fn=_end_with_rank,
+        )
+        awaited = iter(requests)
+        messages = _started(loader)
         waited_s = 0.0
         while True:
             try:
-                batch = next(batches)
+                batch, targets = next(messages)
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:  # torch's: no answer yet, or a worker is gone
+                self._perhaps_stop(error)
                 if "timed out" in str(error) and waited_s + _LOOK_EVERY_S < self._stall_s:
                     waited_s += _LOOK_EVERY_S
                     continue
-                raise DataError(f"{self._what_failed(error)}, awaiting {self._named(next(awaited))}") from error
+                raise DataError(
+                    f"{self._what_failed(error, messages)}, awaiting {self._named(next(awaited))}"
+                ) from error
             waited_s = 0.0
             next(awaited)
-            if isinstance(batch, _Unreadable):
-                raise DataError(batch.message)
-            yield batch
+            if self._company is not None:
+                self._company.go_on()
+            yield _readable(batch), targets
 
-    def _what_failed(self, error: Exception) -> str:
+    def _perhaps_stop(self, error: Exception) -> None:
+        """A request to stop does not wait for data; and if it went to all processes, it has ended workers first."""
+        patience_s = 0.0 if "timed out" in str(error) else _LOOK_EVERY_S
+        if self._company is not None and self._company.asked_to_stop(patience_s):
+            self._company.go_on()
+
+    def _what_failed(self, error: Exception, messages: Iterator[Any]) -> str:
         if "timed out" in str(error):
             return f"storage stalls: nothing was read in {self._stall_s:.0f} s"
+        if any(worker.exitcode == -signal.SIGBUS for worker in getattr(messages, "_workers", ())):
+            return no_room()
         # What it had ready cannot be fetched any more either, which comes as one of several errors of the system.
         lost = isinstance(error, OSError | EOFError) or "exited unexpectedly" in str(error)
         return "a reading process was killed, perhaps for memory" if lost else f"reading failed ({error})"
 
-    def _named(self, slots: list[Slot]) -> str:
+    def _named(self, request: Request) -> str:
         """Step, shards and keys of a micro-batch."""
+        slots = request.slots or request.ahead
         there = [self._plan.sets[slot.set_no].where(slot.row) for slot in slots if slot.row != DUMMY]
         more = f" and {len(there) - 3} more" if len(there) > 3 else ""
         return f"step {slots[0].step}: {'; '.join(there[:3])}{more}"
+
+
+def _batches(
+    messages: Iterable[tuple[Batch | None, int | _Unreadable]], counts: list[int | _Unreadable]
+) -> Iterator[Batch]:
+    """The micro-batches of a step; the targets of the next one's are noted in `counts`."""
+    for batch, targets in messages:
+        assert batch is not None
+        counts.append(targets)
+        yield batch
+
+
+def _readable(sent: T | _Unreadable) -> T:
+    if isinstance(sent, _Unreadable):
+        raise DataError(sent.message)
+    return sent
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -308,8 +390,7 @@ def _unwarned(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # no
 
 def _end_with_rank(_worker: int) -> None:
     end_with_parent()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the rank does on a signal is not for its workers
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    leave_signals_to_rank()
     # torch hands a worker's own errors on; what is left is the noise of threads that lose their rank.
     sys.excepthook = lambda *_: None
 

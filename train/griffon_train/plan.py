@@ -8,6 +8,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -137,6 +138,12 @@ class Plan:
         """The step that epoch begins with."""
         return sum(self._first_batch(group, epoch) for group in self.groups)
 
+    def steps_of(self, epochs: float) -> int:
+        """Steps of some epochs, at least one; a part of an epoch ends at the nearest step."""
+        whole, part = divmod(Fraction(str(epochs)), 1)
+        first = self.first_step(whole)
+        return max(1, first + round(part * (self.first_step(whole + 1) - first)))
+
     def epoch_of(self, step: int) -> int:
         """The epoch that a step belongs to."""
         high = 1
@@ -165,6 +172,10 @@ class Plan:
     def steps_by_group(self, epoch: int) -> dict[str, int]:
         """How many steps of an epoch each group has."""
         return {group: self._first_batch(group, epoch + 1) - self._first_batch(group, epoch) for group in self.groups}
+
+    def samples_by_group(self, epoch: int) -> dict[str, int]:
+        """How many samples an epoch shows of each group; its last step may take some of the next epoch."""
+        return {group: self._first_place(group, epoch + 1) - self._first_place(group, epoch) for group in self.groups}
 
     def _first_place(self, group: str, epoch: int) -> int:
         """Where in its group's stream an epoch begins."""

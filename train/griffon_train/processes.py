@@ -1,4 +1,4 @@
-"""Processes that read for others and must not outlive them."""
+"""Processes that work for others and must not outlive them."""
 
 import ctypes
 import os
@@ -18,3 +18,9 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended in between
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def outlive_parent() -> None:
+    """Take `end_with_parent` back, in the thread that called it: there is something to finish first."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)

@@ -14,8 +14,11 @@ import orjson
 
 from griffon_shards.errors import DataError
 from griffon_train.loader import Batch, Loader
+from griffon_train.pictures import REGION_PX
 from griffon_train.plan import Plan
 from griffon_train.processes import end_with_parent
+from griffon_train.runs import Shows
+from griffon_train.shared_memory import check_shared_memory, needed_bytes
 from griffon_train.split import DUMMY, micro_steps
 
 
@@ -46,8 +49,19 @@ def read_steps(plan: Plan, settings: RankSettings) -> Iterator[list[ReadSample]]
     """The samples of each step in order of their slots, read by all ranks at once.
 
     Raises:
+        SettingsError: shared memory is too small.
         DataError: a rank failed; the others are ended.
     """
+    check_shared_memory(
+        needed_bytes(
+            Shows.of(plan.sets),
+            workers=settings.workers,
+            micro_batch=settings.micro_batch,
+            image_px=settings.image_px,
+            region_px=REGION_PX,
+        ),
+        settings.world_size,
+    )
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     ranks: list[tuple[BaseProcess, Connection]] = []
     try:

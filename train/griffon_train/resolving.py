@@ -18,6 +18,7 @@ from griffon_shards.tables import table
 from griffon_train.deepspeed_config import zero_config
 from griffon_train.freezing_flags import Freezing
 from griffon_train.settings import OPTIONS, STAGES, Settings, option_name, shown, weights_by_tag
+from griffon_train.steering import Steering
 
 RECIPES = Path(__file__).parent / "recipes"
 """A TOML file for each stage."""
@@ -152,6 +153,7 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
     except SettingsError as error:
         yield f"{', '.join(flags)}: {error}"
     weights_by_tag(settings.weights)
+    Steering.of(settings.skip_steps, settings.lr_from)
     zero_config(settings)
 
 

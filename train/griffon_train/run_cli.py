@@ -12,6 +12,7 @@ from griffon_shards.command_line import resumable
 from griffon_train.reference_options import FOREIGN, SAID_OTHERWISE, translate
 from griffon_train.resolving import resolve
 from griffon_train.settings import OPTIONS, Settings, option_name, shown
+from griffon_train.training.watch import listening
 
 _SECTIONS = {
     "stage": "The run",
@@ -33,6 +34,8 @@ _KINDS: dict[type, click.ParamType[Any]] = {
 }
 _ANSWERS: dict[str, Any] = {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"}
 """What makes `--freeze-llm`, `--freeze-llm True` and `--freeze-llm=false` one option."""
+
+_METAVARS = {"weights": "TAG=W", "skip_steps": "A:B", "lr_from": "STEP=LR"}
 
 _NAMES = {other: name for name, option in OPTIONS.items() for other in (name, option.called, option.shown) if other}
 """Settings by all that they are called, with underscores."""
@@ -94,7 +97,7 @@ def _option(name: str, hint: Any, defaults: Mapping[str, Any]) -> Callable[[Any]
         text += f"  [default: {shown(name, defaults[name]).strip('()')}]"
     if option.called:
         text += f"  [reference: --{option.called}]"
-    given: dict[str, Any] = _ANSWERS if kind is bool else {"metavar": "TAG=W"} if name == "weights" else {}
+    given: dict[str, Any] = _ANSWERS if kind is bool else {"metavar": _METAVARS[name]} if name in _METAVARS else {}
     given = given | {"type": option.kind or _KINDS[kind], "multiple": multiple, "default": None}
     return click.option(option_name(name), name, help=text, **given)
 
@@ -122,6 +125,7 @@ def run(print_config: bool, **options: Any) -> None:  # noqa: ANN401
         if os.environ.get("RANK", "0") == "0":  # of all the processes that torchrun starts, one is to speak
             click.echo(resolved.table())
         return
-    from griffon_train.training.loop import train  # needs torch, which takes seconds to import
+    with listening() as requests:  # before what takes long, and may drop a KeyboardInterrupt
+        from griffon_train.training.loop import train  # needs torch, which takes seconds to import
 
-    train(resolved.settings)
+        train(resolved.settings, requests)

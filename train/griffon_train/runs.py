@@ -66,6 +66,33 @@ class Run:
         return found + self.first_row, passes % self.variants
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shows:
+    """What there is in the samples of some sets.
+
+    Attributes:
+        words: any has words alone.
+        pictures: any has a picture.
+        regions: any has a region, which `<region>` stands for.
+    """
+
+    words: bool
+    pictures: bool
+    regions: bool
+
+    @classmethod
+    def of(cls, sets: Sequence[FrozenSet]) -> "Shows":
+        """As the locks say; where talk may be with or without pictures, as the indexes do."""
+        words = pictures = regions = False
+        for each in sets:
+            for source in each.lock.sources:
+                rows = each.rows_of_source(source.tag)
+                pictured = int(np.count_nonzero(_pictured(each, rows))) if source.task == _TALK else len(rows)
+                words, pictures = words or pictured < len(rows), pictures or pictured > 0
+                regions = regions or (source.task == _REFERRING and len(rows) > 0)
+        return cls(words=words, pictures=pictures, regions=regions)
+
+
 def find_runs(sets: Sequence[FrozenSet], grouping: str, weights: Mapping[str, str]) -> dict[str, list[Run]]:
     """The runs of some sets by group, in the order of `GROUPINGS`; groups without rows are left out.
 
@@ -122,6 +149,12 @@ def _weight(tag: str, given: str) -> Fraction:
     return weight
 
 
+def _pictured(each: FrozenSet, rows: range) -> NDArray[np.bool_]:
+    """Which rows have a picture; shape [rows]."""
+    found: NDArray[np.bool_] = each.index["has_image"][rows.start : rows.stop] != 0
+    return found
+
+
 def _groups_of(each: FrozenSet, task: str, rows: range, grouping: str) -> list[tuple[str, NDArray[np.uint32] | None]]:
     """The groups that rows of a source are of, and which of the rows; None for all of them."""
     if grouping == "none":
@@ -129,7 +162,7 @@ def _groups_of(each: FrozenSet, task: str, rows: range, grouping: str) -> list[t
     with_picture = "image" if grouping == "modality" else task_group(task, has_image=True)
     if task != _TALK:  # every other task is about a picture
         return [(with_picture, None)]
-    has_image = each.index["has_image"][rows.start : rows.stop] != 0
+    has_image = _pictured(each, rows)
     pictured = int(np.count_nonzero(has_image))
     if pictured in (0, len(rows)):
         return [(with_picture if pictured else "text", None)]

@@ -3,6 +3,7 @@
 The command line, `--print-config` and the stored settings of a run are all made from it. Without torch.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,7 +23,38 @@ from griffon_train.runs import GROUPINGS
 STAGES = ("alignment", "pretrain", "sft", "visual_referring", "custom")
 """Each has a recipe, in the order in which they are run."""
 
-COUNT = click.IntRange(1)
+
+class _Whole(click.IntRange):
+    """A whole number, also written as `500.0`, as transformers takes it."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """As an int."""
+        whole = re.fullmatch(r"(\d+)\.0*", str(value))
+        return super().convert(int(whole[1]) if whole else value, param, ctx)
+
+
+class _StepsOrNone(_Whole):
+    """A number of steps; transformers' -1 is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """As an int, or None."""
+        return None if str(value) == "-1" else super().convert(value, param, ctx)
+
+
+class _Passes(click.FloatRange):
+    """A number of epochs, of which the last may be a part."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """As an int where it is whole, else as a float."""
+        found = super().convert(value, param, ctx)
+        return int(found) if float(found).is_integer() else found
+
+
+COUNT = _Whole(1)
 SHARE = click.FloatRange(0, 1, max_open=True)
 NOT_NEGATIVE = click.FloatRange(0)
 POSITIVE = click.FloatRange(0, min_open=True)
@@ -130,10 +162,17 @@ class Settings:
         int, Option("Samples that a rank computes at once.", COUNT, called="per_device_train_batch_size")
     ] = 1
     steps: Annotated[
-        int | None, Option("Optimizer steps, instead of epochs.", COUNT, unset="as epochs", called="max_steps")
+        int | None,
+        Option("Optimizer steps, instead of epochs.", _StepsOrNone(1), unset="as epochs", called="max_steps"),
     ] = None
     epochs: Annotated[
-        int | None, Option("Passes over the shards.", COUNT, unset="as steps", called="num_train_epochs")
+        float | None,
+        Option(
+            "Passes over the shards, such as 1 or 0.5.",
+            _Passes(0, min_open=True),
+            unset="as steps",
+            called="num_train_epochs",
+        ),
     ] = 1
     seed: Annotated[int, Option("Of the order and of new weights.")] = 0
     grouping: Annotated[str, Option("What the samples of a batch have in common.", _one_of(*GROUPINGS))] = "none"
@@ -165,6 +204,11 @@ class Settings:
     beta1: Annotated[float, Option("AdamW's.", SHARE, called="adam_beta1")] = 0.9
     beta2: Annotated[float, Option("AdamW's.", SHARE, called="adam_beta2")] = 0.999
     epsilon: Annotated[float, Option("AdamW's.", POSITIVE, called="adam_epsilon")] = 1e-8
+    skip_steps: Annotated[tuple[str, ...], Option("A:B: leave out the steps A to B - 1.", unset="none")] = ()
+    lr_from: Annotated[
+        tuple[str, ...],
+        Option("STEP=LR: another --lr from a step on; other rates in proportion.", unset="none"),
+    ] = ()
 
     zero: Annotated[int, Option("DeepSpeed's ZeRO stage.", click.IntRange(2, 3))] = 2
     offload: Annotated[str, Option("What is kept in the CPU's memory.", _one_of("none", "optimizer", "all"))] = "none"
@@ -218,6 +262,10 @@ RESUME_FREE: frozenset[str] = frozenset(
 """Settings that may be others when a run is resumed, for it is the same run still, but for rounding."""
 
 
+STEERING: frozenset[str] = frozenset({"skip_steps", "lr_from"})
+"""Settings that may be others for steps that are not trained yet; the cursor sees to it."""
+
+
 def settings_as_json(settings: Settings) -> dict[str, Any]:
     """In plain types, for a checkpoint or a run to keep."""
     plain: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=str)
@@ -250,7 +298,9 @@ def differences(old: Settings, new: Settings, *, free: bool = False) -> list[str
     return [
         f"{each.name}: {shown(each.name, was)} before, {shown(each.name, now)} now"
         for each in fields(Settings)
-        if (each.name in RESUME_FREE) == free and (was := getattr(old, each.name)) != (now := getattr(new, each.name))
+        if each.name not in STEERING
+        and (each.name in RESUME_FREE) == free
+        and (was := getattr(old, each.name)) != (now := getattr(new, each.name))
     ]
 
 
@@ -262,7 +312,7 @@ def shown(setting: str, value: Any) -> str:  # noqa: ANN401 - of any setting
         return " ".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value)
+    return str(value).removesuffix(".0") if setting == "epochs" else str(value)
 
 
 def weights_by_tag(given: Sequence[str]) -> dict[str, str]:

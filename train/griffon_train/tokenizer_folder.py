@@ -8,6 +8,14 @@ from griffon_shards.errors import SettingsError
 from griffon_train.given_folder import existing_folder
 from griffon_train.sentencepiece_model import MODEL_NAME, fast_tokenizer
 
+_LFS = b"version https://git-lfs"
+_REMEDIES = {
+    "did not match any variant": "unless the file is damaged, a newer version wrote it: pip install -U tokenizers",
+    "custom code": "code that comes with a tokenizer is not run; give one with a tokenizer.json",
+    "instantiate the backend tokenizer": f"there is no tokenizer.json or {MODEL_NAME} in it; get one of them, too",
+}
+"""By a part of what transformers says, what to do."""
+
 
 def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTokenizerBase; transformers takes seconds to import
     """The tokenizer of a folder.
@@ -18,19 +26,34 @@ def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTok
     from transformers import AutoTokenizer, LlamaTokenizer
 
     path = existing_folder("--tokenizer", folder)
+    _refuse_pointers(path)
     try:
         has_model = (path / MODEL_NAME).is_file()
         if has_model and not (path / "tokenizer.json").is_file():
             return fast_tokenizer(path)
-        found: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # None, the default, asks at the terminal whether to run code out of the folder.
+        found: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if has_model and isinstance(found, LlamaTokenizer):  # which is not all that its tokenizer.json says
             return _by_model(path, found)
         return found
     except SettingsError:
         raise
     except Exception as error:  # noqa: BLE001 - for a file that it does not know the tokenizers library raises just that
-        told = str(error).partition("\n")[0]
-        raise SettingsError(f"--tokenizer {folder}: transformers cannot load it ({told})") from None
+        told = str(error).partition("\n")[0].rstrip(" :")
+        remedy = "".join(f"; {remedy}" for part, remedy in _REMEDIES.items() if part in told)
+        raise SettingsError(f"--tokenizer {folder}: transformers cannot load it ({told}){remedy}") from None
+
+
+def _refuse_pointers(folder: Path) -> None:
+    """A clone without Git LFS has a few lines of text in place of each large file."""
+    for file in sorted([*folder.glob("token*"), *folder.glob("vocab*")]):
+        if file.is_file():
+            with file.open("rb") as opened:
+                if opened.read(len(_LFS)) == _LFS:
+                    raise SettingsError(
+                        f"--tokenizer {folder}: {file.name} is a pointer of Git LFS, not the file; run `git lfs pull` "
+                        "in its repository, or get it with `hf download`"
+                    )
 
 
 def _by_model(path: Path, found: Any) -> Any:  # noqa: ANN401

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from griffon_prep.readers import ccmd, coco, llava, mdetr, refcoco, visual_genome
 from griffon_prep.readers.base import Format
-from griffon_prep.readers.heads import file_heads
+from griffon_prep.readers.heads import described, file_heads
 from griffon_shards.errors import SettingsError
 
 FORMATS: dict[str, Format] = {
@@ -47,7 +47,10 @@ def find_format(
     if found not in FORMATS:
         raise SettingsError(f"no format {found!r}; format= takes {', '.join(FORMATS)}")
     if task not in FORMATS[found].TASKS:
-        raise SettingsError(f"{name}: format {found} gives {', '.join(FORMATS[found].TASKS)}, not {task}")
+        gives = ", ".join(FORMATS[found].TASKS)
+        raise SettingsError(
+            f"{name}: format {found} gives {gives}, not {task}; ask for one of these by the TAG of a manifest line"
+        )
     if strange := set(options) - {"format", "weight", "limit", *FORMATS[found].OPTIONS}:
         raise SettingsError(f"{name}: format {found} does not take the option {', '.join(sorted(strange))}")
     if "rounds" in options and task not in ROUNDS_TASKS:
@@ -61,6 +64,6 @@ def _recognise(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
             if module.recognises(head):
                 return found
     raise SettingsError(
-        f"{name}: its content is of no known format ({', '.join(FORMATS)}); "
-        "see `griffon-prep formats`, or name one with format="
+        f"{name}: its content is of no known format ({', '.join(FORMATS)}), {described(opened, name)}; "
+        "see `griffon-prep formats`; a manifest can name one with format="
     )

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from griffon_prep.readers.base import Head, Inputs, Scan
-from griffon_prep.readers.coco_file import CROWD
-from griffon_prep.readers.coco_tables import NO_CATEGORY, CocoTables, image_path_of, write_tables
-from griffon_prep.readers.fields import corners_of, list_field, short, side_field
+from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of, naming
+from griffon_prep.readers.coco_file import CROWD, EMPTY
+from griffon_prep.readers.coco_tables import NO_CATEGORY, CocoTables, write_tables
+from griffon_prep.readers.fields import corners_of, id_of, list_field, short, side_field
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.types import IMAGE_TOKEN
 
@@ -34,14 +35,20 @@ def recognises(head: Head) -> bool:
 
 
 def scan(inputs: Inputs) -> Scan:
-    """Write the tables of pictures and boxes into the work folder; the vocabulary is the file's list of categories."""
+    """Write the tables of pictures and boxes into the work folder; the vocabulary is the file's list of categories.
+
+    Without those that no annotation has and that are supercategories of others: a picture that is full of their kinds
+    would be said to have none of them.
+    """
     found = write_tables(inputs.annotation, inputs.work)
-    names = {name for name in found.names.values() if IMAGE_TOKEN not in name}
-    return Scan(
-        records=found.pictures,
-        vocabulary=tuple(sorted(names)) if inputs.task in ("DET", "RANDDET") else (),
-        notes=found.notes,
-    )
+    if inputs.task not in ("DET", "RANDDET"):
+        return Scan(records=found.pictures, notes=found.notes)
+    names = {name for name in found.names.values() if IMAGE_TOKEN not in name} - found.unused_kinds
+    notes = [
+        f"category {short(name)} is never asked for: no annotation has it, and others name it as their supercategory"
+        for name in sorted(found.unused_kinds)
+    ]
+    return Scan(records=found.pictures, vocabulary=tuple(sorted(names)), notes=(*found.notes, *notes))
 
 
 class Reader:
@@ -53,29 +60,39 @@ class Reader:
     def read(self, record_no: int) -> Record:
         """The record of this number. Raises Rejected if it cannot be used."""
         fields = self._tables.picture(record_no)
+        with naming(fields):
+            return self._record(record_no, fields)
+
+    def _record(self, record_no: int, fields: Mapping[str, Any]) -> Record:
         regions = []
         for xywh, category, flags in self._tables.boxes(record_no):
+            if flags & EMPTY:
+                continue
             if flags & NO_CATEGORY:
-                raise Rejected("bad_record", "category_id: an annotation of the picture has none that the file names")
+                raise self._tables.fault(record_no, NO_CATEGORY)
             phrase = self._tables.names[category]
             regions.append(Region(phrase=phrase, box_xyxy_px=corners_of(xywh), crowd=bool(flags & CROWD)))
+        present = dict.fromkeys(region.phrase for region in regions)
         return Record(
             record_no=record_no,
             image_path=image_path_of(fields),
             width_px=side_field(fields, "width"),
             height_px=side_field(fields, "height"),
             regions=tuple(regions),
-            absent_phrases=self._absent(fields),
+            absent_phrases=self._named(fields, "neg_category_ids"),
             only_these_absent="neg_category_ids" in fields,
+            incomplete_phrases=self._named(fields, "not_exhaustive_category_ids"),
+            never_absent_phrases=tuple(kind for name in present for kind in self._tables.kinds_of.get(name, ())),
+            image_elsewhere=image_elsewhere_of(fields),
         )
 
-    def _absent(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
-        """LVIS looked for some categories in each picture only, and names those it did not find."""
-        if "neg_category_ids" not in fields:
+    def _named(self, fields: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        """The categories that LVIS lists in a picture's entry: those it looked for in vain, or not to the last one."""
+        if key not in fields:
             return ()
         found = []
-        for number in list_field(fields, "neg_category_ids"):
-            if not isinstance(number, int) or number not in self._tables.name_of:
-                raise Rejected("bad_record", f"neg_category_ids: {short(number)} is no category of the file")
-            found.append(self._tables.name_of[number])
+        for number in list_field(fields, key):
+            if id_of(number) not in self._tables.name_of:
+                raise Rejected("bad_record", f"{key}: {short(number)} is no category of the file")
+            found.append(self._tables.name_of[id_of(number)])
         return tuple(found)

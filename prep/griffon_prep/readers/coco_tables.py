@@ -4,8 +4,8 @@ Of a box only numbers are held, and those on disk; in memory are, for each box, 
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,10 +13,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from griffon_prep.readers.coco_file import BOX_ROW, NO_BOX, Boxes, Pictures, read_coco
-from griffon_prep.readers.fields import NO_ID, text_field
-from griffon_prep.readers.json_records import SpanTable, parse_object, span_rows
-from griffon_prep.records import Rejected
+from griffon_prep.readers.coco_corners import LOOK_AT, corner_notes, sides_of
+from griffon_prep.readers.coco_file import BOX_ROW, EMPTY, NO_BOX, Boxes, Pictures, read_coco
+from griffon_prep.readers.fields import NO_ID, PLAIN_ID, checked_id
+from griffon_prep.readers.json_records import JsonRecords, line_row, lines_beside, span_rows
+from griffon_prep.records import Rejected, name_key
 from griffon_shards.errors import DataError
 from griffon_shards.files import whole_file, write_whole
 from griffon_shards.types import BoxXYXY
@@ -24,9 +25,10 @@ from griffon_shards.types import BoxXYXY
 NO_CATEGORY = 4
 """Further flag of a stored box: its category is not in the file."""
 
-_STORED = np.dtype([("xywh", "<f8", (4,)), ("category", "<u4"), ("flags", "u1")])
+_STORED = np.dtype([("xywh", "<f8", (4,)), ("category", "<u4"), ("spans", "<u4"), ("flags", "u1")])
 _PICTURES, _BOXES, _STARTS, _CATEGORIES = "pictures.bin", "boxes.bin", "starts.bin", "categories.json"
-_UNSORTED = "unsorted.bin"
+_FAULTS, _UNSORTED = "faults.json", "unsorted.bin"
+_MOST_FAULTS = 100_000  # that are told one by one: memory stays bounded whatever is in the file
 _BLOCK = 1 << 18  # rows
 _NO_PICTURE = np.uint32(0xFFFFFFFF)
 
@@ -41,19 +43,38 @@ class CocoScan:
     Attributes:
         pictures: number of entries in `images`.
         names: category names by id.
+        unused_kinds: names of categories that no annotation has and others name as their supercategory.
         boxes_of: how many boxes each picture has, shape [pictures].
-        strays: annotations of pictures that are not in the file.
+        notes: what the user should know of the file.
     """
 
     pictures: int
     names: Mapping[int, str]
+    unused_kinds: frozenset[str]
     boxes_of: NDArray[np.int64]
-    strays: int
+    notes: tuple[str, ...]
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know of the file."""
-        return (f"{self.strays:,} annotations are of no picture in the file and were left out",) if self.strays else ()
+
+@dataclass(slots=True)
+class _Gathered:
+    """What is held in memory of a file while it is read."""
+
+    ids: list[NDArray[np.int64]] = field(default_factory=list)
+    sides_px: list[NDArray[np.float32]] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
+    kinds: dict[int, str] = field(default_factory=dict)
+    used: set[int] = field(default_factory=set)
+    texts: dict[int, str] = field(default_factory=dict)
+    faults: dict[int, str] = field(default_factory=dict)
+    boxes: int = 0
+
+    def add_boxes(self, part: Boxes) -> None:
+        self.used.update(np.unique(part.rows["category_id"]).tolist())
+        if len(self.texts) < _MOST_FAULTS:
+            self.texts.update(part.texts)
+        if len(self.faults) < _MOST_FAULTS:
+            self.faults.update((self.boxes + place, fault) for place, fault in part.faults.items())
+        self.boxes += len(part.rows)
 
 
 def write_tables(annotation: Path, work: Path) -> CocoScan:
@@ -62,29 +83,77 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     Raises:
         DataError: the file is damaged, or gives two pictures the same id.
     """
-    ids: list[NDArray[np.int64]] = []
-    names: dict[int, str] = {}
+    found = _Gathered()
     unsorted = work / _UNSORTED
-    with whole_file(work / _PICTURES) as pictures, unsorted.open("w+b") as boxes:
+    table = work / _PICTURES
+    with whole_file(table) as pictures, whole_file(lines_beside(table)) as lines, unsorted.open("w+b") as boxes:
         for part in read_coco(annotation):
             if isinstance(part, Pictures):
-                ids.append(part.ids)
+                found.ids.append(part.ids)
+                found.sides_px.append(sides_of(part.values))
                 pictures.write(span_rows(part.spans).tobytes())
+                lines.write(line_row(part.spans).tobytes())
             elif isinstance(part, Boxes):
                 boxes.write(part.rows.tobytes())
+                found.add_boxes(part)
             else:
-                names.update(part.names)
+                found.names.update(part.names)
+                found.kinds.update(part.kinds)
         boxes.flush()
-        picture_ids = np.concatenate(ids) if ids else np.empty(0, np.int64)
+        picture_ids = np.concatenate(found.ids) if found.ids else np.empty(0, np.int64)
         picture_of = _picture_of(boxes, picture_ids, str(annotation))
+    rows = np.memmap(unsorted, BOX_ROW, "r") if found.boxes else np.empty(0, BOX_ROW)
     order = np.argsort(picture_of, kind="stable")
-    strays = int((picture_of == _NO_PICTURE).sum())
-    _write_sorted(unsorted, order[: len(order) - strays], sorted(names), work / _BOXES)
+    strays = order[np.searchsorted(picture_of, _NO_PICTURE, sorter=order) :]
+    faults = _write_sorted(rows, order[: len(order) - len(strays)], found, work / _BOXES)
+    notes = (*_stray_notes(rows, strays), *_corner_notes(rows[:LOOK_AT], picture_of[:LOOK_AT], found))
     unsorted.unlink()
     boxes_of = np.bincount(picture_of[picture_of != _NO_PICTURE], minlength=len(picture_ids))
     write_whole(work / _STARTS, np.concatenate(([0], np.cumsum(boxes_of))).astype("<u8").tobytes())
-    write_whole(work / _CATEGORIES, orjson.dumps(sorted(names.items())))
-    return CocoScan(pictures=len(picture_ids), names=names, boxes_of=boxes_of, strays=strays)
+    categories = [(number, name, found.kinds.get(number, "")) for number, name in sorted(found.names.items())]
+    write_whole(work / _CATEGORIES, orjson.dumps(categories))
+    write_whole(work / _FAULTS, orjson.dumps(list(faults.items())))
+    return CocoScan(
+        pictures=len(picture_ids),
+        names=found.names,
+        unused_kinds=_unused_kinds(found),
+        boxes_of=boxes_of,
+        notes=notes,
+    )
+
+
+def _unused_kinds(found: _Gathered) -> frozenset[str]:
+    used = {name_key(name) for number, name in found.names.items() if number in found.used}
+    named = {name_key(kind) for number, kind in found.kinds.items() if name_key(kind) != name_key(found.names[number])}
+    return frozenset(name for name in found.names.values() if name_key(name) in named - used)
+
+
+def _stray_notes(rows: NDArray[np.void], strays: NDArray[np.int64]) -> tuple[str, ...]:
+    """What to say of the annotations at these places, whose pictures are not in the file."""
+    of_none = rows["image_id"][strays] == NO_ID
+    notes = []
+    for places, what in (
+        (strays[of_none], "whose image_id is neither text nor a whole number"),
+        (strays[~of_none], "of no picture in the file"),
+    ):
+        if places.size:
+            notes.append(f"annotations {what}, left out: {places.size:,}{_example(rows[places[0]])}")
+    return tuple(notes)
+
+
+def _corner_notes(rows: NDArray[np.void], picture_of: NDArray[np.uint32], found: _Gathered) -> tuple[str, ...]:
+    usable = (picture_of != _NO_PICTURE) & (rows["flags"] & (NO_BOX | EMPTY) == 0)
+    if not usable.any():
+        return ()
+    return corner_notes(rows["xywh"][usable], np.concatenate(found.sides_px)[picture_of[usable]])
+
+
+def _example(row: np.void) -> str:
+    """An annotation by its numbers, if they are numbers."""
+    number, image_id = int(row["id"]), int(row["image_id"])
+    if number <= -PLAIN_ID:
+        return ""
+    return f" (the first is annotation {number}{f', image_id {image_id}' if image_id > -PLAIN_ID else ''})"
 
 
 def _picture_of(boxes: BinaryIO, picture_ids: NDArray[np.int64], name: str) -> NDArray[np.uint32]:
@@ -92,8 +161,13 @@ def _picture_of(boxes: BinaryIO, picture_ids: NDArray[np.int64], name: str) -> N
     order = np.argsort(picture_ids, kind="stable")
     order = order[picture_ids[order] != NO_ID]
     known = picture_ids[order]
-    if (same := known[1:][known[1:] == known[:-1]]).size:
-        raise DataError(f"{name}: two entries of images have the id {same[0]}, so it is not known whose the boxes are")
+    if (twice := np.flatnonzero(known[1:] == known[:-1])).size:
+        first, second = order[twice[0]], order[twice[0] + 1]
+        number = f" {known[twice[0]]}" if known[twice[0]] > -PLAIN_ID else ""
+        raise DataError(
+            f"{name}: two entries of images have the id{number} (numbers {first} and {second}, counted from 0; 7 and "
+            '"007" are one id), so it is not known whose the boxes are'
+        )
     found = [np.empty(0, np.uint32)]
     boxes.seek(0)
     while raw := boxes.read(_BLOCK * BOX_ROW.itemsize):
@@ -112,19 +186,32 @@ def find_ids(known: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArr
     return place, known[place] == wanted
 
 
-def _write_sorted(unsorted: Path, order: NDArray[np.int64], category_ids: list[int], target: Path) -> None:
-    """The boxes in this order."""
-    known = np.array(category_ids, np.int64)
-    rows = np.memmap(unsorted, BOX_ROW, "r") if order.size else np.empty(0, BOX_ROW)
+def _write_sorted(rows: NDArray[np.void], order: NDArray[np.int64], found: _Gathered, target: Path) -> dict[int, str]:
+    """Write the boxes in this order; gives, by place in it, what is wrong with those that cannot be used."""
+    known = np.array(sorted(found.names), np.int64)
+    faults: dict[int, str] = {}
     with whole_file(target) as out:
         for start in range(0, len(order), _BLOCK):
-            block = rows[order[start : start + _BLOCK]]
+            places = order[start : start + _BLOCK]
+            block = rows[places]
             stored = np.zeros(len(block), _STORED)
-            stored["xywh"] = block["xywh"]
+            stored["xywh"], stored["spans"], stored["flags"] = block["xywh"], block["spans"], block["flags"]
             stored["category"], there = find_ids(known, block["category_id"])
-            stored["flags"] = block["flags"]
             stored["flags"][~there] |= NO_CATEGORY
             out.write(stored.tobytes())
+            bad = np.flatnonzero(stored["flags"] & (NO_BOX | NO_CATEGORY))[: _MOST_FAULTS - len(faults)]
+            for place in bad.tolist():
+                told = found.faults.get(int(places[place]))
+                faults[start + place] = told or _category_fault(block[place], found.texts)
+    return faults
+
+
+def _category_fault(row: np.void, texts: Mapping[int, str]) -> str:
+    number, category = int(row["id"]), int(row["category_id"])
+    which = f"annotation {number}" if number > -PLAIN_ID else "an annotation"
+    if category == NO_ID:
+        return f"{which}: category_id: expected text or a whole number"
+    return f"{which}: category_id: {texts.get(category, category)} is not in categories, or has no name there"
 
 
 class CocoTables:
@@ -133,19 +220,29 @@ class CocoTables:
     Attributes:
         names: category names, in order of their ids.
         name_of: category names by id.
+        kinds_of: by category name, the other categories that it is a kind of, by supercategory.
     """
 
     def __init__(self, annotation: Path, work: Path) -> None:
-        self._pictures = SpanTable(annotation, work / _PICTURES)
+        self._pictures = JsonRecords(annotation, work / _PICTURES)
         self._boxes = (work / _BOXES).open("rb")
         self._starts = (work / _STARTS).open("rb")
-        self.name_of: dict[int, str] = dict(orjson.loads((work / _CATEGORIES).read_bytes()))
+        self._fault_file = work / _FAULTS
+        self._faults: dict[int, str] | None = None
+        categories: list[tuple[int, str, str]] = orjson.loads((work / _CATEGORIES).read_bytes())
+        self.name_of = {number: name for number, name, _ in categories}
         self.names = list(self.name_of.values())
+        self.kinds_of = _kinds_of(categories)
 
     def picture(self, number: int) -> dict[str, Any]:
-        """The entry of a picture. Raises Rejected if it is no JSON object."""
-        text, _ = self._pictures[number]
-        return parse_object(text)
+        """The entry of a picture.
+
+        Raises:
+            Rejected: it is no JSON object, or has no id, so that its boxes are not known.
+        """
+        fields = self._pictures[number][0]
+        checked_id(fields, "id")
+        return fields
 
     def boxes(self, number: int) -> list[StoredBox]:
         """The boxes of a picture, in the file's order.
@@ -153,24 +250,65 @@ class CocoTables:
         Raises:
             Rejected: one of them is not four numbers.
         """
-        start, stop = np.frombuffer(os.pread(self._starts.fileno(), 16, 8 * number), "<u8").tolist()
-        raw = os.pread(self._boxes.fileno(), (stop - start) * _STORED.itemsize, start * _STORED.itemsize)
-        rows = np.frombuffer(raw, _STORED)
-        found: list[StoredBox] = [
+        rows = self._rows(number)
+        if (rows["flags"] & NO_BOX).any():
+            raise self.fault(number, NO_BOX)
+        return [
             (tuple(xywh), category, flags)
             for xywh, category, flags in zip(
                 rows["xywh"].tolist(), rows["category"].tolist(), rows["flags"].tolist(), strict=True
             )
         ]
-        if any(flags & NO_BOX for _, _, flags in found):
-            raise Rejected(
-                "bad_record", "bbox, iscrowd: not four numbers, or not a number, in an annotation of the picture"
-            )
-        return found
+
+    def fault(self, number: int, flag: int) -> Rejected:
+        """Why a picture that has a box of this flag is rejected."""
+        first = self._bounds(number)[0] + int(np.flatnonzero(self._rows(number)["flags"] & flag)[0])
+        if self._faults is None:
+            self._faults = dict(orjson.loads(self._fault_file.read_bytes()))
+        return Rejected("bad_record", self._faults.get(first, "bbox, iscrowd or category_id of an annotation"))
+
+    def split_captions(self, boxes_of: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The pictures whose boxes belong to different parts of the caption, by how many boxes each picture has."""
+        spans = self._column("spans")
+        owner = np.repeat(np.arange(len(boxes_of)), boxes_of)[spans != 0]
+        spans = spans[spans != 0]
+        return np.unique(owner[1:][(owner[1:] == owner[:-1]) & (spans[1:] != spans[:-1])])
+
+    def flagged(self, flag: int, boxes_of: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many boxes with this flag each picture has, by how many it has at all."""
+        owner = np.repeat(np.arange(len(boxes_of)), boxes_of)
+        return np.bincount(owner[(self._column("flags") & flag) != 0], minlength=len(boxes_of))
+
+    def _column(self, name: str) -> NDArray[Any]:
+        """A column of all boxes, by picture."""
+        boxes = Path(self._boxes.name)
+        rows = np.memmap(boxes, _STORED, "r") if boxes.stat().st_size else np.empty(0, _STORED)
+        return np.array(rows[name])
+
+    def _bounds(self, number: int) -> tuple[int, int]:
+        start, stop = np.frombuffer(os.pread(self._starts.fileno(), 16, 8 * number), "<u8").tolist()
+        return start, stop
+
+    def _rows(self, number: int) -> NDArray[np.void]:
+        start, stop = self._bounds(number)
+        raw = os.pread(self._boxes.fileno(), (stop - start) * _STORED.itemsize, start * _STORED.itemsize)
+        return np.frombuffer(raw, _STORED)
 
 
-def image_path_of(fields: Mapping[str, Any]) -> str:
-    """Where an entry of `images` says the picture is: `file_name`, or in LVIS the last two parts of `coco_url`."""
-    if "file_name" not in fields and "coco_url" in fields:
-        return "/".join(text_field(fields, "coco_url").split("/")[-2:])
-    return text_field(fields, "file_name")
+def _kinds_of(categories: Sequence[tuple[int, str, str]]) -> dict[str, tuple[str, ...]]:
+    names: dict[str, list[str]] = {}
+    above: dict[str, set[str]] = {}
+    for _, name, kind in categories:
+        names.setdefault(name_key(name), []).append(name)
+        above.setdefault(name_key(name), set()).add(name_key(kind))
+    found: dict[str, tuple[str, ...]] = {}
+    for _, name, _ in categories:
+        reached, left = {name_key(name)}, [name_key(name)]
+        while left:
+            new = {key for key in above[left.pop()] if key in names} - reached
+            reached |= new
+            left += new
+        kinds = [other for key in sorted(reached - {name_key(name)}) for other in names[key]]
+        if kinds:
+            found[name] = tuple(kinds)
+    return found

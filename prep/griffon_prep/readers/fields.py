@@ -1,15 +1,28 @@
 """Checked access to the fields of a record: what is missing or of the wrong kind rejects the record by name."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from hashlib import blake2b
 from reprlib import Repr
 from typing import Any, TypeGuard
 
-from griffon_prep.records import Rejected
+import numpy as np
+from numpy.typing import NDArray
+
+from griffon_prep.records import Rejected, is_blank
 from griffon_shards.types import BoxXYXY
 
 NO_ID = -(1 << 63)
-"""Stands for an id that is missing, of the wrong kind, or beyond 64 bits."""
+"""Stands for an id that is missing, or neither text nor a whole number."""
 
+PLAIN_ID = 1 << 62
+"""Whole numbers nearer to 0 than this stand for themselves as ids; every other id is hashed to a number below."""
+
+_WHOLE = re.compile(r"(-?)0*([0-9]+)(?:\.0*)?")
+_DIGITS = 19  # of `PLAIN_ID`
+_EXACT = 1 << 53  # whole numbers from here on are not all floats
+_MOST_BITS = 128  # of a whole number that is an id
 _SHORT = Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
 _MAX_SIDE_PX = 1 << 20
@@ -19,7 +32,7 @@ _NUMBERS = frozenset({int, float})  # not bool
 def text_field(fields: Mapping[str, Any], name: str) -> str:
     """A string that is not blank, with blanks around it removed."""
     value = fields.get(name)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or is_blank(value):
         raise Rejected("bad_record", f"{name}: expected text, got {short(value)}")
     return value.strip()
 
@@ -58,10 +71,46 @@ def corners_of(box_xywh: BoxXYXY) -> BoxXYXY:
 
 
 def id_of(value: object) -> int:
-    """A whole number that fits into 64 bits, or `NO_ID`."""
-    if not is_number(value) or not abs(value) < 1 << 63 or value != int(value):
+    """The number that an id is compared by, or `NO_ID`.
+
+    A whole number is the same id however it is written: 7, 7.0, "7" or "007". Other text, and what is too large, is
+    hashed to 62 bits.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if whole := _WHOLE.fullmatch(text):
+            text = whole[1] + whole[2]
+            if len(whole[2]) <= _DIGITS:
+                return id_of(int(text))
+        return _hashed(text) if text else NO_ID
+    if isinstance(value, float):
+        return int(value) if abs(value) < _EXACT and value == int(value) else NO_ID  # digits of larger ones are lost
+    if not isinstance(value, int) or isinstance(value, bool) or value.bit_length() > _MOST_BITS:
         return NO_ID
-    return int(value)
+    return value if -PLAIN_ID < value < PLAIN_ID else _hashed(str(value))
+
+
+def ids_of(values: Sequence[Any]) -> NDArray[np.int64]:
+    """As `id_of`, of many."""
+    if {int}.issuperset(map(type, values)):
+        with suppress(OverflowError):
+            ids = np.array(values, np.int64)
+            if ((ids > -PLAIN_ID) & (ids < PLAIN_ID)).all():
+                return ids
+    return np.array(list(map(id_of, values)), np.int64)
+
+
+def checked_id(fields: Mapping[str, Any], name: str) -> int:
+    """An id that must be there, as `id_of` gives it."""
+    found = id_of(fields.get(name))
+    if found == NO_ID:
+        raise Rejected("bad_record", f"{name}: expected text or a whole number, got {short(fields.get(name))}")
+    return found
+
+
+def _hashed(text: str) -> int:
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return NO_ID + 1 + int.from_bytes(digest, "little") % PLAIN_ID
 
 
 def short(value: object) -> str:

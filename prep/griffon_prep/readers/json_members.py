@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from griffon_prep.readers.json_records import parse_json
-from griffon_prep.readers.json_spans import Spans, Window, array_spans, take_elements
+from griffon_prep.readers.json_spans import Elements, Spans, Window
 from griffon_prep.records import Rejected
 from griffon_shards.errors import DataError
 
 _PIECE = 1 << 18  # what a decoder makes of it stays in the processor's cache
 _TRIES = 8
+_MOST_MEMBERS = 100  # a file that is one object has about five; more is an object that is keyed by something
+_FIRST_LOOK = 1 << 12  # bytes of a value that is passed over: most are short
 _NOT_TAKEN = (msgspec.DecodeError, RecursionError)
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SCALAR = re.compile(rb'[^\s,\[\]{}"]++(?=[\s,\]}])')
@@ -25,19 +27,28 @@ _MEETING = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\Z")
 Value = TypeVar("Value")
 
 
+class TooManyMembers(DataError):
+    """An object that is keyed by ids or the like."""
+
+
 def members(window: Window) -> Iterator[str]:
     """The keys of the object at the window's start. At each, the window is at the value: the caller takes or skips it.
 
     Raises:
-        DataError: the text is no JSON object, or never ends.
+        DataError: the text is no JSON object, never ends, or has more members than any file that is read.
     """
     _expect(window, b"{")
     window.skip_blanks()
     if window.data.startswith(b"}"):
         window.let_go(1)
         return
-    mark = b","
+    count, mark = 0, b","
     while mark == b",":
+        if (count := count + 1) > _MOST_MEMBERS:
+            raise TooManyMembers(
+                f"{window.name}: one JSON object with over {_MOST_MEMBERS} members; "
+                "expected an array, JSONL, or COCO's images, annotations, categories"
+            )
         window.skip_blanks()
         key = _parsed(window, _take(window, _STRING))
         _expect(window, b":")
@@ -47,18 +58,23 @@ def members(window: Window) -> Iterator[str]:
 
 
 def skip_value(window: Window) -> None:
-    """Move on behind the value at the window's start."""
+    """Move on behind the value at the window's start.
+
+    Raises:
+        DataError: it is damaged in such a way that it may have swallowed what follows it.
+    """
     first = window.data[:1]
     if first in (b"[", b"{"):
         window.let_go(1)
-        for _ in array_spans(window):
+        what, brackets = ("array", b"[]") if first == b"[" else ("object", b"{}")
+        for _ in Elements(window, f"the {what} at byte {window.base - 1}", brackets, _FIRST_LOOK):
             pass
     else:
         _take(window, _STRING if first == b'"' else _SCALAR)
 
 
-def enter_array(window: Window, key: str) -> int:
-    """Move behind the bracket of the array that is member `key`; gives where in the file it begins.
+def enter_array(window: Window, key: str) -> Elements:
+    """Move behind the bracket of the array that is member `key`; gives its elements, none of them taken.
 
     Raises:
         DataError: the member is no array.
@@ -66,24 +82,21 @@ def enter_array(window: Window, key: str) -> int:
     if not window.data.startswith(b"["):
         raise DataError(f"{window.name}: {key}: expected an array at byte {window.base}, got {window.data[:20]!r}")
     window.let_go(1)
-    return window.base - 1
+    return Elements(window, key)
 
 
-def decoded_elements(
-    window: Window, bracket: int, decode: Callable[[bytes], list[Value]]
-) -> Iterator[list[Value] | Spans]:
+def decoded_elements(elements: Elements, decode: Callable[[bytes], list[Value]]) -> Iterator[list[Value] | Spans]:
     """The elements of an array of objects, decoded; as spans where there is something that `decode` does not take.
 
     Args:
-        window: just behind the array's bracket; it is left just behind the other one.
-        bracket: where in the file the array begins.
+        elements: of the array; all are taken.
         decode: from the text of a JSON array to its elements; it raises `msgspec.DecodeError`.
 
     Raises:
-        DataError: the array never ends.
+        DataError: the array never ends, or an element cannot be told from those behind it.
     """
-    closed = False
-    while not closed:
+    window = elements.window
+    while not elements.closed:
         if len(window.data) < _PIECE:
             window.grow(_PIECE)
         cut = _seam(window.data)
@@ -93,10 +106,10 @@ def decoded_elements(
             cut = 0
         if cut:
             yield values
+            elements.seen += len(values)
             window.let_go(window.data.index(b",", cut) + 1)
-            continue
-        spans, closed = take_elements(window, bracket)
-        yield _decoded(spans, decode)
+        else:
+            yield _decoded(elements.take(), decode)
 
 
 def _decoded(spans: Spans, decode: Callable[[bytes], list[Value]]) -> list[Value] | Spans:

@@ -1,7 +1,7 @@
 """Annotations that are one JSON value a record, as an array or as lines: an index of spans, and reading by number.
 
-Scanning writes 16 bytes a record; reading is two `pread`s, so any process can
-read any range of a file of any size alone.
+Scanning writes 16 bytes a record; reading is two `pread`s, so any process can read any range of a file of any size
+alone. Beside the table of spans stands a small one of line numbers, for whoever must say where damage is.
 """
 
 import contextlib
@@ -16,11 +16,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from griffon_prep.readers.json_damage import first_fault
 from griffon_prep.readers.json_spans import Spans, element_spans
 from griffon_prep.records import Rejected
+from griffon_shards.errors import DataError
 from griffon_shards.files import whole_file
 
 _SPAN_DTYPE = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("part", "<u4")])
+_LOOK_AT = 100  # elements
+_NEWLINE = b"\n"
+_LINE_DTYPE = np.dtype([("offset", "<u8"), ("line", "<u8")])
 _SPAN = struct.Struct("<QII")  # a row of it
 
 
@@ -33,11 +38,15 @@ def scan_json(annotation: Path, table: Path, parts_of: Callable[[bytes], int] | 
         parts_of: called with the text of every element, in order: how many records it holds. None: one each.
 
     Raises:
-        DataError: the file is a JSON array without an end, or a record is too large for one.
+        DataError: the file is a JSON array without an end, or one whose elements cannot be told apart; a record is too
+            large for one; or none of the first records is JSON.
     """
     records = 0
-    with annotation.open("rb") as file, whole_file(table) as out:
+    look = _FirstLook(str(annotation))
+    with annotation.open("rb") as file, whole_file(table) as out, whole_file(lines_beside(table)) as lines:
         for spans in element_spans(file, str(annotation)):
+            look.at(spans)
+            lines.write(line_row(spans).tobytes())
             rows = span_rows(spans)
             if parts_of is not None:
                 bounds = zip(spans.starts.tolist(), spans.ends.tolist(), strict=True)
@@ -47,7 +56,37 @@ def scan_json(annotation: Path, table: Path, parts_of: Callable[[bytes], int] | 
                 rows["part"] = np.arange(len(rows)) - np.repeat(firsts, parts)
             records += len(rows)
             out.write(rows.tobytes())
+        look.judge()
     return records
+
+
+class _FirstLook:
+    """Whether the first elements of a file are JSON: one that has lost its first bracket looks like lines."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._count = 0
+        self._found = False
+        self._fault = ""
+
+    def at(self, spans: Spans) -> None:
+        """Look at some elements, unless enough is seen."""
+        for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
+            if self._found or self._count == _LOOK_AT:
+                return
+            self._count += 1
+            fault = first_fault(text)
+            self._found = fault is None
+            if fault and not self._fault:
+                self._fault = f"{spans.place(start + fault.offset)}: {fault.what}"
+
+    def judge(self) -> None:
+        """Raises DataError if none was JSON."""
+        if self._count and not self._found:
+            raise DataError(
+                f"{self._name}: neither a JSON array nor JSONL, none of its first {self._count} records is JSON; "
+                f"{self._fault}; mend the file there, or fetch it again"
+            )
 
 
 def span_rows(spans: Spans) -> NDArray[np.void]:
@@ -57,25 +96,24 @@ def span_rows(spans: Spans) -> NDArray[np.void]:
     return rows
 
 
-class SpanTable:
-    """Reads the texts of a scanned file by number."""
+def line_row(spans: Spans) -> NDArray[np.void]:
+    """The row of a table of line numbers that says on which line these elements begin."""
+    return np.array([(spans.base, spans.line)], _LINE_DTYPE)
 
-    def __init__(self, annotation: Path, table: Path) -> None:
-        self._text = annotation.open("rb")
-        self._table = table.open("rb")
 
-    def __getitem__(self, number: int) -> tuple[bytes, int]:
-        """The text that holds record `number`, and which of the records in it that is."""
-        row = os.pread(self._table.fileno(), _SPAN_DTYPE.itemsize, number * _SPAN_DTYPE.itemsize)
-        offset, size, part = _SPAN.unpack(row)
-        return os.pread(self._text.fileno(), size, offset), part
+def lines_beside(table: Path) -> Path:
+    """The table of line numbers that belongs to a table of spans."""
+    return table.with_suffix(".lines")
 
 
 class JsonRecords:
     """Reads the records of a scanned file by number."""
 
     def __init__(self, annotation: Path, table: Path) -> None:
-        self._table = SpanTable(annotation, table)
+        self._text = annotation.open("rb")
+        self._table = table.open("rb")
+
+        self._lines = lines_beside(table)
 
     def __getitem__(self, record_no: int) -> tuple[dict[str, Any], int]:
         """The parsed object that holds record `record_no`, and which of the records in it that is.
@@ -83,8 +121,15 @@ class JsonRecords:
         Raises:
             Rejected: `bad_json`, or `bad_record` if it is not an object.
         """
-        text, part = self._table[record_no]
-        return parse_object(text), part
+        row = os.pread(self._table.fileno(), _SPAN_DTYPE.itemsize, record_no * _SPAN_DTYPE.itemsize)
+        offset, size, part = _SPAN.unpack(row)
+        text = os.pread(self._text.fileno(), size, offset)
+        return _object(parse_placed(text, self._place, offset)), part
+
+    def _place(self, offset: int) -> str:
+        rows = np.fromfile(self._lines, _LINE_DTYPE)
+        start, line = rows[np.searchsorted(rows["offset"], offset, "right") - 1].tolist()
+        return f"line {line + os.pread(self._text.fileno(), offset - start, start).count(_NEWLINE)}, byte {offset}"
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
@@ -93,7 +138,10 @@ def parse_object(text: bytes) -> dict[str, Any]:
     Raises:
         Rejected: `bad_json`, or `bad_record` if it is another value.
     """
-    value = parse_json(text)
+    return _object(parse_json(text))
+
+
+def _object(value: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the file holds
     if not isinstance(value, dict):
         raise Rejected("bad_record", f"expected an object, got {type(value).__name__}")
     return value
@@ -113,3 +161,22 @@ def parse_json(text: bytes) -> Any:  # noqa: ANN401 - whatever the file holds
     except (ValueError, TypeError, RecursionError) as error:
         raise Rejected("bad_json", str(error)) from None
     return value
+
+
+def parse_placed(text: bytes, place: Callable[[int], str], start: int) -> Any:  # noqa: ANN401 - whatever the file holds
+    """As `parse_json`, and the detail says where in the file it fails.
+
+    Args:
+        text: of the value.
+        place: says where in the file an offset is.
+        start: the offset at which the text begins.
+
+    Raises:
+        Rejected: `bad_json`.
+    """
+    try:
+        return parse_json(text)
+    except Rejected as rejected:
+        fault = first_fault(text)
+        what = fault.what if fault else rejected.detail
+        raise Rejected("bad_json", f"{place(start + (fault.offset if fault else 0))}: {what}") from None

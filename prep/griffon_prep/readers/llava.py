@@ -1,16 +1,19 @@
 """The `llava` format: conversations, with a picture or without; ShareGPT4V's files too.
 
 Met in the wild and read: roles `user`, `assistant` and `model`, numbers as values, `system` turns (left out: the chat
-template of training has the system line), `<image>` anywhere in a turn, a picture that no turn mentions.
+template of training has the system line), `<image>` anywhere in a turn, a picture that no turn mentions, and the names
+that other projects have for the picture's field and its mark in the text. What may show more than that is rejected.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from griffon_prep.readers.base import Head, Inputs, Scan
 from griffon_prep.readers.fields import is_number, list_field, short
 from griffon_prep.readers.json_records import JsonRecords, scan_json
-from griffon_prep.records import Record, Rejected
+from griffon_prep.records import Record, Rejected, is_blank
 from griffon_shards.types import IMAGE_TOKEN, Turn
 
 TASKS = ("LAZY",)
@@ -32,6 +35,19 @@ _ROLES: dict[str, Literal["human", "gpt"]] = {
     "assistant": "gpt",
     "model": "gpt",
 }
+_PICTURE_FIELDS = ("image", "images", "image_path", "image_file", "img", "img_path", "image_url")
+"""Where a picture's path is looked for; `image` goes before the others, which must agree."""
+
+_MAY_SHOW = re.compile(r"image|img|picture|photo|video|audio", re.IGNORECASE)
+_NEVER_SHOWN = re.compile(r"videos?|audios?")
+_OTHER_MARK = re.compile(
+    r"<img>[^<>\n]*</img>|<Img><ImageHere></Img>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>|<\|image\w*\|>"
+    r"|(?<!`)<(?:ImageHere|image_placeholder|image_?\d+|img|video|audio)>(?!`)"
+)
+"""Marks that other projects have for a picture, a video or a sound, as Qwen-VL, MiniGPT-4, Qwen2-VL, Phi-3-vision,
+InternLM-XComposer and DeepSeek-VL. In backticks they are words of a text about HTML."""
+
+_NO_PICTURE_MARKS = ("<video>", "<audio>")
 
 
 def recognises(head: Head) -> bool:
@@ -53,8 +69,8 @@ class Reader:
     def read(self, record_no: int) -> Record:
         """The record of this number. Raises Rejected if it cannot be used."""
         fields, _ = self._records[record_no]
-        turns = _turns(fields)
         image_path = _image_path(fields)
+        turns = _with_our_mark(_turns(fields), image_path)
         mentions = sum(turn.text.count(IMAGE_TOKEN) for turn in turns if turn.role == "human")
         if mentions > 1:
             raise Rejected("several_pictures", f"{mentions} {IMAGE_TOKEN} in one conversation")
@@ -64,16 +80,59 @@ class Reader:
 
 
 def _image_path(fields: Mapping[str, Any]) -> str | None:
-    image = fields.get("image")
-    if isinstance(image, list):
-        if len(image) > 1:
-            raise Rejected("several_pictures", f"image: a list of {len(image)}")
-        image = image[0] if image else None
-    if image is None or image == "":
+    """The path of the record's picture, or None for text alone.
+
+    Raises:
+        Rejected: the record names several, or something that is not read.
+    """
+    for name, value in fields.items():
+        if value and _NEVER_SHOWN.fullmatch(name):
+            raise Rejected("picture_field_unknown", f"{name}: {short(value)}; videos and sounds are not read")
+    found = {name: path for name in _PICTURE_FIELDS if (path := _path(name, fields.get(name)))}
+    if "image" in found:
+        return found["image"]
+    if len(set(found.values())) > 1:
+        raise Rejected("picture_field_unknown", f"{', '.join(found)} name different pictures; give the one as image")
+    if found:
+        return next(iter(found.values()))
+    for name, value in fields.items():
+        if value and name not in _PICTURE_FIELDS and _MAY_SHOW.search(name):
+            raise Rejected("picture_field_unknown", f"{name}: {short(value)}; give the picture's path as image")
+    return None
+
+
+def _path(name: str, value: object) -> str | None:
+    if isinstance(value, list):
+        if len(value) > 1:
+            raise Rejected("several_pictures", f"{name}: a list of {len(value)}")
+        value = value[0] if value else None
+    if value is None or value == "":
         return None
-    if not isinstance(image, str):
-        raise Rejected("bad_record", f"image: expected a path, got {short(image)}")
-    return image
+    if not isinstance(value, str):
+        raise Rejected("bad_record", f"{name}: expected a path, got {short(value)}")
+    if value.startswith("data:"):
+        raise Rejected("picture_field_unknown", f"{name}: {short(value)}; pictures are read from files")
+    return value
+
+
+def _with_our_mark(turns: Sequence[Turn], image_path: str | None) -> tuple[Turn, ...]:
+    """The turns with another project's mark for the picture made `<image>`.
+
+    Raises:
+        Rejected: such a mark stands for something that is not read.
+    """
+    asked = "\0".join(turn.text for turn in turns if turn.role == "human")
+    marks = _OTHER_MARK.findall(asked)
+    if not marks or IMAGE_TOKEN in asked:
+        return tuple(turns)
+    if image_path is None or set(marks) & set(_NO_PICTURE_MARKS):
+        lack = "no image" if image_path is None else "videos and sounds are not read"
+        raise Rejected("picture_field_unknown", f"{short(marks[0])} in the text, and {lack}")
+    if len(marks) > 1:
+        raise Rejected("several_pictures", f"{len(marks)} marks such as {short(marks[0])} in one conversation")
+    return tuple(
+        replace(turn, text=_OTHER_MARK.sub(IMAGE_TOKEN, turn.text)) if turn.role == "human" else turn for turn in turns
+    )
 
 
 def _turns(fields: Mapping[str, Any]) -> tuple[Turn, ...]:
@@ -83,7 +142,10 @@ def _turns(fields: Mapping[str, Any]) -> tuple[Turn, ...]:
         if role == "system":
             continue
         if not isinstance(role, str) or role not in _ROLES:
-            raise Rejected("bad_record", f"from: expected {', '.join(_ROLES)} or system, got {short(role)}")
+            has = (
+                f"; the turn has {', '.join(map(short, item))}" if isinstance(item, dict) and "from" not in item else ""
+            )
+            raise Rejected("bad_record", f"from: expected {', '.join(_ROLES)} or system, got {short(role)}{has}")
         if is_number(value):
             if isinstance(value, float) and abs(value) >= _EXACT:
                 raise Rejected("bad_record", f"value: {short(value)} was read as a number and may have lost digits")
@@ -91,6 +153,8 @@ def _turns(fields: Mapping[str, Any]) -> tuple[Turn, ...]:
         if not isinstance(value, str):
             raise Rejected("bad_record", f"value: expected text, got {short(value)}")
         turns.append(Turn(role=_ROLES[role], text=value))
+        if turns[-1].role == "gpt" and is_blank(value):
+            raise Rejected("no_turns", f"turn {len(turns)}: the answer is blank")
     roles = [turn.role for turn in turns]
     if "human" not in roles or "gpt" not in roles[roles.index("human") :]:
         raise Rejected("no_turns", f"{len(turns)} turn(s), and no answer to a question")

@@ -5,10 +5,13 @@ from array import array
 import numpy as np
 
 from griffon_prep.readers.base import Head, Inputs, Scan
-from griffon_prep.readers.coco_tables import CocoTables, image_path_of, write_tables
+from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of, naming
+from griffon_prep.readers.coco_file import EMPTY
+from griffon_prep.readers.coco_tables import CocoTables, write_tables
 from griffon_prep.readers.fields import corners_of, short, side_field, text_field
 from griffon_prep.records import Record, Region, Rejected
 from griffon_prep.rounds import picture_key
+from griffon_shards.errors import SettingsError
 from griffon_shards.files import write_whole
 
 TASKS = ("REG", "VG")
@@ -33,11 +36,23 @@ def recognises(head: Head) -> bool:
 
 
 def scan(inputs: Inputs) -> Scan:
-    """Write COCO's tables into the work folder, and which entries are records: for REG those of one box."""
+    """Write COCO's tables into the work folder, and which entries are records: for REG those of one box.
+
+    Raises:
+        SettingsError: boxes of a caption belong to different parts of it, so that the caption describes none of them.
+    """
     found = write_tables(inputs.annotation, inputs.work)
-    entries = np.flatnonzero(found.boxes_of == 1) if inputs.task == "REG" else np.arange(found.pictures)
-    write_whole(inputs.work / _ENTRIES, entries.astype("<u4").tobytes())
     tables = CocoTables(inputs.annotation, inputs.work)
+    if (split := tables.split_captions(found.boxes_of)).size:
+        raise SettingsError(
+            f"{inputs.annotation}: boxes belong to parts of a caption (tokens_positive) in {split.size:,} of "
+            f"{found.pictures:,} captions, as in {_caption_of(tables, int(split[0]))}; {inputs.task} takes files whose "
+            "boxes belong to the whole caption, such as RefCOCO's; leave this one out of the manifest"
+        )
+    entries = np.arange(found.pictures)
+    if inputs.task == "REG":
+        entries = np.flatnonzero((found.boxes_of == 1) & (tables.flagged(EMPTY, found.boxes_of) == 0))
+    write_whole(inputs.work / _ENTRIES, entries.astype("<u4").tobytes())
     pictures = array("Q")
     for entry in entries.tolist():
         try:
@@ -55,6 +70,13 @@ def scan(inputs: Inputs) -> Scan:
     )
 
 
+def _caption_of(tables: CocoTables, entry: int) -> str:
+    try:
+        return short(tables.picture(entry).get("caption"))
+    except Rejected:
+        return f"entry {entry}"
+
+
 class Reader:
     """Reads one scanned `mdetr` source."""
 
@@ -66,14 +88,20 @@ class Reader:
         """The record of this number. Raises Rejected if it cannot be used."""
         entry = int(self._entries[record_no])
         fields = self._tables.picture(entry)
-        phrase = text_field(fields, "caption")
-        boxes = self._tables.boxes(entry)
-        if not boxes:
-            raise Rejected("bad_record", f"no box for {short(phrase)}, and nothing says that it is absent")
-        return Record(
-            record_no=record_no,
-            image_path=image_path_of(fields),
-            width_px=side_field(fields, "width"),
-            height_px=side_field(fields, "height"),
-            regions=tuple(Region(phrase=phrase, box_xyxy_px=corners_of(xywh)) for xywh, _, _ in boxes),
-        )
+        with naming(fields):
+            phrase = text_field(fields, "caption")
+            boxes = self._tables.boxes(entry)
+            there = [xywh for xywh, _, flags in boxes if not flags & EMPTY]
+            if not boxes:
+                raise Rejected("bad_record", f"no box for {short(phrase)}, and nothing says that it is absent")
+            if there and len(there) < len(boxes):
+                raise Rejected("bad_record", f"{short(phrase)} has a box and is said to have none (empty)")
+            return Record(
+                record_no=record_no,
+                image_path=image_path_of(fields),
+                width_px=side_field(fields, "width"),
+                height_px=side_field(fields, "height"),
+                regions=tuple(Region(phrase=phrase, box_xyxy_px=corners_of(xywh)) for xywh in there),
+                absent_phrases=() if there else (phrase,),
+                image_elsewhere=image_elsewhere_of(fields),
+            )

@@ -12,10 +12,20 @@ from typing import Any
 import numpy as np
 
 from griffon_prep.readers.base import Head, Inputs, Scan
+from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of
 from griffon_prep.readers.coco_file import NO_BOX, Boxes, Pictures, read_coco
-from griffon_prep.readers.coco_tables import image_path_of
-from griffon_prep.readers.fields import NO_ID, box_of, corners_of, id_of, list_field, short, side_field, text_field
-from griffon_prep.readers.json_records import JsonRecords, parse_json, scan_json
+from griffon_prep.readers.fields import (
+    NO_ID,
+    box_of,
+    checked_id,
+    corners_of,
+    id_of,
+    list_field,
+    short,
+    side_field,
+    text_field,
+)
+from griffon_prep.readers.json_records import JsonRecords, parse_placed, scan_json
 from griffon_prep.readers.json_spans import element_spans
 from griffon_prep.readers.plain_pickle import is_pickle, read_plain_pickle
 from griffon_prep.records import Record, Region, Rejected
@@ -56,11 +66,19 @@ def recognises(head: Head) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ref:
-    """One reference: what it points at, and in which words. No annotations: the words fit nothing in the picture."""
+    """One reference: what it points at, and in which words.
+
+    Attributes:
+        image_id: as `id_of` gives it, like all ids here.
+        ann_ids: of the boxes; none: the words fit nothing in the picture.
+        phrases: a record each.
+        written: the ids as the file has them.
+    """
 
     image_id: int
     ann_ids: tuple[int, ...]
     phrases: tuple[str, ...]
+    written: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +97,7 @@ class _Instances:
 def scan(inputs: Inputs) -> Scan:
     """Write the records of the split, with their boxes looked up, into the work folder."""
     split = inputs.options.get("split", _DEFAULT_SPLIT)
-    refs = _refs_of_split(inputs.annotation, split)
+    refs, wordless = _refs_of_split(inputs.annotation, split)
     good = [ref for ref in refs if isinstance(ref, _Ref)]
     instances = _look_up(
         inputs.companions["instances.json"],
@@ -96,31 +114,40 @@ def scan(inputs: Inputs) -> Scan:
             for line in _lines(ref, instances):
                 pictures.append(picture_key(str(ref.image_id if isinstance(ref, _Ref) else line).encode()))
                 out.write(line)
-    note = f"{left_out:,} expressions of the split are not of one box and no records of REG"
+    notes = []
+    if wordless:
+        notes.append(f"references of the split without a sentence, passed over: {wordless:,}")
+    if left_out:
+        notes.append(f"{left_out:,} expressions of the split are not of one box and no records of REG")
     return Scan(
         records=scan_json(inputs.work / _RECORDS, inputs.work / _TABLE, None),
         pictures=np.array(pictures, np.uint64),
-        notes=(note,) if left_out else (),
+        notes=tuple(notes),
     )
 
 
-def _refs_of_split(path: Path, split: str) -> list[_Ref | Rejected]:
-    """The references of a split, and why others cannot be used."""
+def _refs_of_split(path: Path, split: str) -> tuple[list[_Ref | Rejected], int]:
+    """The references of a split, and why others cannot be used; and how many have no sentence (gRefCOCO has some)."""
     found: list[_Ref | Rejected] = []
     splits = set()
+    wordless = 0
     for value in _values(path):
         try:
+            if isinstance(value, Rejected):
+                raise value
             if not isinstance(value, dict):
                 raise Rejected("bad_record", f"expected a reference, got {short(value)}")
             splits.add(name := text_field(value, "split"))
-            if name == split:
+            if name == split and value.get("sentences") == []:
+                wordless += 1
+            elif name == split:
                 found.append(_ref(value))
         except Rejected as rejected:
             found.append(rejected)
     if split not in splits:
         there = ", ".join(sorted(splits)) or "none"
         raise SettingsError(f"{path}: has no references of split={split}; the splits in it are {there}")
-    return found
+    return found, wordless
 
 
 def _values(path: Path) -> Iterator[Any]:
@@ -128,11 +155,11 @@ def _values(path: Path) -> Iterator[Any]:
         if not is_pickle(file.read(_LOOK_AT_BYTES)):
             file.seek(0)
             for spans in element_spans(file, str(path)):
-                for start, end in zip(spans.starts.tolist(), spans.ends.tolist(), strict=True):
+                for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
                     try:
-                        yield parse_json(spans.data[start:end])
+                        yield parse_placed(text, spans.place, start)
                     except Rejected as rejected:
-                        yield rejected.detail
+                        yield rejected
             return
     content = read_plain_pickle(path)
     if not isinstance(content, list):
@@ -142,17 +169,18 @@ def _values(path: Path) -> Iterator[Any]:
 
 def _ref(fields: Mapping[str, Any]) -> _Ref:
     given = fields.get("ann_id")
-    ann_ids = tuple(id_of(number) for number in (given if isinstance(given, list) else [given]))
+    numbers = given if isinstance(given, list) else [given]
+    ann_ids = tuple(map(id_of, numbers))
     absent = fields.get("no_target") is True
     if absent != (ann_ids in ((), (_ABSENT,))) or NO_ID in ann_ids:
         raise Rejected("bad_record", f"ann_id: expected annotations, or no_target and [-1], got {short(given)}")
-    image_id = id_of(fields.get("image_id"))
-    if image_id == NO_ID:
-        raise Rejected("bad_record", f"image_id: expected a whole number, got {short(fields.get('image_id'))}")
-    sentences = list_field(fields, "sentences")
-    if not sentences:
-        raise Rejected("bad_record", "sentences: an empty list")
-    return _Ref(image_id=image_id, ann_ids=() if absent else ann_ids, phrases=tuple(map(_phrase, sentences)))
+    image_id = checked_id(fields, "image_id")
+    return _Ref(
+        image_id=image_id,
+        ann_ids=() if absent else ann_ids,
+        phrases=tuple(map(_phrase, list_field(fields, "sentences"))),
+        written={id_of(number): short(number) for number in (fields["image_id"], *numbers)},
+    )
 
 
 def _phrase(sentence: object) -> str:
@@ -190,22 +218,27 @@ def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[bytes]:
             raise ref
         picture = instances.pictures.get(ref.image_id)
         if picture is None:
-            raise Rejected("bad_record", f"image_id: {ref.image_id} is not in instances.json")
+            raise Rejected("bad_record", f"image_id: {ref.written[ref.image_id]} is not in instances.json")
         sides = {name: side_field(picture, name) for name in ("width", "height")}
-        head = {"file_name": image_path_of(picture), **sides}
-        boxes = [_box(number, ref.image_id, instances) for number in ref.ann_ids]
+        head = {"file_name": image_path_of(picture), "elsewhere": image_elsewhere_of(picture), **sides}
+        boxes = [_box(number, ref, instances) for number in ref.ann_ids]
         lines = [json.dumps({**head, "phrase": phrase, "boxes": boxes}) for phrase in ref.phrases]  # it writes NaN
     except Rejected as rejected:
-        lines = [json.dumps({"rejected": rejected.detail.encode("utf-8", "replace").decode()})]
+        detail = rejected.detail.encode("utf-8", "replace").decode()
+        lines = [json.dumps({"reason": rejected.reason, "rejected": detail})]
     yield from (line.encode() + b"\n" for line in lines)
 
 
-def _box(number: int, image_id: int, instances: _Instances) -> BoxXYXY:
-    of_picture, xywh = instances.boxes.get(number, (image_id, None))
+def _box(number: int, ref: _Ref, instances: _Instances) -> BoxXYXY:
+    written = ref.written[number]
+    if number not in instances.boxes:
+        raise Rejected("bad_record", f"ann_id: {written} is not in instances.json")
+    of_picture, xywh = instances.boxes[number]
     if xywh is None:
-        raise Rejected("bad_record", f"ann_id: {number} is not in instances.json, or has no bbox of four numbers there")
-    if of_picture != image_id:
-        raise Rejected("bad_record", f"ann_id: {number} is an annotation of picture {of_picture}, not of {image_id}")
+        raise Rejected("bad_record", f"ann_id: {written} has no bbox of four numbers in instances.json")
+    if of_picture != ref.image_id:
+        image_id = ref.written[ref.image_id]
+        raise Rejected("bad_record", f"ann_id: {written} is an annotation of another picture than image_id {image_id}")
     return corners_of(xywh)
 
 
@@ -219,7 +252,7 @@ class Reader:
         """The record of this number. Raises Rejected if it cannot be used."""
         fields, _ = self._records[record_no]
         if "rejected" in fields:
-            raise Rejected("bad_record", fields["rejected"])
+            raise Rejected(fields["reason"], fields["rejected"])
         phrase = text_field(fields, "phrase")
         regions = tuple(Region(phrase=phrase, box_xyxy_px=box_of(box, "bbox")) for box in list_field(fields, "boxes"))
         return Record(
@@ -229,4 +262,5 @@ class Reader:
             height_px=side_field(fields, "height"),
             regions=regions,
             absent_phrases=() if regions else (phrase,),
+            image_elsewhere=tuple(fields["elsewhere"]),
         )

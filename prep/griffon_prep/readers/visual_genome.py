@@ -11,7 +11,18 @@ import numpy as np
 
 from griffon_prep.readers.base import Head, Inputs, Scan
 from griffon_prep.readers.coco_tables import find_ids
-from griffon_prep.readers.fields import NO_ID, box_of, corners_of, id_of, list_field, short, side_field, text_field
+from griffon_prep.readers.fields import (
+    NO_ID,
+    PLAIN_ID,
+    box_of,
+    checked_id,
+    corners_of,
+    id_of,
+    list_field,
+    short,
+    side_field,
+    text_field,
+)
 from griffon_prep.readers.json_records import JsonRecords, parse_object, scan_json
 from griffon_prep.records import Record, Region, Rejected
 from griffon_prep.rounds import picture_key
@@ -40,7 +51,9 @@ _KEY_MASK = (1 << 64) - 1
 def recognises(head: Head) -> bool:
     """Whether a file that begins so is of this format."""
     element = head.element
-    return not head.member and ("regions" in element or ("objects" in element and "image_path" not in element))
+    if head.member or not {"id", "image_id"} & element.keys():  # a line of CCMD without its image_path has objects, too
+        return False
+    return "regions" in element or ("objects" in element and "image_path" not in element)
 
 
 def scan(inputs: Inputs) -> Scan:
@@ -75,7 +88,8 @@ def _scan_pictures(inputs: Inputs) -> None:
     order = np.argsort(found, kind="stable")
     known = found[order]
     if (same := known[1:][(known[1:] == known[:-1]) & (known[1:] != NO_ID)]).size:
-        raise DataError(f"{image_data}: two entries have the image_id {same[0]}, so it is not known which one is true")
+        number = f"image_id {same[0]}" if same[0] > -PLAIN_ID else "same image_id"
+        raise DataError(f"{image_data}: two entries have the {number}, so it is not known which one is true")
     write_whole(inputs.work / _PICTURE_IDS, np.stack([known, order]).astype("<i8").tobytes())
 
 
@@ -118,7 +132,7 @@ class Reader:
     def read(self, record_no: int) -> Record:
         """The record of this number. Raises Rejected if it cannot be used."""
         fields, part = self._records[record_no]
-        picture = self._picture(_picture_id(fields))
+        picture = self._picture(fields)
         *folders, name = text_field(picture, "url").split("/")[-2:]
         return Record(
             record_no=record_no,
@@ -130,10 +144,11 @@ class Reader:
             image_elsewhere=tuple(f"{folder}/{name}" for folder in _FOLDERS if folder not in folders),
         )
 
-    def _picture(self, number: int) -> dict[str, Any]:
-        place, there = find_ids(self._known, np.array([number]))
-        if number == NO_ID or not there[0]:
-            raise Rejected("bad_record", f"image_id: {number} is not in image_data.json")
+    def _picture(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        name = _id_field(fields)
+        place, there = find_ids(self._known, np.array([checked_id(fields, name)]))
+        if not there[0]:
+            raise Rejected("bad_record", f"{name}: {short(fields[name])} is not in image_data.json")
         return self._pictures[int(self._order[place[0]])][0]
 
     def _regions(self, fields: Mapping[str, Any], part: int) -> tuple[Region, ...]:
@@ -144,8 +159,12 @@ class Reader:
         return tuple(_region(item) for item in chosen)
 
 
+def _id_field(fields: Mapping[str, Any]) -> str:
+    return "id" if "id" in fields and "image_id" not in fields else "image_id"
+
+
 def _picture_id(fields: Mapping[str, Any]) -> int:
-    return id_of(fields.get("image_id", fields.get("id")))
+    return id_of(fields.get(_id_field(fields)))
 
 
 def _object(item: object) -> Region:

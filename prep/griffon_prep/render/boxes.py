@@ -8,6 +8,9 @@ from griffon_prep.records import Record, Rejected
 from griffon_shards.grammar import checked_box
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
+_FRACTION_SLACK = 1e-3  # sums of rounded fractions may come out a little larger than 1
+_LEAST_SIDE_PX = 16  # of a picture in which a box of less than a pixel in the upper left corner is no object
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleanBox:
@@ -28,14 +31,16 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
     """The boxes that may be written, by x1, then y1, then input order; and the others counted by reason.
 
     Raises:
-        Rejected: `all_boxes_dropped`, when the record had boxes other than crowds and none is left.
+        Rejected: `all_boxes_dropped`, when the record had boxes other than those left out on purpose and none is left;
+            `boxes_not_in_pixels`.
     """
     width_px, height_px = record.width_px, record.height_px
+    _check_pixels(record)
     boxes: list[CleanBox] = []
     dropped: Counter[str] = Counter()
     for region in record.regions:
-        if region.crowd:
-            dropped["crowd"] += 1
+        if region.crowd or region.phrase in record.incomplete_phrases:
+            dropped["crowd" if region.crowd else "not_exhaustive"] += 1
             continue
         rounded = checked_box(region.box_xyxy_px, width_px, height_px)
         if isinstance(rounded, str):
@@ -44,10 +49,32 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
         x1, y1, x2, y2 = region.box_xyxy_px
         clamped = (max(0.0, x1), max(0.0, y1), min(x2, float(width_px)), min(y2, float(height_px)))
         boxes.append(CleanBox(phrase=region.phrase, box_xyxy=rounded, box_xyxy_px=clamped))
-    if not boxes and len(record.regions) > dropped["crowd"]:
-        raise Rejected("all_boxes_dropped", ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())))
+    if not boxes and len(record.regions) > dropped["crowd"] + dropped["not_exhaustive"]:
+        counted = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()) if count)
+        raise Rejected("all_boxes_dropped", f"{counted}; {_first_box(record)}")
     boxes.sort(key=lambda box: box.box_xyxy[:2])
     return boxes, dropped
+
+
+def no_boxes(record: Record) -> Rejected:
+    """Why a record without a box that may be written is rejected."""
+    left_out = f" but {len(record.regions)} of crowds or of categories that are not exhaustive"
+    return Rejected("no_objects", f"no boxes{left_out if record.regions else ''}")
+
+
+def _check_pixels(record: Record) -> None:
+    """Reject a record whose boxes are fractions of the sides, as far as can be told."""
+    if min(record.width_px, record.height_px) < _LEAST_SIDE_PX:
+        return
+    if all(
+        -_FRACTION_SLACK <= corner <= 1 + _FRACTION_SLACK for region in record.regions for corner in region.box_xyxy_px
+    ) and any(corner > 0 for region in record.regions for corner in region.box_xyxy_px):
+        raise Rejected("boxes_not_in_pixels", _first_box(record))
+
+
+def _first_box(record: Record) -> str:
+    box = ", ".join(f"{corner:g}" for corner in record.regions[0].box_xyxy_px)
+    return f"the first box is [{box}] in {record.width_px}x{record.height_px} pixels"
 
 
 def unique_phrases(boxes: Iterable[CleanBox]) -> list[str]:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from griffon_prep.draws import Draws
-from griffon_prep.records import Record, Rejected
-from griffon_prep.render.boxes import CleanBox, check_question_text, unique_phrases
+from griffon_prep.records import Record, name_key
+from griffon_prep.render.boxes import CleanBox, check_question_text, no_boxes, unique_phrases
 from griffon_prep.render.grounding import ask
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_shards.grammar import format_answer
@@ -24,7 +24,7 @@ def render_det(
         Rejected: `no_objects`.
     """
     if not boxes:
-        raise Rejected("no_objects", "no boxes")
+        raise no_boxes(record)
     present = unique_phrases(boxes)
     wanted = max(0, settings.det_categories - len(present))
     draws = source.draws(settings.seed, record.record_no, variant, "negatives")
@@ -55,7 +55,7 @@ def render_randdet(
         absent = _negatives(record, draws.shuffled(absent), source, draws, len(present))
     names = [*present, *absent]
     if not names:
-        raise Rejected("no_objects", "no categories")
+        raise no_boxes(record)
     check_question_text(names)
     shuffled = source.draws(settings.seed, record.record_no, variant, "category order").shuffled(names)
     answer = format_answer([(box.phrase, box.box_xyxy) for box in boxes], settings.boxes)
@@ -70,9 +70,16 @@ def enumeration(names: Sequence[str]) -> str:
 
 
 def _absent(record: Record) -> list[str]:
-    """The categories that the record itself calls absent, less those of which a box was dropped or is a crowd."""
-    seen = {region.phrase for region in record.regions}
-    return [phrase for phrase in record.absent_phrases if phrase not in seen]
+    """The categories that the record itself calls absent, less those that are there under some spelling."""
+    if not record.absent_phrases:
+        return []
+    seen = set(map(name_key, _not_absent(record)))
+    return [phrase for phrase in record.absent_phrases if name_key(phrase) not in seen]
+
+
+def _not_absent(record: Record) -> set[str]:
+    """The names that may not be called absent; with them those of which every box was dropped or is a crowd."""
+    return {region.phrase for region in record.regions}.union(record.incomplete_phrases, record.never_absent_phrases)
 
 
 def _negatives(record: Record, absent: Sequence[str], source: Source, draws: Draws, wanted: int) -> list[str]:
@@ -80,7 +87,10 @@ def _negatives(record: Record, absent: Sequence[str], source: Source, draws: Dra
     negatives = list(absent[:wanted])
     if record.only_these_absent:
         return negatives
-    excluded = {region.phrase for region in record.regions}.union(negatives)  # with those whose boxes were dropped
+    excluded = _not_absent(record)
+    if source.spellings:
+        excluded.update(*(source.spellings.get(name_key(name), ()) for name in excluded))
+    excluded.update(negatives)
     return negatives + _draw_names(draws, source.vocabulary, wanted - len(negatives), excluded)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from griffon_prep.records import Record, Rejected
-from griffon_prep.render.boxes import CleanBox, check_question_text, unique_phrases
+from griffon_prep.render.boxes import CleanBox, check_question_text, no_boxes, unique_phrases
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_prep.render.templates import fill, placeholder_of
 from griffon_shards.grammar import format_answer, format_box
@@ -58,7 +58,7 @@ def render_visj(
         Rejected: `no_objects`; `all_boxes_dropped` when no box has an area that could be cropped.
     """
     if not boxes:
-        raise Rejected("no_objects", "no boxes")
+        raise no_boxes(record)
     croppable = [box for box in boxes if _has_area(box.box_xyxy_px)]
     if not croppable:
         raise Rejected("all_boxes_dropped", "no box has an area to crop")

@@ -1,8 +1,10 @@
 """What rendering needs besides the record: the settings of the build and the facts of the source."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from griffon_prep.draws import Draws
+from griffon_prep.records import name_key
 from griffon_prep.render.templates import Templates
 
 
@@ -33,11 +35,19 @@ class Source:
         tag: keys the draws, with the seed.
         task: one of `griffon_shards.types.TASKS`.
         vocabulary: the sorted names that DET's negatives are drawn from.
+        spellings: names of the vocabulary that differ in case or blanks alone, by what they share.
     """
 
     tag: str
     task: str
     vocabulary: tuple[str, ...] = ()
+    spellings: Mapping[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_key: dict[str, tuple[str, ...]] = {}
+        for name in self.vocabulary:
+            by_key[name_key(name)] = (*by_key.get(name_key(name), ()), name)
+        object.__setattr__(self, "spellings", {key: names for key, names in by_key.items() if len(names) > 1})
 
     def draws(self, seed: int, record_no: int, variant: int, purpose: str) -> Draws:
         """The draws of one purpose for one variant of one record."""

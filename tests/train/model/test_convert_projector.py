@@ -1,5 +1,6 @@
 """`mm_projector.bin`: the projector alone, as the reference writes and reads it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,27 @@ def test_projectors_of_the_reference_and_llava_load(tmp_path: Path, prefix: str)
     assert_same(model.projector.state_dict(), wanted)
 
 
-def test_another_projector_is_refused(tmp_path: Path) -> None:
-    save_projector(made("linear", 0), tmp_path / "linear.bin")
-    with pytest.raises(DataError, match=r"(?s)projector 'conv_reduce'.*missing: conv\.bias.*not expected: bias, wei"):
-        load_projector(made("conv_reduce", 0), tmp_path / "linear.bin")
+@pytest.mark.parametrize("projector", NAMES)
+@pytest.mark.parametrize("other", NAMES)
+def test_another_projector_is_refused_and_told_for_what_it_is(tmp_path: Path, projector: str, other: str) -> None:
+    save_projector(made(other, 0), tmp_path / "other.bin")
+    if projector == other:
+        load_projector(made(projector, 1), tmp_path / "other.bin")
+        return
+    missing, unexpected = (re.escape(", ".join(NAMES[name])) for name in (projector, other))
+    said = f"projector '{projector}', but of '{other}'; missing: {missing}; not expected: {unexpected}"
+    with pytest.raises(DataError, match=said):
+        load_projector(made(projector, 0), tmp_path / "other.bin")
+
+
+def test_what_is_no_projector_is_refused(tmp_path: Path) -> None:
     torch.save({"mm_projector.weight": torch.ones(3, 2), "mm_projector.bias": torch.ones(3)}, tmp_path / "narrow.bin")
     with pytest.raises(DataError, match=r"weight \[3, 2\], expected \["):
         load_projector(made("linear", 0), tmp_path / "narrow.bin")
-    with pytest.raises(SettingsError, match=r"none\.bin: no such file"):
+    torch.save({"mm_projector.weight": torch.ones(0), "mm_projector.bias": torch.ones(0)}, tmp_path / "empty.bin")
+    with pytest.raises(DataError, match=r"weight \[0\], expected \[.*; tensors without elements are what ZeRO-3 leav"):
+        load_projector(made("linear", 0), tmp_path / "empty.bin")
+    with pytest.raises(SettingsError, match=r"none\.bin: no such file; give an mm_projector\.bin"):
         load_projector(made("linear", 0), tmp_path / "none.bin")
+    with pytest.raises(SettingsError, match=r": a folder; give an mm_projector\.bin"):
+        load_projector(made("linear", 0), tmp_path)

@@ -128,11 +128,23 @@ def test_a_new_model_has_the_settings_of_its_language_models_folder(name: str, t
     assert set(as_list(PUBLISHED[name].get("eos_token_id"))) <= set(again.eos_token_id)
 
 
-def test_without_a_pad_token_what_ends_an_answer_pads() -> None:
+NO_PAD = [None, -1]
+"""Llama's first conversions say -1, as do Vicuna and MiniGPT-4's folders that were made of them."""
+
+
+@pytest.mark.parametrize("pad", NO_PAD)
+def test_without_a_pad_token_what_ends_an_answer_pads(pad: int | None) -> None:
     tokenizer = byte_level()
     assert tokenizer.pad_token_id is None
-    found = generation_config(GenerationConfig(), "qwen2", tokenizer)
+    found = generation_config(GenerationConfig(pad_token_id=pad), "qwen2", tokenizer)
     assert found.pad_token_id == id_of("<|im_end|>", tokenizer)
+
+
+@pytest.mark.parametrize("pad", NO_PAD)
+def test_where_the_model_names_no_pad_token_the_tokenizers_pads(pad: int | None) -> None:
+    tokenizer = byte_tokenizer()
+    found = generation_config(GenerationConfig(pad_token_id=pad), "qwen2", tokenizer)
+    assert found.pad_token_id == tokenizer.pad_token_id == id_of("<pad>", tokenizer)
 
 
 def ending(name: str, folder: Path) -> tuple[Model, int]:

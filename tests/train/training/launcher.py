@@ -49,11 +49,11 @@ class Launcher:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
-    def start(self, arguments: Sequence[object], world_size: int) -> "Running":
-        """Start ranks; they run while you do something else."""
+    def start(self, arguments: Sequence[object], world_size: int, **environment: str) -> "Running":
+        """Start ranks, each in a process group of its own; they run while you do something else."""
         self._count += 1
         logs = [str(self._folder / f"{self._count}-{rank}.log") for rank in range(world_size)]
-        pids = self._ask({"start": [str(each) for each in arguments], "logs": logs})
+        pids = self._ask({"start": [str(each) for each in arguments], "logs": logs, "environment": environment})
         return Running(self._ask, pids, [Path(log) for log in logs])
 
     def run(self, *arguments: object, world_size: int = 2) -> Ended:
@@ -77,6 +77,11 @@ class Running:
         """Send a signal to all ranks, or to one."""
         for pid in self.pids if rank is None else [self.pids[rank]]:
             os.kill(pid, number)
+
+    def signal_groups(self, number: int) -> None:
+        """Send a signal to all ranks and all their reading processes, as torchrun and Slurm do."""
+        for pid in self.pids:
+            os.killpg(pid, number)
 
     def wait_until(self, holds: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
         """Wait for something to happen while they run."""

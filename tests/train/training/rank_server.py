@@ -8,8 +8,10 @@ import socket
 import sys
 from typing import Any
 
+from griffon_train.processes import end_with_parent
+
 _IMPORTED = (
-    *("deepspeed", "deepspeed.runtime.zero.muon.original_muon", "torch.utils.tensorboard"),
+    *("deepspeed", "deepspeed.runtime.zero.muon.original_muon"),
     "griffon_train.training.loop",
 )
 """Once, for all ranks."""
@@ -22,14 +24,14 @@ def _serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "start" in request:
-            answer: Any = _start(request["start"], request["logs"])
+            answer: Any = _start(request["start"], request["logs"], request["environment"])
         else:
             answer = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in request["wait"]]
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
-def _start(arguments: list[str], logs: list[str]) -> list[int]:
+def _start(arguments: list[str], logs: list[str], environment: dict[str, str]) -> list[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -37,12 +39,16 @@ def _start(arguments: list[str], logs: list[str]) -> list[int]:
     for rank, log in enumerate(logs):
         pid = os.fork()
         if pid == 0:
+            os.environ.update(environment)
             _rank(arguments, rank, len(logs), port, log)
+        os.setpgid(pid, pid)  # as torchrun has it
         pids.append(pid)
     return pids
 
 
 def _rank(arguments: list[str], rank: int, world_size: int, port: int, log: str) -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

@@ -15,13 +15,18 @@ from griffon_train.loader import Loader
 from griffon_train.plan import Plan
 from griffon_train.training.ranks import Ranks
 from griffon_train.training.tallies import Tally
+from griffon_train.training.watch import Requests, Watchdog
+
+from ...waiting import TIMEOUT_S
 
 
 @pytest.fixture
 def alone() -> Iterator[Ranks]:
     """A run of one rank."""
     distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    yield Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+    watchdog = Watchdog(0, TIMEOUT_S)
+    yield Ranks(rank=0, world_size=1, device=torch.device("cpu"), watchdog=watchdog, requests=Requests())
+    watchdog.close()
     distributed.destroy_process_group()
 
 

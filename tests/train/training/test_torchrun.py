@@ -7,15 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from griffon_shards.frozen_set import open_set
+from griffon_train.plan import Plan
+
 from ...waiting import TIMEOUT_S
-from ..damage import left_over
-from .conftest import command, differences, steps_told
+from ..damage import children_of, left_over, shard_of, stall
+from .conftest import checkpoint_of, command, differences, steps_told
 from .launcher import Launcher
 
 STEPS = 8
@@ -37,12 +40,26 @@ class Started:
         code = self.process.wait(TIMEOUT_S)
         return code, self.log.read_text(encoding="utf-8")
 
+    def ranks(self) -> list[int]:
+        """Processes; torchrun puts each into a session of its own."""
+        return children_of(self.process.pid)
+
+    def wait_for_steps(self, run: Path, steps: float) -> None:
+        """Until a run at work has told of so many."""
+        end = time.monotonic() + TIMEOUT_S
+        while steps_told(run) < steps:
+            assert self.process.poll() is None and time.monotonic() < end, self.ended()
+            time.sleep(0.005)
+
     def kill(self) -> None:
-        """At once, with all ranks."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """At once; the ranks do not outlive it."""
+        ranks = self.ranks()
+        self.process.kill()
         self.process.wait()
-        for pid in left_over(self.process.pid, patience_s=0):  # torchrun puts ranks into groups of their own
-            os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + TIMEOUT_S
+        while any(Path(f"/proc/{rank}").exists() for rank in ranks):
+            assert time.monotonic() < end, ranks
+            time.sleep(0.01)
         assert not left_over(self.process.pid)
 
 
@@ -56,8 +73,9 @@ def started(log: Path, *line: object) -> Iterator[Started]:
     try:
         yield Started(process=process, log=log)
     finally:
-        for pid in left_over(process.pid, patience_s=0):
-            os.kill(pid, signal.SIGKILL)
+        for pid in (*children_of(process.pid), *left_over(process.pid, patience_s=0)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
 
 
@@ -94,10 +112,7 @@ def test_torchrun_killed_and_started_again(unbroken: Path, arguments: Arguments,
     run = tmp_path / "run"
     line = (*torchrun(2, "--master_port", free_port()), *arguments(run))
     with started(tmp_path / "first.log", *line) as first:
-        end = time.monotonic() + TIMEOUT_S
-        while steps_told(run) < 3:
-            assert first.process.poll() is None and time.monotonic() < end, first.ended()
-            time.sleep(0.005)
+        first.wait_for_steps(run, 3)
         first.kill()
     assert steps_told(run) < STEPS
     assert not (run / "model").exists()
@@ -105,6 +120,51 @@ def test_torchrun_killed_and_started_again(unbroken: Path, arguments: Arguments,
         code, said = second.ended()
     assert code == 0, said
     assert said.count("going on with step ") == 1, "one rank speaks for all"
+    assert differences(run, unbroken) == []
+
+
+def test_torchrun_is_asked_to_stop_while_ranks_wait_for_data(copy_of_set: Path, tmp_path: Path) -> None:
+    """It hands the signal on to all processes of its ranks. They save, and end before it kills them."""
+    run = tmp_path / "run"
+    plan = Plan([open_set(copy_of_set)], seed=0, global_batch=4)
+    first = {shard_of(copy_of_set, row) for step in range(3) for row in plan.step(step).rows.tolist()}
+    later = (row for step in range(3, 100) for row in plan.step(step).rows.tolist())
+    stall(copy_of_set, next(row for row in later if shard_of(copy_of_set, row) not in first))
+    options = ("--steps", 100, "--global-batch", 4, "--micro-batch", 2, "--workers", 2)
+    line = (*torchrun(2, "--master_port", free_port()), *command(copy_of_set, run, *options))
+    with started(tmp_path / "log", *line) as both:
+        both.wait_for_steps(run, 1)
+        told = 0
+        while steps_told(run) > told:
+            told = steps_told(run)
+            time.sleep(2)
+        ranks = both.ranks()
+        both.process.send_signal(signal.SIGTERM)
+        _, said = both.ended()
+    assert checkpoint_of(run, told).is_dir(), said
+    assert f"stopped by SIGTERM after step {told}/100; saved" in said
+    assert "forcefully exiting" not in said
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
+def test_torchrun_restarts_killed_ranks(unbroken: Path, arguments: Arguments, tmp_path: Path) -> None:
+    """Twice, with nothing set in its environment; each rank is killed once."""
+    run = tmp_path / "run"
+    line = (*torchrun(2, "--master_port", free_port(), "--max-restarts", 2), *arguments(run))
+    with started(tmp_path / "log", *line) as both:
+        killed: set[int] = set()
+        for number in range(2):
+            both.wait_for_steps(run, 3 + 2 * number)
+            while not (ranks := [pid for pid in both.ranks() if pid not in killed]):
+                time.sleep(0.005)
+            os.kill(ranks[number], signal.SIGKILL)
+            killed.update(ranks)
+            while set(both.ranks()) & killed:
+                time.sleep(0.005)
+        code, said = both.ended()
+    assert code == 0, said
+    assert said.count("going on with step ") == 2
+    assert "another rank has ended" in said
     assert differences(run, unbroken) == []
 
 

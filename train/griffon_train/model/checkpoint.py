@@ -159,9 +159,12 @@ def refuse_unfit(
         unexpected: names.
         shapes: name, the shape found and the shape expected.
     """
-    told = [f"{name} {list(found)}, expected {list(expected)}" for name, found, expected in sorted(shapes)]
+    shapes = sorted(shapes)
+    told = [f"{name} {list(found)}, expected {list(expected)}" for name, found, expected in shapes]
     titles = {"missing": sorted(missing), "not expected": sorted(unexpected), "shape": told}
     lists = [f"{title}: {listed(names)}" for title, names in titles.items() if names]
+    if any(0 in found for _, found, _ in shapes):
+        lists.append("tensors without elements are what ZeRO-3 leaves if it is not told to gather; save them again")
     if lists:
         raise DataError("; ".join([what, *lists]))
 
@@ -210,8 +213,11 @@ def refuse_taken(folder: Path) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` to write into, which takes its name when all went well and is removed when not."""
+def whole_folder(folder: Path, moved: Callable[[], object] = lambda: None) -> Iterator[Path]:
+    """A folder beside `folder` to write into, which takes its name when all went well and is removed when not.
+
+    At the end every file is brought to disk, and `moved` called for each.
+    """
     refuse_taken(folder)
     final = folder.resolve()
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -223,6 +229,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             path.chmod(temporary.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read what it writes
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+            moved()
         sync_folder(temporary)
         temporary.replace(final)
     except BaseException:

@@ -1,5 +1,6 @@
 """From the layout of released Griffon weights to ours and back, tensor by tensor, bit for bit."""
 
+import io
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from griffon_shards.errors import DataError, SettingsError
-from griffon_shards.files import whole_file
+from griffon_shards.files import write_whole
 from griffon_shards.tables import size
 from griffon_train.model.checkpoint import (
     CONFIG_NAME,
@@ -40,6 +41,7 @@ from griffon_train.model.layout import (
     released_name,
 )
 from griffon_train.model.presets import FAMILY_CHATS
+from griffon_train.model.projector import PROJECTORS
 from griffon_train.model.saving import GENERATION_NAME, save_beside
 from griffon_train.tokenizer_folder import load_tokenizer
 
@@ -144,8 +146,9 @@ def save_projector(model: GriffonForConditionalGeneration | Mapping[str, torch.T
         if name.startswith("projector.")
     }
     assert tensors, "no state of a Griffon model"
-    with whole_file(path) as file:
-        torch.save(tensors, file)
+    buffer = io.BytesIO()  # torch turns a write that fails into an error of its own, without the cause
+    torch.save(tensors, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def load_projector(model: GriffonForConditionalGeneration, path: Path) -> None:
@@ -156,11 +159,14 @@ def load_projector(model: GriffonForConditionalGeneration, path: Path) -> None:
         DataError: it is of another projector, or of another width.
     """
     if not path.is_file():
-        raise SettingsError(f"{path}: no such file; give an mm_projector.bin")
+        raise SettingsError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give an mm_projector.bin")
     key = PROJECTOR.removeprefix("model.")
     found = {name.rpartition(key)[2]: tensor for name, tensor in Checkpoint(path).items() if key in name}
     wanted = model.projector.state_dict()
-    refuse_other(f"{path}: no weights of a projector {model.config.projector!r}", wanted, found)
+    with torch.device("meta"):
+        others = [kind for kind, make in PROJECTORS.items() if make(1, 1).state_dict().keys() == found.keys()]
+    of = "".join(f", but of {kind!r}" for kind in others if kind != model.config.projector)
+    refuse_other(f"{path}: no weights of a projector {model.config.projector!r}{of}", wanted, found)
     model.projector.load_state_dict(found)
 
 

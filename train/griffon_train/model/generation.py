@@ -26,7 +26,7 @@ def generation_config(before: GenerationConfig, chat: str, tokenizer: PreTrained
     # Lines end answers of `plain` alone, so newlines are of an earlier stage with that template.
     kept = [token for token in stops if not ends_line(token, tokenizer)]
     found.eos_token_id = list(dict.fromkeys([*kept, *end_tokens(chat, tokenizer)]))
-    if found.pad_token_id is None:
+    if found.pad_token_id is None or found.pad_token_id < 0:  # -1 is Llama's "none", of which a batch would be made
         found.pad_token_id = found.eos_token_id[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     if found.bos_token_id is None:
         found.bos_token_id = tokenizer.bos_token_id

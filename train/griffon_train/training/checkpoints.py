@@ -6,58 +6,43 @@ without an error (frozen weights random, learning rates of other groups).
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import distributed
+from safetensors import safe_open
 
 from griffon_shards.errors import DataError
-from griffon_shards.files import TEMPORARY_PREFIX, sha256_of, sync_folder, write_whole
+from griffon_shards.files import TEMPORARY_PREFIX, sync_folder, write_whole
 from griffon_train.training.fragments import MOMENTS, Fragment, ShardedState
+from griffon_train.training.ranks import Ranks
+from griffon_train.training.tensor_file import write_tensors
+from griffon_train.training.whole_checkpoints import (
+    FORMAT,
+    INDEX,
+    Checkpoint,
+    folder_of,
+    removed,
+    sha256_of_index,
+)
 
-CHECKPOINTS = "checkpoints"
-"""Folder of a run."""
-
-_INDEX = "checkpoint.json"
-_FORMAT = "griffon checkpoint 1"
 _KINDS = ("weight", *MOMENTS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A whole checkpoint.
-
-    Attributes:
-        path: its folder.
-        index: what `checkpoint.json` says.
-    """
-
-    path: Path
-    index: Mapping[str, Any]
-
-    @property
-    def step(self) -> int:
-        """Steps that the optimizer had taken."""
-        return int(self.index["step"])
-
-
-def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], *, keep: int) -> Path:
-    """Write a checkpoint, together with all ranks, and delete all but the last.
+def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ranks: Ranks) -> Path:
+    """Write a checkpoint, together with all ranks.
 
     Args:
         run: folder of the run, shared by all machines.
         step: steps taken by the optimizer.
         state: of this rank.
         extra: whatever else `checkpoint.json` is to hold.
-        keep: checkpoints to keep, this one among them.
+        ranks: all of them.
 
     Returns:
         The checkpoint's folder.
@@ -65,28 +50,33 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], *,
     Raises:
         DataError: a rank could not write; every rank raises it, and nothing has changed.
     """
-    target = run / CHECKPOINTS / f"step-{step:08d}"
-    partial = target.with_name(TEMPORARY_PREFIX + target.name)
-    rank = distributed.get_rank()
-    _together(step, lambda: _made_anew(partial) if rank == 0 else None)
-    files = _together(step, lambda: _write_own(partial / f"rank-{rank:05d}.safetensors", state))
-    index = {"format": _FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
-    _together(step, lambda: _complete(partial, target, index, keep) if rank == 0 else None)
+    target = folder_of(run, step)
+    incomplete = target.with_name(TEMPORARY_PREFIX + target.name)
+    together = partial(_together, ranks, step)
+    try:
+        together(lambda _: _made_anew(incomplete) if ranks.first else None)
+        files = together(lambda moved: _write_own(incomplete / f"rank-{ranks.rank:05d}.safetensors", state, moved))
+        index = {"format": FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
+        together(lambda _: _complete(incomplete, target, index) if ranks.first else None)
+    except DataError:
+        if ranks.first:  # a disk that is full has no room for what cannot be used
+            shutil.rmtree(incomplete, ignore_errors=True)
+        raise
     return target
 
 
-def _together(step: int, work: Callable[[], Any]) -> list[Any]:
+def _together(ranks: Ranks, step: int, work: Callable[[Callable[[], None]], Any]) -> list[Any]:
     """What each rank's work gives, in order of ranks; if one fails, all say so."""
     told: dict[str, Any] = {}
-    try:
-        told["done"] = work()
-    except (OSError, SafetensorError) as error:
-        told["failed"] = f"rank {distributed.get_rank()}: {error}"
-    everybody: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(everybody, told)
+    with ranks.at_own_pace(f"writing a checkpoint after {step} steps") as moved:
+        try:
+            told["done"] = work(moved)
+        except OSError as error:
+            told["failed"] = f"rank {ranks.rank}: {error}"
+    everybody = ranks.gathered(told)
     failures = [each["failed"] for each in everybody if "failed" in each]
     if failures:
-        raise DataError(f"no checkpoint was written at step {step}: {'; '.join(failures)}; the one before stands")
+        raise DataError(f"no checkpoint was written at step {step}: {'; '.join(failures)}")
     return [each["done"] for each in everybody]
 
 
@@ -96,86 +86,38 @@ def _made_anew(partial: Path) -> None:
     partial.mkdir(parents=True)
 
 
-def _complete(partial: Path, target: Path, index: Mapping[str, Any], keep: int) -> None:
-    """Write what says where everything is, give the folder its name, and delete the oldest."""
-    write_whole(partial / _INDEX, orjson.dumps({**index, "sha256": _sha256_of_index(index)}))
-    if target.exists():  # of a run that was resumed from an earlier one
-        shutil.rmtree(target)
-    partial.rename(target)
+def _complete(incomplete: Path, target: Path, index: Mapping[str, Any]) -> None:
+    """Write what says where everything is, and give the folder its name."""
+    write_whole(incomplete / INDEX, orjson.dumps({**index, "sha256": sha256_of_index(index)}))
+    if target.is_dir():  # put there since the run began to go on
+        removed(target)
+    incomplete.rename(target)
     sync_folder(target.parent)
-    for old in sorted(target.parent.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
 
 
-def _sha256_of_index(index: Mapping[str, Any]) -> str:
-    """Of all else that it says."""
-    return hashlib.sha256(orjson.dumps(index, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def _write_own(path: Path, state: ShardedState) -> Mapping[str, Any]:
+def _write_own(path: Path, state: ShardedState, moved: Callable[[], None]) -> Mapping[str, Any]:
     tensors = {}
     for number, flat in enumerate(state.buffers):
-        tensors[f"{number}.weight"] = flat.data.contiguous()
+        tensors[f"{number}.weight"] = flat.data
         for name, moment in state.moments(number).items():
-            tensors[f"{number}.{name}"] = moment.contiguous()
-    save_file(tensors, path)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            tensors[f"{number}.{name}"] = moment
+    sha256 = write_tensors(path, tensors, moved)
     fragments = [list(asdict(each).values()) for each in state.fragments]
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path), "fragments": fragments}
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256, "fragments": fragments}
 
 
-def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint of a run, and a line for each that is passed over."""
-    passed = [
-        f"{path.name.removeprefix(TEMPORARY_PREFIX)} was cut short while it was written: passed over"
-        for path in sorted((run / CHECKPOINTS).glob(f"{TEMPORARY_PREFIX}*"))
-    ]
-    for path in sorted((run / CHECKPOINTS).glob("step-*"), reverse=True):
-        try:
-            return _opened(path), passed
-        except DataError as error:
-            passed.append(f"{error}: passed over")
-    return None, passed
-
-
-def remove_partial(run: Path) -> None:
-    """Delete what was cut short; only while nobody else writes into the run's folder."""
-    for path in (run / CHECKPOINTS).glob(f"{TEMPORARY_PREFIX}*"):
-        shutil.rmtree(path)
-
-
-def _opened(path: Path) -> Checkpoint:
-    try:
-        index = orjson.loads((path / _INDEX).read_bytes())
-        if index.pop("sha256") != _sha256_of_index(index):
-            raise DataError(f"{path.name}/{_INDEX} is damaged (its SHA-256 is not the recorded one)")
-        if index["format"] != _FORMAT:
-            raise DataError(f"{path.name} is of another format, {index['format']!r}")
-        for each in index["files"]:
-            found = (path / each["name"]).stat().st_size
-            if found != each["bytes"]:
-                raise DataError(f"{path.name}/{each['name']} has {found:,} bytes of {each['bytes']:,}")
-    except (OSError, KeyError, TypeError, orjson.JSONDecodeError) as error:
-        raise DataError(f"{path.name} is not whole ({error})") from None
-    return Checkpoint(path=path, index=index)
-
-
-def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int]) -> None:
+def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int], ranks: Ranks) -> None:
     """Put a checkpoint's weights and moments into the engine, together with all ranks, and compare.
 
     Args:
         checkpoint: a whole one.
         state: of this rank.
         sizes: elements of every parameter that trains.
+        ranks: all of them.
 
     Raises:
-        DataError: a file is damaged, or the checkpoint is not of these parameters.
+        DataError: the checkpoint is not of these parameters.
     """
-    _verify(checkpoint)
     pieces = _pieces(checkpoint)
     held = {name: sum(count for _, count, *_ in of_name) for name, of_name in pieces.items()}
     if held != dict(sizes):
@@ -184,9 +126,10 @@ def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int
             f"{checkpoint.path} is of other parameters than train now, such as {', '.join(different[:3])} "
             f"({len(different)} in all); resume with the model and freezing flags that the run had"
         )
-    with _Files(checkpoint) as files:
+    with ranks.at_own_pace(f"reading {checkpoint.path}") as moved, _Files(checkpoint) as files:
         for each in state.fragments:
             _fill(each, state, pieces[each.name], files)
+            moved()
     state.set_steps(int(checkpoint.index["optimizer_steps"]))
     state.weights_to_model()
     wrong = state.differing()
@@ -245,29 +188,13 @@ class _Files:
         return found
 
 
-def _verify(checkpoint: Checkpoint) -> None:
-    """Read every file once, shared out among the ranks; every rank raises what one has found."""
-    rank, world_size = distributed.get_rank(), distributed.get_world_size()
-    mine = checkpoint.index["files"][rank::world_size]
-    damaged = [each["name"] for each in mine if sha256_of(checkpoint.path / each["name"]) != each["sha256"]]
-    everybody: list[Any] = [None] * world_size
-    distributed.all_gather_object(everybody, damaged)
-    names = [name for each in everybody for name in each]
-    if names:
-        raise DataError(
-            f"{checkpoint.path}: {', '.join(names)} is damaged (its SHA-256 is not the recorded one); delete the "
-            "folder, and the run goes on from the checkpoint before"
-        )
-
-
-def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]]) -> dict[str, str]:
+def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]], ranks: Ranks) -> dict[str, str]:
     """SHA-256 of each tensor's bytes, the work shared out among the ranks; the same on every rank."""
-    rank, world_size = distributed.get_rank(), distributed.get_world_size()
     own = {}
-    for number, (name, tensor) in enumerate(tensors):
-        if number % world_size == rank:
-            flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            own[name] = hashlib.sha256(flat.numpy().data).hexdigest()
-    everybody: list[Any] = [None] * world_size
-    distributed.all_gather_object(everybody, own)
-    return {name: digest for each in everybody for name, digest in each.items()}
+    with ranks.at_own_pace("hashing the frozen weights") as moved:
+        for number, (name, tensor) in enumerate(tensors):
+            if number % ranks.world_size == ranks.rank:
+                flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+                own[name] = hashlib.sha256(flat.numpy().data).hexdigest()
+                moved()
+    return {name: digest for each in ranks.gathered(own) for name, digest in each.items()}

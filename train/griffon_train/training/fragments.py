@@ -53,6 +53,7 @@ class ShardedState:
         for name in MOMENTS:
             if name not in state:
                 state[name] = torch.zeros_like(flat.data)
+        state.setdefault("step", torch.tensor(0.0))  # AdamW takes a state that is not empty for a whole one
         return {name: state[name] for name in MOMENTS}
 
     def set_steps(self, steps: int) -> None:

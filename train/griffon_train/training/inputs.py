@@ -52,8 +52,3 @@ def inputs_of(batch: Batch, device: torch.device, dtype: torch.dtype) -> Inputs:
         pixels_PCHW=pixels,
         regions_RCHW=regions,
     )
-
-
-def target_count(batch: Batch) -> int:
-    """How many tokens of a micro-batch are learned; a sample's first token is predicted from nothing."""
-    return sum(label != IGNORE for example in batch.examples if example is not None for label in example.labels[1:])

@@ -8,57 +8,80 @@ from collections.abc import Iterator
 import torch
 
 from griffon_shards.errors import DataError
-from griffon_train.loader import Batch
+from griffon_train.loader import Share
 from griffon_train.settings import Settings
 from griffon_train.split import micro_steps
 from griffon_train.training.engine import learning_rate_factor
-from griffon_train.training.inputs import inputs_of, target_count
+from griffon_train.training.inputs import inputs_of
 from griffon_train.training.job import Job
 from griffon_train.training.loss import loss_sums
-from griffon_train.training.metrics import StepFigures
+from griffon_train.training.metrics import StepFigures, first_told
 from griffon_train.training.prepare import prepared
 from griffon_train.training.ranks import joined
 from griffon_train.training.tallies import Tally
-from griffon_train.training.watch import Wishes, listening
+from griffon_train.training.watch import Requests, Stopped
 
-_GRACE_S = 25.0  # torchrun kills what has not ended 30 s after SIGTERM
-_TERMINATED = 128 + 15
+_LEARNS_WITHIN = 50  # steps
 
 
-def train(settings: Settings) -> None:
+def train(settings: Settings, requests: Requests) -> None:
     """Train as the settings say, from the last checkpoint of the run if there is one, to the end.
+
+    Args:
+        settings: of the run.
+        requests: what this process is asked for from outside.
 
     Raises:
         SettingsError: the settings contradict each other, the sets or the checkpoint; nothing was trained.
         DataError: a sample cannot be read, a loss is not a number, or a checkpoint is damaged.
+        SystemExit: a rank was asked to stop; what was done is saved.
     """
-    with joined(settings.device, settings.stall_s) as ranks, listening() as wishes:
+    with joined(settings.device, settings.stall_s, requests) as ranks:
         job = prepared(settings, ranks)
-        batches = iter(job.loader(start=job.start, stop=job.steps))
+        learned = _Learned(job)
+        done = job.start
         try:
+            shares = job.loader(start=job.start, stop=job.steps).steps()
+            requests.defer()
+            job.make_up_validation()
             for step in range(job.start, job.steps):
-                job.watchdog.now(f"in step {step}")
-                job.report(one_step(job, step, batches))
-                finish_step(job, step, wishes)
+                ranks.watchdog.now(f"in step {step}")
+                if step in job.steering:
+                    job.skip(step)
+                else:
+                    figures = one_step(job, step, shares)
+                    job.report(figures)
+                    learned.add(figures)
+                learned.check(step)
+                done = step + 1
+                finish_step(job, step)
             job.finish()
+        except Stopped as stopped:
+            job.stop(done, stopped.number)
         finally:
             job.close()
 
 
-def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
+def one_step(job: Job, step: int, shares: Iterator[Share]) -> StepFigures:
     """One step of the optimizer on one global batch; the loss is a mean over all of its learned tokens."""
     began = time.perf_counter()
     count = micro_steps(job.plan.global_batch, job.ranks.world_size, job.settings.micro_batch)
-    micro_batches = [next(batches) for _ in range(count)]
+    share = next(shares)
+    assert share.step == step, (share.step, step)
     wait_s = time.perf_counter() - began
-    (targets,) = job.ranks.sums([sum(map(target_count, micro_batches))])
+    (targets,) = job.ranks.sums([share.targets])
     # DeepSpeed takes the mean over ranks and micro-batches, which hold unlike numbers of targets: it is undone here.
     scale = job.ranks.world_size * count / max(targets, 1.0)
-    factor = learning_rate_factor(step, job.steps, job.settings)
+    factor = learning_rate_factor(step, job.steps, job.settings) * job.steering.ratio(step, job.settings.lr)
     job.rates.set(factor)
     _seed(job, step)
     tally = Tally()
-    for batch in micro_batches:
+    keys: list[str] = []
+    for _ in range(count):
+        asked = time.perf_counter()
+        batch = next(share.batches)
+        wait_s += time.perf_counter() - asked
+        keys += filter(None, batch.keys)
         inputs = inputs_of(batch, job.ranks.device, job.dtype)
         losses_B = loss_sums(job.engine, inputs)
         job.engine.backward(losses_B.sum() * scale)
@@ -67,10 +90,12 @@ def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
     whole = tally.over(job.ranks)
     norm = float(job.engine.get_global_grad_norm())
     if not (math.isfinite(whole.loss) and math.isfinite(norm)):
-        keys = [key for each in job.ranks.gathered([b.keys for b in micro_batches]) for b in each for key in b if key]
+        of_all = " ".join(key for each in job.ranks.gathered(keys) for key in each)
         raise DataError(
-            f"step {step}: the loss is {whole.loss} and the gradient's norm {norm}; the batch was {' '.join(keys)}. "
-            "Nothing was saved since the last checkpoint: look at these samples, or take a lower --lr"
+            f"step {step}: the loss is {whole.loss} and the gradient's norm {norm}; the batch was {of_all}. Nothing "
+            "was saved since the last checkpoint. Look at these samples; then the same command goes on from there with "
+            f"--skip-steps {step}:{step + 1}, which leaves this batch out, or with a lower rate, such as "
+            f"--lr-from {max(job.start, step - step % job.settings.save_steps)}={job.settings.lr / 2:g}"
         )
     order = job.plan.step(step)
     metrics = {
@@ -84,6 +109,7 @@ def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
         "loss_by_task": whole.loss_by_group,
         "targets": int(targets),
         "overlong": whole.overlong,
+        "without_targets": whole.without_targets,
     }
     seconds = time.perf_counter() - began
     return StepFigures(
@@ -91,25 +117,63 @@ def one_step(job: Job, step: int, batches: Iterator[Batch]) -> StepFigures:
     )
 
 
-def finish_step(job: Job, step: int, wishes: Wishes) -> None:
-    """Validate and save, where it is time to or somebody wishes it; all ranks agree on that here.
+class _Learned:
+    """Ends a run that learns nothing in its first steps, before it saves or exports what it began with."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        lines = first_told(job.settings.output_dir, _LEARNS_WITHIN) if job.start and job.ranks.first else []
+        sums = (len(lines), *(sum(line[name] for line in lines) for name in ("targets", "overlong")))
+        self._steps, self._targets, self._overlong = map(int, job.ranks.sums(sums))
+
+    def add(self, figures: StepFigures) -> None:
+        """Count a step."""
+        self._steps += 1
+        self._targets += figures.metrics["targets"]
+        self._overlong += figures.metrics["overlong"]
+
+    def check(self, step: int) -> None:
+        """Look whether anything was learned, when it should have been.
+
+        Raises:
+            DataError: not one token was.
+        """
+        if self._targets or (self._steps < _LEARNS_WITHIN and step + 1 < self._job.steps):
+            return
+        settings = self._job.settings
+        why = "none of these samples has an answer: look at some with `griffon-shards show`, and freeze others"
+        if self._overlong:
+            samples = self._job.plan.global_batch * self._steps
+            why = (
+                f"{self._overlong:,} of {samples:,} samples were longer than --max-length {settings.max_length} "
+                f"(--overlong {settings.overlong}), and a picture alone takes "
+                f"{self._job.engine.module.picture_tokens:,} tokens; raise --max-length"
+            )
+        if not self._steps:
+            why = "--skip-steps leaves all steps out; give fewer"
+        raise DataError(
+            f"not one token was learned in {self._steps} steps: {why}, and begin anew with another --output-dir"
+        )
+
+
+def finish_step(job: Job, step: int) -> None:
+    """Save and validate, where it is time to or somebody asks for it; all ranks agree on that here.
+
+    A checkpoint comes first, so that a validation which fails, or is stopped, costs nothing but itself.
 
     Raises:
-        SystemExit: a rank was asked to stop.
+        Stopped: a rank was asked to stop.
     """
-    settings, done = job.settings, step + 1
+    settings, requests, done = job.settings, job.ranks.requests, step + 1
     if job.ranks.first:
-        wishes.look(settings.output_dir)
-    save, wishes.save = wishes.save, False  # what is wished while the ranks agree is the next step's
-    saves, stops = job.ranks.sums([save, wishes.stop])
-    if settings.val_steps is not None and (done % settings.val_steps == 0 or done == job.steps):
-        job.validate(step)
-    stops_well = bool(stops) and job.last_save_s < _GRACE_S
-    if saves or stops_well or done % settings.save_steps == 0 or done == job.steps:
+        requests.look(settings.output_dir)
+    save, requests.save = requests.save, False  # what is asked for while the ranks agree is the next step's
+    (saves,) = job.ranks.highest(save)
+    job.ranks.go_on()
+    if saves or done % settings.save_steps == 0 or done == job.steps:
         job.save(done)
-    if stops:
-        job.say(f"stopped by SIGTERM after step {done}; the same command goes on from the last checkpoint")
-        raise SystemExit(_TERMINATED)
+    if job.validates_after(done):
+        job.validate(step)
 
 
 def _seed(job: Job, step: int) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from griffon_train.chat import IGNORE
 from griffon_train.loader import Batch
 from griffon_train.runs import GROUPINGS, task_group
 from griffon_train.training.ranks import Ranks
@@ -22,6 +21,7 @@ class Whole:
         loss: mean over all learned tokens; 0 where there are none.
         loss_by_group: the same for each task group that has any.
         overlong: samples that were cut.
+        without_targets: samples of which nothing was learned.
         tokens: of all samples, without padding.
         batch_id: of the samples' places and keys; two runs have the same where they trained on the same batch.
     """
@@ -29,6 +29,7 @@ class Whole:
     loss: float
     loss_by_group: Mapping[str, float]
     overlong: int
+    without_targets: int
     tokens: int
     batch_id: str
 
@@ -39,7 +40,7 @@ class Tally:
     def __init__(self) -> None:
         self._losses: list[tuple[list[int], torch.Tensor]] = []
         self._counts = dict.fromkeys(_GROUPS, 0)
-        self._overlong = self._tokens = self._batch_id = 0
+        self._overlong = self._without_targets = self._tokens = self._batch_id = 0
 
     def add(self, batch: Batch, losses_B: torch.Tensor) -> None:
         """Count a micro-batch; its sums of losses stay on the device until the end."""
@@ -48,7 +49,8 @@ class Tally:
             group = task_group(task, pictured) if task else _GROUPS[0]  # as the plan groups it
             places.append(_GROUPS.index(group))
             if example is not None:
-                self._counts[group] += sum(label != IGNORE for label in example.labels[1:])
+                self._counts[group] += example.targets
+                self._without_targets += not example.targets
                 self._tokens += len(example.ids)
         self._batch_id += sum(_place_id(slot, key) for slot, key in zip(batch.slots, batch.keys, strict=True) if key)
         self._overlong += sum(batch.overlong)
@@ -60,12 +62,14 @@ class Tally:
         for places, losses_B in self._losses:
             for place, loss in zip(places, losses_B.tolist(), strict=True):
                 sums[_GROUPS[place]] += loss
-        values = ranks.sums([*sums.values(), *self._counts.values(), self._overlong, self._tokens, self._batch_id])
+        others = (self._overlong, self._without_targets, self._tokens, self._batch_id)
+        values = ranks.sums([*sums.values(), *self._counts.values(), *others])
         losses, counts = values[: len(_GROUPS)], values[len(_GROUPS) : 2 * len(_GROUPS)]
         return Whole(
             loss=sum(losses) / max(sum(counts), 1.0),
             loss_by_group={g: loss / count for g, loss, count in zip(_GROUPS, losses, counts, strict=True) if count},
-            overlong=int(values[-3]),
+            overlong=int(values[-4]),
+            without_targets=int(values[-3]),
             tokens=int(values[-2]),
             batch_id=f"{int(values[-1]):013x}",
         )

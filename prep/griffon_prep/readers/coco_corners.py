@@ -1,0 +1,53 @@
+"""Whether a COCO file's boxes are corners, as some tools write them, where COCO has x, y, width and height.
+
+Read as COCO's they would be boxes, too, only wrong ones, cut off at the edges of their pictures.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOOK_AT = 1 << 18
+"""Boxes that are enough to tell by."""
+
+_FEWEST = 10  # boxes
+_MOST_BEYOND, _FEWEST_CORNERS = 0.1, 0.99  # shares of the boxes; COCO's own have about 0 and 0.1
+_SLACK_PX = 2
+_SIDES, _MOST_PX = ("width", "height"), 1 << 20
+
+
+def sides_of(pictures: Sequence[Any]) -> NDArray[np.float32]:
+    """Width and height in pixels of some entries of `images`, shape [pictures, 2]; NaN where there is none."""
+    columns = [[value.get(name) if isinstance(value, dict) else None for value in pictures] for name in _SIDES]
+    return np.stack([_numbers(column) for column in columns], axis=1)
+
+
+def _numbers(values: Sequence[Any]) -> NDArray[np.float32]:
+    if {int}.issuperset(map(type, values)):  # four times as fast
+        with suppress(OverflowError):
+            return np.array(values, np.float32)
+    return np.array([value if type(value) is int and value < _MOST_PX else np.nan for value in values], np.float32)
+
+
+def corner_notes(xywh: NDArray[np.float64], sides_px: NDArray[np.float32]) -> tuple[str, ...]:
+    """What to say of boxes that fit into their pictures as corners only.
+
+    Args:
+        xywh: boxes as the file has them, shape [boxes, 4].
+        sides_px: width and height of each one's picture, shape [boxes, 2]; NaN where it is not known.
+    """
+    known = np.isfinite(xywh).all(axis=1) & np.isfinite(sides_px).all(axis=1)
+    first, second, limit = xywh[known, :2], xywh[known, 2:], sides_px[known] + _SLACK_PX
+    count = len(limit)
+    with np.errstate(over="ignore"):
+        beyond = int((first + second > limit).any(axis=1).sum())
+    corners = int(((second > first) & (second <= limit)).all(axis=1).sum())
+    if count < _FEWEST or beyond < _MOST_BEYOND * count or corners < _FEWEST_CORNERS * count:
+        return ()
+    return (
+        f"{beyond:,} of {count:,} boxes reach beyond their pictures: they are read as x, y, width, height, as COCO has "
+        "them, and look like corners, x1, y1, x2, y2; if they are, convert them",
+    )

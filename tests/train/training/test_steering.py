@@ -1,0 +1,104 @@
+"""After a loss that is not a number a run goes on: with a batch left out or a lower rate, and still to the bit."""
+
+import shutil
+from pathlib import Path
+
+import orjson
+import pytest
+
+from .conftest import Options, checkpoint_of, command, differences, metrics_of
+from .launcher import Launcher
+
+STEPS = 10
+OPTIONS: Options = (
+    *("--steps", STEPS, "--save-steps", 4, "--global-batch", 5, "--micro-batch", 2, "--max-length", 256),
+    *("--lr", 1e-3, "--vision-tower-lr", 1e-4, "--workers", 1),
+)
+DIVERGES: Options = ("--lr-from", "4=1e38")
+
+
+@pytest.fixture(scope="module")
+def diverged(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run that has a checkpoint after 4 steps and a loss that is not a number in step 5; and its last line."""
+    run = tmp_path_factory.mktemp("diverged") / "run"
+    ended = launcher.run(*command(frozen_set, run, *OPTIONS, *DIVERGES))
+    assert ended.codes == [1, 1], ended.said
+    assert checkpoint_of(run, 4).exists()
+    assert not checkpoint_of(run, 8).exists()
+    return run, ended.said[0].splitlines()[-1]
+
+
+def test_a_loss_that_is_no_number_names_the_ways_on(diverged: tuple[Path, str]) -> None:
+    _, line = diverged
+    assert line.startswith("error: step 5: the loss is nan") or line.startswith("error: step 5: the loss is inf")
+    assert "--skip-steps 5:6" in line
+    assert "--lr-from 4=0.0005" in line
+
+
+STEERED = {
+    "left out": (("--skip-steps", "5:7"), [5, 6]),
+    "a lower rate": (("--lr-from", "4=1e-4"), []),
+    "both, twice": (("--skip-steps", 9, "--lr-from", "4=1e-4", "--skip-steps", "6:7", "--lr-from", "8=1e-5"), [6, 9]),
+}
+
+
+@pytest.mark.parametrize(("steering", "skipped"), STEERED.values(), ids=STEERED)
+def test_it_goes_on_as_the_run_that_was_steered_from_its_beginning(
+    steering: Options,
+    skipped: list[int],
+    diverged: tuple[Path, str],
+    launcher: Launcher,
+    frozen_set: Path,
+    tmp_path: Path,
+) -> None:
+    whole, resumed = tmp_path / "whole", shutil.copytree(diverged[0], tmp_path / "resumed")
+    before = orjson.loads((resumed / "settings.json").read_bytes())
+    for run in (whole, resumed):
+        ended = launcher.run(*command(frozen_set, run, *OPTIONS, *steering))
+        assert ended.codes == [0, 0], ended.said
+    assert "going on with step 4 of 10" in ended.said[0]
+    assert differences(whole, resumed) == []
+
+    told = metrics_of(resumed)
+    assert [step["step"] for step in told] == list(range(STEPS))
+    assert [step["step"] for step in told if step.get("skipped")] == skipped
+    assert {tuple(step) for step in told if step.get("skipped")} <= {("step", "skipped", "epoch", "group")}
+    assert ("4=1e-4" in steering) == (told[3]["lr"] > 5 * told[4]["lr"])
+    pairs = list(zip(steering[::2], steering[1::2], strict=True))
+    given = {
+        name: [str(value) for option, value in pairs if option == spelled]
+        for name, spelled in (("skip_steps", "--skip-steps"), ("lr_from", "--lr-from"))
+    }
+    assert orjson.loads((resumed / "settings.json").read_bytes()) == before | given
+    cursor = orjson.loads((checkpoint_of(resumed, STEPS) / "checkpoint.json").read_bytes())["cursor"]
+    assert [step for first, stop in cursor["steering"]["skipped"] for step in range(first, stop)] == skipped
+
+
+def test_a_checkpoint_before_the_first_trained_step(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """Then the optimizer has no moments yet; a run that is killed there goes on all the same."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = (*OPTIONS, "--steps", 6, "--save-steps", 2, "--skip-steps", "0:3")
+    for run in (whole, killed):
+        ended = launcher.run(*command(frozen_set, run, *options))
+        assert ended.codes == [0, 0], ended.said
+    for step in (4, 6):
+        shutil.rmtree(checkpoint_of(killed, step))
+    shutil.rmtree(killed / "model")
+    ended = launcher.run(*command(frozen_set, killed, *options))
+    assert ended.codes == [0, 0], ended.said
+    assert "going on with step 2 of 6" in ended.said[0]
+    assert differences(whole, killed) == []
+
+
+def test_trained_steps_are_not_steered_anew(
+    diverged: tuple[Path, str], launcher: Launcher, frozen_set: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(diverged[0], tmp_path / "run")
+    before = (run / "settings.json").read_bytes()
+    ended = launcher.run(*command(frozen_set, run, *OPTIONS, "--skip-steps", "3:5"))
+    assert ended.codes == [2, 2], ended.said
+    for said in ended.said:
+        assert "the steps before 4 were trained with neither --skip-steps nor --lr-from" in said.splitlines()[-1]
+        assert "may concern steps from 4 on" in said.splitlines()[-1]
+        assert "Traceback" not in said
+    assert (run / "settings.json").read_bytes() == before

@@ -1,0 +1,64 @@
+"""Writing large tensors: piece by piece, on disk as it goes, so that whoever watches sees it move."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+_PIECE_BYTES = 16 << 20
+_SYNC_BYTES = 256 << 20  # or the system would put all of it off to the end, and one call would write it
+_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], moved: Callable[[], object]) -> str:
+    """Write tensors, on any device, into a new file of safetensors' format, through to the disk.
+
+    https://github.com/huggingface/safetensors#format: the length of the header as a little-endian uint64, the header as
+    JSON filled up with blanks to a multiple of 8 bytes, and the tensors' bytes.
+
+    Args:
+        path: of the file.
+        tensors: by name.
+        moved: called for each piece.
+
+    Returns:
+        The SHA-256 of what was written.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        head = _header(tensors)
+        file.write(head)
+        digest.update(head)
+        unsynced = 0
+        for tensor in tensors.values():
+            flat = tensor.detach().reshape(-1).view(torch.uint8)
+            for piece in flat.split(_PIECE_BYTES):
+                raw = piece.cpu().numpy().data
+                file.write(raw)
+                digest.update(raw)
+                unsynced += len(raw)
+                if unsynced >= _SYNC_BYTES:
+                    file.flush()
+                    os.fdatasync(file.fileno())
+                    unsynced = 0
+                moved()
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _header(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    fields, offset = {}, 0
+    for name, tensor in tensors.items():
+        place = [offset, offset + tensor.nbytes]
+        fields[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
+        offset = place[1]
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
