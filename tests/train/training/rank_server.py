@@ -20,7 +20,7 @@ _IMPORTED = (
 def _serve() -> None:
     for name in _IMPORTED:
         importlib.import_module(name)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # in a session of its own, Ctrl-C does not reach it
     for line in sys.stdin:
         request = json.loads(line)
         if "start" in request:
@@ -48,7 +48,6 @@ def _start(arguments: list[str], logs: list[str], environment: dict[str, str]) -
 
 def _rank(arguments: list[str], rank: int, world_size: int, port: int, log: str) -> None:
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

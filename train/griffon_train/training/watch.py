@@ -101,18 +101,18 @@ def listening() -> Iterator[Requests]:
     heeded = [each for each in STOPS if each == signal.SIGTERM or signal.getsignal(each) is not signal.SIG_IGN]
     # The handlers do next to nothing. Python runs them once the main thread is back from what it is waiting for, and
     # an exception of theirs may come up where a library drops it; what wakes the listener is written at once.
+    wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)  # first, or one in between would be lost
     before = {number: signal.signal(number, _outlive) for number in (*heeded, signal.SIGUSR1)}
-    wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     ending = True
     try:
         yield requests
         ending = requests.stop > 0
     finally:
-        signal.set_wakeup_fd(wakeup)
         if ending:  # a launcher may ask for that once more, and is not to cut short what there is to say
             before = {signal.SIGINT: signal.SIG_DFL} if signal.SIGINT in before else {}
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
         os.write(write_end, bytes([_OVER]))  # closing it is not enough: reading processes have it, too
         listener.join()
         os.close(write_end)
