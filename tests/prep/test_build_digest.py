@@ -117,7 +117,7 @@ def test_golden_digest(tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
         }
     ]
     assert lock["index_sha256"] == "65b9224f6697c7daab6483973ca94dfd780e0820c31def5af6d60dda395e70ea"
-    assert lock["digest"] == "2802e11da0ad5eaad17e563357f6db6bd4f04175a546b92d4422c4fdfe7c043e"
+    assert lock["digest"] == "313a9a608a2298aad8707380ee3c48bd8055718fd16976bda206323c72b2c659"
     assert result.stdout.splitlines()[-1] == f"digest {lock['digest']}"
 
 

@@ -15,7 +15,7 @@ from griffon_prep.render.settings import RenderSettings, Source
 from griffon_shards.grammar import count_boxes
 from griffon_shards.types import Rendering
 
-RENDER_VERSION = 1
+RENDER_VERSION = 2
 """Raised only when our code changes what a sample's bytes are for the same inputs and settings."""
 
 _TASKS: dict[str, Callable[[Record, list[CleanBox], Source, RenderSettings, int], Rendering]] = {
