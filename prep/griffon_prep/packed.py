@@ -12,12 +12,14 @@ from typing import Any, BinaryIO, cast
 
 import zstandard
 
+from griffon_prep.readers.foreign import LOOK_AT_BYTES, foreign_kind
 from griffon_shards.errors import DataError
 from griffon_shards.files import whole_file
 
 SUFFIXES = ("", ".gz", ".zst")
 """How the name of an annotation may end behind its own ending."""
 
+_BLANKS = b" \t\r\n\xef\xbb\xbf"
 _GZIP = re.compile(rb"\x1f\x8b")
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one that is passed over
 
@@ -38,6 +40,28 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, BufferedReader(_Pieces(_zstd_pieces(file))))
         else:
             yield file
+
+
+def start_of_data(path: Path) -> bytes:
+    """How an annotation begins, unpacked: some hundred bytes.
+
+    Raises:
+        DataError: it is empty, or what nobody would take for an annotation.
+    """
+    with opened(path) as file:
+        start = file.read(LOOK_AT_BYTES)
+    if not start.strip(_BLANKS) and len(start) < LOOK_AT_BYTES:
+        raise DataError(f"{path}: has no records, it is empty; fetch it again")
+    if kind := foreign_kind(start):
+        raise DataError(f"{path}: is {kind}")
+    if path.suffix in SUFFIXES[1:] and not (is_packed(path) or _may_be_plain(start)):
+        raise DataError(f"{path}: damaged or cut short, it is not packed as its name says; fetch it again")
+    return start
+
+
+def _may_be_plain(start: bytes) -> bool:
+    """Whether it is what somebody unpacked and left its name."""
+    return start.lstrip(_BLANKS).startswith((b"[", b"{", b"\x80"))
 
 
 def unpacked_name(path: Path) -> str:

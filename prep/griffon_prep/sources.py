@@ -11,11 +11,10 @@ from pathlib import Path
 import orjson
 
 from griffon_prep.manifest import ManifestLine
-from griffon_prep.packed import SUFFIXES, is_packed, opened, unpack, unpacked_name
+from griffon_prep.packed import SUFFIXES, is_packed, opened, start_of_data, unpack, unpacked_name
 from griffon_prep.pictures import absolute_root
 from griffon_prep.readers import FORMATS, find_format
 from griffon_prep.readers.base import Inputs, Reader, Scan
-from griffon_prep.readers.foreign import LOOK_AT_BYTES, foreign_kind
 from griffon_prep.readers.plain_pickle import is_pickle
 from griffon_prep.records import Rejected
 from griffon_prep.rounds import samples_of, write_rounds
@@ -27,7 +26,6 @@ SUGGESTED_ROUNDS = 8
 
 _SCANNED = "source.json"
 _LOOK_AT = 100
-_BLANKS = b" \t\r\n\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +157,7 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
         missing.append(f"no image folder {image_root}; {_path_hint(line.image_root)}")
     if missing:
         raise SettingsError("\n".join(missing))
-    start = _start_of_data(annotation)
+    start = start_of_data(annotation)
     pickled = FORMATS["refcoco"]
     if is_pickle(start) and (line.task not in pickled.TASKS or line.options.get("format", "refcoco") != "refcoco"):
         raise DataError(
@@ -190,32 +188,10 @@ def _companion(annotation: Path, name: str, found: str, root: Path) -> Companion
     """A file beside the annotation, packed or not."""
     for path in (annotation.with_name(name + suffix) for suffix in SUFFIXES):
         if path.is_file():
-            if is_pickle(_start_of_data(path)):
+            if is_pickle(start_of_data(path)):
                 raise DataError(f"{path}: is a pickle; expected the JSON that is published under this name")
             return Companion(name=name, path=path, stated=_stated(path, root))
     raise SettingsError(f"{annotation}: format {found} needs {name} beside it (or {name}.gz, {name}.zst); put it there")
-
-
-def _start_of_data(path: Path) -> bytes:
-    """How a file begins, unpacked.
-
-    Raises:
-        DataError: it is empty, or what nobody would take for an annotation.
-    """
-    with opened(path) as file:
-        start = file.read(LOOK_AT_BYTES)
-    if not start.strip(_BLANKS) and len(start) < LOOK_AT_BYTES:
-        raise DataError(f"{path}: has no records, it is empty; fetch it again")
-    if kind := foreign_kind(start):
-        raise DataError(f"{path}: is {kind}")
-    if path.suffix in SUFFIXES[1:] and not (is_packed(path) or _may_be_plain(start)):
-        raise DataError(f"{path}: damaged or cut short, it is not packed as its name says; fetch it again")
-    return start
-
-
-def _may_be_plain(start: bytes) -> bool:
-    """Whether it is what somebody unpacked and left its name."""
-    return start.lstrip(_BLANKS).startswith((b"[", b"{", b"\x80"))
 
 
 def _stated(path: Path, root: Path) -> str:

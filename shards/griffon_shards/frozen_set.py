@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -102,6 +103,23 @@ class FrozenSet:
         if tag not in self._source_rows:
             raise DataError(f"{self.root}: no source {tag!r}; it has {', '.join(self._source_rows)}")
         return range(*self._source_rows[tag])
+
+    def check_shards(self) -> None:
+        """See that every shard is there, in its length; none is read.
+
+        Raises:
+            DataError: one is missing or cut short; the message names it.
+        """
+        for shard in self.lock.shards:
+            path = self.root / shard.name
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                raise DataError(f"{path}: the shard is missing; copy the set again or build it anew") from None
+            if stat.S_ISREG(found.st_mode) and found.st_size != shard.bytes:
+                raise DataError(
+                    f"{path}: has {found.st_size:,} bytes of {shard.bytes:,}; copy the set again or build it anew"
+                )
 
     def let_index_go(self) -> None:
         """Have the system take the index's pages out of this process, of which a look at a row maps sixteen.

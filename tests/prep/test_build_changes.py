@@ -5,10 +5,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from griffon_shards.lock import read_lock, write_lock
 
 from ..waiting import TIMEOUT_S
 from .conftest import Prep
@@ -66,6 +69,15 @@ def test_other_settings_are_refused(data: Path, frozen: Path, prep: Prep, change
     assert said in result.stderr
     assert f"--out NEW --reuse {frozen}" in result.stderr
     assert snapshot(frozen) == before
+
+
+def test_a_set_of_an_earlier_version_is_refused(data: Path, frozen: Path, prep: Prep) -> None:
+    """It may hold samples that would come out differently now, so it is not called up to date."""
+    lock = read_lock(frozen)
+    write_lock(frozen, replace(lock, render={**lock.render, "render_version": 1}))
+    result = prep(*build_arguments(data, frozen))
+    assert result.returncode == 1
+    assert "another version of griffon-prep began it, which renders some records differently" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Records that cannot be used: counted, listed, and a stop when there are too many."""
 
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,47 @@ def test_an_annotation_that_is_none(data: Path, tmp_path: Path, prep: Prep, anno
     assert said in result.stderr and str(data / "a.json") in result.stderr
     assert "Traceback" not in result.stderr
     assert not out.exists()
+
+
+TALKS = [
+    {
+        "id": number,
+        "conversations": [{"from": "human", "value": f"{number}?"}, {"from": "gpt", "value": f"Nr {number}"}],
+    }
+    for number in range(2000)
+]
+
+
+def test_two_quotes_too_many_swallow_nothing_in_silence(tmp_path: Path, prep: Prep) -> None:
+    text = orjson.dumps(TALKS, option=orjson.OPT_INDENT_2).decode()
+    for number in (100, 1900):
+        text = text.replace(f'"Nr {number}"', f'"Nr "{number}"')
+    (tmp_path / "a.json").write_text(text)
+    built = prep("build", "--data-path", tmp_path / "a.json", "--image-folder", tmp_path, "--out", tmp_path / "set")
+    assert built.returncode == 1
+    (line,) = [line for line in built.stderr.splitlines() if "a.json" in line]
+    byte = text.index('100"', text.index('"Nr "'))
+    place = f"line {text[:byte].count(chr(10)) + 1}, byte {byte}"
+    assert (
+        f"a.json: no JSON at {place}, in element 100 (from 0) of the array: Expecting ',' delimiter, got '100" in line
+    )
+    assert not (tmp_path / "set/griffon.lock.json").exists()
+
+
+def test_two_quotes_in_one_record_are_one_reject(tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
+    text = orjson.dumps(TALKS).decode().replace('"Nr 100"', '"Nr "100""').replace('"Nr 1900"', '"Nr "1900""')
+    (tmp_path / "a.json").write_text(text)
+    out = tmp_path / "set"
+    built = prep("build", "--data-path", tmp_path / "a.json", "--image-folder", tmp_path, "--out", out)
+    assert built.returncode == 0, built.stderr
+    (source,) = lock_of(out)["sources"]
+    assert (source["records"], source["samples"], source["rejected"]) == (2000, 1998, {"bad_json": 2})
+    rejects = [orjson.loads(line) for line in (out / "rejects.jsonl").read_bytes().splitlines()]
+    assert {reject["record"]: reject["detail"].split(":")[0] for reject in rejects} == {
+        number: f"line 1, byte {text.index(str(number) + chr(34) * 2)}" for number in (100, 1900)
+    }
+    keys: set[str] = set()
+    for path in out.glob("*/*.tar"):
+        with tarfile.open(path) as tar:
+            keys.update(tar.getnames())
+    assert keys == {f"LAZY-{number:09d}.json" for number in range(2000) if number not in (100, 1900)}

@@ -112,7 +112,9 @@ def test_damage_within_an_element_is_one_reject_with_its_place(
     text = array(indent).replace(good, bad)
     found = read(tmp_path, text)
     assert len(found) == COUNT
-    reason, detail = found.pop(100)
+    rejected = found.pop(100)
+    assert isinstance(rejected, tuple)
+    reason, detail = rejected
     data = text.encode("utf-8", "surrogateescape")
     start = data.index(bad.encode("utf-8", "surrogateescape"))
     byte = data.index(fault.encode("utf-8", "surrogateescape"), start + bad.rindex(fault) if fault in bad else start)

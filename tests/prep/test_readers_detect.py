@@ -1,8 +1,10 @@
 """Which format a file is of, and what a user is told when that cannot be or does not fit."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from griffon_prep import readers
 from griffon_prep.packed import opened
+from griffon_prep.readers.coco_file import read_coco
 from griffon_shards.errors import DataError, SettingsError
 
 LLAVA: dict[str, Any] = {"id": 1, "conversations": []}
@@ -129,3 +132,60 @@ def test_what_is_no_json(tmp_path: Path, content: bytes) -> None:
 def test_a_file_cut_short_before_its_first_record_is_damaged(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cut short"):
         find_format(write(tmp_path, json.dumps([LLAVA])[:-8]), "LAZY", {})
+
+
+class AtMost(BytesIO):
+    """A file of which no more than its beginning may be read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert self.tell() < len(self.getvalue()) // 2, "read on, although enough was seen"
+        return super().read(size)
+
+
+@pytest.mark.parametrize("value", [{"image": "7.jpg", "conversations": []}, [1, {"a": "b"}], "text", 5])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_object_that_is_keyed_by_something_is_given_up_soon(value: object, indent: int | None) -> None:
+    text = json.dumps({str(number): value for number in range(200_000)}, indent=indent).encode() + b" " * (20 << 20)
+    with pytest.raises(SettingsError, match=r"of no known format .*, it is one JSON object of over 100 members"):
+        readers.find_format(lambda: AtMost(text), "a.json", "LAZY", {})
+
+
+def test_so_is_one_that_is_said_to_be_coco(tmp_path: Path) -> None:
+    text = json.dumps({str(number): {"id": number} for number in range(20_000)})
+    with pytest.raises(DataError, match=r"a\.json: one JSON object with over 100 members; expected .*COCO's images"):
+        list(read_coco(Path(shutil.copy(write(tmp_path, text), tmp_path / "a.json"))))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (json.dumps({"info": {}, "data": [LLAVA] * 3}, indent=1), "it begins with an object of info, data; see"),
+        (json.dumps({"info": {}, "data": [LLAVA] * 3}), "it begins with an object of info, data; see"),
+        ('{"error": "Repository not found"}', "it begins with an object of error; see"),
+        ('[{"text": "a", "label": 5}]', "it begins with an object of text, label; see"),
+        ('{"text": "a", "label": 5}\n' * 3, "it begins with an object of text, label; see"),
+        ("id,caption\n1,a cat\n", "no JSON object is in its first elements; see"),
+        ("[1, 2, 3]", "no JSON object is in its first elements; see"),
+        *(
+            (between.join([json.dumps(LLAVA, indent=1)] * 3), "it holds JSON objects of several lines each; `jq -c .`")
+            for between in ("\n", "", "\r\n\r\n")
+        ),
+    ],
+)
+def test_what_is_of_no_known_format_is_described(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        find_format(write(tmp_path, text), "LAZY", {})
+    assert f"of no known format ({', '.join(readers.FORMATS)}), {said}" in str(caught.value)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_damaged_object_is_no_unknown_format(tmp_path: Path, indent: int | None) -> None:
+    """Although some of its lines are JSON."""
+    text = json.dumps({"info": {"a": "b"}, "licenses": [{"id": 1}] * 3, **COCO}, indent=indent).replace('"b"', '"b""')
+    with pytest.raises(DataError, match=r"annotation: no JSON at line \d, byte \d+"):
+        find_format(write(tmp_path, text), "DET", {})
+
+
+def test_a_line_of_detections_without_its_picture_is_no_visual_genome(tmp_path: Path) -> None:
+    lines = [json.dumps({"objects": []}), json.dumps(OBJECTS)]
+    assert find_format(write(tmp_path, "\n".join(lines)), "DET", {}) == "ccmd"

@@ -23,7 +23,7 @@ ASK, ANSWER = {"from": "human", "value": "<image>What?"}, {"from": "gpt", "value
 LAZY: dict[str, Any] = {"image": "a.jpg", "conversations": [ASK, ANSWER]}
 DET: dict[str, Any] = {"image_path": "a.jpg", "width": 64, "height": 48, "objects": []}
 CASES: list[tuple[str, str, Any, str]] = [
-    ("bad_json", "VG", '{"image_path": "a.jpg', "Unterminated string"),
+    ("bad_json", "VG", '{"image_path": "a.jpg\n' + json.dumps(VG), "Unterminated string"),
     ("bad_record", "VG", {**VG, "width": None}, "width: expected a whole number of pixels above 0, got None"),
     ("no_turns", "LAZY", {**LAZY, "conversations": []}, "0 turn"),
     ("several_pictures", "LAZY", {**LAZY, "image": ["a.jpg", "b.jpg"]}, "image: a list of 2"),
@@ -51,7 +51,7 @@ CASES: list[tuple[str, str, Any, str]] = [
 
 
 def make(folder: Path, task: str, line: object, check: str = "decode") -> Sample:
-    """The sample that a build makes of the only line of a file."""
+    """The sample that a build makes of the first line of a file."""
     image = Image.effect_noise((64, 48), 50)
     image.save(folder / "a.jpg")
     (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:-200])

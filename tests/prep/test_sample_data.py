@@ -5,11 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from griffon_prep.cli import main
 from griffon_prep.sample_data import write_sample_data
 from griffon_prep.sample_data.scene import scene
 
@@ -133,13 +136,68 @@ def test_no_task_is_without_records(tmp_path: Path, images: int) -> None:
 # --- what is refused ---
 
 
-def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ValueError, match=re.escape(str(tmp_path)) + ".* not empty.*another"):
-        write_sample_data(tmp_path, seed=0, images=2)
-    with pytest.raises(ValueError, match="is a file"):
-        write_sample_data(tmp_path / "mine.txt", seed=0, images=2)
-    assert tree(tmp_path) == {"mine.txt": b"mine"}
+def _something(out: Path) -> None:
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+
+
+def _hidden(out: Path) -> None:
+    out.mkdir()
+    (out / ".mine").write_text("mine")
+
+
+def _part_of_sample_data(out: Path) -> None:
+    write_sample_data(out, seed=0, images=2)
+    (out / "manifest.txt").unlink()
+
+
+TAKEN: Mapping[str, tuple[Callable[[Path], object], str]] = {
+    "a file": (lambda out: out.write_text("mine"), "is a file, expected a new or an empty folder; "),
+    "a folder with a file": (_something, "is not empty, expected a new or an empty folder; name another one"),
+    "a folder with a hidden file": (_hidden, "is not empty, "),
+    "sample data": (lambda out: write_sample_data(out, seed=1, images=2), "holds sample data already; use it, "),
+    "a part of sample data": (_part_of_sample_data, "is not empty, "),
+    "a link to nowhere": (lambda out: out.symlink_to("nowhere"), "is no folder, "),
+    "a pipe": (os.mkfifo, "is no folder, "),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_what_is_there_is_left_alone(what: str, tmp_path: Path) -> None:
+    put, said = TAKEN[what]
+    out = tmp_path / "样例 out"
+    put(out)
+    before = tree(tmp_path)
+    refused = CliRunner().invoke(main, ["sample-data", str(out), "--images", "2"])
+    assert refused.exit_code == 2, refused.exception
+    assert refused.stderr.startswith(f"error: {out}: {said}")
+    assert len(refused.stderr.splitlines()) == 1
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_disk_that_is_full_leaves_nothing_behind(there: bool, tmp_path: Path) -> None:
+    """The same command can begin again, in a folder that was there as in one that was not."""
+    out = tmp_path / "new" / "out"
+    if there:
+        out.mkdir(parents=True)
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); "
+    code += f"from griffon_prep.cli import main; main(['sample-data', {str(out)!r}])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"error: {out}/") and "File too large" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    assert out.exists() == there
+    assert tree(tmp_path) == {}
+    write_sample_data(out, seed=0, images=2)
+
+
+def test_a_parent_that_is_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    refused = CliRunner().invoke(main, ["sample-data", str(tmp_path / "file" / "out")])
+    assert refused.exit_code == 1, refused.exception
+    assert refused.stderr == f"error: {tmp_path / 'file' / 'out'}: Not a directory\n"
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:

@@ -356,3 +356,11 @@ def test_a_damaged_shard_is_named(train_cli: Run, copy_of_set: Path, tokenizer_f
     assert said.stderr.startswith(f"error: {where}: damaged")
     assert "Traceback" not in said.stderr
     assert not (tmp_path / "table").exists()
+
+
+def test_a_missing_shard_is_said_before_anything_is_counted(train_cli: Run, copy_of_set: Path, tmp_path: Path) -> None:
+    shard = copy_of_set / open_set(copy_of_set).lock.shards[-1].name
+    shard.unlink()
+    refused = train_cli("lengths", copy_of_set, "--tokenizer", tmp_path / "none yet", "--chat", "plain")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"error: {shard}: the shard is missing; copy the set again or build it anew\n"

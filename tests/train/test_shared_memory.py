@@ -10,7 +10,7 @@ import pytest
 from griffon_shards.errors import SettingsError
 from griffon_train import shared_memory
 from griffon_train.runs import Shows
-from griffon_train.shared_memory import check_room, needed_bytes
+from griffon_train.shared_memory import check_shared_memory, needed_bytes
 
 from ..waiting import TIMEOUT_S
 from .synthetic import Source, write_synthetic
@@ -78,8 +78,8 @@ def test_words_alone_and_a_rank_without_workers_need_none(tmp_path: Path) -> Non
 def test_what_all_ranks_of_a_machine_need_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "SHARED", tmp_path)
     free = shutil.disk_usage(tmp_path).free
-    check_room(free // 8, loaders=4)
+    check_shared_memory(free // 8, loaders=4)
     with pytest.raises(SettingsError, match=r"MB free, and .* take up to [\d,]+ MB: give it more"):
-        check_room(free // 4, loaders=8)
+        check_shared_memory(free // 4, loaders=8)
     monkeypatch.setattr(shared_memory, "SHARED", tmp_path / "no such folder")
-    check_room(free, loaders=8)
+    check_shared_memory(free, loaders=8)

@@ -132,7 +132,9 @@ def _report(plan: Plan, random: Plan, epoch: int) -> None:
 def lengths_command(root: Path, tokenizer: str, chat: str, out: Path | None, workers: int) -> None:
     """Count the tokens of every sample, for batches of like lengths."""
     path = out or default_table_path(root, chat)
-    rows = len(open_set(root))
+    frozen = open_set(root)
+    frozen.check_shards()
+    rows = len(frozen)
     with tqdm(total=rows, unit=" rows", disable=not sys.stderr.isatty()) as bar:
         sha256 = count_lengths(root, tokenizer, chat, path, workers=workers, done=lambda count: bool(bar.update(count)))
     click.echo(f"{rows:,} rows counted into {path}")

@@ -18,7 +18,7 @@ from griffon_train.pictures import REGION_PX
 from griffon_train.plan import Plan
 from griffon_train.processes import end_with_parent
 from griffon_train.runs import Shows
-from griffon_train.shared_memory import check_room, needed_bytes
+from griffon_train.shared_memory import check_shared_memory, needed_bytes
 from griffon_train.split import DUMMY, micro_steps
 
 
@@ -52,7 +52,7 @@ def read_steps(plan: Plan, settings: RankSettings) -> Iterator[list[ReadSample]]
         SettingsError: shared memory is too small.
         DataError: a rank failed; the others are ended.
     """
-    check_room(
+    check_shared_memory(
         needed_bytes(
             Shows.of(plan.sets),
             workers=settings.workers,

@@ -37,7 +37,7 @@ def needed_bytes(shows: Shows, *, workers: int, micro_batch: int, image_px: int,
     return (AHEAD * workers + _IN_USE) * micro_batch * of_a_sample if workers else 0
 
 
-def check_room(needed: int, loaders: int) -> None:
+def check_shared_memory(needed: int, loaders: int) -> None:
     """See that there is room for the pictures of some loaders on this machine, if it keeps them there at all.
 
     Args:

@@ -86,7 +86,7 @@ def described(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str)
             lines = window.line - line
             window.skip_blanks()
         except TooManyMembers:
-            return "it is one JSON object with hundreds of members; are their values the records?"
+            return "it is one JSON object of over 100 members, as if keyed by ids; expected an array of records"
         except DataError:
             window.data, lines = b"", 0
         if lines and window.data.startswith(b"{"):

@@ -14,6 +14,7 @@ import msgspec
 
 _PREFIXES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)  # bytes: a fault near the start is found without decoding all
 _SHOWN = 24  # bytes
+_MOST_BYTES = 4 << 20  # of an element that is looked into
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity", "-")
 _HALF_A_NUMBER = re.compile(r"\.|[eE][+-]?")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\],:]|[^\s"{}\[\],:]++|"', re.DOTALL)
@@ -108,7 +109,7 @@ def stands_alone(text: bytes, others: Sequence[bytes]) -> bool:
         others: some elements of the array that are whole.
     """
     text = text.strip(b" \t\r\n")
-    if not (text.startswith(b"{") and text.endswith(b"}")):
+    if not (text.startswith(b"{") and text.endswith(b"}")) or len(text) > _MOST_BYTES:
         return False
     return _is_whole_but_for_words(text) or _looks_like_one(text, others)
 

@@ -103,9 +103,9 @@ class Window:
             "expected JSONL or a JSON array of records"
         )
 
-    def let_go(self, count: int) -> None:
-        """Move on by `count` bytes."""
-        self.line += self.data.count(_NEWLINE, 0, count)
+    def let_go(self, count: int, lines: int | None = None) -> None:
+        """Move on by `count` bytes, with `lines` newlines in them if that is known."""
+        self.line += self.data.count(_NEWLINE, 0, count) if lines is None else lines
         self.data = self.data[count:]
         self.base += count
 
@@ -170,7 +170,7 @@ def _line_spans(window: Window) -> Iterator[Spans]:
         if newlines.size:
             starts = np.concatenate(([0], newlines[:-1] + 1))
             yield window.spans(*_without_blank(data, starts, newlines))
-            window.let_go(min(int(newlines[-1]) + 1, len(data)))
+            window.let_go(min(int(newlines[-1]) + 1, len(data)), newlines.size)
             if not ended:
                 window.grow()
 
@@ -180,9 +180,9 @@ def _without_blank(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The spans that hold something."""
     keep = ends > starts
-    begins_blank = _IS_BLANK[np.frombuffer(data, np.uint8)[starts[keep]]]
-    ends_blank = _IS_BLANK[np.frombuffer(data, np.uint8)[ends[keep] - 1]]
-    for i in np.flatnonzero(keep)[begins_blank & ends_blank]:
+    text = np.frombuffer(data, np.uint8)
+    suspects = np.flatnonzero(keep)[_IS_BLANK[text[starts[keep]]]]
+    for i in suspects[_IS_BLANK[text[ends[suspects] - 1]]]:
         keep[i] = bool(data[starts[i] : ends[i]].strip(_BLANKS))
     return starts[keep], ends[keep]
 

@@ -6,14 +6,16 @@ pictures give the same bytes (with the same Pillow).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from griffon_prep.sample_data import ccmd, coco, llava, mdetr, refcoco, visual_genome
 from griffon_prep.sample_data.files import Record, write_array, write_bytes, write_lines, write_object, write_pickle
-from griffon_prep.sample_data.manifest import manifest_text
+from griffon_prep.sample_data.manifest import MANIFEST_BEGIN, manifest_text
 from griffon_prep.sample_data.paint import encode
 from griffon_prep.sample_data.scene import Scene, scene
+from griffon_shards.errors import SettingsError
 
 __all__ = ["write_sample_data"]
 
@@ -62,13 +64,41 @@ def write_sample_data(out: Path, *, seed: int, images: int) -> Path:
         The path of the manifest, which is written last.
 
     Raises:
-        ValueError: `out` is a file or a folder that is not empty, or `images` is below 1.
+        SettingsError: `out` is a file or a folder that is not empty, or `images` is below 1; nothing was written.
+        OSError: something cannot be written; nothing of it is left, and `out` is as it was.
     """
     if images < 1:
-        raise ValueError(f"sample data of {images} pictures: expected 1 or more; give --images 1 or more")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "is not empty" if out.is_dir() else "is a file"
-        raise ValueError(f"{out}: {what}, expected a new or an empty folder; name another one, or remove it first")
+        raise SettingsError(f"sample data of {images} pictures: expected 1 or more; give --images 1 or more")
+    _refuse_taken(out)
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return _written(out, seed, images)
+    except BaseException:
+        _emptied(out, remove=made)
+        raise
+
+
+def _refuse_taken(out: Path) -> None:
+    """Nothing that is there is written over: neither another's files nor sample data of another seed."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if (out / "manifest.txt").is_file() and (out / "manifest.txt").read_bytes().startswith(MANIFEST_BEGIN):
+        raise SettingsError(f"{out}: holds sample data already; use it, remove it first, or name another folder")
+    if out.exists() or out.is_symlink():
+        what = "is not empty" if out.is_dir() else "is a file" if out.is_file() else "is no folder"
+        raise SettingsError(f"{out}: {what}, expected a new or an empty folder; name another one, or remove it first")
+
+
+def _emptied(out: Path, *, remove: bool) -> None:
+    """Delete what was written into a folder that was empty, or was not there."""
+    for path in out.glob("*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if remove and out.is_dir():
+        out.rmdir()
+
+
+def _written(out: Path, seed: int, images: int) -> Path:
     for number in range(images):
         _write_pictures(out, scene(seed, number))
 

@@ -6,7 +6,8 @@ The bytes are a function of the records alone, on every version of Python.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -59,10 +60,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _opened(path: Path) -> IO[bytes]:
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     """A new file for writing, its folder made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("wb")
+    try:
+        with path.open("wb") as file:
+            yield file
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that fails does not say of which file
+        raise
 
 
 def _write_array(file: IO[bytes], records: Iterable[Record]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from griffon_prep.sample_data.refcoco import split_of
 
 _VALIDATION = "VG_refcoco_val & refcoco/refs(unc).p & pictures & split=val\n"
+_FIRST_LINE = "# Sample data: shapes drawn by `griffon-prep sample-data`."
 _MANIFEST = f"""\
-# Sample data: shapes drawn by `griffon-prep sample-data`.
+{_FIRST_LINE}
 # Each line: TAG & annotation & folder of pictures, and options. The paths are relative to this file's folder, which is
 # to be given as --data-root (default: the working directory).
 
@@ -44,6 +45,9 @@ VG_grefcoco & grefcoco/grefs(unc).json & pictures
 REG_mdetr & mdetr/finetune_refcoco_train.json & pictures
 VG_mdetr & mdetr/finetune_refcoco_train.json & pictures
 """
+
+MANIFEST_BEGIN = _FIRST_LINE.encode()
+"""What tells sample data from other folders."""
 
 
 def manifest_text(images: int) -> str:

@@ -16,7 +16,10 @@ from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import FAMILY_CHATS, preset_config
 from griffon_train.model.saving import save_beside
 from griffon_train.model.tokens import byte_tokenizer
+from griffon_train.resolving import resolve
+from griffon_train.training.loading import load_model
 
+from ..model_folders import language_model_folder, tower_folder
 from ..small_tokenizers import byte_level, id_of
 from ..test_vocabularies import vocabulary
 from .test_griffon import FAMILIES, batch
@@ -106,6 +109,23 @@ def test_a_stage_after_plain_does_not_stop_at_newlines() -> None:
     for chat, stops in (("plain", [2, newline]), ("gemma_instruct", [2, mark]), ("gemma_instruct", [2, mark])):
         before = generation_config(before, chat, tokenizer)
         assert (before.eos_token_id, before.top_k) == (stops, 7)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_new_model_has_the_settings_of_its_language_models_folder(name: str, tmp_path: Path) -> None:
+    """And is saved with them, also those that transformers would not write anew."""
+    folder, tower = language_model_folder(tmp_path / "language", "llama2"), tower_folder(tmp_path / "tower")
+    (folder / "generation_config.json").write_text(json.dumps(PUBLISHED[name]))
+    given = {"stage": "custom", "shards": (tmp_path,), "output_dir": tmp_path / "run"}
+    settings = resolve({**given, "model": str(folder), "vision_tower": tower}).settings
+    model, tokenizer = load_model(settings, torch.float32)
+    model.save_pretrained(tmp_path / "saved")
+    save_beside(tmp_path / "saved", model.config, model.generation_config, "llama_2", tokenizer)
+    again: Any = GriffonForConditionalGeneration.from_pretrained(tmp_path / "saved").generation_config
+    for setting, value in PUBLISHED[name].items():
+        if setting not in ("eos_token_id", "_from_model_config"):
+            assert getattr(again, setting) == value, setting
+    assert set(as_list(PUBLISHED[name].get("eos_token_id"))) <= set(again.eos_token_id)
 
 
 NO_PAD = [None, -1]

@@ -1,5 +1,6 @@
 """Plain transformers with our folders: pixels and tokens of training, and pipelines that answer as `generate` does."""
 
+import base64
 import random
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def test_pictures_have_the_pixels_of_training(name: str, tmp_path: Path) -> None
     found: Any = GriffonImageProcessor(70, 28)
     expected = pixels_of_training(FILES[name], 70)
     with Image.open(path) as image:
-        for given in (path, str(path), FILES[name], image, [image]):
+        for given in (path, str(path), FILES[name], image, [image], [[image]]):
             assert torch.equal(found(given)["pixel_values"], expected)
     assert expected.shape == (1, 3, 70, 70)
 
@@ -200,6 +201,14 @@ def test_regions_are_crops_of_their_conversations_first_picture() -> None:
     expected = pixels_of_training(as_bytes(seen[1], "PNG"), 28, boxes[1])
     assert torch.equal(batch["region_values"], expected)
     assert "region_values" not in alone[0]
+
+
+def test_a_picture_in_base64_is_taken() -> None:
+    """As web services send it; also where it is as long as no file's name may be."""
+    for side_px in (1, 4, 30):
+        data = as_bytes(picture().crop((0, 0, side_px, side_px)), "PNG")
+        found: Any = GriffonImageProcessor(70, 28)(base64.b64encode(data).decode())  # type: ignore[arg-type]
+        assert torch.equal(found["pixel_values"], pixels_of_training(data, 70))
 
 
 @pytest.mark.parametrize("key", ["image", "url", "path", "image_url"])

@@ -1,5 +1,8 @@
 """Ranks to train on, and what tells a run's results apart."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from ...waiting import TIMEOUT_S
 from .launcher import Launcher, Running
 
 ZERO_3 = Path(__file__).resolve().parents[3] / "train" / "griffon_train" / "deepspeed_configs" / "zero3.json"
@@ -72,3 +76,17 @@ def differences(first: Path, second: Path) -> list[str]:
     """Files of two runs' results that are not the same."""
     results = result_of(first), result_of(second)
     return [name for name in {**results[0], **results[1]} if results[0].get(name) != results[1].get(name)]
+
+
+@pytest.fixture(scope="session")
+def small_set(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source of each kind of task, to validate on."""
+    out = tmp_path_factory.mktemp("validation") / "out"
+    lines = (demo_data / "manifest.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    wanted = re.compile(r"\b(LAZY_caption|LAZY_text|DET_shapes|VISJ_shapes)\b.*& (llava|ccmd)/")
+    manifest = out.with_name("manifest.txt")
+    manifest.write_text("".join(line for line in lines if wanted.search(line)), encoding="utf-8")
+    build = [sys.executable, "-m", "griffon_prep", "build", "--manifest", manifest, "--data-root", demo_data]
+    built = subprocess.run([*map(str, build), "--out", str(out)], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert built.returncode == 0, built.stderr
+    return out

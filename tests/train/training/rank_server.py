@@ -11,7 +11,7 @@ from typing import Any
 from griffon_train.processes import end_with_parent
 
 _IMPORTED = (
-    *("deepspeed", "deepspeed.runtime.zero.muon.original_muon", "torch.utils.tensorboard"),
+    *("deepspeed", "deepspeed.runtime.zero.muon.original_muon"),
     "griffon_train.training.loop",
 )
 """Once, for all ranks."""

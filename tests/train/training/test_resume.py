@@ -4,7 +4,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import orjson
@@ -154,21 +154,118 @@ def test_a_checkpoint_whose_index_says_otherwise_is_passed_over(
     assert (broken_off / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_flipped_bit_in_a_checkpoint_is_refused(
-    rank: int, broken_off: Path, launcher: Launcher, frozen_set: Path
-) -> None:
-    path = checkpoint_of(broken_off, 8) / f"rank-{rank:05d}.safetensors"
+def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def checkpoints_in(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_checkpoint_with_a_flipped_bit_is_passed_over(
+    rank: int, broken_off: Path, finished: Path, launcher: Launcher, frozen_set: Path
+) -> None:
+    """The run goes on from the one before, and ends with the same bytes."""
+    path = checkpoint_of(broken_off, 8) / f"rank-{rank:05d}.safetensors"
+    flip(path)
+    ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
+    assert ended.codes == [0, 0], ended.said
+    assert f"step-00000008/{path.name} is damaged (its SHA-256 is not the recorded one): passed over" in ended.said[0]
+    assert f"going on with step 4 of {FEW}" in ended.said[0]
+    assert differences(finished, broken_off) == []
+
+
+def senseless(folder: Path) -> None:
+    (folder / "checkpoint.json").write_text("7")
+
+
+def another(folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("step-00000004"), folder)
+
+
+DAMAGES: Mapping[str, Callable[[Path], None]] = {
+    "weights": lambda folder: flip(folder / "rank-00000.safetensors"),
+    "index": lambda folder: flip(folder / "checkpoint.json"),
+    "index without sense": senseless,
+    "no index": lambda folder: (folder / "checkpoint.json").unlink(),
+    "another's name": another,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_does_not_outlive_whole_ones(
+    damage: str, broken_off: Path, launcher: Launcher, frozen_set: Path
+) -> None:
+    """With one to keep: the newest whole one is kept, and the damaged one only until the run has got that far again."""
+    DAMAGES[damage](checkpoint_of(broken_off, 8))
+    options = (*SHORT, "--save-steps", 3, "--keep", 1, "--workers", 0)
+    running = launcher.start(command(frozen_set, broken_off, *options), 1)
+    running.wait_until(lambda: not checkpoint_of(broken_off, 4).exists())
+    running.signal(signal.SIGKILL)
+    running.wait()
+    there = [name for name in checkpoints_in(broken_off) if not name.startswith(".tmp-")]
+    assert there == ["aside-step-00000008", "step-00000006"] or there[-1] == "step-00000009"  # if it was faster
+    ended = launcher.run(*command(frozen_set, broken_off, *options), world_size=1)
+    assert ended.codes == [0], ended.said
+    assert f"going on with step {there[-1][-1]} of {FEW}" in ended.said[0]
+    assert checkpoints_in(broken_off) == ["step-00000012"]
+
+
+def test_checkpoints_that_are_none_of_the_line_are_not_counted(
+    finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
+) -> None:
+    """Copies under names of one's own are nobody's to delete; a damaged one between whole ones takes no place."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(checkpoint_of(run, FEW))
+    shutil.copytree(checkpoint_of(run, 4), run / "checkpoints" / "step-00000099.bak")
+    shutil.copytree(checkpoint_of(run, 4), checkpoint_of(run, 6))
+    (checkpoint_of(run, 6) / "rank-00000.safetensors").unlink()
+    ended = launcher.run(*command(frozen_set, run, *SHORT, "--keep", 2))
+    assert ended.codes == [0, 0], ended.said
+    assert f"going on with step 8 of {FEW}" in ended.said[0]
+    assert checkpoints_in(run) == ["step-00000008", "step-00000012", "step-00000099.bak"]
+    more = launcher.run(*command(frozen_set, run, *SHORT, "--keep", 1))  # of a run that is done, and with more to keep
+    assert more.codes == [0, 0], more.said
+    assert checkpoints_in(run) == ["step-00000012", "step-00000099.bak"]
+    more = launcher.run(*command(frozen_set, run, *SHORT, "--keep", 50))
+    assert (more.codes, checkpoints_in(run)) == ([0, 0], ["step-00000012", "step-00000099.bak"])
+
+
+def test_killed_between_a_checkpoint_and_the_deletion_of_older_ones(
+    finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
+) -> None:
+    """Or in the midst of a deletion: the next start deletes what was left."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    moved = checkpoint_of(run, 8).rename(tmp_path / "on another disk")
+    checkpoint_of(run, 8).symlink_to(moved)
+    checkpoint_of(run, 4).rename(run / "checkpoints" / ".tmp-removed-step-00000004")
+    (run / "checkpoints" / ".tmp-removed-step-00000004" / "checkpoint.json").unlink()
+    ended = launcher.run(*command(frozen_set, run, *SHORT, "--keep", 1))
+    assert ended.codes == [0, 0], ended.said
+    assert "passed over" not in ended.said[0]
+    assert checkpoints_in(run) == ["step-00000012"]
+    assert (moved / "checkpoint.json").exists(), "only the link to it is deleted"
+
+
+def test_no_whole_checkpoint_is_for_somebody_to_look_at(broken_off: Path, launcher: Launcher, frozen_set: Path) -> None:
+    """All that was trained would be lost without a word; nothing is deleted or begun anew."""
+    for step in (4, 8):
+        flip(checkpoint_of(broken_off, step) / "rank-00001.safetensors")
+    before = state_of(broken_off / "checkpoints")
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
     assert ended.codes == [1, 1], ended.said
     for said in ended.said:
-        assert f"error: {path.parent}: {path.name} is damaged" in said
+        line = said.splitlines()[-1]
+        assert line.startswith(
+            f"error: none of the checkpoints in {broken_off / 'checkpoints'} is whole (step-00000008/"
+        )
+        assert line.endswith(f"bring one back, or delete {broken_off} to begin anew")
         assert "Traceback" not in said
-    assert path.read_bytes() == content
-    assert not (broken_off / "model").exists()
+    assert state_of(broken_off / "checkpoints") == before
 
 
 def test_a_finished_run_is_left_as_it_is(finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
@@ -232,6 +329,36 @@ def test_a_run_goes_on_from_what_another_has_left(
     first, longer = metrics_of(finished), metrics_of(tmp_path / "longer")
     assert longer[0]["loss"] < first[0]["loss"]
     assert (longer[0]["lr"], longer[0]["batch_id"]) == (first[0]["lr"], first[0]["batch_id"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _content: b"",
+        lambda content: content[:-20],
+        lambda content: bytes(len(content)),
+        lambda content: b"[" + content + b"]",
+        lambda content: content.replace(b'"lr"', b'"rl"'),
+        lambda content: content.replace(b'"lr": 0.001', b'"lr": "0.001"'),
+        lambda content: content.replace(b'"stage": "custom",', b""),
+        lambda _content: b"\xff\xfe{\x00}\x00",
+    ],
+    ids=["empty", "cut short", "nulls", "a list", "an unknown setting", "another type", "one is missing", "UTF-16"],
+)
+def test_damaged_settings_are_named(
+    damage: Callable[[bytes], bytes], finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
+) -> None:
+    """Nothing is loaded, begun anew or written: nobody knows what the run was begun with."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / "settings.json"
+    path.write_bytes(damage(path.read_bytes()))
+    before = state_of(run)
+    ended = launcher.run(*command(frozen_set, run, *SHORT))
+    assert ended.codes == [1, 1], ended.said
+    for said in ended.said:
+        (line,) = said.splitlines()
+        assert line.startswith("error: ") and f" in {path}: " in line and "bring the file back" in line
+    assert state_of(run) == before
 
 
 def state_of(folder: Path) -> dict[Path, int]:

@@ -1,5 +1,6 @@
 """From the layout of released Griffon weights to ours and back, tensor by tensor, bit for bit."""
 
+import io
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from griffon_shards.errors import DataError, SettingsError
-from griffon_shards.files import whole_file
+from griffon_shards.files import write_whole
 from griffon_shards.tables import size
 from griffon_train.model.checkpoint import (
     CONFIG_NAME,
@@ -145,8 +146,9 @@ def save_projector(model: GriffonForConditionalGeneration | Mapping[str, torch.T
         if name.startswith("projector.")
     }
     assert tensors, "no state of a Griffon model"
-    with whole_file(path) as file:
-        torch.save(tensors, file)
+    buffer = io.BytesIO()  # torch turns a write that fails into an error of its own, without the cause
+    torch.save(tensors, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def load_projector(model: GriffonForConditionalGeneration, path: Path) -> None:

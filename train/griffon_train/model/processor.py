@@ -46,10 +46,10 @@ class GriffonImageProcessor(BaseImageProcessor):
         """Pictures as the model's `pixel_values`, [P, 3, image_px, image_px].
 
         Args:
-            images: a picture or a list of them: of PIL, paths, URLs, bytes of files, or arrays.
+            images: a picture or a list of them, as `opened` takes them; lists of lists count as one.
             return_tensors: `pt` or None, which is the same.
         """
-        found = [opened(each) for each in (images if isinstance(images, list | tuple) else [images])]
+        found = [opened(each) for each in _flat(images)]
         return BatchFeature({"pixel_values": _pixels(found, self.image_px)}, tensor_type=return_tensors)
 
 
@@ -263,7 +263,7 @@ def opened(image: Any) -> Image.Image:  # noqa: ANN401
     """
     if isinstance(image, bytes):
         return stored.decode(image)
-    if isinstance(image, Path) or (isinstance(image, str) and len(image) < 4096 and Path(image).is_file()):
+    if isinstance(image, Path) or (isinstance(image, str) and _is_file(image)):
         return stored.decode(Path(image).read_bytes())
     if isinstance(image, str):
         fetched: Image.Image = load_image(image)
@@ -276,6 +276,17 @@ def opened(image: Any) -> Image.Image:  # noqa: ANN401
         return stored.decode(buffer.getvalue())
     picture: Image.Image = image.convert("RGB")
     return picture
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # text in base64 is too long for a name
+        return False
+
+
+def _flat(images: Any) -> list[Any]:  # noqa: ANN401
+    return [each for one in images for each in _flat(one)] if isinstance(images, list | tuple) else [images]
 
 
 def _pixels(pictures: Sequence[Image.Image], side_px: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ without an error (frozen weights random, learning rates of other groups).
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,39 +18,24 @@ import torch
 from safetensors import safe_open
 
 from griffon_shards.errors import DataError
-from griffon_shards.files import TEMPORARY_PREFIX, sha256_of, sync_folder, write_whole
+from griffon_shards.files import TEMPORARY_PREFIX, sync_folder, write_whole
 from griffon_train.training.fragments import MOMENTS, Fragment, ShardedState
 from griffon_train.training.ranks import Ranks
 from griffon_train.training.tensor_file import write_tensors
+from griffon_train.training.whole_checkpoints import (
+    FORMAT,
+    INDEX,
+    Checkpoint,
+    folder_of,
+    removed,
+    sha256_of_index,
+)
 
-CHECKPOINTS = "checkpoints"
-"""Folder of a run."""
-
-_INDEX = "checkpoint.json"
-_FORMAT = "griffon checkpoint 1"
 _KINDS = ("weight", *MOMENTS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A whole checkpoint.
-
-    Attributes:
-        path: its folder.
-        index: what `checkpoint.json` says.
-    """
-
-    path: Path
-    index: Mapping[str, Any]
-
-    @property
-    def step(self) -> int:
-        """Steps that the optimizer had taken."""
-        return int(self.index["step"])
-
-
-def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ranks: Ranks, *, keep: int) -> Path:
-    """Write a checkpoint, together with all ranks, and delete all but the last.
+def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ranks: Ranks) -> Path:
+    """Write a checkpoint, together with all ranks.
 
     Args:
         run: folder of the run, shared by all machines.
@@ -58,7 +43,6 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ra
         state: of this rank.
         extra: whatever else `checkpoint.json` is to hold.
         ranks: all of them.
-        keep: checkpoints to keep, this one among them.
 
     Returns:
         The checkpoint's folder.
@@ -66,13 +50,18 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ra
     Raises:
         DataError: a rank could not write; every rank raises it, and nothing has changed.
     """
-    target = run / CHECKPOINTS / f"step-{step:08d}"
+    target = folder_of(run, step)
     incomplete = target.with_name(TEMPORARY_PREFIX + target.name)
     together = partial(_together, ranks, step)
-    together(lambda _: _made_anew(incomplete) if ranks.first else None)
-    files = together(lambda moved: _write_own(incomplete / f"rank-{ranks.rank:05d}.safetensors", state, moved))
-    index = {"format": _FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
-    together(lambda moved: _complete(incomplete, target, index, keep, moved) if ranks.first else None)
+    try:
+        together(lambda _: _made_anew(incomplete) if ranks.first else None)
+        files = together(lambda moved: _write_own(incomplete / f"rank-{ranks.rank:05d}.safetensors", state, moved))
+        index = {"format": FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
+        together(lambda _: _complete(incomplete, target, index) if ranks.first else None)
+    except DataError:
+        if ranks.first:  # a disk that is full has no room for what cannot be used
+            shutil.rmtree(incomplete, ignore_errors=True)
+        raise
     return target
 
 
@@ -87,7 +76,7 @@ def _together(ranks: Ranks, step: int, work: Callable[[Callable[[], None]], Any]
     everybody = ranks.gathered(told)
     failures = [each["failed"] for each in everybody if "failed" in each]
     if failures:
-        raise DataError(f"no checkpoint was written at step {step}: {'; '.join(failures)}; the one before stands")
+        raise DataError(f"no checkpoint was written at step {step}: {'; '.join(failures)}")
     return [each["done"] for each in everybody]
 
 
@@ -97,21 +86,13 @@ def _made_anew(partial: Path) -> None:
     partial.mkdir(parents=True)
 
 
-def _complete(incomplete: Path, target: Path, index: Mapping[str, Any], keep: int, moved: Callable[[], None]) -> None:
-    """Write what says where everything is, give the folder its name, and delete the oldest."""
-    write_whole(incomplete / _INDEX, orjson.dumps({**index, "sha256": _sha256_of_index(index)}))
-    if target.exists():  # of a run that was resumed from an earlier one
-        shutil.rmtree(target)
+def _complete(incomplete: Path, target: Path, index: Mapping[str, Any]) -> None:
+    """Write what says where everything is, and give the folder its name."""
+    write_whole(incomplete / INDEX, orjson.dumps({**index, "sha256": sha256_of_index(index)}))
+    if target.is_dir():  # put there since the run began to go on
+        removed(target)
     incomplete.rename(target)
     sync_folder(target.parent)
-    for old in sorted(target.parent.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
-        moved()
-
-
-def _sha256_of_index(index: Mapping[str, Any]) -> str:
-    """Of all else that it says."""
-    return hashlib.sha256(orjson.dumps(index, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _write_own(path: Path, state: ShardedState, moved: Callable[[], None]) -> Mapping[str, Any]:
@@ -125,42 +106,6 @@ def _write_own(path: Path, state: ShardedState, moved: Callable[[], None]) -> Ma
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256, "fragments": fragments}
 
 
-def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint of a run, and a line for each that is passed over."""
-    passed = [
-        f"{path.name.removeprefix(TEMPORARY_PREFIX)} was cut short while it was written: passed over"
-        for path in sorted((run / CHECKPOINTS).glob(f"{TEMPORARY_PREFIX}*"))
-    ]
-    for path in sorted((run / CHECKPOINTS).glob("step-*"), reverse=True):
-        try:
-            return _opened(path), passed
-        except DataError as error:
-            passed.append(f"{error}: passed over")
-    return None, passed
-
-
-def remove_partial(run: Path) -> None:
-    """Delete what was cut short; only while nobody else writes into the run's folder."""
-    for path in (run / CHECKPOINTS).glob(f"{TEMPORARY_PREFIX}*"):
-        shutil.rmtree(path)
-
-
-def _opened(path: Path) -> Checkpoint:
-    try:
-        index = orjson.loads((path / _INDEX).read_bytes())
-        if index.pop("sha256") != _sha256_of_index(index):
-            raise DataError(f"{path.name}/{_INDEX} is damaged (its SHA-256 is not the recorded one)")
-        if index["format"] != _FORMAT:
-            raise DataError(f"{path.name} is of another format, {index['format']!r}")
-        for each in index["files"]:
-            found = (path / each["name"]).stat().st_size
-            if found != each["bytes"]:
-                raise DataError(f"{path.name}/{each['name']} has {found:,} bytes of {each['bytes']:,}")
-    except (OSError, KeyError, TypeError, orjson.JSONDecodeError) as error:
-        raise DataError(f"{path.name} is not whole ({error})") from None
-    return Checkpoint(path=path, index=index)
-
-
 def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int], ranks: Ranks) -> None:
     """Put a checkpoint's weights and moments into the engine, together with all ranks, and compare.
 
@@ -171,9 +116,8 @@ def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int
         ranks: all of them.
 
     Raises:
-        DataError: a file is damaged, or the checkpoint is not of these parameters.
+        DataError: the checkpoint is not of these parameters.
     """
-    _verify(checkpoint, ranks)
     pieces = _pieces(checkpoint)
     held = {name: sum(count for _, count, *_ in of_name) for name, of_name in pieces.items()}
     if held != dict(sizes):
@@ -242,19 +186,6 @@ class _Files:
             self._open[number] = file.__enter__()
         found: torch.Tensor = self._open[number].get_slice(name)[start : start + count]
         return found
-
-
-def _verify(checkpoint: Checkpoint, ranks: Ranks) -> None:
-    """Read every file once, shared out among the ranks; every rank raises what one has found."""
-    mine = checkpoint.index["files"][ranks.rank :: ranks.world_size]
-    with ranks.at_own_pace(f"reading {checkpoint.path}") as moved:
-        damaged = [each["name"] for each in mine if sha256_of(checkpoint.path / each["name"], moved) != each["sha256"]]
-    names = [name for each in ranks.gathered(damaged) for name in each]
-    if names:
-        raise DataError(
-            f"{checkpoint.path}: {', '.join(names)} is damaged (its SHA-256 is not the recorded one); delete the "
-            "folder, and the run goes on from the checkpoint before"
-        )
 
 
 def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]], ranks: Ranks) -> dict[str, str]:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
+from griffon_shards.errors import DataError
 from griffon_train.model.checkpoint import SHARD_SIZE, whole_folder
 from griffon_train.model.convert import save_projector
 from griffon_train.model.saving import save_beside
@@ -26,17 +28,36 @@ def export(
     """Write the model into a folder, or its projector into a file, together with all ranks.
 
     It gets its name when it is whole; what had it before is gone then.
+
+    Raises:
+        DataError: it cannot be written; every rank raises it, and nothing of it is left.
     """
     model = engine.module
     weights = _whole_weights(model, ranks, "projector." if projector_alone else "")
+    problem = None
     with ranks.at_own_pace("writing the result") as moved, told_by_transformers(moved):
-        if ranks.first and projector_alone:
-            save_projector(weights, target)
-        elif ranks.first:
-            shutil.rmtree(target, ignore_errors=True)
-            with whole_folder(target, moved) as folder:
-                model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)
-                save_beside(folder, model.config, model.generation_config, chat, tokenizer)
+        try:
+            if ranks.first and projector_alone:
+                save_projector(weights, target)
+            elif ranks.first:
+                shutil.rmtree(target, ignore_errors=True)
+                with whole_folder(target, moved) as folder:
+                    model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)
+                    _save_beside(folder, model, chat, tokenizer)
+        except (OSError, SafetensorError) as error:
+            problem = f"{target} cannot be written: {(isinstance(error, OSError) and error.strerror) or error}"
+    for each in ranks.gathered(problem):
+        if each is not None:
+            raise DataError(each)
+
+
+def _save_beside(folder: Path, model: Any, chat: str, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: ANN401
+    try:
+        save_beside(folder, model.config, model.generation_config, chat, tokenizer)
+    except Exception as error:  # tokenizers, which is written in Rust, has no type for its errors
+        if type(error) is not Exception:
+            raise
+        raise OSError(str(error)) from error
 
 
 def _whole_weights(model: Any, ranks: Ranks, prefix: str) -> dict[str, torch.Tensor]:  # noqa: ANN401

@@ -1,9 +1,9 @@
 """A run at work: what training works with, and what is done beside training: checkpoints, validation, the result."""
 
-import importlib
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import click
@@ -18,14 +18,14 @@ from griffon_train.plan import Plan
 from griffon_train.settings import Settings, settings_as_json
 from griffon_train.steering import Steering
 from griffon_train.sweep import Order, Sweep
-from griffon_train.training import checkpoints
+from griffon_train.training import checkpoints, whole_checkpoints
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
 from griffon_train.training.fragments import ShardedState
 from griffon_train.training.inputs import inputs_of
 from griffon_train.training.loading import MODEL_NAME, PROJECTOR_NAME, default_chat
 from griffon_train.training.loss import loss_sums
-from griffon_train.training.metrics import Hook, Reporter, StepFigures
+from griffon_train.training.metrics import Reporter, StepFigures
 from griffon_train.training.ranks import Ranks
 from griffon_train.training.tallies import Tally
 
@@ -64,22 +64,17 @@ class Job:
         self._state = ShardedState(engine)
         self._frozen_sha256: Mapping[str, str] = {}
         self._reporter: Reporter | None = None
-        self.start = self._saved = 0
+        self.start = self._saved = 0  # the steps that the run goes on from, and of its newest whole checkpoint
 
     def begin(self, frozen_sha256: Mapping[str, str]) -> None:
         """Go on from the last whole checkpoint, or begin anew."""
         self._frozen_sha256 = frozen_sha256
-        found, passed = checkpoints.newest(self.settings.output_dir)
+        run = self.settings.output_dir
+        found, passed = whole_checkpoints.newest(run, self.ranks)
         for line in passed:
             self.say(line)
         if self.ranks.first:
-            checkpoints.remove_partial(self.settings.output_dir)
-        steps = self.ranks.gathered(None if found is None else found.step)
-        if len(set(steps)) > 1:
-            raise DataError(
-                f"the ranks see checkpoints of different steps ({', '.join(map(str, steps))}): "
-                f"{self.settings.output_dir} has to be the same folder on every machine"
-            )
+            whole_checkpoints.remove_partial(run)
         if found is not None:
             self.start = self._saved = restore_cursor(found.index["cursor"], self.plan, self.steering)
             changed = sorted(k for k, v in frozen_sha256.items() if found.index["frozen_sha256"].get(k) != v)
@@ -96,13 +91,17 @@ class Job:
             }
             checkpoints.restore(found, self._state, sizes, self.ranks)
             self.say(f"going on with step {self.start} of {self.steps}, from {found.path}")
+            if self.ranks.first:
+                for line in whole_checkpoints.set_aside(run, self.start):
+                    self.say(line)
+            self._prune()
         if self.ranks.first:
             self._reporter = Reporter(
-                self.settings.output_dir,
+                run,
                 start=self.start,
                 steps=self.steps,
                 log_every=self.settings.log_every,
-                hook=_hook(self.settings.log_hook),
+                hook=self.settings.log_hook,
             )
 
     def loader(self, *, order: Order | None = None, start: int = 0, stop: int) -> Loader:
@@ -126,9 +125,28 @@ class Job:
         )
 
     def report(self, figures: StepFigures) -> None:
-        """Tell a step."""
+        """Tell a step.
+
+        Raises:
+            DataError: it cannot be written down.
+        """
         if self._reporter is not None:
-            self._reporter.step(figures)
+            with self._writing_down(f"step {figures.step}"):
+                self._reporter.step(figures)
+
+    @contextmanager
+    def _writing_down(self, what: str) -> Iterator[None]:
+        """Metrics are the run's record, so it ends where they cannot be written; the checkpoint stands."""
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"{error.filename}: {error.strerror}; {what} is not written down, and the run ends. {self._stands()}; "
+                "once the file can be written, with room made if the disk is full, the same command goes on"
+            ) from None
+
+    def _stands(self) -> str:
+        return "There is no checkpoint yet" if not self._saved else f"The checkpoint at step {self._saved} stands"
 
     def skip(self, step: int) -> None:
         """Leave a step out, and tell it."""
@@ -141,9 +159,34 @@ class Job:
         if self.ranks.first:
             click.echo(line, err=True)
 
-    @torch.no_grad()
+    def validates_after(self, done: int) -> bool:
+        """Whether validation is due after so many steps."""
+        every = self.settings.val_steps
+        return every is not None and (done % every == 0 or done == self.steps)
+
+    def make_up_validation(self) -> None:
+        """Validate where the run was stopped between a checkpoint and the validation after it."""
+        last = self.start - 1
+        (told,) = self.ranks.sums([self._reporter is not None and self._reporter.validated(last)])
+        if self.start and self.validates_after(self.start) and not told:
+            self.validate(last)
+
     def validate(self, step: int) -> None:
-        """The loss on the validation sets, every sample once."""
+        """The loss on the validation sets, every sample once.
+
+        Raises:
+            DataError: a sample cannot be read, or the loss not be written down.
+        """
+        try:
+            self._validate(step)
+        except DataError as error:
+            raise DataError(
+                f"validating after step {step}: {error}. {self._stands()}, and the same command goes on from it with "
+                "this validation; to go on without, leave --val-shards and --val-steps out"
+            ) from None
+
+    @torch.no_grad()
+    def _validate(self, step: int) -> None:
         sweep = Sweep([open_set(path) for path in self.settings.val_shards], self.plan.global_batch)
         tally = Tally()
         self.engine.eval()
@@ -153,20 +196,41 @@ class Job:
         self.engine.train()
         whole = tally.over(self.ranks)
         if self._reporter is not None:
-            self._reporter.validation(step, {"all": whole.loss, **whole.loss_by_group})
+            with self._writing_down("its loss"):
+                self._reporter.validation(step, {"all": whole.loss, **whole.loss_by_group})
 
     def save(self, done: int) -> None:
-        """Write a checkpoint after `done` steps."""
+        """Write a checkpoint after `done` steps, and delete those that are not to be kept.
+
+        Raises:
+            DataError: it cannot be written.
+        """
         began = time.monotonic()
+        if self._reporter is not None:
+            with self._writing_down(f"step {done - 1}"):
+                self._reporter.sync()
         extra = {
             "cursor": cursor_state(self.plan, done, self.steering),
             "settings": settings_as_json(self.settings),
             "world_size": self.ranks.world_size,
             "frozen_sha256": self._frozen_sha256,
         }
-        path = checkpoints.save(self.settings.output_dir, done, self._state, extra, self.ranks, keep=self.settings.keep)
+        try:
+            path = checkpoints.save(self.settings.output_dir, done, self._state, extra, self.ranks)
+        except DataError as error:
+            raise DataError(f"{error}. {self._stands()}; the same command goes on once it can be written") from None
         self._saved = done
         self.say(f"checkpoint {path} in {time.monotonic() - began:.1f} s")
+        self._prune()
+
+    def _prune(self) -> None:
+        """A checkpoint that cannot be deleted costs room and nothing else, so the run goes on."""
+        with self.ranks.at_own_pace("deleting older checkpoints") as moved:
+            try:
+                if self.ranks.first:
+                    whole_checkpoints.prune(self.settings.output_dir, self._saved, self.settings.keep, moved)
+            except OSError as error:
+                self.say(f"{error.filename}: {error.strerror}; an older checkpoint is not deleted, and the run goes on")
 
     def stop(self, done: int, number: int) -> None:
         """Save what is not saved yet, after `done` steps, for a rank was asked to stop by a signal.
@@ -183,12 +247,22 @@ class Job:
         raise SystemExit(128 + number)
 
     def finish(self) -> None:
-        """Write what the run was for, unless an earlier start of it has."""
+        """Write what the run was for, unless an earlier start of it has.
+
+        Raises:
+            DataError: it cannot be written.
+        """
         run, alone = self.settings.output_dir, self.settings.freezing.trained_parts() == ("projector",)
         result = run / (PROJECTOR_NAME if alone else MODEL_NAME)
         if self.start < self.steps or not result.exists():
             chat = self.settings.chat or default_chat(self.engine.module)
-            export(result, self.engine, self._tokenizer, self.ranks, chat=chat, projector_alone=alone)
+            try:
+                export(result, self.engine, self._tokenizer, self.ranks, chat=chat, projector_alone=alone)
+            except DataError as error:
+                raise DataError(
+                    f"{error}. All {self.steps} steps are trained. {self._stands()}: make room, and the same command "
+                    "writes the result from it"
+                ) from None
         self.say(f"done: {self.steps} steps; {result}; metrics, timing and checkpoints in {run}")
 
     def close(self) -> None:
@@ -205,14 +279,3 @@ def steps_of(settings: Settings, plan: Plan) -> int:
         return settings.steps
     assert settings.epochs is not None, "a run has steps or epochs"
     return plan.steps_of(settings.epochs)
-
-
-def _hook(name: str | None) -> Hook | None:
-    if name is None:
-        return None
-    module, _, function = name.partition(":")
-    try:
-        found: Hook = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"--log-hook {name}: {error}; give it as module:function, on PYTHONPATH") from None
-    return found

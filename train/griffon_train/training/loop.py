@@ -43,6 +43,7 @@ def train(settings: Settings, requests: Requests) -> None:
         try:
             shares = job.loader(start=job.start, stop=job.steps).steps()
             requests.defer()
+            job.make_up_validation()
             for step in range(job.start, job.steps):
                 ranks.watchdog.now(f"in step {step}")
                 if step in job.steering:
@@ -156,7 +157,9 @@ class _Learned:
 
 
 def finish_step(job: Job, step: int) -> None:
-    """Validate and save, where it is time to or somebody asks for it; all ranks agree on that here.
+    """Save and validate, where it is time to or somebody asks for it; all ranks agree on that here.
+
+    A checkpoint comes first, so that a validation which fails, or is stopped, costs nothing but itself.
 
     Raises:
         Stopped: a rank was asked to stop.
@@ -167,10 +170,10 @@ def finish_step(job: Job, step: int) -> None:
     save, requests.save = requests.save, False  # what is asked for while the ranks agree is the next step's
     (saves,) = job.ranks.highest(save)
     job.ranks.go_on()
-    if settings.val_steps is not None and (done % settings.val_steps == 0 or done == job.steps):
-        job.validate(step)
     if saves or done % settings.save_steps == 0 or done == job.steps:
         job.save(done)
+    if job.validates_after(done):
+        job.validate(step)
 
 
 def _seed(job: Job, step: int) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
@@ -18,19 +19,24 @@ from griffon_shards.types import Turn
 from griffon_train.chat import Encoded, Tokenizer, check_tokenizer, encode, fitted
 from griffon_train.deepspeed_config import deepspeed_config, scheduler_passed_over
 from griffon_train.lengths import Lengths
+from griffon_train.model.checkpoint import read_json
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.freezing import freeze, parameter_counts
+from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.outlook import check_taught, remarks
 from griffon_train.plan import Plan
 from griffon_train.runs import Shows
 from griffon_train.settings import STEERING, Settings, differences, settings_as_json, settings_from_json, weights_by_tag
-from griffon_train.shared_memory import check_room, needed_bytes, ranks_here
+from griffon_train.shared_memory import check_shared_memory, needed_bytes, ranks_here
 from griffon_train.split import micro_steps
 from griffon_train.training import checkpoints, compiling
 from griffon_train.training.engine import make_engine
-from griffon_train.training.job import Job
+from griffon_train.training.hook import imported
+from griffon_train.training.job import Job, steps_of
 from griffon_train.training.loading import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME, default_chat, load_model, placed
 from griffon_train.training.ranks import Ranks, told_by_transformers
+from griffon_train.training.room import check_room, need_of
+from griffon_train.training.whole_checkpoints import steps_there
 
 
 def prepared(settings: Settings, ranks: Ranks) -> Job:
@@ -42,6 +48,9 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
     ranks.watchdog.now("opening the sets")
     settings = placed(settings)
     sets = [open_set(path) for path in settings.shards]
+    validation_sets = _validation_sets(settings)
+    for each in (*sets, *validation_sets):
+        each.check_shards()
     lengths = Lengths.counted(sets, settings.lengths) if settings.lengths else Lengths.estimated(sets)
     plan = Plan(
         sets,
@@ -53,14 +62,14 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         weights=weights_by_tag(settings.weights),
     )
     _refuse_other_settings(settings)
-    val_sets = [open_set(path) for path in settings.val_shards]
     shows = Shows.of(sets)
     check_taught(settings.freezing.trained_parts(), shows, settings, picture_tokens=0)
+    _refuse_hook(settings.log_hook, ranks)
     compiling.announce(settings)
     with ranks.at_own_pace("loading the model") as moved, told_by_transformers(moved):
         model, tokenizer = load_model(settings, _dtype(settings, ranks))
-    _refuse_unfit([*sets, *val_sets], model.config)
-    _refuse_little_room(settings, ranks, Shows.of([*sets, *val_sets]), model.config)
+    _refuse_unfit([*sets, *validation_sets], model.config)
+    _refuse_little_room(settings, ranks, Shows.of([*sets, *validation_sets]), model.config)
     chat = settings.chat or default_chat(model)
     check_tokenizer(chat, tokenizer)
     lengths.check(chat, tokenizer)
@@ -78,6 +87,7 @@ def prepared(settings: Settings, ranks: Ranks) -> Job:
         for line in (scheduler_passed_over(settings), *remarks(plan, settings, model.picture_tokens)):
             if line is not None:
                 click.echo(line, err=True)
+    _refuse_without_room(settings, ranks, steps_of(settings, plan), model)
     frozen = ((name, each) for name, each in model.named_parameters() if not each.requires_grad)
     frozen_sha256 = checkpoints.tensor_hashes(frozen, ranks)
     config = deepspeed_config(
@@ -132,7 +142,7 @@ def _refuse_other_settings(settings: Settings) -> None:
     path = run / SETTINGS_NAME
     if not path.exists():
         return
-    before = settings_from_json(orjson.loads(path.read_bytes()))
+    before = _stored_settings(path)
     changed = differences(before, settings)
     if not changed:
         return
@@ -153,6 +163,57 @@ def _note_steering(settings: Settings) -> None:
     now = {name: value for name, value in settings_as_json(settings).items() if name in STEERING}
     if any(value != before.get(name, []) for name, value in now.items()):
         write_whole(path, orjson.dumps(before | now, option=orjson.OPT_INDENT_2))
+
+
+def _stored_settings(path: Path) -> Settings:
+    try:
+        return settings_from_json(read_json(path))
+    except ValueError as error:
+        raise DataError(
+            f"{' '.join(str(error).removeprefix(f'{path}: ').split())}, in {path}: it cannot be told what the run was "
+            'begun with; bring the file back, from a copy or from "settings" in a checkpoint.json of the run'
+        ) from None
+
+
+def _refuse_hook(name: str | None, ranks: Ranks) -> None:
+    objection = None
+    if name is not None and ranks.first:  # which alone will call it
+        try:
+            imported(name)
+        except SettingsError as error:
+            objection = str(error)
+    ranks.agreed(objection)
+
+
+def _validation_sets(settings: Settings) -> list[FrozenSet]:
+    """Opened here, and again for each validation: nothing of them is held while training goes on."""
+    sets = [open_set(path) for path in settings.val_shards]
+    for each in sets:
+        if not len(each):
+            raise SettingsError(f"--val-shards {each.root}: has no samples; leave it out, or give another set")
+    return sets
+
+
+def _refuse_without_room(settings: Settings, ranks: Ranks, steps: int, model: GriffonForConditionalGeneration) -> None:
+    """See, on the first rank, that there is room for what the run will write; nothing of a run is there so far."""
+    objection = None
+    if ranks.first and steps > max(steps_there(settings.output_dir), default=0):
+        alone = settings.freezing.trained_parts() == ("projector",)
+        need = need_of(
+            settings.output_dir,
+            settings.output_dir / (PROJECTOR_NAME if alone else MODEL_NAME),
+            list((model.projector if alone else model).parameters()),
+            sum(each.numel() for each in model.parameters() if each.requires_grad),
+            keep=settings.keep,
+            saves=-(-steps // settings.save_steps),
+        )
+        try:
+            click.echo(check_room(settings.output_dir, need), err=True)
+        except DataError as error:
+            objection = str(error)
+    for each in ranks.gathered(objection):
+        if each is not None:
+            raise DataError(each)
 
 
 def _hold(settings: Settings, ranks: Ranks) -> BinaryIO | None:
@@ -190,7 +251,8 @@ def _refuse_little_room(settings: Settings, ranks: Ranks, shows: Shows, config: 
     )
     objection = None
     try:
-        check_room(needed, ranks_here() * (2 if settings.val_shards else 1))  # training's loader waits while validating
+        # Training's loader keeps what it has while validation has one of its own.
+        check_shared_memory(needed, ranks_here() * (2 if settings.val_shards else 1))
     except SettingsError as error:
         objection = str(error)
     ranks.agreed(objection)

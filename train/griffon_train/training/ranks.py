@@ -35,7 +35,6 @@ class Ranks:
         device: that it computes on.
         watchdog: ends this process if nothing moves for too long.
         requests: what this process was asked for from outside.
-        meeting: the group of all ranks for small messages between CPUs; None where that is the default one.
     """
 
     rank: int
@@ -43,7 +42,6 @@ class Ranks:
     device: torch.device
     watchdog: Watchdog
     requests: Requests
-    meeting: Any = None
 
     @property
     def first(self) -> bool:
@@ -73,9 +71,11 @@ class Ranks:
         return values
 
     def highest(self, *values: int) -> list[int]:
-        """The highest of each value over all ranks; the device need not be done with its work."""
-        given = torch.tensor(values)
-        distributed.all_reduce(given, op=distributed.ReduceOp.MAX, group=self.meeting)
+        """The highest of each value over all ranks."""
+        if self.world_size == 1:  # a device need not be done with its work then
+            return list(values)
+        given = torch.tensor(values, device=self.device)
+        distributed.all_reduce(given, op=distributed.ReduceOp.MAX)
         return [int(each) for each in given.tolist()]
 
     def asked_to_stop(self, patience_s: float) -> bool:
@@ -181,14 +181,12 @@ def joined(wanted_device: str, stall_s: float, requests: Requests | None = None)
             device_id=device if device.type == "cuda" and world_size > 1 else None,
         )
         deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
-        meeting = distributed.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
         yield Ranks(
             rank=rank,
             world_size=world_size,
             device=device,
             watchdog=watchdog,
             requests=requests or Requests(),
-            meeting=meeting,
         )
         distributed.destroy_process_group()
     except RuntimeError as error:

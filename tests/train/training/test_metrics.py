@@ -1,0 +1,67 @@
+"""The files of figures when a run goes on: cut at their end, never rewritten, and damage in them named."""
+
+import os
+from pathlib import Path
+
+import orjson
+import pytest
+
+from griffon_train.training.metrics import cut_back
+
+
+def line(step: int) -> bytes:
+    return orjson.dumps({"step": step, "loss": 1 / (step + 1)}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def lines(*steps: int) -> bytes:
+    return b"".join(map(line, steps))
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        (b"", b""),
+        (lines(0, 1, 2, 3, 4, 5, 6), lines(0, 1, 2, 3)),
+        (lines(0, 1, 2, 3, 4)[:-9], lines(0, 1, 2, 3)),
+        (lines(0, 1, 2, 3, 4)[:-1], lines(0, 1, 2, 3)),
+        (lines(0, 1, 2, 3) + bytes(4096), lines(0, 1, 2, 3)),  # what a power cut leaves on some file systems
+        (lines(0, 1, 2, 3) + b"{}\n" + lines(5), lines(0, 1, 2, 3)),
+        (lines(0, 1), lines(0, 1)),
+        (lines(0, 1)[:-3], lines(0)),
+        (lines(4, 5), b""),
+        (lines(1, 3, 5), lines(1, 3)),  # of validation
+    ],
+)
+def test_cut_back_to_the_steps_before(content: bytes, kept: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(content)
+    inode = path.stat().st_ino
+    assert cut_back(path, 4) == ""
+    assert path.read_bytes() == kept
+    assert path.stat().st_ino == inode, "it is the file that it was"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"\n", b"{\n", b"\xff\xfe\n", b"[1]\n", b'{"step":"2"}\n', line(2)[:5] + b"\n", line(97)],
+)
+def test_damage_in_the_middle_is_named(damaged: bytes, tmp_path: Path) -> None:
+    """It stays, as all that stands behind it does; only what comes again is cut."""
+    path = tmp_path / "metrics.jsonl"
+    content = lines(0, 1) + damaged + lines(3, 4, 5)
+    path.write_bytes(content + lines(6, 7))
+    assert cut_back(path, 6) == f"{path}, line 3: damaged; what can be read stands, and the run goes on"
+    assert path.read_bytes() == content
+    path.write_bytes(lines(0) + damaged * 3 + lines(4, 5, 6))
+    assert "line 2: damaged, like 2 more; " in cut_back(path, 6)
+
+
+def test_what_needs_no_cut_is_not_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(lines(0, 1, 2))
+    os.utime(path, ns=(1, 1))
+    cut_back(path, 3)
+    assert path.stat().st_mtime_ns == 1
+    cut_back(tmp_path / "none.jsonl", 3)
+    assert not (tmp_path / "none.jsonl").exists()
