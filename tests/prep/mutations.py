@@ -274,8 +274,8 @@ def box_text(corners: Sequence[float], width_px: float, height_px: float) -> str
 
 
 def answer_of(boxes: Sequence[tuple[str, str]]) -> str:
-    """Names and boxes, from left to right, then from top to bottom; those that may not be written are left out."""
-    written = [(name, box) for name, box in boxes if box]
+    """Names and boxes, each once, from left to right, then top to bottom, without those that may not be written."""
+    written = dict.fromkeys((name, box) for name, box in boxes if box)
     return "&".join(f"{name}-{box}" for name, box in sorted(written, key=lambda each: each[1].split(",")[:2]))
 
 

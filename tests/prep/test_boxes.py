@@ -110,6 +110,22 @@ def test_every_dropped_box_is_counted_by_reason() -> None:
     assert caught.value.detail.startswith("2 inverted, 3 not_finite, 1 outside; the first box is [")
 
 
+def test_a_box_that_stands_twice_under_one_name_is_written_once_and_counted() -> None:
+    """As some exports hold it; a box is the same if nothing of it differs once it is rounded."""
+    box, near, other = (100.0, 100.0, 200.0, 200.0), (100.2, 100.1, 200.0, 200.0), (101.0, 100.0, 200.0, 200.0)
+    boxes, dropped = clean_boxes(record_of(("cat", box), ("dog", box), ("cat", near), ("cat", other), ("cat", box)))
+    assert [(each.phrase, each.box_xyxy_px) for each in boxes] == [("cat", box), ("dog", box), ("cat", other)]
+    assert dropped == Counter({"repeated": 2})
+
+
+@pytest.mark.parametrize("task", ["DET", "RANDDET", "VG", "VISJ"])
+@pytest.mark.parametrize("style", BOX_STYLES)
+def test_an_answer_names_a_box_once(task: str, style: str) -> None:
+    record = record_of(*[("cat", (100.0, 100.0, 200.0, 200.0))] * 3)
+    (rendering,) = rendered(task, record, style=style)
+    assert len(re.findall(BOX[style], texts(rendering)[1])) == 1
+
+
 def test_no_boxes_in_the_first_place_is_no_fault() -> None:
     assert clean_boxes(record_of(absent=["zebra"])) == ([], Counter())
 

@@ -109,3 +109,10 @@ def test_a_cut_picture_passes_only_where_nothing_is_checked(tmp_path: Path) -> N
     (tmp_path / "work").rename(tmp_path / "done")
     with pytest.raises(Rejected, match=r"cut\.jpg: a JPEG that is cut short"):
         make(tmp_path, "VG", cut, check="header")
+
+
+def test_every_reason_is_explained_to_users() -> None:
+    root = Path(__file__).parents[2]
+    for page in ("README.md", "docs/troubleshooting.md"):
+        text = (root / page).read_text(encoding="utf-8")
+        assert [reason for reason in REASONS if f"\n| `{reason}` |" not in text] == []

@@ -38,6 +38,7 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
     _check_pixels(record)
     boxes: list[CleanBox] = []
     dropped: Counter[str] = Counter()
+    written: set[tuple[str, BoxXYXY]] = set()
     for region in record.regions:
         if region.crowd or region.phrase in record.incomplete_phrases:
             dropped["crowd" if region.crowd else "not_exhaustive"] += 1
@@ -46,6 +47,10 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
         if isinstance(rounded, str):
             dropped[rounded] += 1
             continue
+        if (region.phrase, rounded) in written:  # exports that hold a box twice teach to write it twice
+            dropped["repeated"] += 1
+            continue
+        written.add((region.phrase, rounded))
         x1, y1, x2, y2 = region.box_xyxy_px
         clamped = (max(0.0, x1), max(0.0, y1), min(x2, float(width_px)), min(y2, float(height_px)))
         boxes.append(CleanBox(phrase=region.phrase, box_xyxy=rounded, box_xyxy_px=clamped))
