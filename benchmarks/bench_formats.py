@@ -16,7 +16,7 @@ from common import call, lines, machine, scratch, word
 
 from griffon_prep.readers import coco
 from griffon_prep.readers.base import Inputs
-from griffon_shards.tables import size, table
+from griffon_shards.support.tables import size, table
 
 _LEAST_OF_IJSON = 3.0
 _SIZES = {False: (200_000, 3_000_000, 400e6), True: (1_700_000, 25_000_000, 2e9)}

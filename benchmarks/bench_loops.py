@@ -12,7 +12,7 @@ from typing import Any
 import click
 import orjson
 
-from griffon_prep.pictures import check_picture, read_picture
+from griffon_prep.images import check_picture, read_picture
 
 _PIECE = 250  # pictures handed to a process at a time
 

@@ -21,7 +21,7 @@ from common import call, machine, scratch, word
 from common import lines as lines_of
 
 from griffon_shards.lock import read_lock
-from griffon_shards.tables import size, table
+from griffon_shards.support.tables import size, table
 
 _HERE = Path(__file__).resolve().parent
 _MOST_OF_TAR = 2.0

@@ -14,7 +14,7 @@ from bench_read_sets import content_bytes, make_sets, many_rows
 from common import call, machine, scratch, word
 
 from griffon_shards.frozen_set import open_set
-from griffon_shards.tables import size, table
+from griffon_shards.support.tables import size, table
 
 _HERE = Path(__file__).resolve().parent
 _PEERS = _HERE.parent / ".venv-peers/bin/python"

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.tar import split_sample
-from griffon_train.loader import Loader, Slot, rank_slots
-from griffon_train.pictures import IMAGE_PX
-from griffon_train.plan import Plan
-from griffon_train.raw import raw_batches
-from griffon_train.report import epoch_report, together
+from griffon_train.data.images import IMAGE_PX
+from griffon_train.data.loader import Loader, Slot, rank_slots
+from griffon_train.data.padding_report import epoch_report, together
+from griffon_train.data.plan import Plan
+from griffon_train.data.raw_batches import raw_batches
 
 _WORKERS = 2
 _MICRO_BATCH = 4

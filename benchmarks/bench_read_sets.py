@@ -12,10 +12,10 @@ import orjson
 from common import call
 from numpy.typing import NDArray
 
-from griffon_shards.files import sha256_of
 from griffon_shards.frozen_set import open_set
 from griffon_shards.index import INDEX_NAME, index_header
 from griffon_shards.lock import write_lock
+from griffon_shards.support.files import sha256_of
 from griffon_shards.tar import split_sample
 
 _HERE = Path(__file__).resolve().parent

@@ -20,8 +20,8 @@ def main(root: str, share: float) -> None:
     import orjson
 
     from griffon_shards.frozen_set import open_set
-    from griffon_train.loader import Loader
-    from griffon_train.plan import Plan
+    from griffon_train.data.loader import Loader
+    from griffon_train.data.plan import Plan
 
     began = time.perf_counter()
     plan = Plan([open_set(root)], seed=0, global_batch=128, grouping="task")

@@ -12,7 +12,7 @@ import click
 import orjson
 from common import call, machine, scratch, word
 
-from griffon_shards.tables import table
+from griffon_shards.support.tables import table
 
 _HERE = Path(__file__).resolve().parent
 _MOST_OVERHEAD = 0.03

@@ -11,18 +11,18 @@ import orjson
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, Qwen2Config
 
-from griffon_train.loader import Batch, Share
+from griffon_train.config.resolve import resolve
+from griffon_train.config.settings import Settings
+from griffon_train.data.loader import Batch, Share
+from griffon_train.model.bin_tokens import byte_tokenizer
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.model.tokens import byte_tokenizer
-from griffon_train.resolving import resolve
-from griffon_train.settings import Settings
+from griffon_train.training.collate import inputs_of
+from griffon_train.training.distributed import joined
 from griffon_train.training.engine import Engine
-from griffon_train.training.inputs import inputs_of
-from griffon_train.training.job import Job
 from griffon_train.training.loop import one_step
-from griffon_train.training.prepare import prepared
-from griffon_train.training.ranks import joined
+from griffon_train.training.run_state import Job
+from griffon_train.training.setup import prepared
 
 _STEPS = 20
 _SLEEP_S = 0.05

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from griffon_shards.tables import size
+from griffon_shards.support.tables import size
 
 
 def machine(folder: Path) -> str:

@@ -1,8 +1,8 @@
 """The shard format: what a frozen set is, how it is read, checked and looked at."""
 
-from griffon_shards.errors import DataError, SettingsError
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.stream import shard_urls, stream
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import Origin, Rendering, Sample, Turn
 from griffon_shards.verify import verify_set
 

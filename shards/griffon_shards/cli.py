@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from griffon_shards.command_line import guard
 from griffon_shards.draw import draw_sample
-from griffon_shards.errors import SettingsError
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import read_lock
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.summary import info, totals_table
-from griffon_shards.tables import size
+from griffon_shards.support.command_line import guard
+from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.tables import size
 from griffon_shards.types import TASKS
 from griffon_shards.verify import verify_set
 

@@ -2,9 +2,9 @@
 
 from PIL import Image, ImageDraw, ImageFont
 
-from griffon_shards.errors import DataError
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer, parse_boxes_in
 from griffon_shards.images import PictureError, decode
+from griffon_shards.support.errors import DataError
 from griffon_shards.types import BoxXYXY, Sample
 
 _COLOURS = (

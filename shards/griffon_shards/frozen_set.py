@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from griffon_shards.errors import DataError
 from griffon_shards.index import INDEX_NAME, open_index
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.sample_json import decode_sample
+from griffon_shards.support.errors import DataError
 from griffon_shards.tar import crc32, split_sample
 from griffon_shards.types import Sample
 

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from griffon_shards.errors import DataError
+from griffon_shards.support.errors import DataError
 
 MAX_PIXELS = 178_956_970
 """Larger pictures are refused; it is Pillow's own limit, half a gigabyte of RGB."""

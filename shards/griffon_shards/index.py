@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from griffon_shards.errors import DataError
-from griffon_shards.files import write_whole
+from griffon_shards.support.errors import DataError
+from griffon_shards.support.files import write_whole
 
 INDEX_NAME = "index.npy"
 INDEX_DTYPE = np.dtype(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from griffon_shards.files import write_whole
+from griffon_shards.support.files import write_whole
 
 WIDS_NAME = "wids.json"
 ENERGON_FOLDER = ".nv-meta"

@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from griffon_shards.errors import DataError
-from griffon_shards.files import write_whole
+from griffon_shards.support.errors import DataError
+from griffon_shards.support.files import write_whole
 
 LOCK_NAME = "griffon.lock.json"
 REJECTS_NAME = "rejects.jsonl"

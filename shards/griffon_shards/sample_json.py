@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from griffon_shards.errors import DataError
+from griffon_shards.support.errors import DataError
 from griffon_shards.types import BoxXYXY, Origin, Rendering, Sample, Turn
 
 _NO_REGION = [0.0, 0.0, 0.0, 0.0]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from griffon_shards import images
-from griffon_shards.errors import DataError, SettingsError
 from griffon_shards.lock import read_lock
+from griffon_shards.support.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     import webdataset

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 
 from griffon_shards.lock import Lock, ShardEntry
-from griffon_shards.tables import counts, size, table
+from griffon_shards.support.tables import counts, size, table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Source of the layout: POSIX.1-1988 ustar interchange format.
 
 import zlib
 
-from griffon_shards.errors import DataError
+from griffon_shards.support.errors import DataError
 
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)

@@ -11,8 +11,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from griffon_shards.errors import DataError
-from griffon_shards.files import sha256_of
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
 from griffon_shards.images import PictureError, decode
@@ -20,6 +18,8 @@ from griffon_shards.index import INDEX_NAME, idx_bytes, idx_path
 from griffon_shards.interop import peer_files
 from griffon_shards.lock import REJECTS_NAME, read_lock
 from griffon_shards.sample_json import decode_sample, encode_sample
+from griffon_shards.support.errors import DataError
+from griffon_shards.support.files import sha256_of
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, split_sample
 from griffon_shards.types import TASKS, Sample
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from griffon_prep.pictures import absolute_root
+from griffon_prep.build.sample_maker import SampleMaker
+from griffon_prep.images import absolute_root
 from griffon_prep.readers import FORMATS
 from griffon_prep.readers.base import Inputs
 from griffon_prep.records import REASONS, UNCOUNTED_REASONS, Rejected
 from griffon_prep.render.settings import RenderSettings, Source
-from griffon_prep.samples import SampleMaker
 from griffon_shards.types import Sample
 
 from .rendering import OURS

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from griffon_shards.cli import main
-from griffon_shards.files import sha256_of
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header, write_idx
 from griffon_shards.interop import write_peer_files
 from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock
 from griffon_shards.sample_json import encode_sample
+from griffon_shards.support.files import sha256_of
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, sample_bytes
 from griffon_shards.types import TASKS, Origin, Rendering, Sample, Turn
 

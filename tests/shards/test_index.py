@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from griffon_shards.errors import DataError
 from griffon_shards.frozen_set import open_set
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, idx_bytes, idx_path, index_header, open_index
+from griffon_shards.support.errors import DataError
 from griffon_shards.types import TASKS
 
 FIELDS = [

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from griffon_shards.errors import DataError
 from griffon_shards.lock import LOCK_NAME, Lock, ShardEntry, SourceEntry, read_lock, write_lock
+from griffon_shards.support.errors import DataError
 
 SOURCE = SourceEntry(
     tag="DET_猫",

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from griffon_shards.errors import DataError
 from griffon_shards.frozen_set import open_set
 from griffon_shards.sample_json import decode_sample, encode_sample
+from griffon_shards.support.errors import DataError
 from griffon_shards.types import TASKS, BoxXYXY, Origin, Rendering, Sample, Turn
 
 QUESTION = Turn(role="human", text='<image>\nWhere is the 猫 in "<region>"?')

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from griffon_shards.errors import DataError
+from griffon_shards.support.errors import DataError
 from griffon_shards.tar import BLOCK, END_OF_ARCHIVE, MAX_MEMBER_BYTES, crc32, header, sample_bytes, split_sample
 
 KEY = "DET_0-000000012"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from griffon_train.cli import main
+from griffon_train.cli.main import main
 
 from ..waiting import TIMEOUT_S
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from griffon_shards.frozen_set import open_set
-from griffon_train.plan import Plan
+from griffon_train.data.plan import Plan
 
 from ..waiting import TIMEOUT_S
 

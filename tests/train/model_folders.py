@@ -15,9 +15,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from griffon_train.model.bin_tokens import byte_tokenizer
 from griffon_train.model.presets import preset_config
-from griffon_train.model.tokens import byte_tokenizer
-from griffon_train.tokenizer_folder import load_tokenizer
+from griffon_train.text.tokenizer import load_tokenizer
 
 FAMILIES = ("gemma2", "llama2", "qwen2")
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import count, takewhile
 from math import floor
 
-from griffon_train.plan import Plan, Step
+from griffon_train.data.plan import Plan, Step
 
 Shown = tuple[int, int, int]
 """Set, row, variant."""

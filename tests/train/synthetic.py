@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from griffon_shards.files import sha256_of
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header
 from griffon_shards.lock import Lock, ShardEntry, SourceEntry, write_lock
+from griffon_shards.support.files import sha256_of
 from griffon_shards.types import TASKS
 
 

@@ -36,7 +36,7 @@ def test_modules_of_the_plan_do_without_heavy_libraries(module: str) -> None:
 
 def test_the_plan_command_does_without_heavy_libraries(frozen_set: Path) -> None:
     arguments = ["plan", str(frozen_set), "--global-batch", "4", "--json"]
-    said = run_without(f"import griffon_train.cli; griffon_train.cli.main({arguments!r})")
+    said = run_without(f"import griffon_train.cli.main; griffon_train.cli.main.main({arguments!r})")
     assert (said.returncode, said.stderr) == (0, "")
     assert said.stdout.startswith('{"step":0,')
 

@@ -1,5 +1,5 @@
 """`python -m griffon_train` is `griffon-train`."""
 
-from griffon_train.cli import main
+from griffon_train.cli.main import main
 
 main(prog_name="griffon-train")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from griffon_shards.errors import SettingsError
+from griffon_shards.support.errors import SettingsError
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 

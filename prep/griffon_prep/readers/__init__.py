@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from griffon_prep.readers import ccmd, coco, llava, mdetr, refcoco, visual_genome
 from griffon_prep.readers.base import Format
-from griffon_prep.readers.heads import described, file_heads
-from griffon_shards.errors import SettingsError
+from griffon_prep.readers.sniff import described, file_heads
+from griffon_shards.support.errors import SettingsError
 
 FORMATS: dict[str, Format] = {
     "llava": llava,

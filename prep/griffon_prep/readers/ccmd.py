@@ -8,9 +8,9 @@ import numpy as np
 
 from griffon_prep.readers.base import Head, Inputs, Scan
 from griffon_prep.readers.fields import box_of, list_field, short, side_field, text_field
-from griffon_prep.readers.json_records import JsonRecords, parse_json, scan_json
+from griffon_prep.readers.jsonscan.records import JsonRecords, parse_json, scan_json
+from griffon_prep.readers.rounds import picture_key
 from griffon_prep.records import Record, Region, Rejected
-from griffon_prep.rounds import picture_key
 from griffon_shards.types import IMAGE_TOKEN
 
 TASKS = ("DET", "RANDDET", "REG", "VG", "VISJ")

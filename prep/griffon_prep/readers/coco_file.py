@@ -13,11 +13,11 @@ import orjson
 from numpy.typing import NDArray
 
 from griffon_prep.readers.fields import NO_ID, PLAIN_ID, id_of, ids_of, is_number, short
-from griffon_prep.readers.json_members import decoded_elements, enter_array, members, skip_value
-from griffon_prep.readers.json_records import parse_json, parse_placed
-from griffon_prep.readers.json_spans import Elements, Spans, Window
+from griffon_prep.readers.jsonscan.members import decoded_elements, enter_array, members, skip_value
+from griffon_prep.readers.jsonscan.records import parse_json, parse_placed
+from griffon_prep.readers.jsonscan.spans import Elements, Spans, Window
 from griffon_prep.records import Rejected, is_blank
-from griffon_shards.errors import DataError
+from griffon_shards.support.errors import DataError
 
 CROWD, NO_BOX, EMPTY = 1, 2, 8
 """Flags of a row of `BOX_ROW`: a crowd; `bbox` is not four numbers, or `iscrowd` not one; no box but the word that

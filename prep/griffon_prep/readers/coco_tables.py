@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from griffon_prep.readers.coco_corners import LOOK_AT, corner_notes, sides_of
 from griffon_prep.readers.coco_file import BOX_ROW, EMPTY, NO_BOX, Boxes, Pictures, read_coco
 from griffon_prep.readers.fields import NO_ID, PLAIN_ID, checked_id
-from griffon_prep.readers.json_records import JsonRecords, line_row, lines_beside, span_rows
+from griffon_prep.readers.jsonscan.records import JsonRecords, line_row, lines_beside, span_rows
 from griffon_prep.records import Rejected, name_key
-from griffon_shards.errors import DataError
-from griffon_shards.files import whole_file, write_whole
+from griffon_shards.support.errors import DataError
+from griffon_shards.support.files import whole_file, write_whole
 from griffon_shards.types import BoxXYXY
 
 NO_CATEGORY = 4

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from griffon_prep.readers.base import Head, Inputs, Scan
 from griffon_prep.readers.fields import is_number, list_field, short
-from griffon_prep.readers.json_records import JsonRecords, scan_json
+from griffon_prep.readers.jsonscan.records import JsonRecords, scan_json
 from griffon_prep.records import Record, Rejected, is_blank
 from griffon_shards.types import IMAGE_TOKEN, Turn
 

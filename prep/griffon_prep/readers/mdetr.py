@@ -9,10 +9,10 @@ from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of,
 from griffon_prep.readers.coco_file import EMPTY
 from griffon_prep.readers.coco_tables import CocoTables, write_tables
 from griffon_prep.readers.fields import corners_of, short, side_field, text_field
+from griffon_prep.readers.rounds import picture_key
 from griffon_prep.records import Record, Region, Rejected
-from griffon_prep.rounds import picture_key
-from griffon_shards.errors import SettingsError
-from griffon_shards.files import write_whole
+from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.files import write_whole
 
 TASKS = ("REG", "VG")
 OPTIONS = ("rounds",)

@@ -25,13 +25,13 @@ from griffon_prep.readers.fields import (
     side_field,
     text_field,
 )
-from griffon_prep.readers.json_records import JsonRecords, parse_placed, scan_json
-from griffon_prep.readers.json_spans import element_spans
-from griffon_prep.readers.plain_pickle import is_pickle, read_plain_pickle
+from griffon_prep.readers.jsonscan.records import JsonRecords, parse_placed, scan_json
+from griffon_prep.readers.jsonscan.spans import element_spans
+from griffon_prep.readers.restricted_pickle import is_pickle, read_plain_pickle
+from griffon_prep.readers.rounds import picture_key
 from griffon_prep.records import Record, Region, Rejected
-from griffon_prep.rounds import picture_key
-from griffon_shards.errors import DataError, SettingsError
-from griffon_shards.files import whole_file
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.files import whole_file
 from griffon_shards.types import BoxXYXY
 
 TASKS = ("REG", "VG")

@@ -23,11 +23,11 @@ from griffon_prep.readers.fields import (
     side_field,
     text_field,
 )
-from griffon_prep.readers.json_records import JsonRecords, parse_object, scan_json
+from griffon_prep.readers.jsonscan.records import JsonRecords, parse_object, scan_json
+from griffon_prep.readers.rounds import picture_key
 from griffon_prep.records import Record, Region, Rejected
-from griffon_prep.rounds import picture_key
-from griffon_shards.errors import DataError, SettingsError
-from griffon_shards.files import write_whole
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.files import write_whole
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
 TASKS = ("DET", "REG", "VG")

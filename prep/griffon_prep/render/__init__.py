@@ -9,8 +9,8 @@ from collections.abc import Callable
 from griffon_prep.records import Record, Rejected
 from griffon_prep.render.boxes import CleanBox, clean_boxes, unique_phrases
 from griffon_prep.render.detection import render_det, render_randdet
-from griffon_prep.render.dialogue import render_lazy
 from griffon_prep.render.grounding import render_reg, render_vg, render_visj
+from griffon_prep.render.lazy import render_lazy
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_shards.grammar import count_boxes
 from griffon_shards.types import Rendering

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from griffon_prep.draws import Draws
 from griffon_prep.records import Record, name_key
 from griffon_prep.render.boxes import CleanBox, check_question_text, no_boxes, unique_phrases
 from griffon_prep.render.grounding import ask
+from griffon_prep.render.keyed_random import Draws
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_shards.grammar import format_answer
 from griffon_shards.types import Rendering

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from griffon_prep.draws import Draws
 from griffon_prep.records import name_key
+from griffon_prep.render.keyed_random import Draws
 from griffon_prep.render.templates import Templates
 
 

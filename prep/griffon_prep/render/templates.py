@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from griffon_shards.errors import SettingsError
+from griffon_shards.support.errors import SettingsError
 from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN
 
 _FILES = {

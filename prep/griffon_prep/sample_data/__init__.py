@@ -10,12 +10,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from griffon_prep.sample_data import ccmd, coco, llava, mdetr, refcoco, visual_genome
+from griffon_prep.sample_data import ccmd_writer as ccmd
+from griffon_prep.sample_data import coco_writer as coco
+from griffon_prep.sample_data import llava_writer as llava
+from griffon_prep.sample_data import mdetr_writer as mdetr
+from griffon_prep.sample_data import refcoco_writer as refcoco
+from griffon_prep.sample_data import visual_genome_writer as visual_genome
 from griffon_prep.sample_data.files import Record, write_array, write_bytes, write_lines, write_object, write_pickle
-from griffon_prep.sample_data.manifest import MANIFEST_BEGIN, manifest_text
+from griffon_prep.sample_data.manifest_writer import MANIFEST_BEGIN, manifest_text
 from griffon_prep.sample_data.paint import encode
 from griffon_prep.sample_data.scene import Scene, scene
-from griffon_shards.errors import SettingsError
+from griffon_shards.support.errors import SettingsError
 
 __all__ = ["write_sample_data"]
 

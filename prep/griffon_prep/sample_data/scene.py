@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from griffon_prep.draws import Draws
+from griffon_prep.render.keyed_random import Draws
 from griffon_prep.sample_data.masks import KINDS, bounds_xyxy_px, mask
 
 Box = tuple[int, int, int, int]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from griffon_shards.errors import SettingsError
+from griffon_shards.support.errors import SettingsError
 from griffon_train.model.attention import attention_of
 from griffon_train.model.presets import preset_config
 

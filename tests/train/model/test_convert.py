@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoProcessor
 
+from griffon_train.model.bin_tokens import byte_tokenizer
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import preset_config
-from griffon_train.model.tokens import byte_tokenizer
 
 from ..conftest import Run
 from .released import FAMILIES, Released, State, assert_same

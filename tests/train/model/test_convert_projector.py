@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from griffon_shards.errors import DataError, SettingsError
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.model.convert import load_projector, save_projector
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import preset_config

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from griffon_shards.errors import SettingsError
+from griffon_shards.support.errors import SettingsError
 from griffon_train.model.freezing import PARTS, Freezing, freeze, parameter_counts
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import preset_config

@@ -9,19 +9,19 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from griffon_train.chat import CHATS, end_tokens
+from griffon_train.config.resolve import resolve
 from griffon_train.model.attention import attention_of
+from griffon_train.model.bin_tokens import byte_tokenizer
 from griffon_train.model.generation import generation_config
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import FAMILY_CHATS, preset_config
 from griffon_train.model.saving import save_beside
-from griffon_train.model.tokens import byte_tokenizer
-from griffon_train.resolving import resolve
-from griffon_train.training.loading import load_model
+from griffon_train.text.chat_templates import CHATS, end_tokens
+from griffon_train.training.model_loading import load_model
 
 from ..model_folders import language_model_folder, tower_folder
 from ..small_tokenizers import byte_level, id_of
-from ..test_vocabularies import vocabulary
+from ..text.test_vocabularies import vocabulary
 from .test_griffon import FAMILIES, batch
 
 Model = Any

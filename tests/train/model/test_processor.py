@@ -15,21 +15,21 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
 
-from griffon_shards.errors import DataError
+from griffon_shards.support.errors import DataError
 from griffon_shards.types import Turn
-from griffon_train.chat import encode, fitted
+from griffon_train.data.images import cropped, decode, resized
 from griffon_train.model import GriffonConfig, GriffonForConditionalGeneration, GriffonImageProcessor, GriffonProcessor
 from griffon_train.model.attention import attention_of
-from griffon_train.model.pixels import normalised
+from griffon_train.model.bin_tokens import byte_tokenizer
+from griffon_train.model.normalize import normalised
 from griffon_train.model.presets import FAMILY_CHATS, preset_config
 from griffon_train.model.processor import processor_of
 from griffon_train.model.saving import save_beside
-from griffon_train.model.tokens import byte_tokenizer
-from griffon_train.pictures import cropped, decode, resized
+from griffon_train.text.chat_templates import encode, fitted
 
 from ...waiting import TIMEOUT_S
-from ..test_chat_template import VOCABULARIES, messages_of, tokenizer_of
-from ..test_vocabularies import random_turns
+from ..text.test_jinja_templates import VOCABULARIES, messages_of, tokenizer_of
+from ..text.test_vocabularies import random_turns
 from .test_griffon import FAMILIES
 
 Model = Any

@@ -13,7 +13,7 @@ import pytest
 from ...waiting import TIMEOUT_S
 from .launcher import Launcher, Running
 
-ZERO_3 = Path(__file__).resolve().parents[3] / "train" / "griffon_train" / "deepspeed_configs" / "zero3.json"
+ZERO_3 = Path(__file__).resolve().parents[3] / "train" / "griffon_train" / "config" / "deepspeed" / "zero3.json"
 PERSISTENT = 1000
 """Elements of the largest parameter that every rank keeps whole; as released, that would be all of a tiny model."""
 

@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Any
 
-from griffon_train.processes import end_with_parent
+from griffon_train.data.worker_process import end_with_parent
 
 _IMPORTED = (
     *("deepspeed", "deepspeed.runtime.zero.muon.original_muon"),
@@ -59,7 +59,7 @@ def _rank(arguments: list[str], rank: int, world_size: int, port: int, log: str)
         "MASTER_PORT": port,
     }
     os.environ.update({name: str(value) for name, value in place.items()})
-    from griffon_train.cli import main
+    from griffon_train.cli.main import main
 
     code = 1
     try:

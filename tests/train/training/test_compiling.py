@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from griffon_shards.errors import SettingsError
+from griffon_shards.support.errors import SettingsError
 from griffon_train.training.compiling import announcements, compiled_kernels
 
 from ...waiting import TIMEOUT_S

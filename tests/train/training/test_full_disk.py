@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from griffon_shards.errors import DataError
-from griffon_train.training.room import Need, check_room
+from griffon_shards.support.errors import DataError
+from griffon_train.training.disk_space import Need, check_room
 
 from .conftest import checkpoint_of, differences, metrics_of, steps_told
 from .launcher import Ended, Launcher

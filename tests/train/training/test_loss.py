@@ -13,15 +13,15 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.frozen_set import FrozenSet, open_set
-from griffon_train.chat import IGNORE, PICTURE_TOKEN, REGION_TOKEN_ID, Encoded, encode, fitted
+from griffon_train.config.settings import Settings, settings_from_json, weights_by_tag
+from griffon_train.data.images import cropped, decode, resized
+from griffon_train.data.plan import Plan
+from griffon_train.data.rank_split import split_slots
 from griffon_train.model.freezing import freeze
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.model.pixels import normalised
-from griffon_train.pictures import cropped, decode, resized
-from griffon_train.plan import Plan
-from griffon_train.settings import Settings, settings_from_json, weights_by_tag
-from griffon_train.split import split_slots
-from griffon_train.training.loading import load_model
+from griffon_train.model.normalize import normalised
+from griffon_train.text.chat_templates import IGNORE, PICTURE_TOKEN, REGION_TOKEN_ID, Encoded, encode, fitted
+from griffon_train.training.model_loading import load_model
 
 from .conftest import Options, command, metrics_of
 from .launcher import Ended, Launcher

@@ -28,13 +28,13 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from griffon_shards.errors import DataError, SettingsError
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_train.config.resolve import resolve
+from griffon_train.config.settings import Settings
+from griffon_train.model.bin_tokens import byte_tokenizer
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import preset_config
-from griffon_train.model.tokens import byte_tokenizer
-from griffon_train.resolving import resolve
-from griffon_train.settings import Settings
-from griffon_train.training.loading import load_model
+from griffon_train.training.model_loading import load_model
 
 from ..model_folders import language_model_folder, tower_folder
 from .launcher import Launcher

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 
 from griffon_shards.frozen_set import open_set
-from griffon_train.chat import IGNORE, encode
-from griffon_train.model.tokens import byte_tokenizer
-from griffon_train.plan import Plan
+from griffon_train.data.plan import Plan
+from griffon_train.model.bin_tokens import byte_tokenizer
+from griffon_train.text.chat_templates import IGNORE, encode
 
 from ..damage import flip_bit
 from ..streams import keys_of, shown

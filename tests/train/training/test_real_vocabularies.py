@@ -11,12 +11,12 @@ import torch
 from transformers import AutoModelForCausalLM, CLIPVisionModel, GenerationConfig, PreTrainedTokenizerBase
 
 from griffon_shards.types import Turn
-from griffon_train.chat import encode, end_tokens, fitted
+from griffon_train.config.settings import settings_from_json
 from griffon_train.model import GriffonForConditionalGeneration
 from griffon_train.model.presets import FAMILY_CHATS
-from griffon_train.settings import settings_from_json
-from griffon_train.tokenizer_folder import load_tokenizer
-from griffon_train.training.loading import load_model
+from griffon_train.text.chat_templates import encode, end_tokens, fitted
+from griffon_train.text.tokenizer import load_tokenizer
+from griffon_train.training.model_loading import load_model
 
 from ..model_folders import FAMILIES, language_model_folder, real_tokenizer, tower_folder
 from .launcher import Launcher

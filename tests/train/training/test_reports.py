@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from griffon_shards.frozen_set import FrozenSet, open_set
-from griffon_train.chat import IGNORE, PICTURE_TOKEN, encode
+from griffon_train.config.settings import settings_from_json
+from griffon_train.data.images import cropped, decode, resized
+from griffon_train.data.plan import Plan
+from griffon_train.model.bin_tokens import byte_tokenizer
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.model.pixels import normalised
-from griffon_train.model.tokens import byte_tokenizer
-from griffon_train.pictures import cropped, decode, resized
-from griffon_train.plan import Plan
-from griffon_train.settings import settings_from_json
-from griffon_train.training.loading import load_model
+from griffon_train.model.normalize import normalised
+from griffon_train.text.chat_templates import IGNORE, PICTURE_TOKEN, encode
+from griffon_train.training.model_loading import load_model
 
 from ...waiting import TIMEOUT_S
 from ..streams import shown

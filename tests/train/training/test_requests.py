@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from griffon_shards.frozen_set import open_set
-from griffon_train.plan import Plan
+from griffon_train.data.plan import Plan
 
 from ...waiting import TIMEOUT_S
 from ..damage import late_shard, shard_of, stall

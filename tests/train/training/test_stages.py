@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from griffon_train.freezing_flags import PARTS
+from griffon_train.config.freezing import PARTS
+from griffon_train.config.settings import settings_from_json
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.settings import settings_from_json
-from griffon_train.training.loading import load_model
+from griffon_train.training.model_loading import load_model
 
 from ..model_folders import FAMILIES, language_model_folder, tower_folder
 from .conftest import Options

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from griffon_shards.frozen_set import open_set
-from griffon_train.loader import rank_slots
+from griffon_train.config.settings import settings_from_json
+from griffon_train.data.loader import rank_slots
+from griffon_train.data.plan import Plan
+from griffon_train.data.rank_split import DUMMY
 from griffon_train.model.freezing import freeze
-from griffon_train.plan import Plan
-from griffon_train.settings import settings_from_json
-from griffon_train.split import DUMMY
-from griffon_train.training.loading import load_model
+from griffon_train.training.model_loading import load_model
 
 from .conftest import Options, checkpoint_of, command, metrics_of, steps_told, wait_for_step
 from .launcher import Launcher

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
-from griffon_shards.errors import SettingsError
+from griffon_shards.support.errors import SettingsError
 
 _SUPPORTS = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
 """What a class of transformers says of itself, by implementation."""

@@ -10,8 +10,10 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from griffon_shards.errors import SettingsError
-from griffon_train.model.checkpoint import (
+from griffon_shards.support.errors import SettingsError
+from griffon_train.model.parts import making_model
+from griffon_train.model.released_layout import is_computed
+from griffon_train.model.weight_files import (
     CONFIG_NAME,
     Checkpoint,
     read_json,
@@ -21,8 +23,6 @@ from griffon_train.model.checkpoint import (
     write_json,
     write_weights,
 )
-from griffon_train.model.layout import is_computed
-from griffon_train.model.parts import making_model
 
 _PREFIX = "vision_model."
 """As transformers 4 names what transformers 5 names without it; 5 reads both."""

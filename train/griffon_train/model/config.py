@@ -5,7 +5,7 @@ from typing import Any
 from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from griffon_train.chat import PICTURE_TOKEN, REGION_TOKEN_ID
+from griffon_train.text.chat_templates import PICTURE_TOKEN, REGION_TOKEN_ID
 
 
 class GriffonConfig(PreTrainedConfig):

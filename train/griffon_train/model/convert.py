@@ -11,10 +11,26 @@ import orjson
 import torch
 from transformers import GenerationConfig
 
-from griffon_shards.errors import DataError, SettingsError
-from griffon_shards.files import write_whole
-from griffon_shards.tables import size
-from griffon_train.model.checkpoint import (
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.files import write_whole
+from griffon_shards.support.tables import size
+from griffon_train.model.clip import read_tower_config, tower_tensors
+from griffon_train.model.config import GriffonConfig
+from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.presets import FAMILY_CHATS
+from griffon_train.model.projector import PROJECTORS
+from griffon_train.model.released_layout import (
+    PROJECTOR,
+    REGION_TOWER,
+    TOWER,
+    griffon_config_of,
+    has_regions,
+    is_computed,
+    released_config_of,
+    released_name,
+)
+from griffon_train.model.saving import GENERATION_NAME, save_beside
+from griffon_train.model.weight_files import (
     CONFIG_NAME,
     SHARD_SIZE,
     Checkpoint,
@@ -27,23 +43,7 @@ from griffon_train.model.checkpoint import (
     write_json,
     write_weights,
 )
-from griffon_train.model.clip import read_tower_config, tower_tensors
-from griffon_train.model.config import GriffonConfig
-from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.model.layout import (
-    PROJECTOR,
-    REGION_TOWER,
-    TOWER,
-    griffon_config_of,
-    has_regions,
-    is_computed,
-    released_config_of,
-    released_name,
-)
-from griffon_train.model.presets import FAMILY_CHATS
-from griffon_train.model.projector import PROJECTORS
-from griffon_train.model.saving import GENERATION_NAME, save_beside
-from griffon_train.tokenizer_folder import load_tokenizer
+from griffon_train.text.tokenizer import load_tokenizer
 
 Say = Callable[[str], None]
 Rename = Callable[[str], str]

@@ -12,9 +12,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from griffon_shards.errors import SettingsError
-from griffon_train.model.checkpoint import CONFIG_NAME, read_json
+from griffon_shards.support.errors import SettingsError
 from griffon_train.model.config import GriffonConfig
+from griffon_train.model.weight_files import CONFIG_NAME, read_json
 
 _ADAPTER_NAME = "adapter_config.json"
 _TOWERS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model", "siglip2", "siglip2_vision_model")

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from griffon_shards.errors import SettingsError
-from griffon_train.freezing_flags import PARTS, Freezing
+from griffon_shards.support.errors import SettingsError
+from griffon_train.config.freezing import PARTS, Freezing
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 
 __all__ = ["PARTS", "Freezing", "freeze", "parameter_counts"]

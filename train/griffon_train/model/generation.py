@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from griffon_train.chat import end_tokens, ends_line
+from griffon_train.text.chat_templates import end_tokens, ends_line
 
 
 def generation_config(before: GenerationConfig, chat: str, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:

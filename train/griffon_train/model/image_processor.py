@@ -16,9 +16,9 @@ from transformers.image_transforms import to_pil_image
 from transformers.image_utils import load_image
 
 from griffon_shards import images as stored
-from griffon_shards.errors import DataError
-from griffon_train.model.pixels import normalised
-from griffon_train.pictures import IMAGE_PX, REGION_PX, resized
+from griffon_shards.support.errors import DataError
+from griffon_train.data.images import IMAGE_PX, REGION_PX, resized
+from griffon_train.model.normalize import normalised
 
 
 class GriffonImageProcessor(BaseImageProcessor):

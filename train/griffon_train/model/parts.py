@@ -10,9 +10,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from griffon_shards.errors import DataError, SettingsError
-from griffon_train.model.checkpoint import Checkpoint, refuse_unfit
-from griffon_train.model.layout import is_computed
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_train.model.released_layout import is_computed
+from griffon_train.model.weight_files import Checkpoint, refuse_unfit
 
 _WHAT_LOADING_RAISES = (
     *(ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),

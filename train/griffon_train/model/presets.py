@@ -10,9 +10,9 @@ from typing import Any
 
 from transformers import CLIPVisionConfig, Gemma2Config, LlamaConfig, PreTrainedConfig, Qwen2Config
 
-from griffon_shards.errors import SettingsError
+from griffon_shards.support.errors import SettingsError
+from griffon_train.data.images import IMAGE_PX, REGION_PX
 from griffon_train.model.config import GriffonConfig
-from griffon_train.pictures import IMAGE_PX, REGION_PX
 
 _VIT_L: Mapping[str, Any] = {
     "hidden_size": 1024,

@@ -7,14 +7,14 @@ from typing import Any
 from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from griffon_shards.errors import DataError
+from griffon_shards.support.errors import DataError
 from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN, BoxXYXY
-from griffon_train.chat import PICTURE_TOKEN, REGION_TOKEN_ID, encode
-from griffon_train.chat_template import IMAGE_PARTS, Message, chat_template, parts_of, turns_of
+from griffon_train.data.images import REGION_PX, cropped
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.image_processor import GriffonImageProcessor, opened, pixels_of
 from griffon_train.model.projector import picture_tokens
-from griffon_train.pictures import REGION_PX, cropped
+from griffon_train.text.chat_templates import PICTURE_TOKEN, REGION_TOKEN_ID, encode
+from griffon_train.text.jinja_templates import IMAGE_PARTS, Message, chat_template, parts_of, turns_of
 
 _SOURCES = ("image", "url", "path", "base64", "image_url")
 """Under which of them a part of a message has its picture."""
@@ -26,7 +26,7 @@ class GriffonProcessor(ProcessorMixin):
     Attributes:
         image_processor: of the pictures.
         tokenizer: the model's.
-        chat: the template of `griffon_train.chat.CHATS` that the model was trained with.
+        chat: the template of `griffon_train.text.chat_templates.CHATS` that the model was trained with.
         picture_tokens: how often the image token stands for a picture.
     """
 
@@ -93,7 +93,7 @@ class GriffonProcessor(ProcessorMixin):
         """As anywhere in transformers; tokens come from our own templates, for which all text is only text.
 
         Args:
-            conversation: messages as `griffon_train.chat_template` describes them, or several conversations. An image
+            conversation: messages as `text/jinja_templates.py` describes them, or several conversations. An image
                 has its picture under `image`, `url`, `path` or `base64`, a region its box under `box`, in pixels of
                 the conversation's first picture.
             chat_template: another template, in Jinja.

@@ -17,12 +17,9 @@ import orjson
 import torch
 from safetensors import safe_open
 
-from griffon_shards.errors import DataError
-from griffon_shards.files import TEMPORARY_PREFIX, sync_folder, write_whole
-from griffon_train.training.fragments import MOMENTS, Fragment, ShardedState
-from griffon_train.training.ranks import Ranks
-from griffon_train.training.tensor_file import write_tensors
-from griffon_train.training.whole_checkpoints import (
+from griffon_shards.support.errors import DataError
+from griffon_shards.support.files import TEMPORARY_PREFIX, sync_folder, write_whole
+from griffon_train.training.checkpoint_folders import (
     FORMAT,
     INDEX,
     Checkpoint,
@@ -30,6 +27,9 @@ from griffon_train.training.whole_checkpoints import (
     removed,
     sha256_of_index,
 )
+from griffon_train.training.distributed import Ranks
+from griffon_train.training.tensor_file import write_tensors
+from griffon_train.training.zero_shards import MOMENTS, Fragment, ShardedState
 
 _KINDS = ("weight", *MOMENTS)
 

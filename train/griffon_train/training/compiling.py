@@ -11,9 +11,9 @@ import click
 import torch
 from torch.utils import cpp_extension
 
-from griffon_shards.errors import SettingsError
-from griffon_train.deepspeed_config import zero_config
-from griffon_train.settings import Settings
+from griffon_shards.support.errors import SettingsError
+from griffon_train.config.deepspeed import zero_config
+from griffon_train.config.settings import Settings
 
 _QUANTIZED = ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "zero_quantized_gradients")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from griffon_train.config.settings import Settings
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.settings import Settings
 
 Engine = Any
 """DeepSpeed is not typed."""

@@ -8,12 +8,12 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
-from griffon_shards.errors import DataError
-from griffon_train.model.checkpoint import SHARD_SIZE, whole_folder
+from griffon_shards.support.errors import DataError
 from griffon_train.model.convert import save_projector
 from griffon_train.model.saving import save_beside
+from griffon_train.model.weight_files import SHARD_SIZE, whole_folder
+from griffon_train.training.distributed import Ranks, told_by_transformers
 from griffon_train.training.engine import Engine
-from griffon_train.training.ranks import Ranks, told_by_transformers
 
 
 def export(

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 import torch
 
-from griffon_shards.errors import DataError
-from griffon_train.loader import Share
-from griffon_train.settings import Settings
-from griffon_train.split import micro_steps
+from griffon_shards.support.errors import DataError
+from griffon_train.config.settings import Settings
+from griffon_train.data.loader import Share
+from griffon_train.data.rank_split import micro_steps
+from griffon_train.training.collate import inputs_of
+from griffon_train.training.distributed import joined
 from griffon_train.training.engine import learning_rate_factor
-from griffon_train.training.inputs import inputs_of
-from griffon_train.training.job import Job
 from griffon_train.training.loss import loss_sums
+from griffon_train.training.loss_stats import Tally
 from griffon_train.training.metrics import StepFigures, first_told
-from griffon_train.training.prepare import prepared
-from griffon_train.training.ranks import joined
-from griffon_train.training.tallies import Tally
-from griffon_train.training.watch import Requests, Stopped
+from griffon_train.training.run_state import Job
+from griffon_train.training.setup import prepared
+from griffon_train.training.watchdog import Requests, Stopped
 
 _LEARNS_WITHIN = 50  # steps
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from griffon_train.chat import IGNORE
-from griffon_train.training.inputs import Inputs
+from griffon_train.text.chat_templates import IGNORE
+from griffon_train.training.collate import Inputs
 
 
 def loss_sums(model: Any, inputs: Inputs) -> torch.Tensor:  # noqa: ANN401 - a model, or the engine around it

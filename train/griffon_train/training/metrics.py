@@ -13,9 +13,9 @@ from typing import Any
 import click
 import orjson
 
-from griffon_train.training.appending import Appended
-from griffon_train.training.board import Board
-from griffon_train.training.hook import Hook
+from griffon_train.training.log_files import Appended
+from griffon_train.training.log_hook import Hook
+from griffon_train.training.tensorboard_file import Board
 
 METRICS, TIMING, VALIDATION = "metrics.jsonl", "timing.jsonl", "validation.jsonl"
 """Files of a run; a line for each step, by the plan's number of it, from 0."""

@@ -1,0 +1,1 @@
+"""Building a shard set: the plan, the jobs, the folder, the last step."""

@@ -1,0 +1,164 @@
+"""The folder of a build while it runs: who builds in it, what is being built, and what goes on after a kill."""
+
+import contextlib
+import errno
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from griffon_prep.sources.scan import Stamps
+from griffon_shards.index import INDEX_NAME
+from griffon_shards.interop import ENERGON_FOLDER, HUGGING_FACE_NAME, WIDS_NAME
+from griffon_shards.lock import LOCK_NAME, REJECTS_NAME
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.files import remove_temporaries, write_whole
+from griffon_shards.support.folder_lock import hold
+
+WORK_NAME = ".griffon-build"
+_OURS = (REJECTS_NAME, INDEX_NAME, WIDS_NAME, HUGGING_FACE_NAME, ENERGON_FOLDER)
+
+
+class BuildFolder:
+    """Exclusive use of a set's folder by one build; a context manager."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.work = out / WORK_NAME
+        self._made_out = not out.exists()
+        self._elsewhere: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> "BuildFolder":
+        if self.out.exists() and not self.out.is_dir():
+            raise SettingsError(f"{self.out}: is a file; give --out a folder")
+        if self.out.is_dir() and not self.work.exists() and not self.frozen and any(self.out.iterdir()):
+            raise SettingsError(f"{self.out}: holds files and is no shard set; give --out a new or empty folder")
+        try:
+            self._hold()
+            remove_temporaries(self.out)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            if not self.frozen:
+                raise SettingsError(
+                    f"{self.out}: cannot be written ({error.strerror}); give --out a folder that can"
+                ) from None
+            self._work_elsewhere()
+        self.stamps = Stamps(self.work / "annotations.json")
+        return self
+
+    def _hold(self) -> None:
+        self.work.mkdir(parents=True, exist_ok=True)
+        self._lock = hold(
+            self.work / "lock",
+            whose=f"{self.out}: another build is writing into it",
+            instead="wait for it or give another --out",
+        )
+
+    def _work_elsewhere(self) -> None:
+        """A frozen set that may only be read can still be asked whether it is up to date."""
+        remembered = self.work / "annotations.json"
+        self._elsewhere = tempfile.TemporaryDirectory(prefix="griffon-build-")
+        self.work = Path(self._elsewhere.name)
+        with contextlib.suppress(OSError):
+            shutil.copyfile(remembered, self.work / "annotations.json")
+        self._hold()
+
+    def __exit__(self, *_: object) -> None:
+        if not (self.work / "build.json").exists() and not self.frozen:  # nothing was begun: leave no trace
+            shutil.rmtree(self.work, ignore_errors=True)
+            if self._made_out and not any(self.out.iterdir()):
+                self.out.rmdir()
+        self._lock.close()
+        if self._elsewhere is not None:
+            self._elsewhere.cleanup()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the folder holds a frozen set."""
+        return (self.out / LOCK_NAME).exists()
+
+    def source_work(self, tag: str) -> Path:
+        """The work folder of a source."""
+        return self.work / tag
+
+    def plan(self) -> dict[str, Any] | None:
+        """What is being built here, or None if nothing was begun."""
+        try:
+            plan: dict[str, Any] = orjson.loads((self.work / "build.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        except orjson.JSONDecodeError:
+            raise DataError(
+                f"{self.work / 'build.json'}: damaged, so it is not known what was being built; --overwrite begins anew"
+            ) from None
+        return plan
+
+    def unfinished_other_than(self, plan: dict[str, Any]) -> bool:
+        """Whether the folder holds an unfinished build of something else, or one that cannot be read."""
+        try:
+            return self.plan() not in (None, plan)
+        except DataError:
+            return True
+
+    def begin(self, plan: dict[str, Any]) -> None:
+        """Record what is being built; from now on an interrupted build goes on."""
+        write_whole(self.work / "build.json", orjson.dumps(plan, option=orjson.OPT_SORT_KEYS))
+
+    def clear(self) -> None:
+        """Remove a set and all work on one, the lock first: a half-removed set must not look frozen."""
+        (self.out / LOCK_NAME).unlink(missing_ok=True)
+        for name in _OURS:
+            path = self.out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for folder in [path for path in self.out.iterdir() if path.is_dir() and path != self.work]:
+            for shard in folder.glob(f"{folder.name}-[0-9]*.tar*"):
+                shard.unlink()
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        self.clear_work()
+
+    def clear_work(self) -> None:
+        """Remove the work on a set; the annotations' hashes are kept."""
+        (self.work / "build.json").unlink(missing_ok=True)
+        for path in self.work.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+
+
+def check_no_other_set(folder: BuildFolder, plan: dict[str, Any]) -> None:
+    """Refuse to go on with an unfinished build of something else.
+
+    Raises:
+        DataError: the settings or annotations are not those that the unfinished build began with.
+    """
+    begun = folder.plan()
+    if begun is not None and begun != plan:
+        raise DataError(
+            f"{folder.out}: holds an unfinished build of something else ({differences(begun, plan)}); "
+            "run it as it was begun, give another --out, or --overwrite to begin anew"
+        )
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What differs between two plans, in words: settings by name, sources by tag."""
+    found = [
+        "another version of griffon-prep began it, which renders some records differently"
+        if name == "render_version"
+        else f"--{name.replace('_', '-')} was {before['render'].get(name)!r} and is {value!r}"
+        for name, value in after["render"].items()
+        if before["render"].get(name) != value
+    ]
+    old = {source["tag"]: source for source in before["sources"]}
+    new = {source["tag"]: source for source in after["sources"]}
+    found += [f"source {tag} is gone" for tag in old if tag not in new]
+    found += [f"source {tag} is new" for tag in new if tag not in old]
+    for tag in new:
+        changed = [name for name in new[tag] if tag in old and new[tag][name] != old[tag].get(name)]
+        if changed:
+            found.append(f"source {tag}: {', '.join(changed)} changed")
+    if not found and list(old) != list(new):
+        found.append("the sources stand in another order")
+    return "; ".join(found)

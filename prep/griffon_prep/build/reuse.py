@@ -1,0 +1,105 @@
+"""`--reuse OLD`: shards of sources that have not changed are linked from another set, and count as finished."""
+
+import errno
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from griffon_prep.build.plan import BuildSettings, PlannedSource, identity_of_lock, source_identity
+from griffon_prep.build.shard import Reject, ShardJob, ShardReport, read_report, record_numbers, write_report
+from griffon_shards.frozen_set import FrozenSet
+from griffon_shards.index import INDEX_NAME, idx_path
+from griffon_shards.lock import REJECTS_NAME, ShardEntry
+from griffon_shards.support.errors import DataError
+from griffon_shards.support.files import sha256_of, sync_folder, whole_file
+
+
+def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, planned: Sequence[PlannedSource]) -> list[str]:
+    """Link what is unchanged into a build that has begun, as if it had made these shards. Returns the reused tags.
+
+    A source is unchanged when task, annotation and options are the same and no setting that changes bytes differs.
+    Shards are linked by size and offsets and not read; `griffon-shards verify` reads them.
+
+    Raises:
+        DataError: the other set's index or reject list is damaged.
+    """
+    if (found := sha256_of(old.root / INDEX_NAME)) != old.lock.index_sha256:
+        raise DataError(f"{old.root / INDEX_NAME}: damaged, its SHA-256 is {found}; nothing can be reused of this set")
+    before = identity_of_lock(old.lock, settings)
+    if before["render"] != settings.render():
+        return []
+    unchanged = {source["tag"]: source for source in before["sources"]}
+    rejects = _rejects_by_source(old)
+    numbers = {shard.name: number for number, shard in enumerate(old.lock.shards)}
+    bounds = np.searchsorted(old.index["shard"], np.arange(len(numbers) + 1)).tolist()
+    reused = []
+    for source in planned:
+        tag = source.source.tag
+        now = source_identity(source.source, source.scanned.annotation_sha256, source.scanned.companions)
+        if unchanged.get(tag) != now:
+            continue
+        for job in source.jobs(out):
+            number = numbers.get(job.name)
+            if number is not None and read_report(source.work, job.shard_no) is None:
+                rows = old.index[bounds[number] : bounds[number + 1]]
+                _link_shard(old, number, rows, job, rejects[tag])
+        reused.append(tag)
+    return reused
+
+
+def _link_shard(old: FrozenSet, number: int, rows: NDArray[np.void], job: ShardJob, rejects: dict[int, Reject]) -> None:
+    assert job.out is not None
+    entry: ShardEntry = old.lock.shards[number]
+    target, origin = job.out / entry.name, old.root / entry.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if origin.stat().st_size != entry.bytes:
+        return  # cut short: made anew
+    _link(origin, target)
+    _link(idx_path(origin), idx_path(target))
+    sync_folder(target.parent)
+    report = ShardReport(
+        tag=job.source.tag,
+        shard_no=job.shard_no,
+        name=entry.name,
+        samples=entry.samples,
+        bytes=entry.bytes,
+        sha256=entry.sha256,
+        rejects=tuple(rejects[record] for record in record_numbers(job) if record in rejects),
+        dropped_boxes=entry.dropped_boxes,
+    )
+    write_report(job.work, report, rows.tobytes())
+
+
+def _link(origin: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(origin, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        with origin.open("rb") as source, whole_file(target) as copy:  # another file system: there are no links to it
+            shutil.copyfileobj(source, copy, 1 << 20)
+
+
+def _rejects_by_source(old: FrozenSet) -> dict[str, dict[int, Reject]]:
+    rejects: dict[str, dict[int, Reject]] = defaultdict(dict)
+    fault = DataError(
+        f"{old.root / REJECTS_NAME}: not the list that the lock counts; nothing can be reused of this set"
+    )
+    try:
+        for line in (old.root / REJECTS_NAME).read_bytes().splitlines():
+            fields = orjson.loads(line)
+            source = fields.pop("source")
+            rejects[source][fields["record"]] = Reject(**fields)
+    except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
+        raise fault from None
+    for source in old.lock.sources:
+        if Counter(reject.reason for reject in rejects[source.tag].values()) != Counter(source.rejected):
+            raise fault
+    return rejects

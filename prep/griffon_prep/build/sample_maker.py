@@ -1,0 +1,131 @@
+"""From a record's number to a Sample: read, render, fetch the picture. The one place where a sample is made."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from griffon_prep.images import Picture, check_picture, read_picture, shrink_picture
+from griffon_prep.readers.base import Reader
+from griffon_prep.readers.rounds import Rounds
+from griffon_prep.records import Record, Rejected
+from griffon_prep.render import render
+from griffon_prep.render.lazy import join_rounds
+from griffon_prep.render.settings import RenderSettings, Source
+from griffon_shards.grammar import ANSWERED_WITH_BOXES, count_boxes
+from griffon_shards.types import Origin, Rendering, Sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleMaker:
+    """Everything that a source's samples are made with.
+
+    Attributes:
+        reader: of the source's records.
+        rounds: which records share a sample, or None: each has its own.
+        source: tag, task and vocabulary.
+        settings: of rendering.
+        annotation_name: the annotation relative to the data root, for `origin`.
+        image_root: absolute folder of the pictures.
+        check: one of `griffon_prep.images.CHECKS`.
+        resize_px: longest side that pictures are baked to, or None.
+    """
+
+    reader: Reader
+    rounds: Rounds | None
+    source: Source
+    settings: RenderSettings
+    annotation_name: str
+    image_root: str
+    check: str
+    resize_px: int | None
+
+    def make(self, record_no: int) -> tuple[Sample, Counter[str], bool]:
+        """The sample of a record, or of a group of them.
+
+        Returns:
+            The sample, how many boxes or rounds were dropped for which reason, and whether its picture was found by the
+            last part of its path alone.
+
+        Raises:
+            Rejected: the record cannot become a sample.
+            OSError: a picture cannot be read for a reason that is not the record's.
+        """
+        record, renderings, dropped = self._rendered(record_no)  # before the picture: it costs less
+        picture, by_last_part = None, False
+        if record.image_path is not None:
+            file = read_picture(self.image_root, record.image_path, record.image_elsewhere)
+            by_last_part = file.by_last_part
+            picture = check_picture(file.data, self.check, (record.width_px, record.height_px), record.image_path)
+            if self.resize_px is not None:
+                shrunk = shrink_picture(picture, self.resize_px, record.image_path)
+                renderings = tuple(_scale_region(rendering, picture, shrunk) for rendering in renderings)
+                picture = shrunk
+        sample = Sample(
+            key=f"{self.source.tag}-{record_no:09d}",
+            image=picture.data if picture else None,
+            image_format=picture.format if picture else "",
+            width_px=picture.width_px if picture else 0,
+            height_px=picture.height_px if picture else 0,
+            task=self.source.task,
+            renderings=renderings,
+            origin=Origin(annotation=self.annotation_name, record=record_no),
+        )
+        return sample, dropped, by_last_part
+
+    def _rendered(self, record_no: int) -> tuple[Record, tuple[Rendering, ...], Counter[str]]:
+        if self.rounds is None:
+            record = self.reader.read(record_no)
+            return record, *self._render(record)
+        dropped: Counter[str] = Counter()
+        first: Record | None = None
+        rounds: list[tuple[Rendering, ...]] = []
+        faults: list[Rejected] = []
+        for number in self.rounds[record_no]:
+            try:
+                record = self.reader.read(number)
+                first = first or record
+                if _picture_of(record) != _picture_of(first):
+                    raise Rejected("bad_record", f"record {number} says otherwise than others what its picture is")
+                renderings, lost = self._render(record)
+            except Rejected as rejected:
+                faults.append(rejected)
+                continue
+            rounds.append(renderings)
+            dropped.update(lost)
+        if first is None or not rounds:
+            raise faults[0]
+        dropped.update(fault.reason for fault in faults)
+        return first, join_rounds(rounds), dropped
+
+    def _render(self, record: Record) -> tuple[tuple[Rendering, ...], Counter[str]]:
+        """As `render`; what is rejected is told with the picture's name."""
+        try:
+            return render(record, self.source, self.settings)
+        except Rejected as rejected:
+            raise Rejected(rejected.reason, f"{record.image_path}: {rejected.detail}") from None
+
+
+def _picture_of(record: Record) -> tuple[str | None, int, int]:
+    return record.image_path, record.width_px, record.height_px
+
+
+def _scale_region(rendering: Rendering, before: Picture, after: Picture) -> Rendering:
+    if rendering.region_xyxy_px is None or after is before:
+        return rendering
+    x, y = after.width_px / before.width_px, after.height_px / before.height_px
+    x1, y1, x2, y2 = rendering.region_xyxy_px
+    return replace(rendering, region_xyxy_px=(x1 * x, y1 * y, x2 * x, y2 * y))
+
+
+def boxes_written(sample: Sample, style: str) -> int:
+    """How many boxes the sample's conversation holds, the largest number over its variants."""
+    if sample.task in ANSWERED_WITH_BOXES:
+        return max(
+            sum(count_boxes(turn.text, style) for turn in rendering.turns if turn.role == "gpt")
+            for rendering in sample.renderings
+        )
+    return len(sample.turns) // 2 if sample.task == "REG" else 0
+
+
+def text_chars(sample: Sample) -> int:
+    """Characters of all turns together, the largest number over the sample's variants."""
+    return max(sum(len(turn.text) for turn in rendering.turns) for rendering in sample.renderings)

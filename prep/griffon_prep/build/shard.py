@@ -1,0 +1,257 @@
+"""Making one shard: a pure function of a small picklable job, so that any engine on any machine can run it.
+
+The same function, told to write nothing, serves `check`, `--recheck` and the estimate.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from griffon_prep.build.sample_maker import SampleMaker, boxes_written, text_chars
+from griffon_prep.readers import FORMATS
+from griffon_prep.readers.rounds import Rounds
+from griffon_prep.records import Rejected
+from griffon_prep.render.settings import RenderSettings, Source
+from griffon_prep.render.templates import load_templates
+from griffon_prep.sources.scan import SourceInput, inputs_of, read_scanned
+from griffon_shards.index import INDEX_DTYPE, idx_bytes, idx_path, write_idx
+from griffon_shards.permutation import permutation_key, permute
+from griffon_shards.sample_json import encode_sample
+from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.files import begin_write_back, whole_file, write_whole
+from griffon_shards.tar import END_OF_ARCHIVE, crc32, sample_bytes
+from griffon_shards.types import TASKS, Sample
+
+_MAX_BOXES = 0xFFFF
+_CURED_BY_FILES = frozenset({"picture_not_found", "picture_unreadable", "size_mismatch"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSettings:
+    """The settings of a build that change bytes; see `griffon-prep build --help`."""
+
+    seed: int
+    boxes: str
+    det_categories: int
+    variants: int
+    templates: Path | None
+    templates_sha256: str
+    check: str
+    resize_px: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardJob:
+    """One shard to make.
+
+    Attributes:
+        source: what the manifest says.
+        settings: of the build.
+        work: the source's work folder, scanned.
+        out: the set's folder, or None to write nothing.
+        shard_no: number of the shard within its source.
+        first: first place of the source's shuffled order that belongs to the shard.
+        stop: one past the last.
+    """
+
+    source: SourceInput
+    settings: ShardSettings
+    work: Path
+    out: Path | None
+    shard_no: int
+    first: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """The shard's name in the set."""
+        return f"{self.source.tag}/{self.source.tag}-{self.shard_no:06d}.tar"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """A record that was left out."""
+
+    record: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReport:
+    """What came of a job. `bytes` is 0 and nothing is written when every record was rejected.
+
+    `by_last_part` counts pictures that were found by the last part of their path alone.
+    """
+
+    tag: str
+    shard_no: int
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    rejects: tuple[Reject, ...]
+    dropped_boxes: Mapping[str, int]
+    by_last_part: int = 0
+
+
+def make_shard(job: ShardJob) -> ShardReport:
+    """Make a shard, or find it made.
+
+    A finished shard is kept as long as the pictures that it lacked are still lacking: a build that stopped on missing
+    pictures and goes on when they are there has them.
+
+    Raises:
+        OSError: storage fails or is full.
+    """
+    maker = _maker(job.source, job.settings, job.work)
+    if job.out is not None and (report := _finished(job, maker)):
+        return report
+    with ExitStack() as stack:
+        file = None
+        if job.out is not None:
+            path = job.out / job.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(whole_file(path))
+        rows = np.zeros(job.stop - job.first, INDEX_DTYPE)
+        digest = hashlib.sha256()
+        rejects: list[Reject] = []
+        dropped: Counter[str] = Counter()
+        offset = samples = written_back = by_last_part = 0
+        for record_no in record_numbers(job):
+            try:
+                sample, faults, found_by_last_part = maker.make(record_no)
+            except Rejected as rejected:
+                rejects.append(Reject(record=record_no, reason=rejected.reason, detail=rejected.detail))
+                continue
+            raw = sample_bytes(sample.key, sample.image, encode_sample(sample))
+            rows[samples] = _row(sample, raw, offset, job.settings.boxes)
+            digest.update(raw)
+            if file is not None:
+                file.write(raw)
+                written_back = begin_write_back(file, written_back, offset)
+            dropped.update(faults)
+            offset += len(raw)
+            samples += 1
+            by_last_part += found_by_last_part
+        digest.update(END_OF_ARCHIVE)
+        if file is not None:
+            file.write(END_OF_ARCHIVE)
+    report = ShardReport(
+        tag=job.source.tag,
+        shard_no=job.shard_no,
+        name=job.name,
+        samples=samples,
+        bytes=offset + len(END_OF_ARCHIVE) if samples else 0,
+        sha256=digest.hexdigest() if samples else "",
+        rejects=tuple(rejects),
+        dropped_boxes=dict(sorted(dropped.items())),
+        by_last_part=by_last_part,
+    )
+    if job.out is not None:
+        tar = job.out / job.name
+        if samples:
+            write_idx(tar, rows["offset"][:samples].tolist(), offset)
+        else:
+            tar.unlink()
+            idx_path(tar).unlink(missing_ok=True)
+        write_report(job.work, report, rows[:samples].tobytes())
+    return report
+
+
+def record_numbers(job: ShardJob) -> list[int]:
+    """The record numbers at the job's places of the source's shuffled order."""
+    key = permutation_key("records", job.settings.seed, job.source.tag)
+    numbers: list[int] = permute(np.arange(job.first, job.stop), read_scanned(job.work).records, key).tolist()
+    return numbers
+
+
+def _row(sample: Sample, raw: bytes, offset: int, style: str) -> tuple[int, ...]:
+    """The sample's row of the index; shard and source numbers are known only when the set is frozen."""
+    boxes = min(boxes_written(sample, style), _MAX_BOXES)
+    task, has_image = TASKS.index(sample.task), int(sample.image is not None)
+    return (0, offset, len(raw), crc32(raw), sample.origin.record, 0, task, has_image, boxes, text_chars(sample))
+
+
+@lru_cache(maxsize=4)
+def _maker(source: SourceInput, settings: ShardSettings, work: Path) -> SampleMaker:
+    """The sample maker of a source; the last few stay open in each process."""
+    templates = load_templates(settings.templates)
+    if templates.sha256 != settings.templates_sha256:
+        raise SettingsError(f"{settings.templates}: the templates changed while the build ran; run it again")
+    return SampleMaker(
+        reader=FORMATS[source.format].Reader(inputs_of(source, work)),
+        rounds=Rounds(work) if source.rounds > 1 else None,
+        source=Source(tag=source.tag, task=source.task, vocabulary=read_scanned(work).vocabulary),
+        settings=RenderSettings(
+            seed=settings.seed,
+            boxes=settings.boxes,
+            det_categories=settings.det_categories,
+            variants=settings.variants,
+            templates=templates,
+        ),
+        annotation_name=source.annotation_name,
+        image_root=source.image_root,
+        check=settings.check,
+        resize_px=settings.resize_px,
+    )
+
+
+def report_path(work: Path, shard_no: int) -> Path:
+    """Where a finished shard's report lies in its source's work folder."""
+    return work / f"{shard_no:06d}.report"
+
+
+def write_report(work: Path, report: ShardReport, rows: bytes) -> None:
+    """Record that a shard is finished: a line of JSON, then its rows of the index."""
+    write_whole(report_path(work, report.shard_no), orjson.dumps(asdict(report)) + b"\n" + rows)
+
+
+def read_report(work: Path, shard_no: int) -> tuple[ShardReport, bytes] | None:
+    """The report of a finished shard and its rows of the index, or None if it is not finished."""
+    try:
+        head, rows = report_path(work, shard_no).read_bytes().split(b"\n", 1)
+        fields = orjson.loads(head)
+        fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
+        report = ShardReport(**fields)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or damaged: the shard is made again
+        return None
+    return (report, rows) if len(rows) == report.samples * INDEX_DTYPE.itemsize else None
+
+
+def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:
+    """The report of a shard that is on disk whole and would be made the same again, or None."""
+    assert job.out is not None
+    found = read_report(job.work, job.shard_no)
+    if found is None:
+        return None
+    report, raw = found
+    if report.samples and not _stands(job.out / job.name, report, raw):
+        return None
+    for reject in report.rejects:
+        if reject.reason not in _CURED_BY_FILES:
+            continue
+        try:
+            maker.make(reject.record)
+        except Rejected as rejected:
+            if rejected.reason == reject.reason:
+                continue
+        return None
+    return report
+
+
+def _stands(tar: Path, report: ShardReport, raw_rows: bytes) -> bool:
+    """Whether a shard and its offsets are on disk as they were reported."""
+    offsets = np.frombuffer(raw_rows, INDEX_DTYPE)["offset"].tolist()
+    try:
+        expected = idx_bytes(offsets, report.bytes - len(END_OF_ARCHIVE))
+        return tar.stat().st_size == report.bytes and idx_path(tar).read_bytes() == expected
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,1 @@
+"""Scanning JSON that is larger than memory."""

@@ -1,0 +1,302 @@
+"""Where the elements of a JSON array or the lines of a JSONL file lie, found without holding the file.
+
+The scan runs over a few megabytes at a time and cuts at the commas of the array. A cut counts only if what stands
+between two of them is one JSON value, or damage that certainly touches nothing else.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from griffon_prep.readers.jsonscan.damage import first_fault, is_json, stands_alone
+from griffon_prep.readers.jsonscan.scan import Scan
+from griffon_shards.support.errors import DataError
+
+_CHUNK = 4 << 20
+_MAX_ELEMENT_BYTES = 256 << 20  # what is larger is no record: memory must stay bounded whatever file is given
+_REMEMBERED = 100  # whole elements of an array, to compare a damaged one with
+_REMEMBERED_BYTES = 1 << 16  # of each
+_BLANKS = b" \t\r\n"
+_NEWLINE = ord("\n")
+_BOM = b"\xef\xbb\xbf"
+_IS_BLANK = np.zeros(256, bool)
+_IS_BLANK[list(_BLANKS)] = True
+_NONE = np.empty(0, np.int64)
+_VALUE = msgspec.json.Decoder(msgspec.Raw)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spans:
+    """Some elements of a file, in its order.
+
+    Attributes:
+        base: offset in the file of `data[0]`.
+        line: the line of the file that `data[0]` is in; the first is 1.
+        data: bytes of the file that hold all of these elements.
+        starts: first byte of each element, relative to `data`, int64, shape [elements].
+        ends: one past its last byte.
+    """
+
+    base: int
+    line: int
+    data: bytes
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def texts(self) -> Iterator[bytes]:
+        """The text of each element."""
+        for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True):
+            yield self.data[start:end]
+
+    def place(self, offset: int) -> str:
+        """Where in the file `data[offset]` stands, for messages."""
+        return f"line {self.line + self.data.count(_NEWLINE, 0, offset)}, byte {self.base + offset}"
+
+
+class Window:
+    """The part of a file that is being looked at: it moves forwards only.
+
+    Attributes:
+        name: of the file, for errors.
+        base: offset in the file of `data[0]`.
+        line: the line of the file that `data[0]` is in; the first is 1.
+        data: what has been read and not yet let go.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self.name = name
+        self.base = 0
+        self.line = 1
+        self.data = b""
+        self.grow()
+        if self.data.startswith(_BOM):
+            self.let_go(len(_BOM))
+
+    def grow(self, least: int | None = None) -> bool:
+        """Read on, as much as there is in the window already: a long element is not gone over again and again.
+
+        Returns False at the end of the file.
+
+        Raises:
+            DataError: something in the window does not end.
+        """
+        if self.is_too_long:
+            raise self.too_long()
+        more = self._file.read(max(least or _CHUNK, len(self.data)))
+        self.data += more
+        return bool(more)
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether the window is larger than any record."""
+        return len(self.data) > max(_MAX_ELEMENT_BYTES, _CHUNK)
+
+    def too_long(self) -> DataError:
+        """The error for what does not end within the size of a record."""
+        return DataError(
+            f"{self.name}: has an element of over {_MAX_ELEMENT_BYTES >> 20} MiB at {self.place()}; "
+            "expected JSONL or a JSON array of records"
+        )
+
+    def let_go(self, count: int, lines: int | None = None) -> None:
+        """Move on by `count` bytes, with `lines` newlines in them if that is known."""
+        self.line += self.data.count(_NEWLINE, 0, count) if lines is None else lines
+        self.data = self.data[count:]
+        self.base += count
+
+    def skip_blanks(self) -> None:
+        """Move on to the next byte that is not blank; the window is empty at the end of the file."""
+        while True:
+            text = self.data.lstrip(_BLANKS)
+            self.let_go(len(self.data) - len(text))
+            if text or not self.grow():
+                return
+
+    def expect_end(self, what: str) -> None:
+        """See that nothing but blanks is left.
+
+        Raises:
+            DataError: there is more.
+        """
+        self.skip_blanks()
+        if self.data:
+            raise DataError(
+                f"{self.name}: there is text behind the end of its JSON {what}, {self.data[:20]!r} at {self.place()}; "
+                f"one file holds one {what}"
+            )
+
+    def place(self, offset: int = 0) -> str:
+        """Where in the file `data[offset]` stands, for messages."""
+        return self.spans(_NONE, _NONE).place(offset)
+
+    def spans(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Spans:
+        """Parts of the window."""
+        return Spans(base=self.base, line=self.line, data=self.data, starts=starts, ends=ends)
+
+
+def element_spans(file: BinaryIO, name: str) -> Iterator[Spans]:
+    """The elements of a JSON array, or the lines of a JSONL file; which of the two is seen by the first character.
+
+    Args:
+        file: opened at its start; read once, forwards.
+        name: of the file, for errors.
+
+    Raises:
+        DataError: a JSON array that never ends, has text behind its end, or is damaged so that its elements cannot be
+            told apart.
+    """
+    window = Window(file, name)
+    start = len(window.data) - len(window.data.lstrip(_BLANKS))
+    if window.data.startswith(b"[", start):
+        window.let_go(start + 1)
+        yield from Elements(window)
+        window.expect_end("array")
+    else:
+        yield from _line_spans(window)
+
+
+def _line_spans(window: Window) -> Iterator[Spans]:
+    while window.data:
+        data = window.data
+        newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
+        ended = not newlines.size and not window.grow()
+        if ended:  # the last line may have no newline behind it
+            newlines = np.array([len(data)])
+        if newlines.size:
+            starts = np.concatenate(([0], newlines[:-1] + 1))
+            yield window.spans(*_without_blank(data, starts, newlines))
+            window.let_go(min(int(newlines[-1]) + 1, len(data)), newlines.size)
+            if not ended:
+                window.grow()
+
+
+def _without_blank(
+    data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The spans that hold something."""
+    keep = ends > starts
+    text = np.frombuffer(data, np.uint8)
+    suspects = np.flatnonzero(keep)[_IS_BLANK[text[starts[keep]]]]
+    for i in suspects[_IS_BLANK[text[ends[suspects] - 1]]]:
+        keep[i] = bool(data[starts[i] : ends[i]].strip(_BLANKS))
+    return starts[keep], ends[keep]
+
+
+class Elements:
+    """The elements of the array, or the members of the object, whose bracket is just in front of the window.
+
+    An element that is no JSON is among them where it is certain that it is one. Blanks between two commas are none.
+
+    Attributes:
+        window: always just behind the bracket, a comma of the array, or its end.
+        seen: how many elements were taken.
+        closed: whether that was all of them.
+    """
+
+    def __init__(
+        self, window: Window, what: str = "the array", brackets: bytes = b"[]", piece: int | None = None
+    ) -> None:
+        self.window = window
+        self.seen = 0
+        self.closed = False
+        self._what = what
+        self._bracket = window.base - 1
+        self._brackets = brackets
+        self._piece = piece or _CHUNK
+        self._whole: list[bytes] = []
+
+    def __iter__(self) -> Iterator[Spans]:
+        while not self.closed:
+            yield self.take()
+
+    def take(self) -> Spans:
+        """The next elements.
+
+        Raises:
+            DataError: the array never ends, or an element cannot be told from those behind it.
+        """
+        window = self.window
+        cuts = self._cuts()
+        starts = np.concatenate(([0], cuts[:-1] + 1))
+        spans = window.spans(*_without_blank(window.data, starts, cuts))
+        self._see_that_each_is_one(spans)
+        self.seen += spans.starts.size
+        last = int(cuts[-1])
+        mark, closing = window.data[last : last + 1], self._brackets[1:]
+        self.closed = mark != b","
+        if self.closed and mark != closing:
+            number = self.seen - bool(spans.starts.size)
+            raise self._damage(last, f"Expecting {closing.decode()!r}, got {mark.decode()!r}", number)
+        window.let_go(last + 1)
+        return spans
+
+    def _cuts(self) -> NDArray[np.int64]:
+        """Where in the window the next commas of the array are; the last may be its end."""
+        window = self.window
+        scan = Scan()
+        scanned = 0  # how much of the window the scan has been over
+        while True:
+            end = min(scanned + self._piece, len(window.data))
+            while window.data[end - 1 : end] == b"\\" and (end < len(window.data) or window.grow(1)):
+                end += 1  # a piece never ends between a backslash and its quote
+            cuts = scan.cut(window.data[scanned:end])
+            self._piece = min(2 * self._piece, _CHUNK)
+            if cuts.size:
+                return cuts + scanned
+            scanned = end
+            if end == len(window.data) and (window.is_too_long or not window.grow()):
+                raise self._never_ends()
+
+    def _never_ends(self) -> DataError:
+        window = self.window
+        fault = first_fault(self._brackets[:1] + window.data)
+        if fault and not fault.ends_early:
+            return self._damage(fault.offset - 1, fault.what, self.seen)
+        if window.is_too_long:
+            return window.too_long()
+        return DataError(
+            f"{window.name}: cut short, the JSON array that begins at byte {self._bracket} never ends; "
+            "fetch the file again"
+        )
+
+    def _see_that_each_is_one(self, spans: Spans) -> None:
+        """Raises DataError if one may be several, or a part of one."""
+        if not spans.starts.size:
+            return
+        first, last = int(spans.starts[0]), int(spans.ends[-1])
+        all_whole = _is_value(self._in_brackets(memoryview(spans.data)[first:last]))
+        if all_whole and len(self._whole) == _REMEMBERED:
+            return
+        for number, (start, end) in enumerate(zip(spans.starts.tolist(), spans.ends.tolist(), strict=True), self.seen):
+            text = spans.data[start:end]
+            alone = self._in_brackets(text) if self._brackets == b"{}" else text
+            if all_whole or is_json(alone):
+                if len(self._whole) < _REMEMBERED and len(text) <= _REMEMBERED_BYTES:
+                    self._whole.append(alone)
+            elif not stands_alone(alone, self._whole):
+                fault = first_fault(self._brackets[:1] + text)
+                assert fault is not None, "an array that is not closed is no JSON"
+                raise self._damage(start + fault.offset - 1, fault.what, number)
+
+    def _in_brackets(self, text: bytes | memoryview) -> bytes:
+        return (b"[%b]" if self._brackets == b"[]" else b"{%b}") % text
+
+    def _damage(self, offset: int, what: str, number: int) -> DataError:
+        window = self.window
+        return DataError(
+            f"{window.name}: no JSON at {window.place(offset)}, in element {number} (from 0) of {self._what}: {what}; "
+            "where that element ends cannot be told; mend the file there, or fetch it again"
+        )
+
+
+def _is_value(text: bytes) -> bool:
+    try:
+        _VALUE.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,75 @@
+"""`rounds=K`: up to K questions about one picture in one sample, so that the picture is stored once for all of them.
+
+Each question and its answer are the very ones that a sample of its own would hold; only the picture is shared.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from griffon_shards.support.files import write_whole
+
+_MEMBERS, _STARTS = "rounds.bin", "rounds.starts.bin"
+
+
+def picture_key(name: bytes) -> int:
+    """A 64-bit number that stands for a picture's name when records are grouped."""
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+
+
+def samples_of(pictures: NDArray[np.uint64], most: int) -> int:
+    """How many samples records of these pictures make with up to `most` rounds each."""
+    _, counts = np.unique(pictures, return_counts=True)
+    return int((-(-counts // most)).sum())
+
+
+def group_records(pictures: NDArray[np.uint64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Group records of the same picture, up to `most` together, in annotation order.
+
+    Args:
+        pictures: a number for each record's picture, shape [records].
+        most: records of a group.
+
+    Returns:
+        The record numbers, group after group, shape [records], and where in them each group begins, and the end, shape
+        [groups + 1]. Groups stand in the order of their first records.
+    """
+    most = min(most, len(pictures))  # a number beyond 64 bits is none for numpy
+    order = np.argsort(pictures, kind="stable")
+    by_picture = pictures[order]
+    run_starts = np.flatnonzero(np.concatenate(([True], by_picture[1:] != by_picture[:-1])))
+    run_lengths = np.diff(np.append(run_starts, len(order)))
+    within = np.arange(len(order)) - np.repeat(run_starts, run_lengths)
+    starts = np.flatnonzero(within % most == 0)
+    lengths = np.diff(np.append(starts, len(order)))
+    rank = np.argsort(order[starts], kind="stable")
+    starts, lengths = starts[rank], lengths[rank]
+    bounds = np.concatenate(([0], np.cumsum(lengths)))
+    return order[np.repeat(starts - bounds[:-1], lengths) + np.arange(len(order))], bounds
+
+
+def write_rounds(work: Path, pictures: NDArray[np.uint64], most: int) -> int:
+    """Group records and leave the groups in a source's work folder; gives their number."""
+    members, bounds = group_records(pictures, most)
+    write_whole(work / _MEMBERS, members.astype("<u8").tobytes())
+    write_whole(work / _STARTS, bounds.astype("<u8").tobytes())
+    return len(bounds) - 1
+
+
+class Rounds:
+    """The groups of a source that was scanned with `rounds=`."""
+
+    def __init__(self, work: Path) -> None:
+        self._members = (work / _MEMBERS).open("rb")
+        self._starts = (work / _STARTS).open("rb")
+
+    def __getitem__(self, group: int) -> list[int]:
+        """The record numbers of a group, in annotation order."""
+        start, stop = np.frombuffer(os.pread(self._starts.fileno(), 16, 8 * group), "<u8").tolist()
+        found: list[int] = np.frombuffer(
+            os.pread(self._members.fileno(), 8 * (stop - start), 8 * start), "<u8"
+        ).tolist()
+        return found

@@ -1,0 +1,56 @@
+"""The manifest of the sample data: a line for each annotation and each task that it can give."""
+
+from __future__ import annotations
+
+from griffon_prep.sample_data.refcoco_writer import split_of
+
+_VALIDATION = "VG_refcoco_val & refcoco/refs(unc).p & pictures & split=val\n"
+_FIRST_LINE = "# Sample data: shapes drawn by `griffon-prep sample-data`."
+_MANIFEST = f"""\
+{_FIRST_LINE}
+# Each line: TAG & annotation & folder of pictures, and options. The paths are relative to this file's folder, which is
+# to be given as --data-root (default: the working directory).
+
+# LLaVA: conversations, about a picture and without one.
+LAZY_caption & llava/captions.json & pictures
+LAZY_text & llava/text_only.jsonl & pictures
+
+# CCMD: detection of the categories in a picture, and of categories of which some are not in it.
+DET_shapes & ccmd/det.jsonl & pictures
+RANDDET_shapes & ccmd/randdet.jsonl & pictures
+
+# CCMD: referring expressions, grounding, visual search.
+REG_shapes & ccmd/reg.jsonl & pictures
+VG_shapes & ccmd/vg.jsonl & pictures
+VISJ_shapes & ccmd/visj.jsonl & pictures
+
+# COCO, Objects365 and V3Det: one file for three tasks; a picture without objects is left out and counted.
+DET_coco & coco/instances.json & pictures
+RANDDET_coco & coco/instances.json & pictures
+VISJ_coco & coco/instances.json & pictures
+
+# LVIS: pictures by the end of their web addresses; only categories that were looked for are called absent.
+DET_lvis & lvis/lvis_v1_train.json & lvis
+
+# Visual Genome; with rounds=4, up to four questions about a picture share one sample.
+DET_vg & visual_genome/objects.json & visual_genome
+REG_vg & visual_genome/region_descriptions.json & visual_genome & rounds=4
+VG_vg & visual_genome/region_descriptions.json & visual_genome & rounds=4
+
+# RefCOCO (the split is train unless the line says otherwise), gRefCOCO, and RefCOCO as MDETR has it.
+REG_refcoco & refcoco/refs(unc).p & pictures
+VG_refcoco & refcoco/refs(unc).p & pictures
+{_VALIDATION}\
+VG_grefcoco & grefcoco/grefs(unc).json & pictures
+REG_mdetr & mdetr/finetune_refcoco_train.json & pictures
+VG_mdetr & mdetr/finetune_refcoco_train.json & pictures
+"""
+
+MANIFEST_BEGIN = _FIRST_LINE.encode()
+"""What tells sample data from other folders."""
+
+
+def manifest_text(images: int) -> str:
+    """The manifest of sample data of so many pictures; a split that is of none of them is left out."""
+    splits = {split_of(number) for number in range(images)}
+    return _MANIFEST if "val" in splits else _MANIFEST.replace(_VALIDATION, "")

@@ -1,0 +1,98 @@
+"""References to the shapes of a scene in the formats of RefCOCO (one shape) and gRefCOCO (several shapes, one, none).
+
+Their boxes are in the file that `coco` makes beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from griffon_prep.render.keyed_random import Draws
+from griffon_prep.sample_data.coco_writer import CATEGORY_IDS, annotation_id, image_id
+from griffon_prep.sample_data.expressions import absent_expressions, plural_expressions, unique_expressions
+from griffon_prep.sample_data.scene import Scene, Shape
+
+_MOST_REFS = 3  # shapes of one picture
+_MOST_SENTENCES = 3
+_MOST_PLURALS = 2
+_SPLIT_EVERY = 8  # pictures
+_SPLITS = {1: "val", 2: "testA"}
+
+
+def split_of(number: int) -> str:
+    """The split that a picture belongs to with all its references; the first picture is of `train`."""
+    return _SPLITS.get(number % _SPLIT_EVERY, "train")
+
+
+def ref_records(pictured: Scene) -> list[dict[str, Any]]:
+    """RefCOCO: some shapes, each with one to three sentences that fit it and no other; elements of `refs(unc).p`."""
+    draws = _draws(pictured, "refs")
+    sentences: dict[int, list[str]] = {}
+    for text, shape in unique_expressions(pictured):
+        sentences.setdefault(pictured.shapes.index(shape), []).append(text)
+    places = draws.shuffled(list(sentences))[:_MOST_REFS]
+    records = []
+    for number, place in enumerate(places):
+        texts = draws.shuffled(sentences[place])[: 1 + draws.below(_MOST_SENTENCES)]
+        ann_id = annotation_id(pictured, place)
+        # Published so: what file_name says is no file's name, for it has the annotation's number at its end.
+        stem, _, suffix = pictured.image_path.rpartition(".")
+        records.append(
+            {
+                **_head(pictured, number, f"{stem}_{ann_id}.{suffix}"),
+                "ann_id": ann_id,
+                "category_id": CATEGORY_IDS[pictured.shapes[place].category],
+                **_sentences(pictured, number, texts),
+            }
+        )
+    return records
+
+
+def gref_records(pictured: Scene) -> list[dict[str, Any]]:
+    """gRefCOCO: sentences for several shapes, for one and for none; elements of `grefs(unc).json`."""
+    draws = _draws(pictured, "grefs")
+    several = plural_expressions(pictured)
+    meant: list[tuple[str, list[Shape]]] = [
+        several[i] for i in draws.sample(len(several), min(_MOST_PLURALS, len(several)))
+    ]
+    text, shape = draws.choice(unique_expressions(pictured))
+    meant += [(text, [shape]), (draws.choice(absent_expressions(pictured)), [])]
+    return [_gref(pictured, number, text, shapes) for number, (text, shapes) in enumerate(meant)]
+
+
+def _gref(pictured: Scene, number: int, text: str, shapes: list[Shape]) -> dict[str, Any]:
+    said = _sentences(pictured, number, [text])
+    return {
+        **_head(pictured, number, pictured.image_path),
+        "ann_id": [annotation_id(pictured, pictured.shapes.index(shape)) for shape in shapes] or [-1],
+        "category_id": [CATEGORY_IDS[shape.category] for shape in shapes] or [-1],
+        "no_target": not shapes,
+        **said,
+        "sentences": [{**sentence, "exist": bool(shapes)} for sentence in said["sentences"]],
+    }
+
+
+def _draws(pictured: Scene, purpose: str) -> Draws:
+    return Draws(pictured.seed, "sample_data", pictured.number, 0, f"refcoco {purpose}")
+
+
+def _head(pictured: Scene, number: int, file_name: str) -> dict[str, Any]:
+    """What every reference says of itself and its picture."""
+    return {
+        "ref_id": 10 * pictured.number + number,
+        "image_id": image_id(pictured),
+        "file_name": file_name,
+        "split": split_of(pictured.number),
+    }
+
+
+def _sentences(pictured: Scene, number: int, texts: list[str]) -> dict[str, Any]:
+    """The sentences of a reference, as typed and as the benchmarks have them."""
+    first = 100 * pictured.number + 10 * number
+    return {
+        "sent_ids": [first + place for place in range(len(texts))],
+        "sentences": [
+            {"sent_id": first + place, "raw": f"{text.capitalize()}.", "sent": text, "tokens": text.split()}
+            for place, text in enumerate(texts)
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Manifest lines become sources that can be read: found, hashed, decompressed, scanned."""

@@ -1,0 +1,138 @@
+"""Annotations that are packed with gzip or zstd, whatever their names say: downloads lose and gain endings."""
+
+import gzip
+import re
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader, RawIOBase
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import zstandard
+
+from griffon_prep.readers.foreign import LOOK_AT_BYTES, foreign_kind
+from griffon_shards.support.errors import DataError
+from griffon_shards.support.files import whole_file
+
+SUFFIXES = ("", ".gz", ".zst")
+"""How the name of an annotation may end behind its own ending."""
+
+_BLANKS = b" \t\r\n\xef\xbb\xbf"
+_GZIP = re.compile(rb"\x1f\x8b")
+_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one that is passed over
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """An annotation's content from its start, unpacked while it is read: for a look at how it begins.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    with _named_errors(path), path.open("rb") as file:
+        start = _peek(file)
+        if _GZIP.match(start):
+            with gzip.open(file) as plain:
+                yield cast(BinaryIO, plain)
+        elif _ZSTD.match(start):
+            yield cast(BinaryIO, BufferedReader(_Pieces(_zstd_pieces(file))))
+        else:
+            yield file
+
+
+def start_of_data(path: Path) -> bytes:
+    """How an annotation begins, unpacked: some hundred bytes.
+
+    Raises:
+        DataError: it is empty, or what nobody would take for an annotation.
+    """
+    with opened(path) as file:
+        start = file.read(LOOK_AT_BYTES)
+    if not start.strip(_BLANKS) and len(start) < LOOK_AT_BYTES:
+        raise DataError(f"{path}: has no records, it is empty; fetch it again")
+    if kind := foreign_kind(start):
+        raise DataError(f"{path}: is {kind}")
+    if path.suffix in SUFFIXES[1:] and not (is_packed(path) or _may_be_plain(start)):
+        raise DataError(f"{path}: damaged or cut short, it is not packed as its name says; fetch it again")
+    return start
+
+
+def _may_be_plain(start: bytes) -> bool:
+    """Whether it is what somebody unpacked and left its name."""
+    return start.lstrip(_BLANKS).startswith((b"[", b"{", b"\x80"))
+
+
+def unpacked_name(path: Path) -> str:
+    """The name of an annotation without the ending that says how it is packed."""
+    return path.stem if path.suffix in SUFFIXES else path.name
+
+
+def is_packed(path: Path) -> bool:
+    """Whether an annotation must be unpacked before any part of it can be read alone."""
+    with path.open("rb") as file:
+        start = _peek(file)
+    return bool(_GZIP.match(start) or _ZSTD.match(start))
+
+
+def _peek(file: BinaryIO) -> bytes:
+    start = file.read(4)
+    file.seek(0)
+    return start
+
+
+def unpack(path: Path, target: Path) -> None:
+    """Unpack an annotation into a file.
+
+    Raises:
+        DataError: it is damaged or cut short.
+        OSError: storage fails or is full.
+    """
+    with _named_errors(path), path.open("rb") as packed, whole_file(target) as out:
+        if _GZIP.match(_peek(packed)):
+            with gzip.open(packed) as plain:
+                shutil.copyfileobj(plain, out, 1 << 20)
+        else:
+            out.writelines(_zstd_pieces(packed))
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (gzip.BadGzipFile, zlib.error, EOFError, zstandard.ZstdError) as error:
+        raise DataError(f"{path}: damaged or cut short, it does not unpack ({error}); fetch it again") from None
+
+
+def _zstd_pieces(packed: BinaryIO) -> Iterator[bytes]:
+    """Frame by frame: the library's own streams take a file that is cut short for one that ends."""
+    decompressor = zstandard.ZstdDecompressor()
+    frame = None
+    while piece := packed.read(1 << 16):
+        while piece:
+            frame = frame or decompressor.decompressobj()
+            yield frame.decompress(piece)
+            piece = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError("its last frame never ends")
+
+
+class _Pieces(RawIOBase):
+    """Pieces of bytes as a file to read."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = filter(None, pieces)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any writable buffer
+        view = memoryview(buffer)
+        self._rest = self._rest or next(self._pieces, b"")
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count

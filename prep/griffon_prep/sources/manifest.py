@@ -1,0 +1,146 @@
+"""Manifest files: one source a line, `TAG & annotation & image root`, optionally ` & key=value, key=value`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from io import StringIO
+from pathlib import Path
+
+from griffon_shards.support.errors import SettingsError
+from griffon_shards.types import TASKS
+
+_SEPARATOR = re.compile(r"\s+&(?:\s+|$)")
+_TAG = re.compile(r"[A-Za-z0-9_]+")
+_MAX_TAG = 80  # with the record number and `.json` it must fit into the 100 bytes of a tar name
+_FORM = "TAG & annotation & image root [& key=value, key=value]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestLine:
+    """One source, as the manifest names it.
+
+    Attributes:
+        line_no: line in the manifest, from 1.
+        tag: `TASK` or `TASK_name`, unique in the manifest.
+        task: one of `TASKS`.
+        annotation: the annotation file, as written.
+        image_root: the folder of its pictures, as written.
+        options: `format`, `weight`, `limit`, `split`, `rounds`, as written and checked.
+    """
+
+    line_no: int
+    tag: str
+    task: str
+    annotation: str
+    image_root: str
+    options: Mapping[str, str]
+
+    @property
+    def weight(self) -> Fraction:
+        """How often an epoch of training shows the source."""
+        return Fraction(self.options.get("weight", "1"))
+
+    @property
+    def limit(self) -> int | None:
+        """Take only the first so many records in shuffled order."""
+        return int(self.options["limit"]) if "limit" in self.options else None
+
+
+def read_manifest(path: Path) -> list[ManifestLine]:
+    """The sources of a manifest, in its order.
+
+    Raises:
+        SettingsError: the file cannot be read, or lines are wrong: one line of message for each of them.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise SettingsError(f"{path}: the manifest cannot be read ({error.strerror}); give --manifest a file") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 at byte {error.start}; save the manifest as UTF-8") from None
+    lines: list[ManifestLine] = []
+    faults: list[str] = []
+    first_use: dict[str, int] = {}
+    for line_no, line in enumerate(StringIO(text, newline=None), 1):  # str.splitlines would cut at U+0085 and others
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            parsed = _parse_line(line_no, line.strip())
+            if parsed.tag in first_use:
+                raise ValueError(
+                    f"tag {parsed.tag!r} is used in line {first_use[parsed.tag]} too; give it another name"
+                )
+        except ValueError as error:
+            faults.append(f"{path}:{line_no}: {error}")
+        else:
+            first_use[parsed.tag] = line_no
+            lines.append(parsed)
+    if not lines and not faults:
+        faults.append(f"{path}: no sources in it; write lines of the form {_FORM}")
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return lines
+
+
+def single_line(annotation: str, image_root: str) -> ManifestLine:
+    """The line that `--data-path FILE --image-folder DIR` stands for."""
+    return ManifestLine(line_no=1, tag="LAZY", task="LAZY", annotation=annotation, image_root=image_root, options={})
+
+
+def _parse_line(line_no: int, line: str) -> ManifestLine:
+    fields = [field.strip() for field in _SEPARATOR.split(line)]
+    if len(fields) not in (3, 4) or not all(fields):
+        raise ValueError(f"expected {_FORM}, got {len(fields)} field(s): {line!r}; put blanks around each '&'")
+    tag, annotation, image_root = fields[:3]
+    task = tag.partition("_")[0]
+    if task not in TASKS or not _TAG.fullmatch(tag) or len(tag) > _MAX_TAG or tag.endswith("_"):
+        raise ValueError(
+            f"tag {tag!r} is not TASK or TASK_name; TASK is one of {', '.join(TASKS)}, "
+            f"name has letters, digits and underscores, {_MAX_TAG} characters at most in all"
+        )
+    options = _parse_options(fields[3]) if len(fields) == 4 else {}
+    return ManifestLine(
+        line_no=line_no, tag=tag, task=task, annotation=annotation, image_root=image_root, options=options
+    )
+
+
+def _parse_options(text: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for item in text.split(","):
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or not name or not value:
+            raise ValueError(f"option {item.strip()!r} is not of the form key=value")
+        if name not in _OPTION_FAULT:
+            raise ValueError(f"unknown option {name!r}; known are {', '.join(_OPTION_FAULT)}")
+        if name in options:
+            raise ValueError(f"option {name!r} is given twice")
+        if fault := _OPTION_FAULT[name](value):
+            raise ValueError(f"option {name}={value}: {fault}")
+        options[name] = value
+    return options
+
+
+def _weight_fault(value: str) -> str | None:
+    try:
+        positive = Fraction(value) > 0
+    except (ValueError, ZeroDivisionError):
+        positive = False
+    return None if positive else "expected a number above 0, such as 2, 0.5 or 1/3"
+
+
+def _count_fault(value: str) -> str | None:
+    return None if value.isascii() and value.isdecimal() and int(value) > 0 else "expected a whole number above 0"
+
+
+def _any_word(_value: str) -> str | None:
+    return None  # what a format or a split may be called is the reader's to say
+
+
+_OPTION_FAULT = {
+    "format": _any_word,
+    "weight": _weight_fault,
+    "limit": _count_fault,
+    "split": _any_word,
+    "rounds": _count_fault,
+}

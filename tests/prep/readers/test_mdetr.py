@@ -1,0 +1,190 @@
+"""MDETR's `finetune_refcoco_train.json` and its like: COCO's JSON, an expression an entry of `images`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from griffon_prep.records import Record
+from griffon_shards.support.errors import DataError, SettingsError
+
+from ..rendering import rendered, texts
+from .published import box, coco, picture, write
+from .reading import read_source
+
+ONE, TWO = (10.0, 20.0, 40.0, 60.0), (100.0, 0.0, 150.0, 50.0)
+FILE = "COCO_train2014_7.jpg"
+
+
+def entry(number: object, caption: object, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    return picture(
+        number, **{"file_name": FILE, "original_id": 7, "caption": caption, "dataset_name": "refcoco", **more}
+    )
+
+
+def tied(number: int, image_id: object, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    return box(number, image_id, tokens_positive=[[0, 3]], **more)
+
+
+def read(folder: Path, file: object, task: str = "VG", **options: str) -> list[Record | tuple[str, str]]:
+    return read_source(write(folder, {"finetune_refcoco_train.json": file}), task, **options)[0]
+
+
+def found(records: list[Record | tuple[str, str]]) -> list[list[tuple[str, tuple[float, ...]]] | str]:
+    return [
+        [(region.phrase, region.box_xyxy_px) for region in record.regions] if isinstance(record, Record) else record[0]
+        for record in records
+    ]
+
+
+SOURCE = coco(
+    [entry(0, " the left cat "), entry(1, "猫"), entry(2, "both"), entry(3, "nothing")],
+    [tied(9, 2), tied(0, 0), tied(1, 1, bbox=[100, 0, 50, 50]), tied(2, 2, bbox=[100, 0, 50, 50], iscrowd=1)],
+)
+"""The boxes lie in another order than the expressions, and the last expression has none."""
+
+
+@pytest.mark.parametrize("first", ["images", "annotations"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_each_expression_is_a_record(tmp_path: Path, first: str, indent: int | None) -> None:
+    text = json.dumps({first: SOURCE[first], **SOURCE}, indent=indent)
+    records = read(tmp_path, text)
+    assert found(records) == [
+        [("the left cat", ONE)],
+        [("猫", TWO)],
+        [("both", ONE), ("both", TWO)],
+        "bad_record",  # nothing in the file says that it is absent
+    ]
+    assert "no box for 'nothing'" in records[3][1]  # type: ignore[index]
+    assert {(r.image_path, r.width_px, r.height_px) for r in records if isinstance(r, Record)} == {(FILE, 200, 100)}
+
+
+def test_reg_describes_one_box(tmp_path: Path) -> None:
+    records, scan = read_source(write(tmp_path, {"a.json": SOURCE}), "REG")
+    assert found(records) == [[("the left cat", ONE)], [("猫", TWO)]]
+    assert [record.record_no for record in records if isinstance(record, Record)] == [0, 1]
+    assert scan.notes == ("2 of 4 expressions are not of one box and no records of REG",)
+
+
+@pytest.mark.parametrize("task", ["REG", "VG"])
+@pytest.mark.parametrize(
+    ("image", "annotation"),
+    [
+        ({"caption": None}, {}),
+        ({"caption": " "}, {}),
+        ({"caption": ["a"]}, {}),
+        ({"width": "200"}, {}),
+        ({"file_name": None}, {}),
+        ({}, {"bbox": [1, 2]}),
+    ],
+)
+def test_what_cannot_be_used_is_rejected_alone(
+    tmp_path: Path, task: str, image: dict[str, Any], annotation: dict[str, Any]
+) -> None:
+    images = [entry(0, "one"), {**entry(1, "spoilt"), **image}, entry(2, "two")]
+    file = coco(images, [tied(0, 0), tied(1, 1, **annotation), tied(2, 2)])
+    assert found(read(tmp_path, file, task)) == [[("one", ONE)], "bad_record", [("two", ONE)]]
+
+
+def grounded(number: int, image_id: int, spans: object, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    return box(number, image_id, tokens_positive=spans, **more)
+
+
+DOG_AND_CAT = [[[0, 5]], [[10, 15]]]
+
+
+@pytest.mark.parametrize("task", ["REG", "VG"])
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    ("spans", "more"),
+    [(DOG_AND_CAT, {}), (DOG_AND_CAT, {"area": 1, "iscrowd": None}), ([[[0, 5]], [[0, 5], [10, 15]]], {})],
+)
+def test_boxes_of_parts_of_a_caption_are_refused(
+    tmp_path: Path, task: str, indent: int | None, spans: list[object], more: dict[str, Any]
+) -> None:
+    """As Flickr30k's and GQA's are: nothing in the file is an expression of what its boxes show, one box or several."""
+    images = [entry(0, "a dog"), entry(1, "a dog and a cat"), entry(2, "a dog")]
+    boxes = [grounded(1, 1, spans[0]), tied(0, 0), grounded(2, 1, spans[1], **more), tied(3, 2)]
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path, json.dumps(coco(images, boxes), indent=indent), task)
+    assert str(caught.value).startswith(
+        f"{tmp_path / 'finetune_refcoco_train.json'}: boxes belong to parts of a caption (tokens_positive) in 1 of 3 "
+        "captions, as in 'a dog and a cat'; "
+    )
+
+
+@pytest.mark.parametrize(
+    "spans", [[[[0, 3]], [[0, 3]]], [[], []], [None, None], [[[0, 3], [4, 6]], [[0, 3], [4, 6]]]], ids=str
+)
+@pytest.mark.parametrize("more", [{}, {"iscrowd": None}])
+def test_boxes_of_the_same_part_are_of_the_whole_caption(
+    tmp_path: Path, spans: list[object], more: dict[str, None]
+) -> None:
+    """RefCOCO's name but the noun of each expression."""
+    boxes = [grounded(1, 0, spans[0]), grounded(2, 0, spans[1], bbox=[100, 0, 50, 50], **more), box(3, 1)]
+    for file in (coco([entry(0, "men on the left"), entry(1, "a")], boxes[:count]) for count in (3, 2)):
+        assert found(read(tmp_path, file))[0] == [("men on the left", ONE), ("men on the left", TWO)]
+
+
+NOTHING = {"area": -1, "iscrowd": -1, "category_id": -1, "bbox": [0, 0, 0, 0], "empty": True, "original_id": -1}
+
+
+@pytest.mark.parametrize("more", [{}, {"empty": 1}, {"bbox": []}, {"iscrowd": 0, "id": "x"}])
+def test_an_expression_of_nothing_is_absent(tmp_path: Path, more: dict[str, Any]) -> None:
+    """gRefCOCO in MDETR's form."""
+    images = [entry(0, "a zebra"), entry(1, "the cat"), entry(2, "both"), entry(3, "it")]
+    boxes = [
+        tied(0, 0, **NOTHING | more),
+        tied(1, 1, empty=False),
+        *(tied(2, 2, empty=False), tied(3, 2, empty=False, bbox=[100, 0, 50, 50])),
+        *(tied(4, 3, empty=False), tied(5, 3, **NOTHING)),
+    ]
+    records = read(tmp_path, coco(images, boxes))
+    assert found(records) == [[], [("the cat", ONE)], [("both", ONE), ("both", TWO)], "bad_record"]
+    assert records[3][1] == f"{FILE}: 'it' has a box and is said to have none (empty)"  # type: ignore[index]
+    assert isinstance(records[0], Record)
+    assert records[0].absent_phrases == ("a zebra",)
+    assert texts(rendered("VG", records[0])[0])[1] == "None"
+    assert found(read(tmp_path, coco(images[:3], boxes[:4]), "REG")) == [[("the cat", ONE)]]
+    as_coco = read(tmp_path, coco(images[:3], boxes[:4]), "DET", format="coco")
+    assert [len(record.regions) for record in as_coco if isinstance(record, Record)] == [0, 1, 2]
+
+
+def test_the_categories_need_not_be_known(tmp_path: Path) -> None:
+    """The expression is the phrase; MDETR's files name but the category `object`."""
+    file = coco([entry(0, "one")], [tied(0, 0, category_id=99)], [{"id": 1, "name": "object"}])
+    assert found(read(tmp_path, file)) == [[("one", ONE)]]
+
+
+def test_detection_is_not_to_be_had(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="format mdetr gives REG, VG, not DET"):
+        read(tmp_path, SOURCE, "DET")
+
+
+def test_named_as_coco_it_is_read_so(tmp_path: Path) -> None:
+    records = read(tmp_path, SOURCE, "DET", format="coco")
+    assert [len(record.regions) for record in records if isinstance(record, Record)] == [1, 1, 2, 0]
+
+
+def test_two_expressions_of_the_same_id_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two entries of images have the id 0"):
+        read(tmp_path, coco([entry(0, "one"), entry(0, "two")], [tied(0, 0)]))
+
+
+def test_expressions_of_a_picture_are_known_as_such(tmp_path: Path) -> None:
+    """For `rounds=`: by the file they name, whichever way; what names none is of no other's picture."""
+    images = [entry(0, "a"), entry(1, "b", file_name="8.jpg"), entry(2, "c"), entry(3, "d", file_name=None)]
+    images += [entry(4, "e", file_name=None), entry(5, "f"), entry(6, "g"), entry(7, "h")]
+    for place, url in (
+        (5, "http://x/train2014/7.jpg"),
+        (6, "http://x/train2014/8.jpg"),
+        (7, "http://y/train2014/7.jpg"),
+    ):
+        del images[place]["file_name"]
+        images[place]["coco_url"] = url
+    file = coco(images, [tied(number, number) for number in range(8)])
+    _, scan = read_source(write(tmp_path, {"m.json": file}), "VG", rounds="4")
+    assert scan.pictures is not None
+    first_of = [scan.pictures.tolist().index(key) for key in scan.pictures.tolist()]
+    assert first_of == [0, 1, 0, 3, 4, 5, 6, 5]

@@ -1,0 +1,76 @@
+"""LAZY: the record's own conversation, `<image>` at the start of the turn that holds it, and nothing else changed."""
+
+import pytest
+
+from griffon_shards.types import Turn
+
+from ..rendering import record_of, rendered
+
+
+def human(text: str) -> Turn:
+    return Turn(role="human", text=text)
+
+
+def gpt(text: str) -> Turn:
+    return Turn(role="gpt", text=text)
+
+
+def turns_of(*turns: Turn, image_path: str | None = "a.jpg") -> tuple[Turn, ...]:
+    (rendering,) = rendered("LAZY", record_of(turns=turns, image_path=image_path, sides_px=(0, 0)))
+    assert rendering.region_xyxy_px is None
+    return rendering.turns
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("<image>\nWhat is it?", "<image>\nWhat is it?"),
+        ("<image>What is it?", "<image>\nWhat is it?"),
+        ("What is it?\n<image>", "<image>\nWhat is it?"),
+        ("What is in <image> here?", "<image>\nWhat is in  here?"),
+        ("  What?\r\n<image>\n\n", "<image>\nWhat?"),
+        ("<image>", "<image>\n"),
+        ("What is it?", "<image>\nWhat is it?"),
+        ("一二<image>三\n四", "<image>\n一二三\n四"),
+    ],
+)
+def test_the_token_moves_to_the_start_of_its_turn(question: str, expected: str) -> None:
+    assert turns_of(human(question), gpt("A cat.")) == (human(expected), gpt("A cat."))
+
+
+def test_the_token_stays_in_the_turn_that_holds_it() -> None:
+    before = (
+        human("Hello"),
+        gpt(" Hello!\n"),
+        human(" Now this:  <image>"),
+        gpt("A cat."),
+        human("Sure? "),
+        gpt("Yes"),
+    )
+    assert turns_of(*before) == (*before[:2], human("<image>\nNow this:"), *before[3:])
+
+
+def test_a_picture_that_no_turn_mentions_belongs_to_the_first_question() -> None:
+    assert turns_of(gpt("Hi"), human("What?"), gpt("A cat."), human("More?"), gpt("No")) == (
+        gpt("Hi"),
+        human("<image>\nWhat?"),
+        gpt("A cat."),
+        human("More?"),
+        gpt("No"),
+    )
+
+
+def test_the_token_in_an_answer_is_text() -> None:
+    turns = (human("<image>\nHow do I ask?"), gpt("Write <image> in front. "), human("Thanks"), gpt("<image>"))
+    assert turns_of(*turns) == turns
+
+
+def test_a_text_alone_is_left_as_it_is() -> None:
+    turns = (human("  6 * 7?\n"), gpt(" 42 "), gpt("<image>"))
+    assert turns_of(*turns, image_path=None) == turns
+
+
+def test_variants_are_the_same_conversation() -> None:
+    record = record_of(turns=[human("What?"), gpt("A cat.")])
+    first, *others = rendered("LAZY", record, variants=3)
+    assert others == [first, first]

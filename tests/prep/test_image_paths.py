@@ -1,0 +1,212 @@
+"""Pictures: where they are looked for, and what may not be looked at."""
+
+import os
+import socket
+import unicodedata
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from PIL import Image
+
+from griffon_prep.images import read_picture
+from griffon_prep.records import Rejected
+
+from .conftest import Prep
+
+
+def reason(function: Callable[[], object]) -> tuple[str, str]:
+    with pytest.raises(Rejected) as caught:
+        function()
+    return caught.value.reason, caught.value.detail
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Files that each hold their own path."""
+    root = tmp_path / "图片 root"
+    for name in ("a.jpg", "x/a.jpg", "x/y/a.jpg", "y/b.jpg", "文件 夹/c d.jpg", "d.jpg", "..e.jpg"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name, encoding="utf-8")
+    (tmp_path / "secret.jpg").write_text("outside")
+    return root
+
+
+def found(root: Path, name: str) -> str:
+    return read_picture(str(root), name).data.decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("x/a.jpg", "x/a.jpg"),
+        ("x/y/a.jpg", "x/y/a.jpg"),
+        ("z/x/a.jpg", "x/a.jpg"),  # the last two parts
+        ("images/v1/patch8/y/b.jpg", "y/b.jpg"),
+        ("images/v1/patch8/d.jpg", "d.jpg"),  # the last
+        ("patch8/a.jpg", "a.jpg"),
+        ("z/y/a.jpg", "a.jpg"),
+        ("文件 夹/c d.jpg", "文件 夹/c d.jpg"),
+        ("./x//./a.jpg", "x/a.jpg"),
+        ("..e.jpg", "..e.jpg"),
+        ("x/../a.jpg", "a.jpg"),
+        ("x/y/../../d.jpg", "d.jpg"),
+    ],
+)
+def test_where_a_picture_is_looked_for(root: Path, name: str, expected: str) -> None:
+    assert found(root, name) == expected
+    assert found(root, str(root / name)) == expected
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "x/../../secret.jpg", "..", "../../etc/passwd", "..\\secret.jpg"])
+def test_a_path_that_leaves_the_root(root: Path, name: str) -> None:
+    assert reason(lambda: read_picture(str(root), name))[0] == "path_outside_root"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("/home/other/y/b.jpg", "y/b.jpg"),
+        ("/home/other/d.jpg", "d.jpg"),
+        ("//server/share/x/a.jpg", "x/a.jpg"),
+        ("C:\\data\\y\\b.jpg", "y/b.jpg"),
+        ("C:\\d.jpg", "d.jpg"),
+        ("C:/data/d.jpg", "d.jpg"),
+        ("\\\\server\\share\\y\\b.jpg", "y/b.jpg"),
+        ("x\\y\\a.jpg", "x/y/a.jpg"),
+        (".\\x\\a.jpg", "x/a.jpg"),
+        ("https://example.org/y/b.jpg", "y/b.jpg"),
+        ("https://example.org/data/d.jpg?width=640&v=2", "d.jpg"),
+        ("https://example.org/文件%20夹/c%20d.jpg", "文件 夹/c d.jpg"),
+        ("s3://bucket/train/y/b.jpg", "y/b.jpg"),
+        ("file:///mnt/data/x/a.jpg", "x/a.jpg"),
+    ],
+)
+def test_a_path_from_elsewhere_is_looked_for_by_its_last_parts(root: Path, name: str, expected: str) -> None:
+    assert found(root, name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("d.jpg", False),  # all that there is
+        ("x/a.jpg", False),
+        ("z/x/a.jpg", False),  # by two
+        ("z/d.jpg", True),
+        ("images/v1/patch8/d.jpg", True),
+        ("/home/other/d.jpg", True),
+        ("https://example.org/d.jpg", True),
+        ("C:\\data\\d.jpg", True),
+    ],
+)
+def test_a_picture_found_by_its_last_part_alone_is_marked(root: Path, name: str, expected: bool) -> None:
+    assert read_picture(str(root), name).by_last_part == expected
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+@pytest.mark.parametrize("named", ["NFC", "NFD"])
+def test_accents_may_be_composed_or_not(
+    root: Path, stored: Literal["NFC", "NFD"], named: Literal["NFC", "NFD"]
+) -> None:
+    """Archives packed on macOS have them decomposed, annotations mostly composed."""
+    path = root / unicodedata.normalize(stored, "Café/Übung 각.jpg")
+    path.parent.mkdir()
+    path.write_text("found")
+    for name in ("Café/Übung 각.jpg", "/other/Café/Übung 각.jpg", "Übung 각.jpg"):
+        assert name != "Übung 각.jpg" or path.rename(root / path.name)
+        assert found(root, unicodedata.normalize(named, name)) == "found"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "the record's path is empty"),
+        ("img\\gone.jpg", "img\\gone.jpg: nor with slashes for its backslashes"),
+        ("/etc/passwd", "/etc/passwd: not under the image root, nor is its last part"),
+        ("/", "/: not under the image root, nor is its last part"),
+        ("a.JPG", "a.JPG: there is a.jpg; rename the files, or the paths in the annotation"),
+        ("x/y/a.png", "x/y/a.png: there is x/y/a.jpg; rename the files, or the paths in the annotation"),
+        ("y/b", "y/b: there is y/b.jpg; rename the files, or the paths in the annotation"),
+    ],
+)
+def test_what_was_looked_for_in_vain_is_said(root: Path, name: str, said: str) -> None:
+    assert reason(lambda: read_picture(str(root), name)) == ("picture_not_found", said)
+
+
+def test_a_nul_in_a_path(root: Path) -> None:
+    assert reason(lambda: read_picture(str(root), "a\0.jpg"))[0] == "path_outside_root"
+    assert "NUL" in reason(lambda: read_picture(str(root), "a\0.jpg"))[1]
+
+
+@pytest.mark.parametrize("name", ["gone.jpg", "x/gone.jpg", "a.jpg/b", "x", "x/y", ".", "n" * 300, "n/" * 3000])
+def test_what_is_not_there(root: Path, name: str) -> None:
+    assert reason(lambda: read_picture(str(root), name)) == ("picture_not_found", name)
+
+
+def test_a_folder_of_that_name_is_passed_over(root: Path) -> None:
+    (root / "z/x/a.jpg").mkdir(parents=True)
+    assert found(root, "z/x/a.jpg") == "x/a.jpg"
+
+
+def test_links(root: Path) -> None:
+    (root / "link.jpg").symlink_to(root / "x/a.jpg")
+    (root / "data").symlink_to(root.parent)  # a user's own link: pictures kept elsewhere
+    (root / "loop.jpg").symlink_to("loop.jpg")
+    (root / "dangling.jpg").symlink_to("gone.jpg")
+    assert found(root, "link.jpg") == "x/a.jpg"
+    assert found(root, "data/secret.jpg") == "outside"
+    for name in ("loop.jpg", "dangling.jpg"):
+        assert reason(partial(read_picture, str(root), name))[0] == "picture_not_found"
+
+
+def test_what_is_no_file_does_not_hold_the_build_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(root / "pipe.jpg")
+    (root / "empty.jpg").write_bytes(b"")
+    with (root / "huge.jpg").open("wb") as file:
+        file.truncate((1 << 30) + 1)
+    monkeypatch.chdir(root)  # a socket's name must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+    for name, said in {
+        "pipe.jpg": "a pipe or device, no file",
+        "empty.jpg": "an empty file",
+        "huge.jpg": "1,073,741,825 bytes, over 1 GiB",
+        "socket.jpg": "a socket, no file",
+    }.items():
+        assert reason(partial(read_picture, str(root), name)) == ("picture_unreadable", f"{name}: {said}")
+
+
+def test_a_file_that_may_not_be_read(root: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    (root / "a.jpg").chmod(0)
+    assert reason(lambda: read_picture(str(root), "a.jpg")) == ("picture_unreadable", "a.jpg: no permission to read it")
+
+
+def test_a_large_file_comes_whole(root: Path) -> None:
+    data = os.urandom(5_000_001)
+    (root / "large.jpg").write_bytes(data)
+    assert read_picture(str(root), "large.jpg").data == data
+
+
+def test_how_many_were_found_by_their_last_part_alone_is_said_for_each_source(tmp_path: Path, prep: Prep) -> None:
+    for name in ("a.jpg", "b.jpg", "train/c.jpg"):
+        (tmp_path / "flat" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), name[-5:-4].encode()[0]).save(tmp_path / "flat" / name)
+    record = '{{"image_path": "{}", "height": 8, "width": 8, "expression": "a thing", "bboxes": [[1, 1, 5, 5]]}}\n'
+    for tag, names in {
+        "REG": ["coco/train/a.jpg", "/mnt/other/b.jpg", "coco/train/c.jpg"],
+        "REG_whole": ["a.jpg", "train/c.jpg"],
+    }.items():
+        (tmp_path / f"{tag}.jsonl").write_text("".join(map(record.format, names)))
+    (tmp_path / "m.txt").write_text("REG & REG.jsonl & flat\nREG_whole & REG_whole.jsonl & flat\n")
+    given = ("--manifest", tmp_path / "m.txt", "--data-root", tmp_path, "--workers", 1)
+    for command in (["check"], ["build", "--out", tmp_path / "set"], ["build", "--out", tmp_path / "set"]):
+        said = prep(*command, *given)
+        assert said.returncode == 0, said.stderr
+        lines = [line for line in said.stderr.splitlines() if "found by the last part" in line]
+        if "up to date" not in said.stderr:
+            assert [line.partition(" pictures were found by")[0] for line in lines] == ["REG: 2"]

@@ -1,0 +1,212 @@
+"""Settings: where each value comes from, what contradicts what, and that they survive being stored."""
+
+import json
+import re
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_train.config.resolve import RECIPES, read_recipe, resolve
+from griffon_train.config.settings import (
+    OPTIONS,
+    RESUME_FREE,
+    STAGES,
+    Settings,
+    differences,
+    settings_as_json,
+    settings_from_json,
+    weights_by_tag,
+)
+from griffon_train.model.attention import ATTENTIONS
+from griffon_train.model.projector import PROJECTORS
+
+NEEDED = {"shards": (Path("set"),), "output_dir": Path("run"), "model": "tiny-gemma2"}
+
+
+def settings_of(stage: str = "custom", **given: object) -> Settings:
+    return resolve({"stage": stage, **NEEDED, **given}).settings
+
+
+def test_the_command_line_goes_before_the_recipe_and_that_before_the_default() -> None:
+    found = resolve({"stage": "sft", **NEEDED, "lr": 1e-4})
+    assert (found.settings.lr, found.origins["lr"]) == (1e-4, "command line")
+    assert (found.settings.vision_tower_lr, found.origins["vision_tower_lr"]) == (2e-6, "recipe sft")
+    assert (found.settings.beta2, found.origins["beta2"]) == (0.999, "default")
+    assert list(found.origins) == [each.name for each in fields(Settings)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_recipe_is_settings_and_says_where_its_numbers_are_from(stage: str) -> None:
+    recipe = read_recipe(stage)
+    assert recipe.keys() <= OPTIONS.keys()
+    assert not recipe.keys() & {"stage", "shards", "output_dir", "model", "from_run"}
+    text = (RECIPES / f"{stage}.toml").read_text(encoding="utf-8")
+    unsaid = [each for each in text.splitlines() if " = " in each and not re.search("# .*(reference|ours)", each)]
+    assert not unsaid or (stage == "visual_referring" and "no recipe of this stage was released" in text.lower())
+
+
+def test_recipes_are_the_reference_s() -> None:
+    alignment, pretrain, sft, referring, custom = map(settings_of, STAGES)
+    assert (alignment.chat, alignment.lr, alignment.max_length, alignment.zero) == ("plain", 1e-3, 2048, 2)
+    assert (alignment.micro_batch, alignment.global_batch, alignment.grouping) == (4, 256, "none")
+    assert (pretrain.lr, pretrain.vision_tower_lr, pretrain.max_length, pretrain.zero) == (2e-5, None, 4096, 3)
+    assert (pretrain.micro_batch, pretrain.global_batch, pretrain.grouping) == (2, 128, "modality")
+    assert (sft.lr, sft.vision_tower_lr, sft.max_length, sft.zero) == (2e-5, 2e-6, 4096, 3)
+    assert (sft.micro_batch, sft.global_batch, sft.grouping) == (2, 64, "task")
+    assert (referring.lr, referring.zero, referring.max_length) == (1e-3, 2, 4096)
+    for each in (alignment, pretrain, sft, referring):
+        assert (each.schedule, each.warmup_ratio, each.weight_decay, each.clip) == ("cosine", 0.03, 0.0, 1.0)
+        assert (each.epochs, each.steps, each.gradient_checkpointing, each.keep) == (1, None, True, 3)
+    everything = ("vision_tower", "projector", "language_model", "region_projector")
+    trained = [each.freezing.trained_parts() for each in (alignment, pretrain, sft, referring, custom)]
+    assert trained == [("projector",), everything, everything, ("region_projector",), everything]
+
+
+def test_the_choices_are_those_of_the_model() -> None:
+    assert tuple(getattr(OPTIONS["attention"].kind, "choices", ())) == ATTENTIONS
+    assert set(getattr(OPTIONS["projector"].kind, "choices", ())) == set(PROJECTORS)
+
+
+def test_steps_put_the_recipe_s_epochs_out_of_force() -> None:
+    found = resolve({"stage": "pretrain", **NEEDED, "steps": 40})
+    assert (found.settings.steps, found.settings.epochs) == (40, None)
+    assert found.origins["epochs"] == "steps, command line"
+    assert settings_of("pretrain", epochs=3).epochs == 3
+
+
+CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "no stage": ("", {}, "--stage: expected one of alignment, pretrain, .*, got nothing"),
+    "no shards": ("sft", {"shards": ()}, "--shards: missing"),
+    "nothing": ("sft", {"shards": (), "output_dir": None, "model": None}, r"--shards, --output-dir, --model \(or --fr"),
+    "micro-batch": (
+        "alignment",
+        {"global_batch": 2},
+        r"--micro-batch 4 \(recipe alignment\) is more than --global-batch 2 \(command line\); give --micro-batch 2 or",
+    ),
+    "ends": ("sft", {"steps": 4, "epochs": 2}, "--steps 4 and --epochs 2 contradict each other: .*; give one"),
+    "warm-up": ("sft", {"warmup_ratio": 1.0}, r"--warmup-ratio 1.0 \(command line\): .*0<=x<1"),
+    "warm-up below": ("sft", {"warmup_ratio": -0.1}, r"--warmup-ratio -0.1 \(command line\): .*0<=x<1"),
+    "short": ("sft", {"max_length": 15}, r"--max-length 15 .*x>=16"),
+    "lr": ("sft", {"lr": 0.0}, r"--lr 0.0 .*x>0"),
+    "lr of no number": ("sft", {"lr": float("nan")}, "--lr nan .*finite"),
+    "lr without end": ("sft", {"vision_tower_lr": float("inf")}, "--vision-tower-lr inf .*finite"),
+    "only both": (
+        "alignment",
+        {"freeze_llm": True},
+        r"--tune-mm-mlp-adapter true \(recipe alignment\), --freeze-llm true \(command line\): .* give one",
+    ),
+    "referring": ("visual_referring", {"tune_mm_mlp_adapter": True}, "tune_mm_mlp_adapter and tune_region_projector"),
+    "all frozen": ("alignment", {"freeze_mm_mlp_adapter": True}, "nothing is left to train"),
+    "val steps": ("sft", {"val_steps": 5}, "--val-steps 5 .* nothing to validate on; give --val-shards"),
+    "val shards": ("sft", {"val_shards": (Path("v"),)}, "--val-shards v .* never be read; give --val-steps"),
+    "offload": (
+        "alignment",
+        {"offload": "all"},
+        r"--offload all \(command line\) needs --zero 3.*--zero 2 \(recipe alignment\)",
+    ),
+    "two projectors": (
+        "sft",
+        {"from_run": Path("a"), "pretrain_mm_mlp_adapter": Path("b")},
+        "--from a .* and --pretrain-mm-mlp-adapter b .*; give one",
+    ),
+    "from itself": ("sft", {"from_run": Path("run")}, "--from run .* is the --output-dir, too"),
+    "hook": ("sft", {"log_hook": "wandb"}, "--log-hook wandb .*: expected module:function"),
+    "lengths": (
+        "sft",
+        {"lengths": (Path("a"), Path("b"))},
+        "--lengths a b .*: expected a table for each of --shards set",
+    ),
+    "weight": ("sft", {"weights": ("DET",)}, "--weight DET: expected TAG=W"),
+    "chat": ("sft", {"chat": "vicuna"}, "--chat vicuna .*'vicuna' is not one of 'plain'"),
+}
+
+
+@pytest.mark.parametrize(("stage", "given", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_contradictions_are_said_in_a_line(stage: str, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings_of(stage, **given)
+    assert re.match(message, str(caught.value)) or re.search(message, str(caught.value)), str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_model_need_not_be_named_where_a_run_is() -> None:
+    assert settings_of("sft", model=None, from_run=Path("pretrained")).model is None
+
+
+EVERYTHING = {
+    "shards": (Path("a"), Path("../b")),
+    "from_run": Path("before"),
+    "lengths": (Path("x"), Path("y")),
+    "weights": ("DET=1/3", "REG=2"),
+    "projector_lr": 3e-4,
+    "val_shards": (Path("v"),),
+    "val_steps": 7,
+    "log_hook": "hooks:told",
+    "freeze_vision_tower": True,
+}
+
+
+@pytest.mark.parametrize("given", [{}, EVERYTHING], ids=["few", "many"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_settings_come_back_from_json_as_they_were(stage: str, given: dict[str, Any]) -> None:
+    settings = settings_of(stage, **given)
+    plain = settings_as_json(settings)
+    assert settings_from_json(json.loads(json.dumps(plain))) == settings
+    assert settings_from_json(orjson.loads(orjson.dumps(plain))) == settings
+    assert list(plain) == [each.name for each in fields(Settings)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": "fast"}, r"\$\.lr"),
+        ({"flavour": 1}, "have flavour, which this version does not know"),
+        ({"shards": None}, r"\$\.shards"),
+    ],
+)
+def test_stored_settings_that_are_none_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        settings_from_json(settings_as_json(settings_of()) | change)
+
+
+@pytest.mark.parametrize(("stored", "given"), [(1, 1), (1, 1.0), (1.0, 1), (0.5, 0.5)])
+def test_epochs_stored_by_any_version_are_the_same_ones(stored: float, given: float) -> None:
+    plain = settings_as_json(settings_of("sft")) | {"epochs": stored}
+    assert differences(settings_from_json(plain), settings_of("sft", epochs=given)) == []
+
+
+def test_differences_are_told_apart_by_whether_a_run_stays_the_same() -> None:
+    old = settings_of("sft")
+    new = replace(old, lr=1e-4, workers=9, seed=3, shards=(Path("moved"),), chat="qwen2", val_steps=4)
+    assert differences(old, old) == []
+    assert differences(old, new) == [
+        "chat: (the model's) before, qwen2 now",
+        "seed: 0 before, 3 now",
+        "lr: 2e-05 before, 0.0001 now",
+    ]
+    free = [line.partition(":")[0] for line in differences(old, new, free=True)]
+    assert free == ["shards", "workers", "val_steps"]
+
+
+def test_what_makes_a_run_what_it_is_may_not_change() -> None:
+    assert OPTIONS.keys() > RESUME_FREE
+    identity = {"stage", "lr", "steps", "epochs", "global_batch", "seed", "chat", "model", "grouping", "max_length"}
+    assert not RESUME_FREE & (identity | {"dtype", "weights", "clip", "freeze_llm", "vision_tower_lr", "image_px"})
+
+
+def test_weights_by_tag() -> None:
+    assert weights_by_tag(("DET=1/3", "REG=2")) == {"DET": "1/3", "REG": "2"}
+    with pytest.raises(SettingsError, match="DET has 2 already"):
+        weights_by_tag(("DET=2", "DET=3"))
+
+
+def test_recipes_and_deepspeed_files_are_installed() -> None:
+    root = Path(__file__).resolve().parents[3]
+    data = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    assert {"config/recipes/*.toml", "config/deepspeed/*.json"} <= set(data["griffon_train"])
+    assert {each.stem for each in RECIPES.glob("*.toml")} == set(STAGES)

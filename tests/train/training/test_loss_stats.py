@@ -1,0 +1,54 @@
+"""What is counted of a step, and in which group."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed
+from torch._C._distributed_c10d import HashStore
+
+from griffon_shards.frozen_set import open_set
+from griffon_train.data.loader import Loader
+from griffon_train.data.plan import Plan
+from griffon_train.text.chat_templates import IGNORE
+from griffon_train.text.tokenization import PICTURE_TOKEN, REGION_TOKEN_ID, Encoded
+from griffon_train.training.distributed import Ranks
+from griffon_train.training.loss_stats import Tally
+from griffon_train.training.watchdog import Requests, Watchdog
+
+from ...waiting import TIMEOUT_S
+
+
+@pytest.fixture
+def alone() -> Iterator[Ranks]:
+    """A run of one rank."""
+    distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    watchdog = Watchdog(0, TIMEOUT_S)
+    yield Ranks(rank=0, world_size=1, device=torch.device("cpu"), watchdog=watchdog, requests=Requests())
+    watchdog.close()
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("group", ["text", "general", "localization", "referring"])
+@pytest.mark.parametrize("sees", [True, False], ids=["seen", "cut off"])
+def test_a_sample_is_counted_in_the_group_that_the_plan_has_it_in(
+    frozen_set: Path, alone: Ranks, group: str, sees: bool
+) -> None:
+    """Also one whose picture was cut off by the largest length."""
+
+    def encode(_turns: object, pictures: int, regions: int, _where: str) -> tuple[Encoded, bool]:
+        places = [PICTURE_TOKEN] * pictures + [REGION_TOKEN_ID] * regions if sees else []
+        return Encoded(ids=[*places, 5, 6], labels=[IGNORE] * len(places) + [IGNORE, 6]), not sees
+
+    plan = Plan([open_set(frozen_set)], seed=0, global_batch=6, grouping="task")
+    number = next(number for number in range(plan.first_step(1)) if plan.step(number).group == group)
+    loader = Loader(
+        plan, rank=0, world_size=1, micro_batch=4, workers=0, encode=encode, start=number, stop=number + 1, image_px=8
+    )
+    tally = Tally()
+    for batch in loader:
+        tally.add(batch, torch.tensor([1.0 if key else 0.0 for key in batch.keys]))
+    whole = tally.over(alone)
+    assert whole.loss_by_group == {group: 1.0}
+    assert (whole.loss, whole.overlong) == (1.0, 0 if sees else 6)

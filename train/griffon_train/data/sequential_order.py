@@ -1,0 +1,42 @@
+"""A sweep: every row of some sets once, in order, for validation. To the loader it looks like a plan."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from griffon_shards.frozen_set import FrozenSet
+from griffon_train.data.lengths import Lengths
+from griffon_train.data.plan import Plan, Step
+
+
+class Sweep:
+    """Steps over all rows of some sets, in set and row order, variant 0; the last step may be shorter.
+
+    Attributes:
+        sets: the frozen sets.
+        steps: how many steps it takes.
+    """
+
+    def __init__(self, sets: Sequence[FrozenSet], global_batch: int) -> None:
+        self.sets = tuple(sets)
+        self._global_batch = global_batch
+        self._ends = np.cumsum([len(each) for each in sets])
+        self._lengths = Lengths.estimated(sets)
+        self.steps = -(-int(self._ends[-1]) // global_batch)
+
+    def step(self, number: int) -> Step:
+        """The rows of a step."""
+        stop = min((number + 1) * self._global_batch, int(self._ends[-1]))
+        places = np.arange(number * self._global_batch, stop)
+        sets = np.searchsorted(self._ends, places, side="right")
+        rows = places - np.concatenate(([0], self._ends))[sets]
+        variants = np.zeros_like(rows)
+        lengths = np.zeros_like(rows)
+        for set_no in np.unique(sets).tolist():
+            mine = sets == set_no
+            lengths[mine] = self._lengths.of(set_no, rows[mine], variants[mine])
+        return Step(number=number, epoch=0, group="all", sets=sets, rows=rows, variants=variants, lengths=lengths)
+
+
+Order = Plan | Sweep
+"""What a loader reads: it has sets, and maps a step to rows of them."""

@@ -1,0 +1,238 @@
+"""Weights on disk: mapped tensor by tensor, and written into a folder that gets its name only when it is whole."""
+
+import os
+import pickle
+import secrets
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError, safe_open
+
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.files import TEMPORARY_PREFIX, sync_folder
+from griffon_shards.support.tables import size
+
+CONFIG_NAME = "config.json"
+SHARD_SIZE = "5GB"
+_WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
+"""In order of preference; each may be in shards, with an index beside them."""
+_NAMES_SHOWN = 10
+_LFS = b"version https://git-lfs"
+
+
+class Checkpoint(Mapping[str, torch.Tensor]):
+    """The tensors of a folder, or of one file, by name.
+
+    Files are mapped, not read: a tensor costs memory only while its pages are looked at.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open safetensors or torch's zip files, whole or in shards.
+
+        Raises:
+            SettingsError: there are no weights.
+            DataError: a file is missing or damaged, or holds more than tensors.
+        """
+        self.path = path
+        self._of: dict[str, Callable[[str], torch.Tensor]] = {}
+        files, named = _files_of(path) if path.is_dir() else ([path], None)
+        for file in files:
+            names, tensor_of = _open_safetensors(file) if file.suffix == ".safetensors" else _open_bin(file)
+            self._of.update(dict.fromkeys(names, tensor_of))
+        if named is not None:
+            what = f"{path}: the index and its shards disagree; get them from the same place"
+            refuse_unfit(what, missing=named - self._of.keys(), unexpected=self._of.keys() - named)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """The tensor; a copy only when it is written to."""
+        return self._of[name](name)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names, file by file."""
+        return iter(self._of)
+
+    def __len__(self) -> int:
+        """How many tensors there are."""
+        return len(self._of)
+
+
+def _files_of(folder: Path) -> tuple[list[Path], set[str] | None]:
+    for name in _WEIGHTS_NAMES:
+        if (folder / name).is_file():
+            return [folder / name], None
+        if (index := folder / f"{name}.index.json").is_file():
+            places = read_json(index).get("weight_map")
+            if not isinstance(places, dict) or any(Path(str(place)).name != place for place in places.values()):
+                raise DataError(f"{index}: no index of shards beside it; get it anew")
+            return [folder / place for place in sorted(set(places.values()))], set(places)
+    raise SettingsError(f"{folder}: no weights; expected {' or '.join(_WEIGHTS_NAMES)}, or shards with their index")
+
+
+def _open_safetensors(file: Path) -> tuple[Iterable[str], Callable[[str], torch.Tensor]]:
+    _refuse_pointer(file)
+    try:
+        opened = safe_open(file, framework="pt")
+    except FileNotFoundError as error:
+        raise _missing(file) from error
+    except SafetensorError as error:
+        raise DataError(f"{file}: damaged: {error}; get it anew") from error
+    names: list[str] = opened.keys()  # type: ignore[no-untyped-call]
+    return names, opened.get_tensor
+
+
+def _open_bin(file: Path) -> tuple[Iterable[str], Callable[[str], torch.Tensor]]:
+    if not file.is_file():
+        raise _missing(file)
+    _refuse_pointer(file)
+    try:  # torch maps only its zip files; what it wrote before 1.6 has to be read
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{file}: holds more than tensors, or is damaged; nothing in it was called") from error
+    except (RuntimeError, EOFError) as error:
+        raise DataError(
+            f"{file}: damaged: {str(error).partition(chr(10))[0] or 'it ends early'}; get it anew"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise DataError(f"{file}: expected tensors by name")
+    return state, state.__getitem__
+
+
+def _refuse_pointer(file: Path) -> None:
+    """A clone without Git LFS has a few lines of text in place of each large file."""
+    if file.is_file():
+        with file.open("rb") as opened:
+            if opened.read(len(_LFS)) == _LFS:
+                raise DataError(
+                    f"{file}: a pointer of Git LFS, not the weights; run `git lfs pull` in its repository, or get it "
+                    "with `hf download`"
+                )
+
+
+def _missing(file: Path) -> DataError:
+    return DataError(f"{file}: no such file; the weights are not whole, get it from where the others are from")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        SettingsError: there is no such file.
+        DataError: it holds something else.
+    """
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file; give a folder as transformers stores models")
+    try:
+        found = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{path}: no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: expected an object of JSON")
+    return found
+
+
+def refuse_other(what: str, wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
+    """Raise DataError that lists tensors which are missing, there in addition, or of another shape than wanted."""
+    both = wanted.keys() & found.keys()
+    shapes = [(name, found[name].shape, wanted[name].shape) for name in both if found[name].shape != wanted[name].shape]
+    refuse_unfit(what, missing=wanted.keys() - both, unexpected=found.keys() - both, shapes=shapes)
+
+
+def refuse_unfit(
+    what: str,
+    *,
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    shapes: Iterable[tuple[str, Sequence[int], Sequence[int]]] = (),
+) -> None:
+    """Raise DataError with a list of all tensors that do not fit, if there are any.
+
+    Args:
+        what: the message begins with this.
+        missing: names.
+        unexpected: names.
+        shapes: name, the shape found and the shape expected.
+    """
+    shapes = sorted(shapes)
+    told = [f"{name} {list(found)}, expected {list(expected)}" for name, found, expected in shapes]
+    titles = {"missing": sorted(missing), "not expected": sorted(unexpected), "shape": told}
+    lists = [f"{title}: {listed(names)}" for title, names in titles.items() if names]
+    if any(0 in found for _, found, _ in shapes):
+        lists.append("tensors without elements are what ZeRO-3 leaves if it is not told to gather; save them again")
+    if lists:
+        raise DataError("; ".join([what, *lists]))
+
+
+def listed(names: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - _NAMES_SHOWN:,} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
+
+
+def write_weights(folder: Path, tensors: dict[str, torch.Tensor], shard_size: str = SHARD_SIZE) -> None:
+    """Write safetensors, in shards if they are large, with an index.
+
+    Raises:
+        DataError: there is too little room.
+    """
+    needed_bytes, free_bytes = bytes_of(tensors), shutil.disk_usage(folder).free
+    if needed_bytes > free_bytes:
+        raise DataError(f"{folder.parent}: {size(needed_bytes)} to write and {size(free_bytes)} free; make room")
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        if tensor.data_ptr() in seen:  # saving would leave the second of two names for one tensor out
+            tensors[name] = tensor.clone()
+        seen.add(tensor.data_ptr())
+    try:
+        save_torch_state_dict(tensors, folder, max_shard_size=shard_size)
+    except SafetensorError as error:
+        raise DataError(f"{folder.parent}: cannot be written: {error}") from error
+
+
+def bytes_of(tensors: Mapping[str, torch.Tensor]) -> int:
+    """Bytes of all of them together."""
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    """As transformers writes it: indented, sorted."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+    path.write_bytes(orjson.dumps(fields, option=options))
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raise SettingsError if something is there already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{folder}: exists already and is not empty; nothing is overwritten, give another folder")
+
+
+@contextmanager
+def whole_folder(folder: Path, moved: Callable[[], object] = lambda: None) -> Iterator[Path]:
+    """A folder beside `folder` to write into, which takes its name when all went well and is removed when not.
+
+    At the end every file is brought to disk, and `moved` called for each.
+    """
+    refuse_taken(folder)
+    final = folder.resolve()
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{final.name}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            path.chmod(temporary.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read what it writes
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            moved()
+        sync_folder(temporary)
+        temporary.replace(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(final.parent)

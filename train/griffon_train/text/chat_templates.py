@@ -1,0 +1,253 @@
+"""Chat templates: how a conversation becomes token ids, and which of them are learned.
+
+A template is a pure function from turns to pieces. `plain` is for aligning the projector, the others are the formats
+that the language models were released with.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN, Turn
+from griffon_train.text.tokenization import (
+    IGNORE,
+    OVERLONG,
+    PICTURE_TOKEN,
+    REGION_TOKEN_ID,
+    Controls,
+    Encoded,
+    Piece,
+    Tokenizer,
+    encode_pieces,
+    fitted,
+    stands_apart,
+)
+
+__all__ = [
+    "CHATS",
+    "IGNORE",
+    "NO_QUESTION",
+    "OVERLONG",
+    "PICTURE_TOKEN",
+    "REGION_TOKEN_ID",
+    "SYSTEMS",
+    "Encoded",
+    "Tokenizer",
+    "check_tokenizer",
+    "encode",
+    "end_tokens",
+    "ends_line",
+    "fitted",
+]
+
+Template = Callable[[Sequence[Turn], int, int, bool], Iterable[Piece]]
+"""From turns, the numbers of pictures and of regions, and whether it is a prompt. Human and model take turns."""
+
+# Llama 2's own, from the code it was released with; the two blanks are its.
+_LLAMA_2_SYSTEM = (
+    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
+    "Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. "
+    "Please ensure that your responses are socially unbiased and positive in nature.\n\n"
+    "If a question does not make any sense, or is not factually coherent, explain why instead of answering something "
+    "not correct. If you don't know the answer to a question, please don't share false information."
+)
+SYSTEMS: Mapping[str, str] = {"llama_2": _LLAMA_2_SYSTEM, "qwen2": "You are a helpful assistant."}
+"""What the system says, of templates in which it says anything."""
+
+NO_QUESTION = "the conversation must end with a question, for the model to answer it"
+
+_PLACES = {IMAGE_TOKEN: PICTURE_TOKEN, REGION_TOKEN: REGION_TOKEN_ID}
+
+
+def encode(
+    chat: str, turns: Sequence[Turn], tokenizer: Tokenizer, *, pictures: int = 0, regions: int = 0, prompt: bool = False
+) -> Encoded:
+    """Token ids and labels of a conversation.
+
+    The first `<image>` and `<region>` of questions are the places of pictures and regions; any more are text, as is
+    whatever spells a control token. What the model says before any question is left out; turns of one role in a row
+    are one turn of several lines; a question without an answer stays, and nothing of it is learned.
+
+    Args:
+        chat: a name of `CHATS`.
+        turns: the conversation.
+        tokenizer: one of transformers that knows its tokens' places.
+        pictures: how many there are.
+        regions: how many there are.
+        prompt: for generation: nothing is learned, and the ids end where the model's answer begins.
+
+    Raises:
+        SettingsError: as `check_tokenizer`.
+        DataError: a picture or region has no place in a question, or a prompt does not end with a question.
+    """
+    controls = _controls(chat, tokenizer)
+    alternating = _alternating(turns)
+    if prompt and not (alternating and alternating[-1].role == "human"):
+        raise DataError(NO_QUESTION)
+    encoded = encode_pieces(CHATS[chat](alternating, pictures, regions, prompt), tokenizer, controls)
+    return Encoded(ids=encoded.ids, labels=[IGNORE] * len(encoded.ids)) if prompt else encoded
+
+
+def check_tokenizer(chat: str, tokenizer: object) -> None:
+    """See that a tokenizer will do, before any sample is read.
+
+    Raises:
+        SettingsError: there is no such template, or the tokenizer lacks a control token or tokens' places.
+    """
+    _controls(chat, tokenizer)
+
+
+def end_tokens(chat: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - one of transformers
+    """The tokens with which a model ends its answer: the template's mark, or those that end a line.
+
+    Raises:
+        SettingsError: as `check_tokenizer`.
+    """
+    controls = _controls(chat, tokenizer)
+    if chat in _ENDS:
+        return [controls.marks[_ENDS[chat]]]
+    return [token for token in range(len(tokenizer)) if ends_line(token, tokenizer)]
+
+
+def ends_line(token: int, tokenizer: Any) -> bool:  # noqa: ANN401 - one of transformers
+    """Whether what a token stands for ends with a newline."""
+    return str(tokenizer.decode([token])).endswith("\n")
+
+
+@lru_cache(maxsize=8)
+def _controls(chat: str, tokenizer: Any) -> Controls:  # noqa: ANN401 - what it is, is to be seen
+    """Once for a tokenizer, as listing its added tokens takes milliseconds."""
+    if chat not in CHATS:
+        raise SettingsError(f"no chat template {chat!r}; there are {', '.join(CHATS)}")
+    kind = type(tokenizer).__name__
+    if not getattr(tokenizer, "is_fast", False):
+        raise SettingsError(
+            f"chat template {chat}: {kind} does not tell where its tokens lie in the text; take a fast tokenizer, "
+            "one with a tokenizer.json"
+        )
+    remedy = "take the tokenizer that the template's language model came with, or another template"
+    special = {added.content: token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    for mark in _MARKS[chat]:
+        if mark not in special:
+            raise SettingsError(f"chat template {chat}: {kind} has no control token {mark}; {remedy}")
+    bos = None if chat in _WITHOUT_BOS else tokenizer.bos_token_id
+    if bos is None and chat in _NEED_BOS:
+        raise SettingsError(f"chat template {chat}: {kind} has no token to begin with (bos_token); {remedy}")
+    marks = {mark: special[mark] for mark in _MARKS[chat]}
+    apart = any(stands_apart(mark, tokenizer) for mark in marks)
+    return Controls(bos=bos, marks=marks, special=frozenset(special.values()), apart=apart)
+
+
+def _alternating(turns: Sequence[Turn]) -> list[Turn]:
+    joined = [
+        Turn(role=role, text="\n".join(turn.text for turn in group))
+        for role, group in groupby(turns, lambda turn: turn.role)
+    ]
+    return joined[1:] if joined and joined[0].role == "gpt" else joined
+
+
+def _plain(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) -> Iterator[Piece]:
+    """Pictures and captions; questions are dropped, so pictures need no place in one."""
+    yield from [Piece(place=PICTURE_TOKEN)] * pictures + [Piece(place=REGION_TOKEN_ID)] * regions
+    for turn in turns:
+        if turn.role == "gpt":
+            yield Piece(text=f"{turn.text}\n", target=True)
+
+
+def _gemma_instruct(turns: Sequence[Turn], pictures: int, regions: int, prompt: bool) -> Iterator[Piece]:
+    start = Piece(text="<start_of_turn>", control=True)
+    for turn, said in _with_places(turns, pictures, regions):
+        answer = turn.role == "gpt"
+        yield start
+        yield Piece(text="model\n" if answer else "user\n")
+        yield from said
+        yield Piece(text="<end_of_turn>", control=True, target=answer)
+        yield Piece(text="\n", target=answer)
+    if prompt:
+        yield start
+        yield Piece(text="model\n")
+
+
+def _llama_2(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) -> Iterator[Piece]:
+    """An answer's first token swallows the blank before it, so that is the answer's: a prompt ends with `[/INST]`."""
+    for number, (turn, said) in enumerate(_with_places(turns, pictures, regions)):
+        if turn.role == "human":
+            if number:
+                yield Piece(text="<s>", control=True)
+            yield Piece(text="[INST] " if number else f"[INST] <<SYS>>\n{SYSTEMS['llama_2']}\n<</SYS>>\n\n")
+            yield from said
+            yield Piece(text=" [/INST]")
+        else:
+            yield Piece(text=" ", target=True)
+            yield from said
+            yield Piece(text=" ", target=True)
+            yield Piece(text="</s>", control=True, target=True)
+
+
+def _qwen2(turns: Sequence[Turn], pictures: int, regions: int, prompt: bool) -> Iterator[Piece]:
+    """ChatML."""
+    start = Piece(text="<|im_start|>", control=True)
+    yield start
+    yield Piece(text=f"system\n{SYSTEMS['qwen2']}")
+    yield Piece(text="<|im_end|>", control=True)
+    yield Piece(text="\n")
+    for turn, said in _with_places(turns, pictures, regions):
+        answer = turn.role == "gpt"
+        yield start
+        yield Piece(text="assistant\n" if answer else "user\n")
+        yield from said
+        yield Piece(text="<|im_end|>", control=True, target=answer)
+        yield Piece(text="\n")
+    if prompt:
+        yield start
+        yield Piece(text="assistant\n")
+
+
+CHATS: Mapping[str, Template] = {
+    "plain": _plain,
+    "gemma_instruct": _gemma_instruct,
+    "llama_2": _llama_2,
+    "qwen2": _qwen2,
+}
+"""Templates by name."""
+
+_MARKS: Mapping[str, tuple[str, ...]] = {
+    "plain": (),
+    "gemma_instruct": ("<start_of_turn>", "<end_of_turn>"),
+    "llama_2": ("<s>", "</s>"),
+    "qwen2": ("<|im_start|>", "<|im_end|>"),
+}
+"""Control tokens that a template sets, besides bos."""
+
+_ENDS: Mapping[str, str] = {"gemma_instruct": "<end_of_turn>", "llama_2": "</s>", "qwen2": "<|im_end|>"}
+"""What ends an answer; without one it is a newline, which may be a part of many tokens."""
+
+_NEED_BOS = ("gemma_instruct", "llama_2")
+_WITHOUT_BOS = ("qwen2",)
+
+
+def _with_places(turns: Sequence[Turn], pictures: int, regions: int) -> list[tuple[Turn, list[Piece]]]:
+    """Each turn with the pieces of its text."""
+    left = {IMAGE_TOKEN: pictures, REGION_TOKEN: regions}
+    found = [(turn, _pieces(turn, left)) for turn in turns]
+    missing = " and ".join(f"{count} {mark}" for mark, count in left.items() if count)
+    if missing:
+        raise DataError(f"the questions lack {missing}, for {pictures} picture(s) and {regions} region(s)")
+    return found
+
+
+def _pieces(turn: Turn, left: dict[str, int]) -> list[Piece]:
+    """Of a turn's text; `left` counts down the places to be found."""
+    if turn.role == "gpt":
+        return [Piece(text=turn.text, target=True)]
+    found = []
+    for part in re.split(f"({IMAGE_TOKEN}|{REGION_TOKEN})", turn.text):
+        if left.get(part):
+            left[part] -= 1
+            found.append(Piece(place=_PLACES[part]))
+        else:
+            found.append(Piece(text=part))
+    return found

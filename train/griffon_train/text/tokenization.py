@@ -1,0 +1,232 @@
+"""From pieces of a conversation to token ids and labels, and to the length that training takes.
+
+The tokens are LLaVA's: what stands between two pictures is tokenized as a whole. Which of them are learned is read off
+their places in the text, for the tokens of a part alone may be others than those it has within the whole.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Protocol
+
+from griffon_shards.support.errors import DataError, SettingsError
+
+IGNORE = -100
+"""The label of a token that is not learned."""
+
+PICTURE_TOKEN = -200
+"""Stands for the picture in token ids: no vocabulary has it."""
+
+REGION_TOKEN_ID = -201
+"""Stands for the region in token ids."""
+
+OVERLONG = ("truncate", "mask", "error")
+"""What can be done with a sample longer than training takes."""
+
+
+class Tokenizer(Hashable, Protocol):
+    """What is asked of a tokenizer of transformers."""
+
+    def __call__(
+        self,
+        text: str,
+        *,
+        add_special_tokens: bool,
+        split_special_tokens: bool,
+        return_offsets_mapping: bool,
+        return_attention_mask: bool,
+        verbose: bool,
+    ) -> Any:  # noqa: ANN401 - a dict of its own kind
+        """`input_ids`, and `offset_mapping`: the first character of each token and the one past its last."""
+
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, Any]:
+        """The tokens that are matched in text before all others, by id: `content`, and whether they are `special`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A conversation as training takes it.
+
+    Attributes:
+        ids: token ids, with `PICTURE_TOKEN` for a picture and `REGION_TOKEN_ID` for a region.
+        labels: of the same length; the id itself where it is learned, else `IGNORE`.
+    """
+
+    ids: list[int]
+    labels: list[int]
+
+    @property
+    def targets(self) -> int:
+        """How many tokens are learned; the first is predicted from nothing."""
+        return sum(label != IGNORE for label in self.labels[1:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A part of a conversation.
+
+    Attributes:
+        text: what it says; of a control token, its name; of a place, nothing.
+        control: it is a control token, where other text of the same spelling is only text.
+        target: it is learned.
+        place: `PICTURE_TOKEN` or `REGION_TOKEN_ID`, which then stands here, or None.
+    """
+
+    text: str = ""
+    control: bool = False
+    target: bool = False
+    place: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controls:
+    """Control tokens of a tokenizer.
+
+    Attributes:
+        bos: the id that every conversation begins with, or None.
+        marks: ids of those that the template sets, by name.
+        special: ids of all that text must not become.
+        apart: text behind a control token has other tokens than the same text alone.
+    """
+
+    bos: int | None
+    marks: Mapping[str, int]
+    special: frozenset[int]
+    apart: bool
+
+
+def stands_apart(mark: str, tokenizer: Tokenizer) -> bool:
+    """Whether text behind a control token has other tokens than alone: SentencePiece may begin it with a blank."""
+    behind, _ = _tokens(f"{mark}a", tokenizer, as_text=False)
+    alone, _ = _tokens("a", tokenizer, as_text=False)
+    return behind[1:] != alone
+
+
+def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer, controls: Controls) -> Encoded:
+    """Token ids and labels of a conversation, bos in front."""
+    ids: list[int] = [] if controls.bos is None else [controls.bos]
+    labels = [IGNORE] * len(ids)
+    for place, stretch in groupby(pieces, lambda piece: piece.place):
+        if place is None:
+            of_text = _encode_stretch(list(stretch), tokenizer, controls)
+            ids += of_text.ids
+            labels += of_text.labels
+        else:
+            places = [place for _ in stretch]
+            ids += places
+            labels += [IGNORE] * len(places)
+    return Encoded(ids=ids, labels=labels)
+
+
+def fitted(encoded: Encoded, max_length: int, overlong: str, picture_tokens: int, where: str) -> tuple[Encoded, bool]:
+    """Spread pictures to their tokens, and cut what is longer than training takes.
+
+    Args:
+        encoded: a conversation with one `PICTURE_TOKEN` for each picture.
+        max_length: tokens at most, those of pictures counted.
+        overlong: one of `OVERLONG`: cut it; cut it and learn nothing of it; or end the run.
+        picture_tokens: what a picture takes; a cut within one falls in front of it.
+        where: of the sample, for the message.
+
+    Returns:
+        The conversation with `picture_tokens` times `PICTURE_TOKEN` for each picture, and whether it was too long.
+
+    Raises:
+        DataError: it is too long, and `overlong` is `error`.
+        SettingsError: `overlong` is none of `OVERLONG`.
+    """
+    if overlong not in OVERLONG:
+        raise SettingsError(f"overlong samples: expected {', '.join(OVERLONG)}, got {overlong!r}")
+    length = len(encoded.ids) + (picture_tokens - 1) * encoded.ids.count(PICTURE_TOKEN)
+    too_long = length > max_length
+    if too_long and overlong == "error":
+        raise DataError(
+            f"{where}: {length:,} tokens, pictures counted, and at most {max_length:,} are taken; raise --max-length, "
+            "or take --overlong truncate or mask"
+        )
+    ids: list[int] = []
+    labels: list[int] = []
+    for token, label in zip(encoded.ids, encoded.labels, strict=True):
+        takes = picture_tokens if token == PICTURE_TOKEN else 1
+        if len(ids) + takes > max_length:
+            break
+        ids += [token] * takes
+        labels += [label] * takes
+    if too_long and overlong == "mask":
+        labels = [IGNORE] * len(ids)
+    return Encoded(ids=ids, labels=labels), too_long
+
+
+def _encode_stretch(pieces: Sequence[Piece], tokenizer: Tokenizer, controls: Controls) -> Encoded:
+    """What stands between two pictures: as a whole, unless some text in it spells a control token."""
+    text = "".join(piece.text for piece in pieces)
+    if not text:
+        return Encoded(ids=[], labels=[])
+    end = 0
+    marks = []
+    for piece in pieces:
+        begin, end = end, end + len(piece.text)
+        if piece.control:
+            marks.append((controls.marks[piece.text], (begin, end)))
+    ids, spans = _tokens(text, tokenizer, as_text=False)
+    found = [(token, span) for token, span in zip(ids, spans, strict=True) if token in controls.special]
+    if found == marks:
+        return Encoded(ids=ids, labels=_labels(ids, spans, pieces))
+    return _encode_around_marks(pieces, tokenizer, controls)
+
+
+def _encode_around_marks(pieces: Sequence[Piece], tokenizer: Tokenizer, controls: Controls) -> Encoded:
+    """Control tokens by their ids, and what stands between them as text, whatever it spells."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for is_control, group in groupby((piece for piece in pieces if piece.text), lambda piece: piece.control):
+        parts = list(group)
+        if is_control:
+            marks = [controls.marks[part.text] for part in parts]
+            ids += marks
+            labels += [mark if part.target else IGNORE for mark, part in zip(marks, parts, strict=True)]
+        else:
+            tokens = _tokens_behind_mark if ids and controls.apart else _tokens
+            of_text, spans = tokens("".join(part.text for part in parts), tokenizer, as_text=True)
+            ids += of_text
+            labels += _labels(of_text, spans, parts)
+    return Encoded(ids=ids, labels=labels)
+
+
+def _tokens(text: str, tokenizer: Tokenizer, *, as_text: bool) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids and places of the tokens of a text. `as_text`: none of them is a control token."""
+    found = tokenizer(
+        text,
+        add_special_tokens=False,
+        split_special_tokens=as_text,  # said each time: a tokenizer has a setting of its own for it
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        verbose=False,  # about lengths, which `fitted` sees to
+    )
+    return found["input_ids"], found["offset_mapping"]
+
+
+def _tokens_behind_mark(text: str, tokenizer: Tokenizer, *, as_text: bool) -> tuple[list[int], list[tuple[int, int]]]:
+    """As `_tokens`, without the blank that begins a text: it goes in front of a newline, which is taken away again."""
+    ids, spans = _tokens(f"\n{text}", tokenizer, as_text=as_text)
+    first = sum(end <= 1 for _, end in spans)
+    if first == len(ids) or spans[first][0] < 1:  # the newline has become one with the text
+        return _tokens(text, tokenizer, as_text=as_text)
+    return ids[first:], [(begin - 1, end - 1) for begin, end in spans[first:]]
+
+
+def _labels(ids: Sequence[int], spans: Sequence[tuple[int, int]], pieces: Sequence[Piece]) -> list[int]:
+    """Of the tokens of a text: a token is learned if any of its characters is.
+
+    Some tokenizers leave the blanks in front out of a token's place, so it reaches back to where the one before ends.
+    """
+    learned = bytearray()
+    for piece in pieces:
+        learned += (b"\1" if piece.target else b"\0") * len(piece.text)
+    labels = []
+    before = 0
+    for token, (begin, end) in zip(ids, spans, strict=True):
+        labels.append(token if 1 in learned[min(begin, before) : end] else IGNORE)
+        before = max(before, end)
+    return labels
