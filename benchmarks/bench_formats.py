@@ -15,7 +15,7 @@ import orjson
 from common import call, lines, machine, scratch, word
 
 from griffon_prep.readers import coco
-from griffon_prep.readers.base import Inputs
+from griffon_prep.readers.base import AnnotationFiles
 from griffon_shards.support.tables import size, table
 
 _LEAST_OF_IJSON = 3.0
@@ -82,7 +82,7 @@ def _measured(loop: str, annotation: Path, own: Path, runs: int) -> tuple[list[f
 def loop_command(loop: str, annotation: Path, work: Path) -> None:
     """One contender in a process of its own: prints its seconds and its peak of resident memory in bytes."""
     work.mkdir(exist_ok=True)
-    inputs = Inputs(annotation=annotation, companions={}, task="DET", options={}, work=work)
+    inputs = AnnotationFiles(annotation=annotation, companions={}, task="DET", options={}, work=work)
     began = time.perf_counter()
     if loop == "ours":
         coco.scan(inputs)

@@ -17,7 +17,7 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.tar import split_sample
 from griffon_train.data.images import IMAGE_PX
 from griffon_train.data.loader import Loader, Slot, rank_slots
-from griffon_train.data.padding_report import epoch_report, together
+from griffon_train.data.padding_report import epoch_report, merge_reports
 from griffon_train.data.plan import Plan
 from griffon_train.data.raw_batches import raw_batches
 
@@ -136,7 +136,7 @@ def padding_command(root: Path) -> None:
     frozen = open_set(root)
     plans = [Plan([frozen], seed=0, global_batch=128, grouping=grouping) for grouping in ("none", "task")]
     plans.append(Plan([frozen], seed=0, global_batch=128, window=1))
-    click.echo(orjson.dumps([together(epoch_report(plan, 0)).waste for plan in plans]))
+    click.echo(orjson.dumps([merge_reports(epoch_report(plan, 0)).waste for plan in plans]))
 
 
 if __name__ == "__main__":

@@ -13,16 +13,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionConfig, 
 
 from griffon_train.config.resolve import resolve
 from griffon_train.config.settings import Settings
-from griffon_train.data.loader import Batch, Share
+from griffon_train.data.batch import Batch
+from griffon_train.data.loader import StepBatches
 from griffon_train.model.bin_tokens import byte_tokenizer
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.training.collate import inputs_of
-from griffon_train.training.distributed import joined
+from griffon_train.training.collate import collate
+from griffon_train.training.distributed import distributed_session
 from griffon_train.training.engine import Engine
 from griffon_train.training.loop import one_step
-from griffon_train.training.run_state import Job
-from griffon_train.training.setup import prepared
+from griffon_train.training.run_state import RunState
+from griffon_train.training.setup import set_up
 
 _STEPS = 20
 _SLEEP_S = 0.05
@@ -60,15 +61,15 @@ def loop_command(shards: Path, run: Path, runs: int) -> None:
     model = _saved_model(run.with_name("model"), image_px=70, patch_px=14, width=64, layers=3)
     ours: list[float] = []
     bare: list[float] = []
-    with joined("cpu", 600) as ranks:
-        job = prepared(_settings(shards, run, model), ranks)
+    with distributed_session("cpu", 600) as ranks:
+        job = set_up(_settings(shards, run, model), ranks)
         batches = list(job.loader(stop=_STEPS))
         for _ in range(runs + 1):  # the first warms up
             ours_s = bare_s = 0.0
             for step, batch in enumerate(batches):  # in turn, for the machine's speed changes as time goes by
                 began = time.perf_counter()
                 targets = sum(example.targets for example in batch.examples if example is not None)
-                share = Share(step=step, targets=targets, batches=iter([batch]))
+                share = StepBatches(step=step, targets=targets, batches=iter([batch]))
                 job.report(one_step(job, step, iter([share])))
                 middle = time.perf_counter()
                 _bare_step(job, batch)
@@ -79,9 +80,9 @@ def loop_command(shards: Path, run: Path, runs: int) -> None:
     click.echo(orjson.dumps([ours[1:], bare[1:]]))
 
 
-def _bare_step(job: Job, batch: Batch) -> None:
+def _bare_step(job: RunState, batch: Batch) -> None:
     """What one would write without any of ours, but for the tensors."""
-    inputs = inputs_of(batch, job.ranks.device, job.dtype)
+    inputs = collate(batch, job.ranks.device, job.dtype)
     loss = job.engine(
         inputs.input_ids_BL,
         attention_mask=inputs.attention_mask_BL,
@@ -101,11 +102,11 @@ def _bare_step(job: Job, batch: Batch) -> None:
 def wait_command(shards: Path, run: Path, workers: int) -> None:
     """The share of a step that a run says it waits for data, and the share that the loader's own rate makes."""
     model = _saved_model(run.with_name("large"), image_px=1022, patch_px=511, width=8, layers=1)
-    with joined("cpu", 600) as ranks:
+    with distributed_session("cpu", 600) as ranks:
         settings = _settings(
             shards, run, model, tune_mm_mlp_adapter=True, workers=workers, global_batch=8, micro_batch=8
         )
-        job = prepared(settings, ranks)
+        job = set_up(settings, ranks)
         loading_s = _seconds_a_batch(job)
         # In the model's place: its own arithmetic, normalising above all, would share the cores with the workers.
         job.engine = _Asleep(job.engine)
@@ -117,7 +118,7 @@ def wait_command(shards: Path, run: Path, workers: int) -> None:
     click.echo(orjson.dumps([waited / seconds, max(0.0, 1 - computing_s / max(loading_s, computing_s))]))
 
 
-def _seconds_a_batch(job: Job) -> float:
+def _seconds_a_batch(job: RunState) -> float:
     """Of the loader alone, behind the start of its workers and what they had ready by then."""
     batches = iter(job.loader(stop=10 * _STEPS))
     for _ in range(_STEPS):

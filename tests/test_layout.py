@@ -17,6 +17,9 @@ MAY_IMPORT = {
     "griffon_train": {"griffon_train", "griffon_shards"},
 }
 IMPORTED_AS = {"pillow": "PIL"}
+TRAIN_ROOMS = ("text", "data", "config", "model", "training", "cli")
+"""From the lowest up: a room imports from itself and from those before it."""
+
 NOT_IN_BASE = {"torch", "transformers", "deepspeed", "flash_attn", "datasets", "megatron", "ray", "accelerate"}
 
 # Imports a module in a fresh process, and prints every import of what is not in the base install, tried or done.
@@ -55,6 +58,29 @@ def test_parts_import_only_in_their_direction(package: str) -> None:
     for path in files_of(package):
         foreign = (imports_of(path) & PARTS.keys()) - MAY_IMPORT[package]
         assert not foreign, f"{path.relative_to(ROOT)} imports {', '.join(foreign)}"
+
+
+def rooms_imported_by(path: Path) -> set[str]:
+    """The rooms of griffon_train that a file imports from, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return {name.split(".")[1] for name in names if name.startswith("griffon_train.")} & set(TRAIN_ROOMS)
+
+
+@pytest.mark.parametrize("room", TRAIN_ROOMS)
+def test_rooms_of_train_import_only_downwards(room: str) -> None:
+    above = set(TRAIN_ROOMS[TRAIN_ROOMS.index(room) + 1 :])
+    for path in sorted((ROOT / PARTS["griffon_train"] / "griffon_train" / room).rglob("*.py")):
+        assert not rooms_imported_by(path) & above, path.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("package", ["griffon_train", "griffon_prep"])
+def test_few_modules_stand_outside_of_a_room(package: str) -> None:
+    assert len(list((ROOT / PARTS[package] / package).glob("[!_]*.py"))) <= 4
 
 
 def test_the_base_install_has_what_prep_and_shards_import() -> None:

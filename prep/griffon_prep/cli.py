@@ -10,15 +10,14 @@ from typing import Any
 
 import click
 
-from griffon_prep.build.plan import BuildSettings
 from griffon_prep.build.run import build, check, judge
-from griffon_prep.build.shard import ShardSettings
+from griffon_prep.build.settings import BuildSettings, ShardSettings
 from griffon_prep.images import CHECKS
 from griffon_prep.readers import FORMATS
 from griffon_prep.render.templates import load_templates
 from griffon_prep.sample_data import write_sample_data
 from griffon_prep.sources.manifest import read_manifest, single_line
-from griffon_prep.sources.scan import find_sources
+from griffon_prep.sources.resolve import find_sources
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.support.command_line import guard, resumable
 from griffon_shards.support.errors import SettingsError

@@ -11,7 +11,7 @@ from PIL import Image
 from griffon_prep.build.sample_maker import SampleMaker
 from griffon_prep.images import absolute_root
 from griffon_prep.readers import FORMATS
-from griffon_prep.readers.base import Inputs
+from griffon_prep.readers.base import AnnotationFiles
 from griffon_prep.records import REASONS, UNCOUNTED_REASONS, Rejected
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_shards.types import Sample
@@ -59,7 +59,7 @@ def make(folder: Path, task: str, line: object, check: str = "decode") -> Sample
     annotation.write_text(line if isinstance(line, str) else json.dumps(line))
     work.mkdir()
     name = "llava" if task == "LAZY" else "ccmd"
-    inputs = Inputs(annotation=annotation, companions={}, task=task, options={}, work=work)
+    inputs = AnnotationFiles(annotation=annotation, companions={}, task=task, options={}, work=work)
     vocabulary = FORMATS[name].scan(inputs).vocabulary
     maker = SampleMaker(
         reader=FORMATS[name].Reader(inputs),

@@ -9,7 +9,10 @@ import pytest
 from ..waiting import TIMEOUT_S
 
 HEAVY = ("torch", "transformers", "deepspeed", "tokenizers")
-LIGHT = ("plan", "runs", "lengths", "split", "cursor", "cli", "chat", "report", "processes")
+LIGHT = (
+    *("data.plan", "data.source_stream", "data.lengths", "data.rank_split", "data.cursor", "data.padding_report"),
+    *("data.worker_process", "cli.main", "text.chat_templates", "config.resolve"),
+)
 
 # Runs a statement in a process where no heavy library can be found.
 WITHOUT = """

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from griffon_prep.build.plan import BuildSettings, PlannedSource
-from griffon_prep.build.shard import ShardReport, read_report
+from griffon_prep.build.plan import PlannedSource
+from griffon_prep.build.report import ShardReport, read_report
+from griffon_prep.build.settings import BuildSettings
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header
 from griffon_shards.interop import write_peer_files
 from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock

@@ -9,13 +9,13 @@ from typing import Any
 
 import orjson
 
-from griffon_prep.sources.scan import Stamps
+from griffon_prep.sources.annotation_hashes import AnnotationHashes
 from griffon_shards.index import INDEX_NAME
 from griffon_shards.interop import ENERGON_FOLDER, HUGGING_FACE_NAME, WIDS_NAME
 from griffon_shards.lock import LOCK_NAME, REJECTS_NAME
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import remove_temporaries, write_whole
-from griffon_shards.support.folder_lock import hold
+from griffon_shards.support.folder_lock import lock_folder
 
 WORK_NAME = ".griffon-build"
 _OURS = (REJECTS_NAME, INDEX_NAME, WIDS_NAME, HUGGING_FACE_NAME, ENERGON_FOLDER)
@@ -46,12 +46,12 @@ class BuildFolder:
                     f"{self.out}: cannot be written ({error.strerror}); give --out a folder that can"
                 ) from None
             self._work_elsewhere()
-        self.stamps = Stamps(self.work / "annotations.json")
+        self.stamps = AnnotationHashes(self.work / "annotations.json")
         return self
 
     def _hold(self) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
-        self._lock = hold(
+        self._lock = lock_folder(
             self.work / "lock",
             whose=f"{self.out}: another build is writing into it",
             instead="wait for it or give another --out",

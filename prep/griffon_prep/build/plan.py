@@ -1,61 +1,17 @@
 """What a build is going to make: its shards, and the part of the lock that is known before anything is made."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-from griffon_prep.build.shard import ShardJob, ShardSettings
-from griffon_prep.render import RENDER_VERSION
-from griffon_prep.sources.scan import SUGGESTED_ROUNDS, ScannedSource, SourceInput
-from griffon_shards.lock import Lock
+from griffon_prep.build.settings import BuildSettings
+from griffon_prep.build.shard import ShardJob
+from griffon_prep.sources.resolve import SourceInput
+from griffon_prep.sources.scan import SUGGESTED_ROUNDS, ScannedSource
 from griffon_shards.support.tables import size
-
-DEFAULT_SAMPLES_PER_SHARD = (1000, 10000)
-"""With pictures, and without."""
 
 _WORTH_SAYING = 0.9  # of the bytes, with `rounds=`
 _ESTIMATE_FROM = 64  # records of the shuffled order: enough for the mean size of a picture
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildSettings:
-    """A build, as the command line asks for it.
-
-    Attributes:
-        sources: what the manifest names, found on disk.
-        shard: the settings that change a sample's bytes.
-        samples_per_shard: None for the defaults.
-        max_rejects: the fraction of a source's records that may be rejected.
-        allow_empty: a source may have no sample left, as long as another has one.
-        workers: number of processes.
-        start_method: how they are started; the result is the same.
-    """
-
-    sources: Sequence[SourceInput]
-    shard: ShardSettings
-    samples_per_shard: int | None
-    max_rejects: Fraction
-    workers: int
-    start_method: str = "spawn"
-    allow_empty: bool = False
-
-    def render(self) -> dict[str, Any]:
-        """Every setting that changes bytes, as the lock holds them."""
-        return {
-            "render_version": RENDER_VERSION,
-            "seed": self.shard.seed,
-            "boxes": self.shard.boxes,
-            "det_categories": self.shard.det_categories,
-            "variants": self.shard.variants,
-            "samples_per_shard": list(DEFAULT_SAMPLES_PER_SHARD)
-            if self.samples_per_shard is None
-            else [self.samples_per_shard] * 2,
-            "check": self.shard.check,
-            "resize": self.shard.resize_px or 0,
-            "templates": self.shard.templates_sha256,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,54 +80,3 @@ class PlannedSource:
             first=first,
             stop=stop,
         )
-
-
-def identity(settings: BuildSettings, sha256s: Mapping[Path, str]) -> dict[str, Any]:
-    """What decides whether two builds make the same samples, known without reading a record.
-
-    Args:
-        settings: of the build.
-        sha256s: of the files of all its sources.
-    """
-    return {
-        "render": settings.render(),
-        "sources": [
-            source_identity(source, sha256s[source.annotation], _companion_hashes(source, sha256s))
-            for source in settings.sources
-        ],
-    }
-
-
-def source_identity(source: SourceInput, annotation_sha256: str, companions: Mapping[str, str]) -> dict[str, Any]:
-    """What decides whether two sources have the same records."""
-    return {
-        "tag": source.tag,
-        "task": source.task,
-        "annotation": source.annotation_name,
-        "annotation_sha256": annotation_sha256,
-        "companions": dict(companions),
-        "options": dict(source.options),
-    }
-
-
-def _companion_hashes(source: SourceInput, sha256s: Mapping[Path, str]) -> dict[str, str]:
-    return {companion.stated: sha256s[companion.path] for companion in source.companions}
-
-
-def identity_of_lock(lock: Lock, settings: BuildSettings) -> dict[str, Any]:
-    """The identity of the build that froze a set; a format that the new manifest leaves open is left open here too."""
-    named = {source.tag for source in settings.sources if "format" in source.options}
-    return {
-        "render": dict(lock.render),
-        "sources": [
-            {
-                "tag": source.tag,
-                "task": source.task,
-                "annotation": source.annotation,
-                "annotation_sha256": source.annotation_sha256,
-                "companions": dict(source.companions),
-                "options": {**source.options, **({"format": source.format} if source.tag in named else {})},
-            }
-            for source in lock.sources
-        ],
-    }

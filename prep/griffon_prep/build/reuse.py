@@ -11,8 +11,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from griffon_prep.build.plan import BuildSettings, PlannedSource, identity_of_lock, source_identity
-from griffon_prep.build.shard import Reject, ShardJob, ShardReport, read_report, record_numbers, write_report
+from griffon_prep.build.identity import identity_of_lock, source_identity
+from griffon_prep.build.plan import PlannedSource
+from griffon_prep.build.report import Reject, ShardReport, read_report, write_report
+from griffon_prep.build.settings import BuildSettings
+from griffon_prep.build.shard import ShardJob, record_numbers
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.index import INDEX_NAME, idx_path
 from griffon_shards.lock import REJECTS_NAME, ShardEntry

@@ -12,13 +12,17 @@ from pathlib import Path
 
 from griffon_prep.build.finalize import freeze
 from griffon_prep.build.folder import BuildFolder, check_no_other_set, differences
-from griffon_prep.build.plan import BuildSettings, PlannedSource, identity, identity_of_lock
+from griffon_prep.build.identity import identity, identity_of_lock
+from griffon_prep.build.plan import PlannedSource
 from griffon_prep.build.progress import Progress
+from griffon_prep.build.report import Reject, ShardReport, read_report
 from griffon_prep.build.reuse import link_unchanged
-from griffon_prep.build.shard import Reject, ShardReport, make_shard, read_report
+from griffon_prep.build.settings import BuildSettings
+from griffon_prep.build.shard import make_shard
 from griffon_prep.build.worker_pool import LocalPool
 from griffon_prep.records import UNCOUNTED_REASONS
-from griffon_prep.sources.scan import ScanJob, ScannedSource, Stamps, scan_source
+from griffon_prep.sources.annotation_hashes import AnnotationHashes
+from griffon_prep.sources.scan import ScanJob, ScannedSource, scan_source
 from griffon_shards.frozen_set import open_set
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.support.errors import DataError, SettingsError
@@ -122,7 +126,7 @@ def check(settings: BuildSettings, say: Say) -> tuple[list[PlannedSource], dict[
         OSError: storage fails.
     """
     with tempfile.TemporaryDirectory(prefix="griffon-check-") as name:
-        stamps = Stamps(Path(name) / "annotations.json")
+        stamps = AnnotationHashes(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
         with LocalPool(settings.workers, settings.start_method) as pool:
             planned = _scan(settings, sha256s, Path(name), pool, say)

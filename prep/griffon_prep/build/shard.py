@@ -5,46 +5,33 @@ The same function, told to write nothing, serves `check`, `--recheck` and the es
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import orjson
 
+from griffon_prep.build.report import Reject, ShardReport, read_report, write_report
 from griffon_prep.build.sample_maker import SampleMaker, boxes_written, text_chars
+from griffon_prep.build.settings import ShardSettings
 from griffon_prep.readers import FORMATS
 from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Rejected
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_prep.render.templates import load_templates
-from griffon_prep.sources.scan import SourceInput, inputs_of, read_scanned
+from griffon_prep.sources.resolve import SourceInput
+from griffon_prep.sources.scan import inputs_of, read_scanned
 from griffon_shards.index import INDEX_DTYPE, idx_bytes, idx_path, write_idx
 from griffon_shards.permutation import permutation_key, permute
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.support.errors import SettingsError
-from griffon_shards.support.files import begin_write_back, whole_file, write_whole
+from griffon_shards.support.files import begin_write_back, whole_file
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, sample_bytes
 from griffon_shards.types import TASKS, Sample
 
 _MAX_BOXES = 0xFFFF
 _CURED_BY_FILES = frozenset({"picture_not_found", "picture_unreadable", "size_mismatch"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardSettings:
-    """The settings of a build that change bytes; see `griffon-prep build --help`."""
-
-    seed: int
-    boxes: str
-    det_categories: int
-    variants: int
-    templates: Path | None
-    templates_sha256: str
-    check: str
-    resize_px: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,33 +60,6 @@ class ShardJob:
     def name(self) -> str:
         """The shard's name in the set."""
         return f"{self.source.tag}/{self.source.tag}-{self.shard_no:06d}.tar"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reject:
-    """A record that was left out."""
-
-    record: int
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardReport:
-    """What came of a job. `bytes` is 0 and nothing is written when every record was rejected.
-
-    `by_last_part` counts pictures that were found by the last part of their path alone.
-    """
-
-    tag: str
-    shard_no: int
-    name: str
-    samples: int
-    bytes: int
-    sha256: str
-    rejects: tuple[Reject, ...]
-    dropped_boxes: Mapping[str, int]
-    by_last_part: int = 0
 
 
 def make_shard(job: ShardJob) -> ShardReport:
@@ -202,28 +162,6 @@ def _maker(source: SourceInput, settings: ShardSettings, work: Path) -> SampleMa
         check=settings.check,
         resize_px=settings.resize_px,
     )
-
-
-def report_path(work: Path, shard_no: int) -> Path:
-    """Where a finished shard's report lies in its source's work folder."""
-    return work / f"{shard_no:06d}.report"
-
-
-def write_report(work: Path, report: ShardReport, rows: bytes) -> None:
-    """Record that a shard is finished: a line of JSON, then its rows of the index."""
-    write_whole(report_path(work, report.shard_no), orjson.dumps(asdict(report)) + b"\n" + rows)
-
-
-def read_report(work: Path, shard_no: int) -> tuple[ShardReport, bytes] | None:
-    """The report of a finished shard and its rows of the index, or None if it is not finished."""
-    try:
-        head, rows = report_path(work, shard_no).read_bytes().split(b"\n", 1)
-        fields = orjson.loads(head)
-        fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
-        report = ShardReport(**fields)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or damaged: the shard is made again
-        return None
-    return (report, rows) if len(rows) == report.samples * INDEX_DTYPE.itemsize else None
 
 
 def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:

@@ -12,7 +12,7 @@ from griffon_prep.records import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
+class AnnotationFiles:
     """The files of a source and what they are wanted for.
 
     Attributes:
@@ -93,11 +93,11 @@ class Format(Protocol):
         """By file, what it holds: whole small files, as JSON; a pickle holds the same values."""
 
     @property
-    def Reader(self) -> Callable[[Inputs], Reader]:
+    def Reader(self) -> Callable[[AnnotationFiles], Reader]:
         """Made of the inputs, after `scan`."""
 
     def recognises(self, head: Head, /) -> bool:
         """Whether a file that begins so is of this format."""
 
-    def scan(self, inputs: Inputs, /) -> Scan:
+    def scan(self, inputs: AnnotationFiles, /) -> Scan:
         """Make ready for reading."""

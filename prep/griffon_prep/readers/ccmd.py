@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from griffon_prep.readers.base import Head, Inputs, Scan
+from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.fields import box_of, list_field, short, side_field, text_field
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_json, scan_json
 from griffon_prep.readers.rounds import picture_key
@@ -33,7 +33,7 @@ def recognises(head: Head) -> bool:
     return not head.member and "image_path" in element and ("objects" in element or "expression" in element)
 
 
-def scan(inputs: Inputs) -> Scan:
+def scan(inputs: AnnotationFiles) -> Scan:
     """Write the record table into the work folder; for DET the category names are gathered."""
     names: set[str] = set()
     pictures = array("Q")
@@ -53,7 +53,7 @@ def scan(inputs: Inputs) -> Scan:
 class Reader:
     """Reads one scanned `ccmd` source."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: AnnotationFiles) -> None:
         self._records = JsonRecords(inputs.annotation, inputs.work / _TABLE)
         self._task = inputs.task
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from griffon_prep.readers.base import Head, Inputs, Scan
+from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of, naming
 from griffon_prep.readers.coco_file import CROWD, EMPTY
 from griffon_prep.readers.coco_tables import NO_CATEGORY, CocoTables, write_tables
@@ -34,7 +34,7 @@ def recognises(head: Head) -> bool:
     return head.member in ("images", "annotations")  # MDETR's files, which are asked first, are of this make too
 
 
-def scan(inputs: Inputs) -> Scan:
+def scan(inputs: AnnotationFiles) -> Scan:
     """Write the tables of pictures and boxes into the work folder; the vocabulary is the file's list of categories.
 
     Without those that no annotation has and that are supercategories of others: a picture that is full of their kinds
@@ -54,7 +54,7 @@ def scan(inputs: Inputs) -> Scan:
 class Reader:
     """Reads one scanned `coco` source."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: AnnotationFiles) -> None:
         self._tables = CocoTables(inputs.annotation, inputs.work)
 
     def read(self, record_no: int) -> Record:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from griffon_prep.readers.base import Head, Inputs, Scan
+from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.fields import is_number, list_field, short
 from griffon_prep.readers.jsonscan.records import JsonRecords, scan_json
 from griffon_prep.records import Record, Rejected, is_blank
@@ -55,7 +55,7 @@ def recognises(head: Head) -> bool:
     return not head.member and "conversations" in head.element
 
 
-def scan(inputs: Inputs) -> Scan:
+def scan(inputs: AnnotationFiles) -> Scan:
     """Write the record table into the work folder."""
     return Scan(records=scan_json(inputs.annotation, inputs.work / _TABLE, None))
 
@@ -63,7 +63,7 @@ def scan(inputs: Inputs) -> Scan:
 class Reader:
     """Reads one scanned `llava` source."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: AnnotationFiles) -> None:
         self._records = JsonRecords(inputs.annotation, inputs.work / _TABLE)
 
     def read(self, record_no: int) -> Record:

@@ -4,7 +4,7 @@ from array import array
 
 import numpy as np
 
-from griffon_prep.readers.base import Head, Inputs, Scan
+from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of, naming
 from griffon_prep.readers.coco_file import EMPTY
 from griffon_prep.readers.coco_tables import CocoTables, write_tables
@@ -35,7 +35,7 @@ def recognises(head: Head) -> bool:
     )
 
 
-def scan(inputs: Inputs) -> Scan:
+def scan(inputs: AnnotationFiles) -> Scan:
     """Write COCO's tables into the work folder, and which entries are records: for REG those of one box.
 
     Raises:
@@ -80,7 +80,7 @@ def _caption_of(tables: CocoTables, entry: int) -> str:
 class Reader:
     """Reads one scanned `mdetr` source."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: AnnotationFiles) -> None:
         self._tables = CocoTables(inputs.annotation, inputs.work)
         self._entries = np.memmap(inputs.work / _ENTRIES, "<u4", "r")
 

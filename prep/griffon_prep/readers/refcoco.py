@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from griffon_prep.readers.base import Head, Inputs, Scan
+from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of
 from griffon_prep.readers.coco_file import NO_BOX, Boxes, Pictures, read_coco
 from griffon_prep.readers.fields import (
@@ -94,7 +94,7 @@ class _Instances:
     boxes: dict[int, tuple[int, BoxXYXY | None]] = field(default_factory=dict)
 
 
-def scan(inputs: Inputs) -> Scan:
+def scan(inputs: AnnotationFiles) -> Scan:
     """Write the records of the split, with their boxes looked up, into the work folder."""
     split = inputs.options.get("split", _DEFAULT_SPLIT)
     refs, wordless = _refs_of_split(inputs.annotation, split)
@@ -245,7 +245,7 @@ def _box(number: int, ref: _Ref, instances: _Instances) -> BoxXYXY:
 class Reader:
     """Reads one scanned `refcoco` source."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: AnnotationFiles) -> None:
         self._records = JsonRecords(inputs.work / _RECORDS, inputs.work / _TABLE)
 
     def read(self, record_no: int) -> Record:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from griffon_prep.readers.base import Head, Inputs, Scan
+from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.coco_tables import find_ids
 from griffon_prep.readers.fields import (
     NO_ID,
@@ -56,7 +56,7 @@ def recognises(head: Head) -> bool:
     return "regions" in element or ("objects" in element and "image_path" not in element)
 
 
-def scan(inputs: Inputs) -> Scan:
+def scan(inputs: AnnotationFiles) -> Scan:
     """Write the tables of records and of pictures into the work folder; for DET the names are gathered."""
     _scan_pictures(inputs)
     look = _Look(inputs.task)
@@ -71,7 +71,7 @@ def scan(inputs: Inputs) -> Scan:
     )
 
 
-def _scan_pictures(inputs: Inputs) -> None:
+def _scan_pictures(inputs: AnnotationFiles) -> None:
     """Leave the spans of `image_data.json` and the sorted ids of its elements, with their places."""
     ids = array("q")
 
@@ -122,7 +122,7 @@ class _Look:
 class Reader:
     """Reads one scanned `visual_genome` source."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: AnnotationFiles) -> None:
         self._records = JsonRecords(inputs.annotation, inputs.work / _TABLE)
         self._pictures = JsonRecords(inputs.companions["image_data.json"], inputs.work / _PICTURES)
         ids = np.fromfile(inputs.work / _PICTURE_IDS, "<i8").reshape(2, -1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from griffon_prep.records import Record, name_key
 from griffon_prep.render.boxes import CleanBox, check_question_text, no_boxes, unique_phrases
 from griffon_prep.render.grounding import ask
-from griffon_prep.render.keyed_random import Draws
+from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_shards.grammar import format_answer
 from griffon_shards.types import Rendering
@@ -82,7 +82,7 @@ def _not_absent(record: Record) -> set[str]:
     return {region.phrase for region in record.regions}.union(record.incomplete_phrases, record.never_absent_phrases)
 
 
-def _negatives(record: Record, absent: Sequence[str], source: Source, draws: Draws, wanted: int) -> list[str]:
+def _negatives(record: Record, absent: Sequence[str], source: Source, draws: KeyedRandom, wanted: int) -> list[str]:
     """Up to `wanted` categories that are not in the picture: the first of `absent`, then drawn of the vocabulary."""
     negatives = list(absent[:wanted])
     if record.only_these_absent:
@@ -94,7 +94,7 @@ def _negatives(record: Record, absent: Sequence[str], source: Source, draws: Dra
     return negatives + _draw_names(draws, source.vocabulary, wanted - len(negatives), excluded)
 
 
-def _draw_names(draws: Draws, vocabulary: Sequence[str], wanted: int, excluded: set[str]) -> list[str]:
+def _draw_names(draws: KeyedRandom, vocabulary: Sequence[str], wanted: int, excluded: set[str]) -> list[str]:
     """Up to `wanted` names of the vocabulary, without the excluded: all there are, or some in drawn order.
 
     Drawn with a surplus that covers every excluded name, so the cost does not grow with the vocabulary.

@@ -13,7 +13,7 @@ T = TypeVar("T")
 _WORDS = struct.Struct("<8Q")
 
 
-class Draws:
+class KeyedRandom:
     """An endless row of 64-bit words for one purpose, and choices made of them."""
 
     __slots__ = ("_block", "_key", "_words")

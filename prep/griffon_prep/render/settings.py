@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from griffon_prep.records import name_key
-from griffon_prep.render.keyed_random import Draws
+from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.render.templates import Templates
 
 
@@ -49,6 +49,6 @@ class Source:
             by_key[name_key(name)] = (*by_key.get(name_key(name), ()), name)
         object.__setattr__(self, "spellings", {key: names for key, names in by_key.items() if len(names) > 1})
 
-    def draws(self, seed: int, record_no: int, variant: int, purpose: str) -> Draws:
+    def draws(self, seed: int, record_no: int, variant: int, purpose: str) -> KeyedRandom:
         """The draws of one purpose for one variant of one record."""
-        return Draws(seed, self.tag, record_no, variant, purpose)
+        return KeyedRandom(seed, self.tag, record_no, variant, purpose)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from griffon_prep.render.keyed_random import Draws
+from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.sample_data.expressions import absent_expressions, unique_expressions
 from griffon_prep.sample_data.scene import Box, Scene, absent_categories, boxes_by_category
 from griffon_prep.sample_data.words import plural
@@ -73,8 +73,8 @@ def visj_records(pictured: Scene) -> list[dict[str, Any]]:
     return [_with_objects(pictured, {category: boxes[category] for category in sorted(boxes)})]
 
 
-def _draws(pictured: Scene, purpose: str) -> Draws:
-    return Draws(pictured.seed, "sample_data", pictured.number, 0, f"ccmd {purpose}")
+def _draws(pictured: Scene, purpose: str) -> KeyedRandom:
+    return KeyedRandom(pictured.seed, "sample_data", pictured.number, 0, f"ccmd {purpose}")
 
 
 def _head(pictured: Scene) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from griffon_prep.render.keyed_random import Draws
+from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.sample_data.masks import KINDS
 from griffon_prep.sample_data.scene import CATEGORIES, Box, Scene, absent_categories, boxes_by_category, xywh_of
 
@@ -104,7 +104,7 @@ def lvis_image_records(pictured: Scene) -> list[dict[str, Any]]:
     A category of many boxes is said not to be looked for exhaustively, though all its boxes are annotated.
     """
     absent = absent_categories(pictured)
-    draws = Draws(pictured.seed, "sample_data", pictured.number, 0, "lvis")
+    draws = KeyedRandom(pictured.seed, "sample_data", pictured.number, 0, "lvis")
     negatives = draws.sample(len(absent), 1 + draws.below(_MOST_NEGATIVES))
     many = [category for category, boxes in boxes_by_category(pictured).items() if len(boxes) >= _CROWD_FROM]
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from griffon_prep.render.keyed_random import Draws
+from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.sample_data.expressions import unique_expressions
 from griffon_prep.sample_data.scene import CATEGORIES, COLOURS, Scene, boxes_by_category
 from griffon_prep.sample_data.words import NUMBERS, article, enumeration, plural
@@ -51,8 +51,8 @@ def caption_of(pictured: Scene) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-def _draws(seed: int, number: int, purpose: str) -> Draws:
-    return Draws(seed, "sample_data", number, 0, f"llava {purpose}")
+def _draws(seed: int, number: int, purpose: str) -> KeyedRandom:
+    return KeyedRandom(seed, "sample_data", number, 0, f"llava {purpose}")
 
 
 def _record(name: str, turns: Turns) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{NUMBERS[count]} {noun if count == 1 else plural(noun)}"
 
 
-def _turns(pictured: Scene, draws: Draws) -> Turns:
+def _turns(pictured: Scene, draws: KeyedRandom) -> Turns:
     """Questions that the scene answers, in drawn order; at least two."""
     colours = [colour for colour in COLOURS if any(shape.colour == colour for shape in pictured.shapes)]
     colour, category = draws.choice(tuple(COLOURS)), draws.choice(CATEGORIES)
@@ -89,7 +89,7 @@ def _turns(pictured: Scene, draws: Draws) -> Turns:
     return draws.shuffled(turns)
 
 
-def _sum(draws: Draws) -> tuple[str, str]:
+def _sum(draws: KeyedRandom) -> tuple[str, str]:
     """One question of arithmetic or geometry with its answer."""
     kind, a, b = draws.below(5), 2 + draws.below(98), 2 + draws.below(98)
     if kind == 0:

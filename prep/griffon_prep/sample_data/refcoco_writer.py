@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from griffon_prep.render.keyed_random import Draws
+from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.sample_data.coco_writer import CATEGORY_IDS, annotation_id, image_id
 from griffon_prep.sample_data.expressions import absent_expressions, plural_expressions, unique_expressions
 from griffon_prep.sample_data.scene import Scene, Shape
@@ -72,8 +72,8 @@ def _gref(pictured: Scene, number: int, text: str, shapes: list[Shape]) -> dict[
     }
 
 
-def _draws(pictured: Scene, purpose: str) -> Draws:
-    return Draws(pictured.seed, "sample_data", pictured.number, 0, f"refcoco {purpose}")
+def _draws(pictured: Scene, purpose: str) -> KeyedRandom:
+    return KeyedRandom(pictured.seed, "sample_data", pictured.number, 0, f"refcoco {purpose}")
 
 
 def _head(pictured: Scene, number: int, file_name: str) -> dict[str, Any]:

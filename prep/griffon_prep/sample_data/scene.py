@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from griffon_prep.render.keyed_random import Draws
+from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.sample_data.masks import KINDS, bounds_xyxy_px, mask
 
 Box = tuple[int, int, int, int]
@@ -83,11 +83,11 @@ def scene(seed: int, number: int) -> Scene:
         seed: of the whole data set.
         number: the picture's number, from 0.
     """
-    draws = Draws(seed, "sample_data", number, 0, "picture")
+    draws = KeyedRandom(seed, "sample_data", number, 0, "picture")
     width_px = _between(draws, _MIN_SIDE_PX, _MAX_SIDE_PX)
     height_px = _between(draws, _MIN_SIDE_PX, _MAX_SIDE_PX)
     texture, tone, period_px = draws.choice(TEXTURES), draws.choice(TONES), _between(draws, 7, 40)
-    shapes = _shapes(Draws(seed, "sample_data", number, 0, "shapes"), width_px, height_px)
+    shapes = _shapes(KeyedRandom(seed, "sample_data", number, 0, "shapes"), width_px, height_px)
     name = f"shape {number:04d} {COLOURS[shapes[0].colour]}.{_SUFFIXES[number % len(_SUFFIXES)]}"
     return Scene(
         seed=seed,
@@ -122,7 +122,7 @@ def xywh_of(box_xyxy_px: Box) -> Box:
     return x1, y1, x2 - x1, y2 - y1
 
 
-def _shapes(draws: Draws, width_px: int, height_px: int) -> tuple[Shape, ...]:
+def _shapes(draws: KeyedRandom, width_px: int, height_px: int) -> tuple[Shape, ...]:
     """Two to nine shapes, each in a cell of its own of a coarse grid.
 
     A shape may leave its cell by little enough that neighbours overlap but none is ever covered altogether.
@@ -153,7 +153,7 @@ def _shapes(draws: Draws, width_px: int, height_px: int) -> tuple[Shape, ...]:
     return tuple(shapes)
 
 
-def _looks(draws: Draws, count: int) -> list[tuple[str, str]]:
+def _looks(draws: KeyedRandom, count: int) -> list[tuple[str, str]]:
     """Colour and kind of each shape: one look that occurs once, and the rest out of a few, so that some repeat.
 
     The single one sees to it that every scene has an expression that names exactly one shape.
@@ -166,7 +166,7 @@ def _looks(draws: Draws, count: int) -> list[tuple[str, str]]:
     return draws.shuffled([single, *(draws.choice(few) for _ in range(count - 1))])
 
 
-def _shape_size_px(draws: Draws, kind: str, room_px: int) -> tuple[int, int]:
+def _shape_size_px(draws: KeyedRandom, kind: str, room_px: int) -> tuple[int, int]:
     """Width and height of a shape; its longer side is 55 to 140 % of `room_px`."""
     long_px = room_px * _between(draws, 55, 140) // 100
     if kind in _EQUAL_SIDES:
@@ -176,11 +176,11 @@ def _shape_size_px(draws: Draws, kind: str, room_px: int) -> tuple[int, int]:
     return (long_px, short_px) if draws.below(2) else (short_px, long_px)
 
 
-def _jitter_px(draws: Draws, cell_px: int) -> int:
+def _jitter_px(draws: KeyedRandom, cell_px: int) -> int:
     """How far a shape's centre is from its cell's, up to 20 % of the cell either way."""
     return cell_px * _between(draws, -20, 20) // 100
 
 
-def _between(draws: Draws, low: int, high: int) -> int:
+def _between(draws: KeyedRandom, low: int, high: int) -> int:
     """A uniform integer of [low, high]."""
     return low + draws.below(high - low + 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from griffon_prep.render.keyed_random import Draws
+from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.sample_data.expressions import unique_expressions
 from griffon_prep.sample_data.scene import Scene, boxes_by_category, xywh_of
 from griffon_prep.sample_data.words import article
@@ -64,7 +64,7 @@ def region_records(pictured: Scene) -> list[dict[str, Any]]:
     Returns:
         An element of `region_descriptions.json`.
     """
-    draws = Draws(pictured.seed, "sample_data", pictured.number, 0, "visual_genome regions")
+    draws = KeyedRandom(pictured.seed, "sample_data", pictured.number, 0, "visual_genome regions")
     found = unique_expressions(pictured)
     drawn = [found[i] for i in draws.sample(len(found), min(_MOST_EXPRESSIONS, len(found)))]
     described = [(text, shape.box_xyxy_px) for text, shape in drawn]

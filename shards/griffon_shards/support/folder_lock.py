@@ -10,7 +10,7 @@ from typing import BinaryIO
 from griffon_shards.support.errors import DataError, SettingsError
 
 
-def hold(path: Path, *, whose: str, instead: str) -> BinaryIO:
+def lock_folder(path: Path, *, whose: str, instead: str) -> BinaryIO:
     """Lock a file until it is closed, or this process ends.
 
     It is a POSIX record lock: the system releases it with the process, and children do not inherit it.

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from griffon_prep.build.plan import BuildSettings
 from griffon_prep.build.run import build
-from griffon_prep.build.shard import ShardSettings
+from griffon_prep.build.settings import BuildSettings, ShardSettings
 from griffon_prep.render.templates import load_templates
 from griffon_prep.sources.manifest import read_manifest
-from griffon_prep.sources.scan import find_sources
+from griffon_prep.sources.resolve import find_sources
 
 from ..conftest import Prep
 

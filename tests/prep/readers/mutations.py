@@ -18,7 +18,7 @@ import pytest
 from griffon_prep.build.sample_maker import SampleMaker
 from griffon_prep.images import absolute_root
 from griffon_prep.readers import FORMATS, find_format
-from griffon_prep.readers.base import Inputs
+from griffon_prep.readers.base import AnnotationFiles
 from griffon_prep.readers.jsonscan import members as json_members
 from griffon_prep.readers.jsonscan import spans as json_spans
 from griffon_prep.records import Rejected
@@ -237,7 +237,7 @@ def _made(folder: Path, annotation: Path, task: str, work: Path) -> Made:
     companions = {companion: folder / companion for companion in FORMATS[name].COMPANIONS}
     if missing := [path for path in companions.values() if not path.exists()]:
         raise SettingsError(f"{name} needs {missing}")
-    inputs = Inputs(annotation=annotation, companions=companions, task=task, options={}, work=work)
+    inputs = AnnotationFiles(annotation=annotation, companions=companions, task=task, options={}, work=work)
     scan = FORMATS[name].scan(inputs)
     assert scan.pictures is None or len(scan.pictures) == scan.records
     if not scan.records:

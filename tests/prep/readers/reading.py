@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from griffon_prep.readers import FORMATS, find_format
-from griffon_prep.readers.base import Inputs, Scan
+from griffon_prep.readers.base import AnnotationFiles, Scan
 from griffon_prep.records import Record, Rejected
 from griffon_prep.sources.compressed import opened
 
@@ -35,7 +35,7 @@ def read_source(annotation: Path, task: str, **options: str) -> tuple[list[Recor
     """All records of a source, or why not, and what scanning found; its companions lie beside the annotation."""
     work = Path(tempfile.mkdtemp(prefix=f"work of {task} ", dir=annotation.parent))
     name = find_format(partial(opened, annotation), str(annotation), task, options)
-    inputs = Inputs(
+    inputs = AnnotationFiles(
         annotation=annotation,
         companions={companion: annotation.with_name(companion) for companion in FORMATS[name].COMPANIONS},
         task=task,

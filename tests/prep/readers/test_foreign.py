@@ -18,7 +18,8 @@ import zstandard
 from PIL import Image
 
 from griffon_prep.sources.manifest import ManifestLine
-from griffon_prep.sources.scan import find_sources, scan_source
+from griffon_prep.sources.resolve import find_sources
+from griffon_prep.sources.scan import scan_source
 from griffon_shards.support.errors import DataError
 
 from ..sources.test_scan import ARRAY, LINES, job_of, read, scan

@@ -11,7 +11,8 @@ import zstandard
 from griffon_prep.readers import FORMATS
 from griffon_prep.records import Record
 from griffon_prep.sources.manifest import ManifestLine
-from griffon_prep.sources.scan import ScanJob, find_sources, inputs_of, scan_source
+from griffon_prep.sources.resolve import find_sources
+from griffon_prep.sources.scan import ScanJob, inputs_of, scan_source
 from griffon_shards.support.errors import DataError
 
 from .published import box, coco, picture, ref, write

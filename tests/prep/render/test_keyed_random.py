@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from griffon_prep.render.keyed_random import Draws
+from griffon_prep.render.keyed_random import KeyedRandom
 
 GOLDEN_WORDS = [
     2737020980013900959,
@@ -27,12 +27,12 @@ GOLDEN_WORDS = [
 """Little-endian words of BLAKE2b over the key and a block number, from outside the project."""
 
 RENDER_IN_A_PROCESS = """
-from griffon_prep.render.keyed_random import Draws
+from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.records import Record, Region
 from griffon_prep.render import render
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_prep.render.templates import load_templates
-draws = Draws(3, "DET_标", 5, 1, "a purpose")
+draws = KeyedRandom(3, "DET_标", 5, 1, "a purpose")
 print([draws.below(1000) for _ in range(20)], draws.sample(10**9, 5), draws.shuffled("abcdefgh"))
 settings = RenderSettings(seed=1, boxes="text", det_categories=9, variants=3, templates=load_templates(None))
 names = [f"name {i}" for i in range(40)]
@@ -44,17 +44,22 @@ for task in ("DET", "RANDDET", "VISJ"):
 
 
 def test_golden_values() -> None:
-    draws = Draws(0, "DET_0", 12, 0, "negatives")
+    draws = KeyedRandom(0, "DET_0", 12, 0, "negatives")
     assert [draws.below(1 << 64) for _ in range(10)] == GOLDEN_WORDS
-    assert [Draws(0, "DET_0", 12, 0, "negatives").below(n) for n in (2, 10, 1000, 10**12)] == [1, 9, 959, 980013900959]
-    assert Draws(1, "VG_标注", 10**9, 3, "template").sample(20, 6) == [14, 2, 1, 6, 9, 18]
-    assert Draws(1, "VG_标注", 10**9, 3, "template").sample(10**15, 3) == [
+    assert [KeyedRandom(0, "DET_0", 12, 0, "negatives").below(n) for n in (2, 10, 1000, 10**12)] == [
+        1,
+        9,
+        959,
+        980013900959,
+    ]
+    assert KeyedRandom(1, "VG_标注", 10**9, 3, "template").sample(20, 6) == [14, 2, 1, 6, 9, 18]
+    assert KeyedRandom(1, "VG_标注", 10**9, 3, "template").sample(10**15, 3) == [
         663467566885354,
         228459709251193,
         450705972956036,
     ]
-    assert "".join(Draws(-5, "REG", 0, 1, "order").shuffled("griffon")) == "irfngfo"
-    assert Draws(0, "LAZY", 1, 0, "region").choice(["a", "b", "c", "d"]) == "c"
+    assert "".join(KeyedRandom(-5, "REG", 0, 1, "order").shuffled("griffon")) == "irfngfo"
+    assert KeyedRandom(0, "LAZY", 1, 0, "region").choice(["a", "b", "c", "d"]) == "c"
 
 
 def test_the_whole_key_counts() -> None:
@@ -70,13 +75,13 @@ def test_the_whole_key_counts() -> None:
         (0, "DET", 1, 10, "a"),
         (10, "DET", 1, 0, "a"),
     ]
-    assert len({Draws(*key).below(1 << 64) for key in keys}) == len(keys)
+    assert len({KeyedRandom(*key).below(1 << 64) for key in keys}) == len(keys)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 1 << 64), st.integers())
 def test_below_stays_below(n: int, seed: int) -> None:
-    draws = Draws(seed, "DET", 0, 0, "test")
+    draws = KeyedRandom(seed, "DET", 0, 0, "test")
     assert all(0 <= draws.below(n) < n for _ in range(20))
 
 
@@ -84,29 +89,29 @@ def test_below_stays_below(n: int, seed: int) -> None:
 @given(st.integers(0, 300), st.data())
 def test_samples_are_distinct_and_a_shorter_one_is_the_beginning(n: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(0, n))
-    drawn = Draws(0, "DET", n, 0, "sample").sample(n, k)
+    drawn = KeyedRandom(0, "DET", n, 0, "sample").sample(n, k)
     assert len(drawn) == len(set(drawn)) == k
     assert all(0 <= member < n for member in drawn)
-    whole = Draws(0, "DET", n, 0, "sample").sample(n, n)
+    whole = KeyedRandom(0, "DET", n, 0, "sample").sample(n, n)
     assert sorted(whole) == list(range(n))
     assert whole[:k] == drawn
 
 
 def test_every_order_is_equally_likely() -> None:
-    orders = Counter("".join(Draws(0, "DET", number, 0, "order").shuffled("abc")) for number in range(6000))
+    orders = Counter("".join(KeyedRandom(0, "DET", number, 0, "order").shuffled("abc")) for number in range(6000))
     assert set(orders) == {"".join(order) for order in permutations("abc")}
     assert all(850 < count < 1150 for count in orders.values())
 
 
 def test_every_choice_is_equally_likely() -> None:
-    chosen = Counter(Draws(number, "DET", 0, 0, "choice").choice("vwxyz") for number in range(5000))
+    chosen = Counter(KeyedRandom(number, "DET", 0, 0, "choice").choice("vwxyz") for number in range(5000))
     assert set(chosen) == set("vwxyz")
     assert all(850 < count < 1150 for count in chosen.values())
 
 
 def test_what_is_shuffled_is_left_as_it_was() -> None:
     items = list(range(50))
-    shuffled = Draws(0, "DET", 0, 0, "order").shuffled(items)
+    shuffled = KeyedRandom(0, "DET", 0, 0, "order").shuffled(items)
     assert items == list(range(50)) != shuffled
     assert sorted(shuffled) == items
 

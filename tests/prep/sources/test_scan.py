@@ -11,15 +11,8 @@ import zstandard
 from griffon_prep.readers import FORMATS
 from griffon_prep.records import Record
 from griffon_prep.sources.manifest import ManifestLine, read_manifest
-from griffon_prep.sources.scan import (
-    ScanJob,
-    ScannedSource,
-    SourceInput,
-    find_sources,
-    inputs_of,
-    read_scanned,
-    scan_source,
-)
+from griffon_prep.sources.resolve import SourceInput, find_sources
+from griffon_prep.sources.scan import ScanJob, ScannedSource, inputs_of, read_scanned, scan_source
 from griffon_shards.support.errors import DataError, SettingsError
 
 REAL = Path(__file__).parents[4] / "shared/data/real"

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.folder_lock import hold
+from griffon_shards.support.folder_lock import lock_folder
 
 HOLDER = "import fcntl, sys; f = open(sys.argv[1], 'a+b'); fcntl.lockf(f, fcntl.LOCK_EX); print(); input()"
 
 
 def test_another_process_that_holds_it_is_named(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    hold(path, whose="OUT: is in use", instead="wait").close()
+    lock_folder(path, whose="OUT: is in use", instead="wait").close()
     assert path.read_text().startswith(f"process {os.getpid()} on ")
     for content in (path.read_text(), ""):  # empty: it has the lock and has not written yet
         path.write_text(content)
@@ -25,10 +25,10 @@ def test_another_process_that_holds_it_is_named(tmp_path: Path) -> None:
             assert p.stdout is not None
             p.stdout.readline()
             with pytest.raises(SettingsError) as refused:
-                hold(path, whose="OUT: is in use", instead="wait")
+                lock_folder(path, whose="OUT: is in use", instead="wait")
             p.communicate(b"\n")
         assert str(refused.value) == f"OUT: is in use ({content or 'an unknown process'}); wait"
-    hold(path, whose="OUT: is in use", instead="wait").close()
+    lock_folder(path, whose="OUT: is in use", instead="wait").close()
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
@@ -42,7 +42,7 @@ def test_storage_without_locks_is_no_other_process(
 
     monkeypatch.setattr(fcntl, "lockf", without_locks)
     with pytest.raises(DataError) as refused:
-        hold(tmp_path / "lock", whose="OUT: is in use", instead="wait")
+        lock_folder(tmp_path / "lock", whose="OUT: is in use", instead="wait")
     assert str(refused.value).startswith(f"{tmp_path / 'lock'}: cannot be locked ({os.strerror(number)})")
     assert "in use" not in str(refused.value)
     assert "other storage" in str(refused.value)
@@ -50,4 +50,4 @@ def test_storage_without_locks_is_no_other_process(
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder"):
-        hold(tmp_path / "no folder" / "lock", whose="OUT: is in use", instead="wait")
+        lock_folder(tmp_path / "no folder" / "lock", whose="OUT: is in use", instead="wait")

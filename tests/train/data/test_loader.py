@@ -15,7 +15,8 @@ from griffon_shards.frozen_set import open_set
 from griffon_shards.types import Rendering, Sample, Turn
 from griffon_train.data import images as pictures
 from griffon_train.data import loader as loader_module
-from griffon_train.data.loader import Batch, Loader, Slot, rank_slots
+from griffon_train.data.batch import Batch
+from griffon_train.data.loader import Loader, Slot, rank_slots
 from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import DUMMY, micro_steps
 from griffon_train.text.tokenization import IGNORE, PICTURE_TOKEN, Encoded

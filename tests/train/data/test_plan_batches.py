@@ -11,7 +11,7 @@ import pytest
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.index import INDEX_NAME
 from griffon_shards.support.errors import SettingsError
-from griffon_train.data.padding_report import epoch_report, together
+from griffon_train.data.padding_report import epoch_report, merge_reports
 from griffon_train.data.plan import Plan, Step
 
 from ..streams import Passes, batches_of, first_place, keys_of, sequence, shown, steps_of_epoch
@@ -152,7 +152,7 @@ def test_lengths_are_of_the_rows_that_stand_there(frozen: FrozenSet) -> None:
 
 def test_sorting_in_windows_and_grouping_save_padding(frozen: FrozenSet) -> None:
     waste = [
-        together(epoch_report(Plan([frozen], seed=1, global_batch=8, grouping=grouping, window=window), 0)).waste
+        merge_reports(epoch_report(Plan([frozen], seed=1, global_batch=8, grouping=grouping, window=window), 0)).waste
         for grouping, window in (("none", 1), ("none", 32), ("task", 32))
     ]
     assert waste[0] > 2 * waste[1] > 0

@@ -25,7 +25,7 @@ from griffon_train.model.normalize import normalised
 from griffon_train.model.presets import FAMILY_CHATS, preset_config
 from griffon_train.model.processor import processor_of
 from griffon_train.model.saving import save_beside
-from griffon_train.text.chat_templates import encode, fitted
+from griffon_train.text.chat_templates import encode, expand_and_truncate
 
 from ...waiting import TIMEOUT_S
 from ..text.test_jinja_templates import VOCABULARIES, messages_of, tokenizer_of
@@ -139,7 +139,7 @@ def test_conversations_have_the_tokens_of_training(chat: str, name: str) -> None
         boxes = [(3.4, 5, 20.5, 33)] * regions
         for some, prompt in ((turns, False), (turns[:-1], True)):
             encoded = encode(chat, some, found.tokenizer, pictures=pictures, regions=regions, prompt=prompt)
-            expected, _ = fitted(encoded, 10**6, "error", found.picture_tokens, "here")
+            expected, _ = expand_and_truncate(encoded, 10**6, "error", found.picture_tokens, "here")
             batch = found.apply_chat_template(
                 messages_of(some),
                 tokenize=True,
@@ -279,7 +279,7 @@ def test_a_pipeline_answers_as_generate_does(name: str, tmp_path: Path) -> None:
     conversations, expected = [], []
     for seed, question in enumerate(("<image>\nHow many?", "Is <s></s><end_of_turn><|im_end|> in <image>?")):
         encoded = encode(chat, [Turn(role="human", text=question)], tokenizer, pictures=1, prompt=True)
-        ids = torch.tensor([fitted(encoded, 10**6, "error", model.picture_tokens, "here")[0].ids])
+        ids = torch.tensor([expand_and_truncate(encoded, 10**6, "error", model.picture_tokens, "here")[0].ids])
         pixels = pixels_of_training(as_bytes(picture(seed=seed), "PNG"), 70)
         expected.append(model.generate(ids, pixel_values=pixels, max_new_tokens=9)[0].tolist())
         content = [{"type": "image", "image": picture(seed=seed)}, {"type": "text", "text": question}]

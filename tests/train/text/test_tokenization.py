@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_train.text.chat_templates import CHATS, IGNORE, PICTURE_TOKEN, REGION_TOKEN_ID, Encoded, encode, fitted
+from griffon_train.text.chat_templates import (
+    CHATS,
+    IGNORE,
+    PICTURE_TOKEN,
+    REGION_TOKEN_ID,
+    Encoded,
+    encode,
+    expand_and_truncate,
+)
 
 from ..small_tokenizers import MARKS, byte_level, conversation, id_of, shown
 
@@ -78,23 +86,32 @@ def test_a_conversation_is_cut_to_its_length_with_pictures_whole(ids: list[int],
     expected = [token for token, _ in spread[:kept]]
     labels = [token if token > 1 else IGNORE for token in expected]
     overlong = len(spread) > max_length
-    assert fitted(encoded, max_length, "truncate", takes, "x") == (Encoded(ids=expected, labels=labels), overlong)
+    assert expand_and_truncate(encoded, max_length, "truncate", takes, "x") == (
+        Encoded(ids=expected, labels=labels),
+        overlong,
+    )
     masked = [IGNORE] * kept if overlong else labels
-    assert fitted(encoded, max_length, "mask", takes, "x") == (Encoded(ids=expected, labels=masked), overlong)
+    assert expand_and_truncate(encoded, max_length, "mask", takes, "x") == (
+        Encoded(ids=expected, labels=masked),
+        overlong,
+    )
     if overlong:
         with pytest.raises(
             DataError, match=rf"^x: {len(spread)} tokens, .* at most {max_length} are taken; raise --max"
         ):
-            fitted(encoded, max_length, "error", takes, "x")
+            expand_and_truncate(encoded, max_length, "error", takes, "x")
     else:
-        assert fitted(encoded, max_length, "error", takes, "x") == (Encoded(ids=expected, labels=labels), False)
+        assert expand_and_truncate(encoded, max_length, "error", takes, "x") == (
+            Encoded(ids=expected, labels=labels),
+            False,
+        )
 
 
 def test_a_picture_of_full_size_is_kept_whole_or_cut_off_whole() -> None:
     encoded = encode("qwen2", conversation("<image>\nq", "a"), byte_level(), pictures=1)
     before = encoded.ids.index(PICTURE_TOKEN)
     for max_length, pictures in ((before + 1369, 1), (before + 1368, 0), (4096, 1)):
-        found, overlong = fitted(encoded, max_length, "truncate", 1369, "x")
+        found, overlong = expand_and_truncate(encoded, max_length, "truncate", 1369, "x")
         assert found.ids.count(PICTURE_TOKEN) == pictures * 1369
         assert found.ids[:before] == encoded.ids[:before]
         assert overlong == (max_length < 4096)
@@ -103,4 +120,4 @@ def test_a_picture_of_full_size_is_kept_whole_or_cut_off_whole() -> None:
 
 def test_another_way_with_overlong_samples_is_refused() -> None:
     with pytest.raises(SettingsError, match="expected truncate, mask, error, got 'drop'"):
-        fitted(Encoded(ids=[], labels=[]), 5, "drop", 1, "x")
+        expand_and_truncate(Encoded(ids=[], labels=[]), 5, "drop", 1, "x")

@@ -20,7 +20,14 @@ from griffon_train.data.rank_split import split_slots
 from griffon_train.model.freezing import freeze
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.normalize import normalised
-from griffon_train.text.chat_templates import IGNORE, PICTURE_TOKEN, REGION_TOKEN_ID, Encoded, encode, fitted
+from griffon_train.text.chat_templates import (
+    IGNORE,
+    PICTURE_TOKEN,
+    REGION_TOKEN_ID,
+    Encoded,
+    encode,
+    expand_and_truncate,
+)
 from griffon_train.training.model_loading import load_model
 
 from .conftest import Options, command, metrics_of
@@ -68,7 +75,7 @@ class Alone:
         sample = self.frozen[row]
         sees, is_shown = sample.image is not None, sample.region_xyxy_px is not None
         found = encode(CHAT, sample.turns, self.tokenizer, pictures=int(sees), regions=int(is_shown))
-        return fitted(found, LONG, "error", self.model.picture_tokens, "")[0]
+        return expand_and_truncate(found, LONG, "error", self.model.picture_tokens, "")[0]
 
     def loss_sum(self, row: int) -> tuple[torch.Tensor, int]:
         """The sum over a sample's learned tokens, of those that `max_length` leaves, and how many they are."""

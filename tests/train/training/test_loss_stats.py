@@ -13,19 +13,20 @@ from griffon_train.data.loader import Loader
 from griffon_train.data.plan import Plan
 from griffon_train.text.chat_templates import IGNORE
 from griffon_train.text.tokenization import PICTURE_TOKEN, REGION_TOKEN_ID, Encoded
-from griffon_train.training.distributed import Ranks
-from griffon_train.training.loss_stats import Tally
-from griffon_train.training.watchdog import Requests, Watchdog
+from griffon_train.training.distributed import ProcessGroup
+from griffon_train.training.loss_stats import LossAccumulator
+from griffon_train.training.signals import Requests
+from griffon_train.training.watchdog import Watchdog
 
 from ...waiting import TIMEOUT_S
 
 
 @pytest.fixture
-def alone() -> Iterator[Ranks]:
+def alone() -> Iterator[ProcessGroup]:
     """A run of one rank."""
     distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     watchdog = Watchdog(0, TIMEOUT_S)
-    yield Ranks(rank=0, world_size=1, device=torch.device("cpu"), watchdog=watchdog, requests=Requests())
+    yield ProcessGroup(rank=0, world_size=1, device=torch.device("cpu"), watchdog=watchdog, requests=Requests())
     watchdog.close()
     distributed.destroy_process_group()
 
@@ -33,7 +34,7 @@ def alone() -> Iterator[Ranks]:
 @pytest.mark.parametrize("group", ["text", "general", "localization", "referring"])
 @pytest.mark.parametrize("sees", [True, False], ids=["seen", "cut off"])
 def test_a_sample_is_counted_in_the_group_that_the_plan_has_it_in(
-    frozen_set: Path, alone: Ranks, group: str, sees: bool
+    frozen_set: Path, alone: ProcessGroup, group: str, sees: bool
 ) -> None:
     """Also one whose picture was cut off by the largest length."""
 
@@ -46,7 +47,7 @@ def test_a_sample_is_counted_in_the_group_that_the_plan_has_it_in(
     loader = Loader(
         plan, rank=0, world_size=1, micro_batch=4, workers=0, encode=encode, start=number, stop=number + 1, image_px=8
     )
-    tally = Tally()
+    tally = LossAccumulator()
     for batch in loader:
         tally.add(batch, torch.tensor([1.0 if key else 0.0 for key in batch.keys]))
     whole = tally.over(alone)

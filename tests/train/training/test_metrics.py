@@ -6,7 +6,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from griffon_train.training.metrics import cut_back
+from griffon_train.training.metrics import truncate_to_step
 
 
 def line(step: int) -> bytes:
@@ -36,7 +36,7 @@ def test_cut_back_to_the_steps_before(content: bytes, kept: bytes, tmp_path: Pat
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(content)
     inode = path.stat().st_ino
-    assert cut_back(path, 4) == ""
+    assert truncate_to_step(path, 4) == ""
     assert path.read_bytes() == kept
     assert path.stat().st_ino == inode, "it is the file that it was"
     assert list(tmp_path.iterdir()) == [path]
@@ -51,17 +51,17 @@ def test_damage_in_the_middle_is_named(damaged: bytes, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     content = lines(0, 1) + damaged + lines(3, 4, 5)
     path.write_bytes(content + lines(6, 7))
-    assert cut_back(path, 6) == f"{path}, line 3: damaged; what can be read stands, and the run goes on"
+    assert truncate_to_step(path, 6) == f"{path}, line 3: damaged; what can be read stands, and the run goes on"
     assert path.read_bytes() == content
     path.write_bytes(lines(0) + damaged * 3 + lines(4, 5, 6))
-    assert "line 2: damaged, like 2 more; " in cut_back(path, 6)
+    assert "line 2: damaged, like 2 more; " in truncate_to_step(path, 6)
 
 
 def test_what_needs_no_cut_is_not_written_to(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(lines(0, 1, 2))
     os.utime(path, ns=(1, 1))
-    cut_back(path, 3)
+    truncate_to_step(path, 3)
     assert path.stat().st_mtime_ns == 1
-    cut_back(tmp_path / "none.jsonl", 3)
+    truncate_to_step(tmp_path / "none.jsonl", 3)
     assert not (tmp_path / "none.jsonl").exists()

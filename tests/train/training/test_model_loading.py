@@ -19,7 +19,7 @@ from griffon_train.model.bin_tokens import byte_tokenizer
 from griffon_train.model.convert import convert_griffon, export_griffon, save_projector
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import preset_config
-from griffon_train.text.chat_templates import encode, fitted
+from griffon_train.text.chat_templates import encode, expand_and_truncate
 from griffon_train.training.model_loading import default_chat, load_model, placed
 
 from ..model_folders import FAMILIES, language_model_folder, real_tokenizer, tower_folder
@@ -113,7 +113,7 @@ def test_a_language_model_with_its_real_tokenizer_takes_a_conversation(family: s
     given = {"model": str(text), "vision_tower": tower_folder(tmp_path / "tower")}
     model, tokenizer = load_model(settings(**given), torch.float32)
     turns = [Turn(role="human", text="<image>\nWhere is the cat?"), Turn(role="gpt", text="cat-[0.1,0.2,0.3,0.4]")]
-    encoded, _ = fitted(
+    encoded, _ = expand_and_truncate(
         encode(default_chat(model), turns, tokenizer, pictures=1), 4096, "error", model.picture_tokens, "the sample"
     )
     ids, labels = torch.tensor([encoded.ids]), torch.tensor([encoded.labels])

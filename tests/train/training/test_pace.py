@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from griffon_train.training.distributed import joined
+from griffon_train.training.distributed import distributed_session
 from griffon_train.training.tensor_file import write_tensors
 from griffon_train.training.watchdog import MARGIN_S
 
@@ -44,7 +44,7 @@ def _rank(rank: int, port: int, imported: Barrier, log: Path) -> None:
     import deepspeed  # noqa: F401 - which may take longer than is allowed here
 
     imported.wait(TIMEOUT_S)
-    with joined("cpu", STALL_S) as ranks:
+    with distributed_session("cpu", STALL_S) as ranks:
         with ranks.at_own_pace("writing something large") as moved:
             end = time.monotonic() + STALL_S + 2 * MARGIN_S + 2  # longer than anybody waits for what does not move
             while rank == 0 and time.monotonic() < end:

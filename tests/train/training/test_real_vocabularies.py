@@ -14,7 +14,7 @@ from griffon_shards.types import Turn
 from griffon_train.config.settings import settings_from_json
 from griffon_train.model import GriffonForConditionalGeneration
 from griffon_train.model.presets import FAMILY_CHATS
-from griffon_train.text.chat_templates import encode, end_tokens, fitted
+from griffon_train.text.chat_templates import encode, end_tokens, expand_and_truncate
 from griffon_train.text.tokenizer import load_tokenizer
 from griffon_train.training.model_loading import load_model
 
@@ -102,7 +102,7 @@ def check_answers(folder: Path, chat: str, before: PreTrainedTokenizerBase) -> N
     rows = []
     for question in (QUESTION, "<image>\nHow many dogs, and how many cats?"):
         encoded = encode(chat, [Turn(role="human", text=question)], tokenizer, pictures=1, prompt=True)
-        rows.append(fitted(encoded, 10**6, "error", model.picture_tokens, "here")[0].ids)
+        rows.append(expand_and_truncate(encoded, 10**6, "error", model.picture_tokens, "here")[0].ids)
     pixels = torch.randn(2, 3, 70, 70)
     greedy = {"do_sample": False, "max_new_tokens": 5}
     for row, seen in zip(rows, pixels, strict=True):

@@ -12,7 +12,7 @@ from griffon_shards.support.command_line import resumable
 from griffon_train.config.reference_flags import FOREIGN, SAID_OTHERWISE, translate
 from griffon_train.config.resolve import resolve
 from griffon_train.config.settings import OPTIONS, Settings, option_name, shown
-from griffon_train.training.watchdog import listening
+from griffon_train.training.signals import listening
 
 _SECTIONS = {
     "stage": "The run",

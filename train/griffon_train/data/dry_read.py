@@ -13,8 +13,9 @@ from typing import Any
 import orjson
 
 from griffon_shards.support.errors import DataError
+from griffon_train.data.batch import Batch
 from griffon_train.data.images import REGION_PX
-from griffon_train.data.loader import Batch, Loader
+from griffon_train.data.loader import Loader
 from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import DUMMY, micro_steps
 from griffon_train.data.shared_memory import check_shared_memory, needed_bytes

@@ -39,7 +39,7 @@ def epoch_report(plan: Plan, epoch: int) -> dict[str, GroupReport]:
     return found
 
 
-def together(groups: dict[str, GroupReport]) -> GroupReport:
+def merge_reports(groups: dict[str, GroupReport]) -> GroupReport:
     """All groups as one."""
     return GroupReport(
         steps=sum(group.steps for group in groups.values()),

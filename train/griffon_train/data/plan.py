@@ -20,7 +20,7 @@ from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.permutation import permutation_key, permute
 from griffon_shards.support.errors import SettingsError
 from griffon_train.data.lengths import Lengths
-from griffon_train.data.source_stream import Run, find_runs
+from griffon_train.data.source_stream import SourceStream, find_runs
 
 PLAN_VERSION = 1
 """Raised only when our code changes the order for the same inputs and settings."""
@@ -131,7 +131,7 @@ class Plan:
         self._sorted = lru_cache(2 * len(self.groups))(self._sorted_windows)
 
     @property
-    def _all_runs(self) -> list[Run]:
+    def _all_runs(self) -> list[SourceStream]:
         return [run for runs in self._runs.values() for run in runs]
 
     def first_step(self, epoch: int) -> int:
@@ -258,7 +258,7 @@ class Plan:
         return bisect_right(range(high + 1), place, key=lambda epoch: self._first_place(group, epoch)) - 1
 
     def _at(
-        self, runs: Sequence[Run], run_of: NDArray[np.int64], place: NDArray[np.int64]
+        self, runs: Sequence[SourceStream], run_of: NDArray[np.int64], place: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], ...]:
         rows, variants, lengths = np.empty_like(place), np.empty_like(place), np.empty_like(place)
         for number, run in enumerate(runs):

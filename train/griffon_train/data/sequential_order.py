@@ -9,7 +9,7 @@ from griffon_train.data.lengths import Lengths
 from griffon_train.data.plan import Plan, Step
 
 
-class Sweep:
+class SequentialOrder:
     """Steps over all rows of some sets, in set and row order, variant 0; the last step may be shorter.
 
     Attributes:
@@ -38,5 +38,5 @@ class Sweep:
         return Step(number=number, epoch=0, group="all", sets=sets, rows=rows, variants=variants, lengths=lengths)
 
 
-Order = Plan | Sweep
+StepOrder = Plan | SequentialOrder
 """What a loader reads: it has sets, and maps a step to rows of them."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch.utils.data import Sampler
 
 from griffon_train.data.rank_split import DUMMY, split_slots
-from griffon_train.data.sequential_order import Order
+from griffon_train.data.sequential_order import StepOrder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Slot:
     variant: int
 
 
-def rank_slots(plan: Order, number: int, rank: int, world_size: int, micro_batch: int) -> list[list[Slot]]:
+def rank_slots(plan: StepOrder, number: int, rank: int, world_size: int, micro_batch: int) -> list[list[Slot]]:
     """The micro-batches of one rank in one step."""
     step = plan.step(number)
     sets, rows, variants = step.sets.tolist(), step.rows.tolist(), step.variants.tolist()
@@ -36,7 +36,7 @@ def rank_slots(plan: Order, number: int, rank: int, world_size: int, micro_batch
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ReadRequest:
     """What a worker is asked for in one message.
 
     Attributes:
@@ -48,7 +48,7 @@ class Request:
     ahead: list[Slot]
 
 
-class Requests(Sampler[Request]):
+class ReadRequests(Sampler[ReadRequest]):
     """The micro-batches of one rank from a step on, without end or up to a step; those of skipped steps are left out.
 
     With `counted`, targets are counted a step ahead: first those of the first step, then with each micro-batch those of
@@ -60,15 +60,15 @@ class Requests(Sampler[Request]):
     ) -> None:
         self._slots_of, self._steps, self._counted = slots_of, steps, counted
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[ReadRequest]:
         steps = self._steps()
         slots = self._next(steps)
         if self._counted:
-            yield from (Request([], ahead) for ahead in slots)
+            yield from (ReadRequest([], ahead) for ahead in slots)
         while slots:
             following = self._next(steps)
             aheads = following if self._counted and following else [[]] * len(slots)
-            yield from map(Request, slots, aheads)
+            yield from map(ReadRequest, slots, aheads)
             slots = following
 
     def _next(self, steps: Iterator[int]) -> list[list[Slot]]:

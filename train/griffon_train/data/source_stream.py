@@ -23,7 +23,7 @@ _TALK = "LAZY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Run:
+class SourceStream:
     """The passes over one source, or over those rows of one that are of one group.
 
     Attributes:
@@ -93,7 +93,7 @@ class Shows:
         return cls(words=words, pictures=pictures, regions=regions)
 
 
-def find_runs(sets: Sequence[FrozenSet], grouping: str, weights: Mapping[str, str]) -> dict[str, list[Run]]:
+def find_runs(sets: Sequence[FrozenSet], grouping: str, weights: Mapping[str, str]) -> dict[str, list[SourceStream]]:
     """The runs of some sets by group, in the order of `GROUPINGS`; groups without rows are left out.
 
     A source whose rows are of two groups (a LAZY one with pictures and without) is a run for each.
@@ -108,7 +108,7 @@ def find_runs(sets: Sequence[FrozenSet], grouping: str, weights: Mapping[str, st
         raise SettingsError(
             f"weights for {', '.join(unknown)}, and no set has such a source; it is one of {', '.join(sorted(tags))}"
         )
-    groups: dict[str, list[Run]] = {name: [] for name in GROUPINGS[grouping]}
+    groups: dict[str, list[SourceStream]] = {name: [] for name in GROUPINGS[grouping]}
     for set_no, each in enumerate(sets):
         for source in each.lock.sources:
             rows = each.rows_of_source(source.tag)
@@ -117,7 +117,7 @@ def find_runs(sets: Sequence[FrozenSet], grouping: str, weights: Mapping[str, st
             weight = _weight(source.tag, weights.get(source.tag, source.weight))
             for group, picked in _groups_of(each, source.task, rows, grouping):
                 groups[group].append(
-                    Run(
+                    SourceStream(
                         set_no=set_no,
                         set_digest=each.lock.digest,
                         tag=source.tag,

@@ -24,3 +24,16 @@ def outlive_parent() -> None:
     """Take `end_with_parent` back, in the thread that called it: there is something to finish first."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)
+
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that ask a run to stop: from a scheduler or launcher, by Ctrl-C, and from a terminal that is closed."""
+
+
+def leave_signals_to_rank() -> None:
+    """In a process forked by a rank: end on a request to stop, and know nothing of any other."""
+    signal.set_wakeup_fd(-1)
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)

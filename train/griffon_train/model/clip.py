@@ -15,7 +15,7 @@ from griffon_train.model.parts import making_model
 from griffon_train.model.released_layout import is_computed
 from griffon_train.model.weight_files import (
     CONFIG_NAME,
-    Checkpoint,
+    WeightFiles,
     read_json,
     refuse_other,
     refuse_taken,
@@ -69,7 +69,7 @@ def tower_tensors(folder: Path) -> dict[str, torch.Tensor]:
         SettingsError: there are no weights.
         DataError: they are damaged.
     """
-    found = Checkpoint(folder)
+    found = WeightFiles(folder)
     prefix = _PREFIX if any(name.startswith(_PREFIX) for name in found) else ""
     tensors = {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
     return {name: tensor for name, tensor in tensors.items() if not is_computed(name)}

@@ -33,7 +33,7 @@ from griffon_train.model.saving import GENERATION_NAME, save_beside
 from griffon_train.model.weight_files import (
     CONFIG_NAME,
     SHARD_SIZE,
-    Checkpoint,
+    WeightFiles,
     bytes_of,
     listed,
     read_json,
@@ -88,7 +88,7 @@ def convert_griffon(
     configs = {prefix: read_tower_config(folder) for prefix, folder in towers.items()}
     box_style = boxes or _box_style(src)
     config = griffon_config_of(released, configs[TOWER], configs.get(REGION_TOWER), box_style)
-    found = dict(Checkpoint(src))
+    found = dict(WeightFiles(src))
     for prefix, folder in towers.items():
         if not any(name.startswith(prefix) for name in found):
             found |= {prefix + name: tensor for name, tensor in tower_tensors(folder).items()}
@@ -126,7 +126,7 @@ def export_griffon(
         raise SettingsError(f"{src}: a model of type {kind!r}; expected one of ours, {GriffonConfig.model_type!r}")
     config: GriffonConfig = GriffonConfig.from_pretrained(src)
     released = released_config_of(config, vision_tower)
-    renamed = _renamed(src, dict(Checkpoint(src)), config, lambda name: name, released_name, say)
+    renamed = _renamed(src, dict(WeightFiles(src)), config, lambda name: name, released_name, say)
     with _writing(src, dst, renamed, released, shard_size, say):
         pass
     say(f"mm_vision_tower: {released.get('mm_vision_tower')}")
@@ -161,7 +161,7 @@ def load_projector(model: GriffonForConditionalGeneration, path: Path) -> None:
     if not path.is_file():
         raise SettingsError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give an mm_projector.bin")
     key = PROJECTOR.removeprefix("model.")
-    found = {name.rpartition(key)[2]: tensor for name, tensor in Checkpoint(path).items() if key in name}
+    found = {name.rpartition(key)[2]: tensor for name, tensor in WeightFiles(path).items() if key in name}
     wanted = model.projector.state_dict()
     with torch.device("meta"):
         others = [kind for kind, make in PROJECTORS.items() if make(1, 1).state_dict().keys() == found.keys()]

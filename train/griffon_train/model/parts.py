@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.model.released_layout import is_computed
-from griffon_train.model.weight_files import Checkpoint, refuse_unfit
+from griffon_train.model.weight_files import WeightFiles, refuse_unfit
 
 _WHAT_LOADING_RAISES = (
     *(ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),
@@ -44,7 +44,7 @@ def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN
         SettingsError: there are no weights, or transformers makes no model of the configuration.
         DataError: the weights are damaged, or not those of the configuration.
     """
-    weights = Checkpoint(folder)  # says what is damaged, where transformers would raise whatever it comes across
+    weights = WeightFiles(folder)  # says what is damaged, where transformers would raise whatever it comes across
     if not weights:
         raise DataError(f"{folder}: its weights hold no tensor; get them anew")
     with making_model(folder), _quiet():

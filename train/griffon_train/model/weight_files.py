@@ -27,7 +27,7 @@ _NAMES_SHOWN = 10
 _LFS = b"version https://git-lfs"
 
 
-class Checkpoint(Mapping[str, torch.Tensor]):
+class WeightFiles(Mapping[str, torch.Tensor]):
     """The tensors of a folder, or of one file, by name.
 
     Files are mapped, not read: a tensor costs memory only while its pages are looked at.

@@ -17,12 +17,12 @@ from griffon_train.text.tokenization import (
     OVERLONG,
     PICTURE_TOKEN,
     REGION_TOKEN_ID,
-    Controls,
+    ControlTokens,
     Encoded,
-    Piece,
+    TextSegment,
     Tokenizer,
     encode_pieces,
-    fitted,
+    expand_and_truncate,
     stands_apart,
 )
 
@@ -38,12 +38,13 @@ __all__ = [
     "Tokenizer",
     "check_tokenizer",
     "encode",
+    "encode_sample",
     "end_tokens",
     "ends_line",
-    "fitted",
+    "expand_and_truncate",
 ]
 
-Template = Callable[[Sequence[Turn], int, int, bool], Iterable[Piece]]
+Template = Callable[[Sequence[Turn], int, int, bool], Iterable[TextSegment]]
 """From turns, the numbers of pictures and of regions, and whether it is a prompt. Human and model take turns."""
 
 # Llama 2's own, from the code it was released with; the two blanks are its.
@@ -118,7 +119,7 @@ def ends_line(token: int, tokenizer: Any) -> bool:  # noqa: ANN401 - one of tran
 
 
 @lru_cache(maxsize=8)
-def _controls(chat: str, tokenizer: Any) -> Controls:  # noqa: ANN401 - what it is, is to be seen
+def _controls(chat: str, tokenizer: Any) -> ControlTokens:  # noqa: ANN401 - what it is, is to be seen
     """Once for a tokenizer, as listing its added tokens takes milliseconds."""
     if chat not in CHATS:
         raise SettingsError(f"no chat template {chat!r}; there are {', '.join(CHATS)}")
@@ -138,7 +139,7 @@ def _controls(chat: str, tokenizer: Any) -> Controls:  # noqa: ANN401 - what it 
         raise SettingsError(f"chat template {chat}: {kind} has no token to begin with (bos_token); {remedy}")
     marks = {mark: special[mark] for mark in _MARKS[chat]}
     apart = any(stands_apart(mark, tokenizer) for mark in marks)
-    return Controls(bos=bos, marks=marks, special=frozenset(special.values()), apart=apart)
+    return ControlTokens(bos=bos, marks=marks, special=frozenset(special.values()), apart=apart)
 
 
 def _alternating(turns: Sequence[Turn]) -> list[Turn]:
@@ -149,61 +150,61 @@ def _alternating(turns: Sequence[Turn]) -> list[Turn]:
     return joined[1:] if joined and joined[0].role == "gpt" else joined
 
 
-def _plain(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) -> Iterator[Piece]:
+def _plain(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) -> Iterator[TextSegment]:
     """Pictures and captions; questions are dropped, so pictures need no place in one."""
-    yield from [Piece(place=PICTURE_TOKEN)] * pictures + [Piece(place=REGION_TOKEN_ID)] * regions
+    yield from [TextSegment(place=PICTURE_TOKEN)] * pictures + [TextSegment(place=REGION_TOKEN_ID)] * regions
     for turn in turns:
         if turn.role == "gpt":
-            yield Piece(text=f"{turn.text}\n", target=True)
+            yield TextSegment(text=f"{turn.text}\n", target=True)
 
 
-def _gemma_instruct(turns: Sequence[Turn], pictures: int, regions: int, prompt: bool) -> Iterator[Piece]:
-    start = Piece(text="<start_of_turn>", control=True)
+def _gemma_instruct(turns: Sequence[Turn], pictures: int, regions: int, prompt: bool) -> Iterator[TextSegment]:
+    start = TextSegment(text="<start_of_turn>", control=True)
     for turn, said in _with_places(turns, pictures, regions):
         answer = turn.role == "gpt"
         yield start
-        yield Piece(text="model\n" if answer else "user\n")
+        yield TextSegment(text="model\n" if answer else "user\n")
         yield from said
-        yield Piece(text="<end_of_turn>", control=True, target=answer)
-        yield Piece(text="\n", target=answer)
+        yield TextSegment(text="<end_of_turn>", control=True, target=answer)
+        yield TextSegment(text="\n", target=answer)
     if prompt:
         yield start
-        yield Piece(text="model\n")
+        yield TextSegment(text="model\n")
 
 
-def _llama_2(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) -> Iterator[Piece]:
+def _llama_2(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) -> Iterator[TextSegment]:
     """An answer's first token swallows the blank before it, so that is the answer's: a prompt ends with `[/INST]`."""
     for number, (turn, said) in enumerate(_with_places(turns, pictures, regions)):
         if turn.role == "human":
             if number:
-                yield Piece(text="<s>", control=True)
-            yield Piece(text="[INST] " if number else f"[INST] <<SYS>>\n{SYSTEMS['llama_2']}\n<</SYS>>\n\n")
+                yield TextSegment(text="<s>", control=True)
+            yield TextSegment(text="[INST] " if number else f"[INST] <<SYS>>\n{SYSTEMS['llama_2']}\n<</SYS>>\n\n")
             yield from said
-            yield Piece(text=" [/INST]")
+            yield TextSegment(text=" [/INST]")
         else:
-            yield Piece(text=" ", target=True)
+            yield TextSegment(text=" ", target=True)
             yield from said
-            yield Piece(text=" ", target=True)
-            yield Piece(text="</s>", control=True, target=True)
+            yield TextSegment(text=" ", target=True)
+            yield TextSegment(text="</s>", control=True, target=True)
 
 
-def _qwen2(turns: Sequence[Turn], pictures: int, regions: int, prompt: bool) -> Iterator[Piece]:
+def _qwen2(turns: Sequence[Turn], pictures: int, regions: int, prompt: bool) -> Iterator[TextSegment]:
     """ChatML."""
-    start = Piece(text="<|im_start|>", control=True)
+    start = TextSegment(text="<|im_start|>", control=True)
     yield start
-    yield Piece(text=f"system\n{SYSTEMS['qwen2']}")
-    yield Piece(text="<|im_end|>", control=True)
-    yield Piece(text="\n")
+    yield TextSegment(text=f"system\n{SYSTEMS['qwen2']}")
+    yield TextSegment(text="<|im_end|>", control=True)
+    yield TextSegment(text="\n")
     for turn, said in _with_places(turns, pictures, regions):
         answer = turn.role == "gpt"
         yield start
-        yield Piece(text="assistant\n" if answer else "user\n")
+        yield TextSegment(text="assistant\n" if answer else "user\n")
         yield from said
-        yield Piece(text="<|im_end|>", control=True, target=answer)
-        yield Piece(text="\n")
+        yield TextSegment(text="<|im_end|>", control=True, target=answer)
+        yield TextSegment(text="\n")
     if prompt:
         yield start
-        yield Piece(text="assistant\n")
+        yield TextSegment(text="assistant\n")
 
 
 CHATS: Mapping[str, Template] = {
@@ -229,7 +230,7 @@ _NEED_BOS = ("gemma_instruct", "llama_2")
 _WITHOUT_BOS = ("qwen2",)
 
 
-def _with_places(turns: Sequence[Turn], pictures: int, regions: int) -> list[tuple[Turn, list[Piece]]]:
+def _with_places(turns: Sequence[Turn], pictures: int, regions: int) -> list[tuple[Turn, list[TextSegment]]]:
     """Each turn with the pieces of its text."""
     left = {IMAGE_TOKEN: pictures, REGION_TOKEN: regions}
     found = [(turn, _pieces(turn, left)) for turn in turns]
@@ -239,15 +240,39 @@ def _with_places(turns: Sequence[Turn], pictures: int, regions: int) -> list[tup
     return found
 
 
-def _pieces(turn: Turn, left: dict[str, int]) -> list[Piece]:
+def _pieces(turn: Turn, left: dict[str, int]) -> list[TextSegment]:
     """Of a turn's text; `left` counts down the places to be found."""
     if turn.role == "gpt":
-        return [Piece(text=turn.text, target=True)]
+        return [TextSegment(text=turn.text, target=True)]
     found = []
     for part in re.split(f"({IMAGE_TOKEN}|{REGION_TOKEN})", turn.text):
         if left.get(part):
             left[part] -= 1
-            found.append(Piece(place=_PLACES[part]))
+            found.append(TextSegment(place=_PLACES[part]))
         else:
-            found.append(Piece(text=part))
+            found.append(TextSegment(text=part))
     return found
+
+
+def encode_sample(
+    turns: Sequence[Turn],
+    pictures: int,
+    regions: int,
+    where: str,
+    *,
+    chat: str,
+    tokenizer: Tokenizer,
+    max_length: int,
+    overlong: str,
+    picture_tokens: int,
+) -> tuple[Encoded, bool]:
+    """A sample's tokens, pictures spread, and whether they were cut.
+
+    Raises:
+        DataError: a picture or region has no place in its conversation, or it is too long where that is an error.
+    """
+    try:
+        encoded = encode(chat, turns, tokenizer, pictures=pictures, regions=regions)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    return expand_and_truncate(encoded, max_length, overlong, picture_tokens, where)

@@ -63,7 +63,7 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class TextSegment:
     """A part of a conversation.
 
     Attributes:
@@ -80,7 +80,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Controls:
+class ControlTokens:
     """Control tokens of a tokenizer.
 
     Attributes:
@@ -103,7 +103,7 @@ def stands_apart(mark: str, tokenizer: Tokenizer) -> bool:
     return behind[1:] != alone
 
 
-def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer, controls: Controls) -> Encoded:
+def encode_pieces(pieces: Iterable[TextSegment], tokenizer: Tokenizer, controls: ControlTokens) -> Encoded:
     """Token ids and labels of a conversation, bos in front."""
     ids: list[int] = [] if controls.bos is None else [controls.bos]
     labels = [IGNORE] * len(ids)
@@ -119,7 +119,9 @@ def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer, controls: Contr
     return Encoded(ids=ids, labels=labels)
 
 
-def fitted(encoded: Encoded, max_length: int, overlong: str, picture_tokens: int, where: str) -> tuple[Encoded, bool]:
+def expand_and_truncate(
+    encoded: Encoded, max_length: int, overlong: str, picture_tokens: int, where: str
+) -> tuple[Encoded, bool]:
     """Spread pictures to their tokens, and cut what is longer than training takes.
 
     Args:
@@ -158,7 +160,7 @@ def fitted(encoded: Encoded, max_length: int, overlong: str, picture_tokens: int
     return Encoded(ids=ids, labels=labels), too_long
 
 
-def _encode_stretch(pieces: Sequence[Piece], tokenizer: Tokenizer, controls: Controls) -> Encoded:
+def _encode_stretch(pieces: Sequence[TextSegment], tokenizer: Tokenizer, controls: ControlTokens) -> Encoded:
     """What stands between two pictures: as a whole, unless some text in it spells a control token."""
     text = "".join(piece.text for piece in pieces)
     if not text:
@@ -176,7 +178,7 @@ def _encode_stretch(pieces: Sequence[Piece], tokenizer: Tokenizer, controls: Con
     return _encode_around_marks(pieces, tokenizer, controls)
 
 
-def _encode_around_marks(pieces: Sequence[Piece], tokenizer: Tokenizer, controls: Controls) -> Encoded:
+def _encode_around_marks(pieces: Sequence[TextSegment], tokenizer: Tokenizer, controls: ControlTokens) -> Encoded:
     """Control tokens by their ids, and what stands between them as text, whatever it spells."""
     ids: list[int] = []
     labels: list[int] = []
@@ -202,7 +204,7 @@ def _tokens(text: str, tokenizer: Tokenizer, *, as_text: bool) -> tuple[list[int
         split_special_tokens=as_text,  # said each time: a tokenizer has a setting of its own for it
         return_offsets_mapping=True,
         return_attention_mask=False,
-        verbose=False,  # about lengths, which `fitted` sees to
+        verbose=False,  # about lengths, which `expand_and_truncate` sees to
     )
     return found["input_ids"], found["offset_mapping"]
 
@@ -216,7 +218,7 @@ def _tokens_behind_mark(text: str, tokenizer: Tokenizer, *, as_text: bool) -> tu
     return ids[first:], [(begin - 1, end - 1) for begin, end in spans[first:]]
 
 
-def _labels(ids: Sequence[int], spans: Sequence[tuple[int, int]], pieces: Sequence[Piece]) -> list[int]:
+def _labels(ids: Sequence[int], spans: Sequence[tuple[int, int]], pieces: Sequence[TextSegment]) -> list[int]:
     """Of the tokens of a text: a token is learned if any of its characters is.
 
     Some tokenizers leave the blanks in front out of a token's place, so it reaches back to where the one before ends.

@@ -1,6 +1,6 @@
-"""Which checkpoints a run has: the newest whole one, those that are passed over, and those that are not kept.
+"""Which checkpoints a run has: the latest whole one, those that are passed over, and those that are not kept.
 
-A run goes on from the newest checkpoint of which every byte is as it was written. Whatever is newer belongs to a line
+A run goes on from the latest checkpoint of which every byte is as it was written. Whatever is newer belongs to a line
 that was given up: it is set aside under another name, and deleted when the run has got that far again.
 """
 
@@ -17,7 +17,7 @@ import orjson
 
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import TEMPORARY_PREFIX, sha256_of, sync_folder
-from griffon_train.training.distributed import Ranks
+from griffon_train.training.distributed import ProcessGroup
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run."""
@@ -32,7 +32,7 @@ _DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class TrainingCheckpoint:
     """A whole checkpoint.
 
     Attributes:
@@ -61,8 +61,8 @@ def steps_there(run: Path, prefix: str = "") -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def newest(run: Path, ranks: Ranks) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint of a run, and a line for each that is passed over; together with all ranks.
+def latest(run: Path, ranks: ProcessGroup) -> tuple[TrainingCheckpoint | None, list[str]]:
+    """The latest whole checkpoint of a run, and a line for each that is passed over; together with all ranks.
 
     Every byte of it has been read and compared with what was written, the files shared out among the ranks.
 
@@ -85,8 +85,8 @@ def newest(run: Path, ranks: Ranks) -> tuple[Checkpoint | None, list[str]]:
     damages: list[str] = []
     for step in reversed(steps):
         found = _opened(run, step)
-        problems = [each for each in ranks.gathered(None if isinstance(found, Checkpoint) else found) if each]
-        if isinstance(found, Checkpoint) and not problems:
+        problems = [each for each in ranks.gathered(None if isinstance(found, TrainingCheckpoint) else found) if each]
+        if isinstance(found, TrainingCheckpoint) and not problems:
             problems = [each for damaged in ranks.gathered(_damage(found, ranks)) for each in damaged]
             if not problems:
                 return found, passed + [f"{damage}: passed over" for damage in damages]
@@ -116,11 +116,11 @@ def set_aside(run: Path, after: int) -> list[str]:
 def prune(run: Path, step: int, keep: int, moved: Callable[[], object]) -> None:
     """Delete what is not kept of a run that has a whole checkpoint after `step` steps; `moved` is called for each.
 
-    These are all but the newest `keep` whole ones up to that step, and what was set aside and is not newer than it.
+    These are all but the latest `keep` whole ones up to that step, and what was set aside and is not newer than it.
     Later steps are not of this run's line; they are neither counted nor deleted.
     """
     there = [each for each in steps_there(run) if each <= step]
-    whole = [each for each in there if each == step or isinstance(_opened(run, each), Checkpoint)]
+    whole = [each for each in there if each == step or isinstance(_opened(run, each), TrainingCheckpoint)]
     for each in there:
         if each not in whole[-keep:]:
             removed(folder_of(run, each))
@@ -164,7 +164,7 @@ def sha256_of_index(index: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(index, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _opened(run: Path, step: int) -> Checkpoint | str:
+def _opened(run: Path, step: int) -> TrainingCheckpoint | str:
     """A checkpoint whose files are all there in full length, or what is wrong with it."""
     path = folder_of(run, step)
     try:
@@ -183,10 +183,10 @@ def _opened(run: Path, step: int) -> Checkpoint | str:
         return f"{path.name}/{INDEX} is damaged ({error})"
     except OSError as error:
         return _damaged(error, path.name)
-    return Checkpoint(path=path, index=index)
+    return TrainingCheckpoint(path=path, index=index)
 
 
-def _damage(checkpoint: Checkpoint, ranks: Ranks) -> list[str]:
+def _damage(checkpoint: TrainingCheckpoint, ranks: ProcessGroup) -> list[str]:
     """What is wrong with this rank's share of the files, each of which it reads."""
     wrong = []
     with ranks.at_own_pace(f"reading {checkpoint.path}") as moved:

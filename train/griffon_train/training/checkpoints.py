@@ -22,19 +22,19 @@ from griffon_shards.support.files import TEMPORARY_PREFIX, sync_folder, write_wh
 from griffon_train.training.checkpoint_folders import (
     FORMAT,
     INDEX,
-    Checkpoint,
+    TrainingCheckpoint,
     folder_of,
     removed,
     sha256_of_index,
 )
-from griffon_train.training.distributed import Ranks
+from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.tensor_file import write_tensors
-from griffon_train.training.zero_shards import MOMENTS, Fragment, ShardedState
+from griffon_train.training.zero_shards import MOMENTS, ParameterShard, ShardedState
 
 _KINDS = ("weight", *MOMENTS)
 
 
-def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ranks: Ranks) -> Path:
+def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ranks: ProcessGroup) -> Path:
     """Write a checkpoint, together with all ranks.
 
     Args:
@@ -65,7 +65,7 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ra
     return target
 
 
-def _together(ranks: Ranks, step: int, work: Callable[[Callable[[], None]], Any]) -> list[Any]:
+def _together(ranks: ProcessGroup, step: int, work: Callable[[Callable[[], None]], Any]) -> list[Any]:
     """What each rank's work gives, in order of ranks; if one fails, all say so."""
     told: dict[str, Any] = {}
     with ranks.at_own_pace(f"writing a checkpoint after {step} steps") as moved:
@@ -106,7 +106,7 @@ def _write_own(path: Path, state: ShardedState, moved: Callable[[], None]) -> Ma
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256, "fragments": fragments}
 
 
-def restore(checkpoint: Checkpoint, state: ShardedState, sizes: Mapping[str, int], ranks: Ranks) -> None:
+def restore(checkpoint: TrainingCheckpoint, state: ShardedState, sizes: Mapping[str, int], ranks: ProcessGroup) -> None:
     """Put a checkpoint's weights and moments into the engine, together with all ranks, and compare.
 
     Args:
@@ -141,7 +141,7 @@ _Piece = tuple[int, int, int, int, int]
 """Start, count, file, buffer, offset."""
 
 
-def _pieces(checkpoint: Checkpoint) -> dict[str, list[_Piece]]:
+def _pieces(checkpoint: TrainingCheckpoint) -> dict[str, list[_Piece]]:
     """What the files hold, by parameter."""
     pieces: dict[str, list[_Piece]] = {}
     for number, file in enumerate(checkpoint.index["files"]):
@@ -150,7 +150,7 @@ def _pieces(checkpoint: Checkpoint) -> dict[str, list[_Piece]]:
     return pieces
 
 
-def _fill(wanted: Fragment, state: ShardedState, pieces: Sequence[_Piece], files: "_Files") -> None:
+def _fill(wanted: ParameterShard, state: ShardedState, pieces: Sequence[_Piece], files: "_Files") -> None:
     """Copy what overlaps of each piece into this rank's buffers."""
     targets = {"weight": state.buffers[wanted.buffer].data, **state.moments(wanted.buffer)}
     filled = 0
@@ -169,7 +169,7 @@ def _fill(wanted: Fragment, state: ShardedState, pieces: Sequence[_Piece], files
 class _Files:
     """The files of a checkpoint, opened when first read."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: TrainingCheckpoint) -> None:
         self._paths = [checkpoint.path / each["name"] for each in checkpoint.index["files"]]
         self._open: dict[int, Any] = {}
 
@@ -188,7 +188,7 @@ class _Files:
         return found
 
 
-def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]], ranks: Ranks) -> dict[str, str]:
+def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]], ranks: ProcessGroup) -> dict[str, str]:
     """SHA-256 of each tensor's bytes, the work shared out among the ranks; the same on every rank."""
     own = {}
     with ranks.at_own_pace("hashing the frozen weights") as moved:

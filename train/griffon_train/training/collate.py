@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from griffon_train.data.loader import Batch
+from griffon_train.data.batch import Batch
 from griffon_train.model.normalize import normalised
 from griffon_train.text.chat_templates import IGNORE
 
@@ -12,7 +12,7 @@ _PADDING = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Inputs:
+class ModelInputs:
     """A micro-batch of B samples, L tokens at most, as the model takes it.
 
     Attributes:
@@ -30,7 +30,7 @@ class Inputs:
     regions_RCHW: torch.Tensor | None
 
 
-def inputs_of(batch: Batch, device: torch.device, dtype: torch.dtype) -> Inputs:
+def collate(batch: Batch, device: torch.device, dtype: torch.dtype) -> ModelInputs:
     """The tensors of a micro-batch; pictures and regions in the order of their tokens."""
     rows = [(example.ids, example.labels) if example is not None else ([], []) for example in batch.examples]
     longest = max(1, *(len(ids) for ids, _ in rows))
@@ -45,7 +45,7 @@ def inputs_of(batch: Batch, device: torch.device, dtype: torch.dtype) -> Inputs:
         normalised(each.to(device, non_blocking=True), dtype) if len(each) else None
         for each in (batch.pixels_PHWC, batch.regions_RHWC)
     )
-    return Inputs(
+    return ModelInputs(
         input_ids_BL=input_ids.to(device),
         attention_mask_BL=mask.to(device),
         labels_BL=labels.to(device),

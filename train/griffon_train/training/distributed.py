@@ -20,13 +20,14 @@ from transformers.utils.logging import disable_progress_bar, set_tqdm_hook
 
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.data.worker_process import end_with_parent
-from griffon_train.training.watchdog import MARGIN_S, Requests, Stopped, Watchdog
+from griffon_train.training.signals import Requests, Stopped
+from griffon_train.training.watchdog import MARGIN_S, Watchdog
 
 _MEET_EVERY_S = 10.0  # while each is busy with large files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ranks:
+class ProcessGroup:
     """This process among those of the run.
 
     Attributes:
@@ -54,7 +55,7 @@ class Ranks:
         distributed.all_reduce(given)
         return [float(each) for each in given.tolist()]
 
-    def agreed(self, told: str | None) -> None:
+    def raise_if_any(self, told: str | None) -> None:
         """See that no rank has anything to object to; every rank calls it, and all raise the first objection.
 
         Raises:
@@ -137,7 +138,7 @@ def device_of(wanted: str) -> torch.device:
 
 
 @contextmanager
-def joined(wanted_device: str, stall_s: float, requests: Requests | None = None) -> Iterator[Ranks]:
+def distributed_session(wanted_device: str, stall_s: float, requests: Requests | None = None) -> Iterator[ProcessGroup]:
     """Join the other processes that torchrun or DeepSpeed has started; alone, where there are none.
 
     Args:
@@ -181,7 +182,7 @@ def joined(wanted_device: str, stall_s: float, requests: Requests | None = None)
             device_id=device if device.type == "cuda" and world_size > 1 else None,
         )
         deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
-        yield Ranks(
+        yield ProcessGroup(
             rank=rank,
             world_size=world_size,
             device=device,

@@ -12,7 +12,7 @@ from griffon_shards.support.errors import DataError
 from griffon_train.model.convert import save_projector
 from griffon_train.model.saving import save_beside
 from griffon_train.model.weight_files import SHARD_SIZE, whole_folder
-from griffon_train.training.distributed import Ranks, told_by_transformers
+from griffon_train.training.distributed import ProcessGroup, told_by_transformers
 from griffon_train.training.engine import Engine
 
 
@@ -20,7 +20,7 @@ def export(
     target: Path,
     engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
-    ranks: Ranks,
+    ranks: ProcessGroup,
     *,
     chat: str,
     projector_alone: bool,
@@ -60,7 +60,7 @@ def _save_beside(folder: Path, model: Any, chat: str, tokenizer: PreTrainedToken
         raise OSError(str(error)) from error
 
 
-def _whole_weights(model: Any, ranks: Ranks, prefix: str) -> dict[str, torch.Tensor]:  # noqa: ANN401
+def _whole_weights(model: Any, ranks: ProcessGroup, prefix: str) -> dict[str, torch.Tensor]:  # noqa: ANN401
     """Copies of the weights, on the first rank's CPU; every rank takes part, for ZeRO-3 has spread them over all."""
     import deepspeed  # not before `joined` has chosen the accelerator
 

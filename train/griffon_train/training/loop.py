@@ -9,17 +9,17 @@ import torch
 
 from griffon_shards.support.errors import DataError
 from griffon_train.config.settings import Settings
-from griffon_train.data.loader import Share
+from griffon_train.data.loader import StepBatches
 from griffon_train.data.rank_split import micro_steps
-from griffon_train.training.collate import inputs_of
-from griffon_train.training.distributed import joined
+from griffon_train.training.collate import collate
+from griffon_train.training.distributed import distributed_session
 from griffon_train.training.engine import learning_rate_factor
 from griffon_train.training.loss import loss_sums
-from griffon_train.training.loss_stats import Tally
+from griffon_train.training.loss_stats import LossAccumulator
 from griffon_train.training.metrics import StepFigures, first_told
-from griffon_train.training.run_state import Job
-from griffon_train.training.setup import prepared
-from griffon_train.training.watchdog import Requests, Stopped
+from griffon_train.training.run_state import RunState
+from griffon_train.training.setup import set_up
+from griffon_train.training.signals import Requests, Stopped
 
 _LEARNS_WITHIN = 50  # steps
 
@@ -36,8 +36,8 @@ def train(settings: Settings, requests: Requests) -> None:
         DataError: a sample cannot be read, a loss is not a number, or a checkpoint is damaged.
         SystemExit: a rank was asked to stop; what was done is saved.
     """
-    with joined(settings.device, settings.stall_s, requests) as ranks:
-        job = prepared(settings, ranks)
+    with distributed_session(settings.device, settings.stall_s, requests) as ranks:
+        job = set_up(settings, ranks)
         learned = _Learned(job)
         done = job.start
         try:
@@ -62,7 +62,7 @@ def train(settings: Settings, requests: Requests) -> None:
             job.close()
 
 
-def one_step(job: Job, step: int, shares: Iterator[Share]) -> StepFigures:
+def one_step(job: RunState, step: int, shares: Iterator[StepBatches]) -> StepFigures:
     """One step of the optimizer on one global batch; the loss is a mean over all of its learned tokens."""
     began = time.perf_counter()
     count = micro_steps(job.plan.global_batch, job.ranks.world_size, job.settings.micro_batch)
@@ -75,14 +75,14 @@ def one_step(job: Job, step: int, shares: Iterator[Share]) -> StepFigures:
     factor = learning_rate_factor(step, job.steps, job.settings) * job.steering.ratio(step, job.settings.lr)
     job.rates.set(factor)
     _seed(job, step)
-    tally = Tally()
+    tally = LossAccumulator()
     keys: list[str] = []
     for _ in range(count):
         asked = time.perf_counter()
         batch = next(share.batches)
         wait_s += time.perf_counter() - asked
         keys += filter(None, batch.keys)
-        inputs = inputs_of(batch, job.ranks.device, job.dtype)
+        inputs = collate(batch, job.ranks.device, job.dtype)
         losses_B = loss_sums(job.engine, inputs)
         job.engine.backward(losses_B.sum() * scale)
         job.engine.step()
@@ -120,7 +120,7 @@ def one_step(job: Job, step: int, shares: Iterator[Share]) -> StepFigures:
 class _Learned:
     """Ends a run that learns nothing in its first steps, before it saves or exports what it began with."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: RunState) -> None:
         self._job = job
         lines = first_told(job.settings.output_dir, _LEARNS_WITHIN) if job.start and job.ranks.first else []
         sums = (len(lines), *(sum(line[name] for line in lines) for name in ("targets", "overlong")))
@@ -156,7 +156,7 @@ class _Learned:
         )
 
 
-def finish_step(job: Job, step: int) -> None:
+def finish_step(job: RunState, step: int) -> None:
     """Save and validate, where it is time to or somebody asks for it; all ranks agree on that here.
 
     A checkpoint comes first, so that a validation which fails, or is stopped, costs nothing but itself.
@@ -176,7 +176,7 @@ def finish_step(job: Job, step: int) -> None:
         job.validate(step)
 
 
-def _seed(job: Job, step: int) -> None:
+def _seed(job: RunState, step: int) -> None:
     """A step's random draws are its own, so there is no generator's state to keep."""
     name = f"{job.settings.seed}:{step}:{job.ranks.rank}"
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1

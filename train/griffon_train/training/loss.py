@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from griffon_train.text.chat_templates import IGNORE
-from griffon_train.training.collate import Inputs
+from griffon_train.training.collate import ModelInputs
 
 
-def loss_sums(model: Any, inputs: Inputs) -> torch.Tensor:  # noqa: ANN401 - a model, or the engine around it
+def loss_sums(model: Any, inputs: ModelInputs) -> torch.Tensor:  # noqa: ANN401 - a model, or the engine around it
     """Sums of the negative log-likelihood over each sample's learned tokens; float32, shape [B]."""
     next_BL = inputs.labels_BL[:, 1:]
     learned_L = (next_BL != IGNORE).any(dim=0).nonzero().flatten()

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from griffon_train.data.loader import Batch
+from griffon_train.data.batch import Batch
 from griffon_train.data.source_stream import GROUPINGS, task_group
-from griffon_train.training.distributed import Ranks
+from griffon_train.training.distributed import ProcessGroup
 
 _GROUPS = GROUPINGS["task"]
 
@@ -34,7 +34,7 @@ class Whole:
     batch_id: str
 
 
-class Tally:
+class LossAccumulator:
     """Counts what this rank computes."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Tally:
         self._overlong += sum(batch.overlong)
         self._losses.append((places, losses_B))
 
-    def over(self, ranks: Ranks) -> Whole:
+    def over(self, ranks: ProcessGroup) -> Whole:
         """The sums over all ranks."""
         sums = dict.fromkeys(_GROUPS, 0.0)
         for places, losses_B in self._losses:

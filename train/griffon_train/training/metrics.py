@@ -73,7 +73,7 @@ class Reporter:
             OSError: a file cannot be written, with its name; so do all that write into them.
         """
         for name in (METRICS, TIMING, VALIDATION):
-            damage = cut_back(run / name, start)
+            damage = truncate_to_step(run / name, start)
             if damage:
                 self.say(damage)
         self._validated = _last_step(run / VALIDATION)
@@ -182,7 +182,7 @@ def first_told(run: Path, steps: int) -> list[Mapping[str, Any]]:
         return list(islice((told for told in trained if not told.get("skipped")), steps))
 
 
-def cut_back(path: Path, start: int) -> str:
+def truncate_to_step(path: Path, start: int) -> str:
     """Leave only whole lines of steps before `start`: what came after is about to come again.
 
     The file is cut at its end and nothing else of it is touched, so no kill can lose what stays. A last line that is

@@ -13,25 +13,25 @@ from transformers import PreTrainedTokenizerBase
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.config.settings import Settings, settings_as_json
+from griffon_train.data.batch import Encode
 from griffon_train.data.cursor import cursor_state, restore_cursor
-from griffon_train.data.loader import Encode, Loader
+from griffon_train.data.loader import Loader
 from griffon_train.data.plan import Plan
-from griffon_train.data.sequential_order import Order, Sweep
+from griffon_train.data.sequential_order import SequentialOrder, StepOrder
 from griffon_train.data.steering import Steering
-from griffon_train.training import checkpoint_folders as whole_checkpoints
-from griffon_train.training import checkpoints
-from griffon_train.training.collate import inputs_of
-from griffon_train.training.distributed import Ranks
+from griffon_train.training import checkpoint_folders, checkpoints
+from griffon_train.training.collate import collate
+from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
 from griffon_train.training.loss import loss_sums
-from griffon_train.training.loss_stats import Tally
+from griffon_train.training.loss_stats import LossAccumulator
 from griffon_train.training.metrics import Reporter, StepFigures
 from griffon_train.training.model_loading import MODEL_NAME, PROJECTOR_NAME, default_chat
 from griffon_train.training.zero_shards import ShardedState
 
 
-class Job:
+class RunState:
     """What training works with.
 
     Attributes:
@@ -49,7 +49,7 @@ class Job:
     def __init__(
         self,
         settings: Settings,
-        ranks: Ranks,
+        ranks: ProcessGroup,
         plan: Plan,
         engine: Engine,
         encode: Encode,
@@ -71,11 +71,11 @@ class Job:
         """Go on from the last whole checkpoint, or begin anew."""
         self._frozen_sha256 = frozen_sha256
         run = self.settings.output_dir
-        found, passed = whole_checkpoints.newest(run, self.ranks)
+        found, passed = checkpoint_folders.latest(run, self.ranks)
         for line in passed:
             self.say(line)
         if self.ranks.first:
-            whole_checkpoints.remove_partial(run)
+            checkpoint_folders.remove_partial(run)
         if found is not None:
             self.start = self._saved = restore_cursor(found.index["cursor"], self.plan, self.steering)
             changed = sorted(k for k, v in frozen_sha256.items() if found.index["frozen_sha256"].get(k) != v)
@@ -93,7 +93,7 @@ class Job:
             checkpoints.restore(found, self._state, sizes, self.ranks)
             self.say(f"going on with step {self.start} of {self.steps}, from {found.path}")
             if self.ranks.first:
-                for line in whole_checkpoints.set_aside(run, self.start):
+                for line in checkpoint_folders.set_aside(run, self.start):
                     self.say(line)
             self._prune()
         if self.ranks.first:
@@ -105,7 +105,7 @@ class Job:
                 hook=self.settings.log_hook,
             )
 
-    def loader(self, *, order: Order | None = None, start: int = 0, stop: int) -> Loader:
+    def loader(self, *, order: StepOrder | None = None, start: int = 0, stop: int) -> Loader:
         """This rank's micro-batches of some steps of the plan, or of another order."""
         config = self.engine.module.config
         region = config.region_config
@@ -188,12 +188,12 @@ class Job:
 
     @torch.no_grad()
     def _validate(self, step: int) -> None:
-        sweep = Sweep([open_set(path) for path in self.settings.val_shards], self.plan.global_batch)
-        tally = Tally()
+        sweep = SequentialOrder([open_set(path) for path in self.settings.val_shards], self.plan.global_batch)
+        tally = LossAccumulator()
         self.engine.eval()
         for batch in self.loader(order=sweep, stop=sweep.steps):
             self.ranks.watchdog.now(f"validating after step {step}")
-            tally.add(batch, loss_sums(self.engine, inputs_of(batch, self.ranks.device, self.dtype)))
+            tally.add(batch, loss_sums(self.engine, collate(batch, self.ranks.device, self.dtype)))
         self.engine.train()
         whole = tally.over(self.ranks)
         if self._reporter is not None:
@@ -229,7 +229,7 @@ class Job:
         with self.ranks.at_own_pace("deleting older checkpoints") as moved:
             try:
                 if self.ranks.first:
-                    whole_checkpoints.prune(self.settings.output_dir, self._saved, self.settings.keep, moved)
+                    checkpoint_folders.prune(self.settings.output_dir, self._saved, self.settings.keep, moved)
             except OSError as error:
                 self.say(f"{error.filename}: {error.strerror}; an older checkpoint is not deleted, and the run goes on")
 

@@ -18,7 +18,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fragment:
+class ParameterShard:
     """Elements [start, start + count) of a parameter, seen as a row; they stand at `offset` in buffer `buffer`."""
 
     name: str
@@ -96,14 +96,14 @@ class ShardedState:
         return wrong
 
 
-def _of_stage_2(zero: Any, names: Mapping[int, str]) -> tuple[Sequence[torch.Tensor], list[Fragment]]:  # noqa: ANN401
+def _of_stage_2(zero: Any, names: Mapping[int, str]) -> tuple[Sequence[torch.Tensor], list[ParameterShard]]:  # noqa: ANN401
     fragments = []
     for number, group in enumerate(zero.bit16_groups):
         for parameter in group:
             mapping = parameter._hp_mapping
             if mapping is not None:  # else none of it is this rank's
                 fragments.append(
-                    Fragment(
+                    ParameterShard(
                         name=names[id(parameter)],
                         start=mapping.lp_fragment_address.start,
                         count=mapping.lp_fragment_address.numel,
@@ -114,7 +114,7 @@ def _of_stage_2(zero: Any, names: Mapping[int, str]) -> tuple[Sequence[torch.Ten
     return list(zero.single_partition_of_fp32_groups), fragments
 
 
-def _of_stage_3(zero: Any, names: Mapping[int, str]) -> tuple[Sequence[torch.Tensor], list[Fragment]]:  # noqa: ANN401
+def _of_stage_3(zero: Any, names: Mapping[int, str]) -> tuple[Sequence[torch.Tensor], list[ParameterShard]]:  # noqa: ANN401
     fragments = []
     rank = distributed.get_rank()
     for number, group in enumerate(zero.fp16_groups):
@@ -124,6 +124,6 @@ def _of_stage_3(zero: Any, names: Mapping[int, str]) -> tuple[Sequence[torch.Ten
             count = min(size, parameter.ds_numel - start)  # the last ranks' parts are filled up
             if count > 0:
                 fragments.append(
-                    Fragment(name=names[id(parameter)], start=start, count=count, buffer=number, offset=offset)
+                    ParameterShard(name=names[id(parameter)], start=start, count=count, buffer=number, offset=offset)
                 )
     return list(zero.fp32_partitioned_groups_flat), fragments

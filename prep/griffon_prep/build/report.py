@@ -1,0 +1,59 @@
+"""What came of a shard: kept in the work folder, so that a finished shard is not made again."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import orjson
+
+from griffon_shards.index import INDEX_DTYPE
+from griffon_shards.support.files import write_whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """A record that was left out."""
+
+    record: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReport:
+    """What came of a job. `bytes` is 0 and nothing is written when every record was rejected.
+
+    `by_last_part` counts pictures that were found by the last part of their path alone.
+    """
+
+    tag: str
+    shard_no: int
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    rejects: tuple[Reject, ...]
+    dropped_boxes: Mapping[str, int]
+    by_last_part: int = 0
+
+
+def report_path(work: Path, shard_no: int) -> Path:
+    """Where a finished shard's report lies in its source's work folder."""
+    return work / f"{shard_no:06d}.report"
+
+
+def write_report(work: Path, report: ShardReport, rows: bytes) -> None:
+    """Record that a shard is finished: a line of JSON, then its rows of the index."""
+    write_whole(report_path(work, report.shard_no), orjson.dumps(asdict(report)) + b"\n" + rows)
+
+
+def read_report(work: Path, shard_no: int) -> tuple[ShardReport, bytes] | None:
+    """The report of a finished shard and its rows of the index, or None if it is not finished."""
+    try:
+        head, rows = report_path(work, shard_no).read_bytes().split(b"\n", 1)
+        fields = orjson.loads(head)
+        fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
+        report = ShardReport(**fields)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or damaged: the shard is made again
+        return None
+    return (report, rows) if len(rows) == report.samples * INDEX_DTYPE.itemsize else None
