@@ -17,7 +17,7 @@ from PIL import Image
 _WIDTH_PX, _HEIGHT_PX = 640, 480
 _DRAWN = 200
 _PER_FOLDER = 1000
-_PICTURE_BYTES = 78_000  # to which the comment adds a little: about 80 kB a file
+_IMAGE_BYTES = 78_000  # to which the comment adds a little: about 80 kB a file
 _MOST_COMMENT_BYTES = 4000
 _APP0_END = 20  # start of image, then the JFIF header, which must come first
 _CATEGORIES = 60
@@ -35,12 +35,12 @@ def main() -> None:
 @main.command("pictures")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--images", type=click.IntRange(1), required=True)
-def pictures_command(folder: Path, images: int) -> None:
+def images_command(folder: Path, images: int) -> None:
     """Write `pictures/` with sub-folders, and `det.jsonl`, a `ccmd` DET annotation of them."""
     draws = np.random.default_rng(0)
     drawn = [_draw_jpeg(draws) for _ in range(min(_DRAWN, images))]
     for number in range(images):
-        path = folder / "pictures" / picture_name(number)
+        path = folder / "pictures" / image_name(number)
         if number % _PER_FOLDER == 0:
             path.parent.mkdir(parents=True)
         path.write_bytes(_with_comment(drawn[number % len(drawn)], number, draws))
@@ -67,14 +67,14 @@ def large_command(path: Path, kind: str, megabytes: int, images: int) -> None:
         for number, text in enumerate(_endless(bodies)):
             if number:
                 written += file.write(between)
-            name = picture_name(number % images).encode()
+            name = image_name(number % images).encode()
             written += file.write(b'{"%s":"%s",%s' % (field, name, text))
             if written >= megabytes * 1_000_000:
                 break
         file.write(end)
 
 
-def picture_name(number: int) -> str:
+def image_name(number: int) -> str:
     """Where picture `number` lies, relative to the folder of pictures."""
     return f"{number // _PER_FOLDER:03d}/{number:06d}.jpg"
 
@@ -90,7 +90,7 @@ def _draw_jpeg(draws: np.random.Generator) -> bytes:
         out = BytesIO()
         image.save(out, "JPEG", quality=quality)
         data = out.getvalue()
-        if len(data) <= _PICTURE_BYTES:
+        if len(data) <= _IMAGE_BYTES:
             break
     return data
 
@@ -101,7 +101,7 @@ def _with_comment(jpeg: bytes, number: int, draws: np.random.Generator) -> bytes
 
 
 def _record(number: int, boxes: int, draws: np.random.Generator) -> dict[str, Any]:
-    return {"image_path": picture_name(number), **_sized_objects(boxes, draws)}
+    return {"image_path": image_name(number), **_sized_objects(boxes, draws)}
 
 
 def _sized_objects(boxes: int, draws: np.random.Generator) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _write_objects365(path: Path, pictures: int, boxes: int) -> None:
         file.write(b'{"images": [')
         for first in range(0, pictures, _BLOCK):
             file.write(b", " if first else b"")
-            file.write(b", ".join(_picture(number) for number in range(first, min(first + _BLOCK, pictures))))
+            file.write(b", ".join(_image(number) for number in range(first, min(first + _BLOCK, pictures))))
         file.write(b'], "annotations": [')
         for first in range(0, boxes, _BLOCK):
             count = min(_BLOCK, boxes - first)
@@ -133,7 +133,7 @@ def _write_objects365(path: Path, pictures: int, boxes: int) -> None:
         file.write(b'], "categories": ' + orjson.dumps(names) + b', "licenses": [], "info": {}}')
 
 
-def _picture(number: int) -> bytes:
+def _image(number: int) -> bytes:
     return (
         b'{"height": 480, "id": %d, "license": 5, "width": 640, '
         b'"file_name": "images/v1/patch%d/objects365_v1_%08d.jpg", "url": ""}' % (number + 1, number % 50, number)

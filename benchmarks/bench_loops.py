@@ -12,7 +12,7 @@ from typing import Any
 import click
 import orjson
 
-from griffon_prep.images import check_picture, read_picture
+from griffon_prep.images import check_image, read_image
 
 _PIECE = 250  # pictures handed to a process at a time
 
@@ -86,7 +86,7 @@ def check_command(annotation: Path, pictures: Path, workers: int) -> None:
 def _check_all(piece: tuple[str, list[str]]) -> None:
     root, names = piece
     for name in names:
-        check_picture(read_picture(root, name).data, "decode", (0, 0), name)
+        check_image(read_image(root, name).data, "decode", (0, 0), name)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ _LEAST_OF_SHARD_WRITER = 3.0
 _LEAST_OF_CHECK = 0.75
 _MOST_BYTES = {"worker": 150_000_000, "parent": 200_000_000}
 _LARGE_LIMIT = 2000
-_LARGE_PICTURES = 1000
+_LARGE_IMAGES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ def _target(
 
 def memory(bench: Bench) -> str:
     """Build under observation, from small annotations and large ones; gives the table of peaks."""
-    large = min(_LARGE_PICTURES, bench.images)
+    large = min(_LARGE_IMAGES, bench.images)
     of = f"annotation of {size(bench.megabytes * 1e6)}"
     cases = (
         ("det", f"{bench.images:,} pictures", ["DET & det.jsonl & pictures"], bench.images),

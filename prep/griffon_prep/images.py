@@ -19,7 +19,7 @@ from griffon_prep.records import Rejected
 from griffon_shards.images import (
     SIDEWAYS,
     Header,
-    PictureError,
+    ImageError,
     check_end,
     decode,
     format_of,
@@ -28,7 +28,7 @@ from griffon_shards.images import (
 )
 
 CHECKS = ("header", "decode", "none")
-"""How a picture is checked; see `check_picture`."""
+"""How a picture is checked; see `check_image`."""
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
 _MAX_BYTES = 1 << 30
@@ -46,14 +46,14 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureFile:
+class ImageFile:
     """A picture's bytes, and whether the last part of its path was all that it was found by."""
 
     data: bytes
     by_last_part: bool
 
 
-def read_picture(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> PictureFile:
+def read_image(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> ImageFile:
     """A picture, looked for under `root` by its whole path, then the last two parts, then the last.
 
     A path from elsewhere (absolute and not under `root`, a URL, a Windows path) is looked for by its last parts.
@@ -88,7 +88,7 @@ def read_picture(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> P
                 raise Rejected("picture_unreadable", f"{image_path}: an empty file")
             if status.st_size > _MAX_BYTES:
                 raise Rejected("picture_unreadable", f"{image_path}: {status.st_size:,} bytes, over 1 GiB")
-            return PictureFile(data=_read_all(descriptor, status.st_size), by_last_part=by_last_part)
+            return ImageFile(data=_read_all(descriptor, status.st_size), by_last_part=by_last_part)
         finally:
             os.close(descriptor)
     raise Rejected("picture_not_found", _not_found(root, image_path))
@@ -152,7 +152,7 @@ def _not_found(root: str, image_path: str) -> str:
     return image_path
 
 
-def check_picture(data: bytes, check: str, stated_size_px: tuple[int, int], name: str) -> Picture:
+def check_image(data: bytes, check: str, stated_size_px: tuple[int, int], name: str) -> Picture:
     """Recognise a picture and check it.
 
     Args:
@@ -192,7 +192,7 @@ def _other_size(data: bytes, header: Header, stated_size_px: tuple[int, int]) ->
     )
 
 
-def shrink_picture(picture: Picture, longest_px: int, name: str) -> Picture:
+def shrink_image(picture: Picture, longest_px: int, name: str) -> Picture:
     """The picture with its longer side at most `longest_px`, as a JPEG of quality 95; unchanged if it is no larger.
 
     Raises:
@@ -215,7 +215,7 @@ def shrink_picture(picture: Picture, longest_px: int, name: str) -> Picture:
 def _rejecting(name: str) -> Iterator[None]:
     try:
         yield
-    except PictureError as error:
+    except ImageError as error:
         raise Rejected("picture_unreadable", f"{name}: {error}") from None
 
 

@@ -3,7 +3,7 @@
 from PIL import Image, ImageDraw, ImageFont
 
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer, parse_boxes_in
-from griffon_shards.images import PictureError, decode
+from griffon_shards.images import ImageError, decode
 from griffon_shards.support.errors import DataError
 from griffon_shards.types import BoxXYXY, Sample
 
@@ -43,7 +43,7 @@ def draw_sample(sample: Sample, style: str) -> Image.Image:
         raise DataError(f"{sample.key}: has no picture to draw on")
     try:
         picture = decode(sample.image)
-    except PictureError as error:
+    except ImageError as error:
         raise DataError(f"{sample.key}: its picture does not decode: {error}") from error
     draw = ImageDraw.Draw(picture)
     side_px = max(picture.size)

@@ -100,7 +100,7 @@ _DECODE_ERRORS = (
 )
 
 
-class PictureError(DataError):
+class ImageError(DataError):
     """Bytes that are no picture, a damaged one, or one that is not read; the message says which, without a name."""
 
 
@@ -124,11 +124,11 @@ def format_of(data: bytes) -> str:
     if found is not None:
         return found
     if not data:
-        raise PictureError("an empty file")
+        raise ImageError("an empty file")
     if not head.strip(b"\0") and not data.strip(b"\0"):
-        raise PictureError("nothing but zero bytes, as a broken copy or download leaves it; fetch it again")
+        raise ImageError("nothing but zero bytes, as a broken copy or download leaves it; fetch it again")
     what = next((what for magic, what in _STRANGERS if magic.match(head)), None)
-    raise PictureError(what or "not a picture, or one of a kind that is not read")
+    raise ImageError(what or "not a picture, or one of a kind that is not read")
 
 
 def read_header(data: bytes, *, check_pixels: bool = False) -> Header:
@@ -164,11 +164,11 @@ def check_end(data: bytes) -> None:
     """
     form = format_of(data)
     if form == "JPEG" and data.rfind(b"\xff\xd9", _jpeg_scan_start(data)) < 0:
-        raise PictureError("a JPEG that is cut short: its end mark is missing")
+        raise ImageError("a JPEG that is cut short: its end mark is missing")
     if form == "PNG" and not any(kind == b"IEND" for kind, _, _ in _png_chunks(data)):
-        raise PictureError("a PNG that is cut short: its last chunk is missing")
+        raise ImageError("a PNG that is cut short: its last chunk is missing")
     if form == "WEBP" and len(data) < (size := 8 + int.from_bytes(data[4:8], "little")):
-        raise PictureError(f"a WebP that is cut short: it has {len(data):,} of {size:,} bytes")
+        raise ImageError(f"a WebP that is cut short: it has {len(data):,} of {size:,} bytes")
 
 
 def decode(data: bytes, mode: str = "RGB") -> Image.Image:
@@ -209,24 +209,24 @@ def orientation(data: bytes) -> int:
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[ImageFile]:
-    """A picture whose header has been read, to use while its errors become `PictureError`."""
+    """A picture whose header has been read, to use while its errors become `ImageError`."""
     form = format_of(data)
     try:
         with _READERS[form](BytesIO(_without_texts(data) if form == "PNG" else data)) as image:
             _check_kind(image)
             yield image
-    except PictureError:
+    except ImageError:
         raise
     except _DECODE_ERRORS as error:
-        raise PictureError(f"a damaged {form} ({str(error) or type(error).__name__})") from error
+        raise ImageError(f"a damaged {form} ({str(error) or type(error).__name__})") from error
 
 
 def _check_kind(image: ImageFile) -> None:
     width_px, height_px = image.size
     if width_px * height_px > MAX_PIXELS:
-        raise PictureError(f"{width_px}x{height_px} pixels, and at most {MAX_PIXELS:,} are read; make it smaller")
+        raise ImageError(f"{width_px}x{height_px} pixels, and at most {MAX_PIXELS:,} are read; make it smaller")
     if image.mode in ("I", "F"):  # no number stands for white
-        raise PictureError("32 bits a pixel, of which nobody can tell what is white; convert it to 8 or 16 bits")
+        raise ImageError("32 bits a pixel, of which nobody can tell what is white; convert it to 8 or 16 bits")
 
 
 def _tiff_orientation(image: ImageFile) -> int:
@@ -261,6 +261,6 @@ def _without_texts(data: bytes) -> bytes:
         return data
     for start, end in drop:
         if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise PictureError("a damaged PNG (a text or profile in it has another checksum)")
+            raise ImageError("a damaged PNG (a text or profile in it has another checksum)")
     bounds = [0, *(place for pair in drop for place in pair), len(data)]
     return b"".join(data[start:end] for start, end in zip(bounds[::2], bounds[1::2], strict=True))

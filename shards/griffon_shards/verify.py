@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
-from griffon_shards.images import PictureError, decode
+from griffon_shards.images import ImageError, decode
 from griffon_shards.index import INDEX_NAME, idx_bytes, idx_path
 from griffon_shards.interop import peer_files
 from griffon_shards.lock import REJECTS_NAME, read_lock
@@ -156,7 +156,7 @@ def _check_content(sample: Sample, boxes: int, style: str, where: str) -> Iterat
     if sample.image is not None:
         try:
             size_px = decode(sample.image).size
-        except PictureError as error:
+        except ImageError as error:
             yield f"{where}: the picture does not decode: {error}"
         else:
             if size_px != (sample.width_px, sample.height_px):

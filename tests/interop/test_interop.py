@@ -22,7 +22,7 @@ class Seen:
     """What a loader gave for one sample."""
 
     key: str
-    picture_size: tuple[int, int] | None
+    image_size: tuple[int, int] | None
     turns: tuple[Turn, ...]
     region_xyxy_px: BoxXYXY | None
     task: str
@@ -34,14 +34,14 @@ def ours(samples: list[Sample]) -> list[Seen]:
     seen = [
         Seen(
             key=sample.key,
-            picture_size=None if sample.image is None else Image.open(BytesIO(sample.image)).size,
+            image_size=None if sample.image is None else Image.open(BytesIO(sample.image)).size,
             turns=sample.turns,
             region_xyxy_px=sample.region_xyxy_px,
             task=sample.task,
         )
         for sample in samples
     ]
-    assert any(sample.picture_size is None for sample in seen)
+    assert any(sample.image_size is None for sample in seen)
     assert any(sample.region_xyxy_px for sample in seen)
     assert any(len(sample.turns) > 2 for sample in seen)
     return seen
@@ -52,7 +52,7 @@ def seen_by_peer(key: str, picture: Image.Image | None, document: dict[str, Any]
     x1, y1, x2, y2 = document["region"]
     return Seen(
         key=key,
-        picture_size=None if picture is None else picture.size,
+        image_size=None if picture is None else picture.size,
         turns=tuple(Turn(role=turn["from"], text=turn["value"]) for turn in document["conversations"]),
         region_xyxy_px=(x1, y1, x2, y2) if any((x1, y1, x2, y2)) else None,
         task=document["task"],
@@ -83,14 +83,14 @@ def test_wids_reads_any_row(frozen_set: Path, ours: list[Seen]) -> None:
 
 @pytest.mark.parametrize("text_only_first", [False, True])
 @pytest.mark.parametrize("streaming", [False, True])
-def test_hugging_face_keeps_all_pictures_when_told_the_features(
+def test_hugging_face_keeps_all_images_when_told_the_features(
     tars: list[str], ours: list[Seen], tmp_path: Path, text_only_first: bool, streaming: bool
 ) -> None:
     from datasets import load_dataset
 
     peer = load_dataset(
         "webdataset",
-        data_files=pictures_last(tars, ours) if text_only_first else tars,
+        data_files=images_last(tars, ours) if text_only_first else tars,
         features=hugging_face_features(),
         split="train",
         streaming=streaming,
@@ -100,16 +100,16 @@ def test_hugging_face_keeps_all_pictures_when_told_the_features(
     assert by_key(seen) == by_key(ours)
 
 
-def test_hugging_face_finds_the_features_where_the_first_shard_has_pictures(
+def test_hugging_face_finds_the_features_where_the_first_shard_has_images(
     tars: list[str], ours: list[Seen], tmp_path: Path
 ) -> None:
     from datasets import load_dataset
 
-    pictures_first = pictures_last(tars, ours)[::-1]
-    peer = load_dataset("webdataset", data_files=pictures_first, split="train", cache_dir=str(tmp_path))
+    images_first = images_last(tars, ours)[::-1]
+    peer = load_dataset("webdataset", data_files=images_first, split="train", cache_dir=str(tmp_path))
     assert peer.features["json"] == hugging_face_features()["json"]
     assert peer.num_rows == len(ours)
-    assert sum(raw["jpg"] is not None for raw in peer) == sum(sample.picture_size is not None for sample in ours)
+    assert sum(raw["jpg"] is not None for raw in peer) == sum(sample.image_size is not None for sample in ours)
     assert sum(any(raw["json"]["region"]) for raw in peer) == sum(bool(sample.region_xyxy_px) for sample in ours)
 
 
@@ -119,7 +119,7 @@ def test_hugging_face_loads_the_folder(frozen_set: Path, ours: list[Seen], tmp_p
 
     shown = tmp_path / "set"
     shutil.copytree(frozen_set, shown)
-    for text_only in {sample.key.rpartition("-")[0] for sample in ours if sample.picture_size is None}:
+    for text_only in {sample.key.rpartition("-")[0] for sample in ours if sample.image_size is None}:
         (shown / text_only).rename(shown / f"AAA_{text_only}")  # now the first by name
     peer = load_dataset(str(shown), split="train", streaming=streaming, cache_dir=str(tmp_path / "cache"))
     seen = [seen_by_peer(raw["__key__"], raw["jpg"], raw["json"]) for raw in peer]
@@ -153,14 +153,14 @@ def test_energon_reads_every_sample_once_an_epoch(frozen_set: Path, ours: list[S
     assert seen != ours  # it was shuffled
 
 
-def test_energon_batches_may_mix_samples_with_and_without_pictures(frozen_set: Path, ours: list[Seen]) -> None:
+def test_energon_batches_may_mix_samples_with_and_without_images(frozen_set: Path, ours: list[Seen]) -> None:
     batches = list(energon_loader(frozen_set, 0, repeat=False, batch_size=8))
     assert any("" in batch.image and any(batch.image) for batch in batches)
     assert sorted(
         (plain(key), picture.size if picture else None)
         for batch in batches
         for key, picture in zip(batch.__key__, batch.image, strict=True)
-    ) == sorted((sample.key, sample.picture_size) for sample in ours)
+    ) == sorted((sample.key, sample.image_size) for sample in ours)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -191,12 +191,12 @@ def test_energon_cookers_get_the_parts(frozen_set: Path, ours: list[Seen]) -> No
     peer = energon_loader(frozen_set, 0, repeat=False, dataset_config="crude.yaml", task_encoder=encoder)
     assert sorted(
         (plain(raw.__key__), None if raw.image is None else (raw.image.shape[2], raw.image.shape[1])) for raw in peer
-    ) == sorted((sample.key, sample.picture_size) for sample in ours)
+    ) == sorted((sample.key, sample.image_size) for sample in ours)
 
 
-def pictures_last(tars: list[str], ours: list[Seen]) -> list[str]:
+def images_last(tars: list[str], ours: list[Seen]) -> list[str]:
     """The shards, those of sources that have samples without a picture first: what a file name pattern can give."""
-    tags = {sample.key.rpartition("-")[0] for sample in ours if sample.picture_size is None}
+    tags = {sample.key.rpartition("-")[0] for sample in ours if sample.image_size is None}
     return sorted(tars, key=lambda tar: Path(tar).parent.name not in tags)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 from PIL import Image
 
-from griffon_prep.images import read_picture
+from griffon_prep.images import read_image
 from griffon_prep.records import Rejected
 
 from .conftest import Prep
@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def found(root: Path, name: str) -> str:
-    return read_picture(str(root), name).data.decode()
+    return read_image(str(root), name).data.decode()
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,14 @@ def found(root: Path, name: str) -> str:
         ("x/y/../../d.jpg", "d.jpg"),
     ],
 )
-def test_where_a_picture_is_looked_for(root: Path, name: str, expected: str) -> None:
+def test_where_a_image_is_looked_for(root: Path, name: str, expected: str) -> None:
     assert found(root, name) == expected
     assert found(root, str(root / name)) == expected
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "x/../../secret.jpg", "..", "../../etc/passwd", "..\\secret.jpg"])
 def test_a_path_that_leaves_the_root(root: Path, name: str) -> None:
-    assert reason(lambda: read_picture(str(root), name))[0] == "path_outside_root"
+    assert reason(lambda: read_image(str(root), name))[0] == "path_outside_root"
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_a_path_from_elsewhere_is_looked_for_by_its_last_parts(root: Path, name:
         ("C:\\data\\d.jpg", True),
     ],
 )
-def test_a_picture_found_by_its_last_part_alone_is_marked(root: Path, name: str, expected: bool) -> None:
-    assert read_picture(str(root), name).by_last_part == expected
+def test_a_image_found_by_its_last_part_alone_is_marked(root: Path, name: str, expected: bool) -> None:
+    assert read_image(str(root), name).by_last_part == expected
 
 
 @pytest.mark.parametrize("stored", ["NFC", "NFD"])
@@ -133,17 +133,17 @@ def test_accents_may_be_composed_or_not(
     ],
 )
 def test_what_was_looked_for_in_vain_is_said(root: Path, name: str, said: str) -> None:
-    assert reason(lambda: read_picture(str(root), name)) == ("picture_not_found", said)
+    assert reason(lambda: read_image(str(root), name)) == ("picture_not_found", said)
 
 
 def test_a_nul_in_a_path(root: Path) -> None:
-    assert reason(lambda: read_picture(str(root), "a\0.jpg"))[0] == "path_outside_root"
-    assert "NUL" in reason(lambda: read_picture(str(root), "a\0.jpg"))[1]
+    assert reason(lambda: read_image(str(root), "a\0.jpg"))[0] == "path_outside_root"
+    assert "NUL" in reason(lambda: read_image(str(root), "a\0.jpg"))[1]
 
 
 @pytest.mark.parametrize("name", ["gone.jpg", "x/gone.jpg", "a.jpg/b", "x", "x/y", ".", "n" * 300, "n/" * 3000])
 def test_what_is_not_there(root: Path, name: str) -> None:
-    assert reason(lambda: read_picture(str(root), name)) == ("picture_not_found", name)
+    assert reason(lambda: read_image(str(root), name)) == ("picture_not_found", name)
 
 
 def test_a_folder_of_that_name_is_passed_over(root: Path) -> None:
@@ -159,7 +159,7 @@ def test_links(root: Path) -> None:
     assert found(root, "link.jpg") == "x/a.jpg"
     assert found(root, "data/secret.jpg") == "outside"
     for name in ("loop.jpg", "dangling.jpg"):
-        assert reason(partial(read_picture, str(root), name))[0] == "picture_not_found"
+        assert reason(partial(read_image, str(root), name))[0] == "picture_not_found"
 
 
 def test_what_is_no_file_does_not_hold_the_build_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,20 +176,20 @@ def test_what_is_no_file_does_not_hold_the_build_up(root: Path, monkeypatch: pyt
         "huge.jpg": "1,073,741,825 bytes, over 1 GiB",
         "socket.jpg": "a socket, no file",
     }.items():
-        assert reason(partial(read_picture, str(root), name)) == ("picture_unreadable", f"{name}: {said}")
+        assert reason(partial(read_image, str(root), name)) == ("picture_unreadable", f"{name}: {said}")
 
 
 def test_a_file_that_may_not_be_read(root: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
     (root / "a.jpg").chmod(0)
-    assert reason(lambda: read_picture(str(root), "a.jpg")) == ("picture_unreadable", "a.jpg: no permission to read it")
+    assert reason(lambda: read_image(str(root), "a.jpg")) == ("picture_unreadable", "a.jpg: no permission to read it")
 
 
 def test_a_large_file_comes_whole(root: Path) -> None:
     data = os.urandom(5_000_001)
     (root / "large.jpg").write_bytes(data)
-    assert read_picture(str(root), "large.jpg").data == data
+    assert read_image(str(root), "large.jpg").data == data
 
 
 def test_how_many_were_found_by_their_last_part_alone_is_said_for_each_source(tmp_path: Path, prep: Prep) -> None:

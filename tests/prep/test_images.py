@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from griffon_prep.images import CHECKS, Picture, check_picture, shrink_picture
+from griffon_prep.images import CHECKS, Picture, check_image, shrink_image
 from griffon_prep.records import Rejected
 
 SIDES_PX = (129, 97)
@@ -79,24 +79,24 @@ def reason(function: Callable[[], object]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("kind", SAVED_AS)
-def test_a_whole_picture_is_taken_as_it_is(kind: str, check: str) -> None:
+def test_a_whole_image_is_taken_as_it_is(kind: str, check: str) -> None:
     data = picture(kind)
     for stated in (SIDES_PX, (0, 0)):
-        assert check_picture(data, check, stated, "a.jpg") == Picture(
+        assert check_image(data, check, stated, "a.jpg") == Picture(
             data=data, format=coding_of(kind), width_px=SIDES_PX[0], height_px=SIDES_PX[1]
         )
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", SAVED_AS)
-def test_a_picture_that_is_cut_short_is_refused_unless_all_pixels_are_there(kind: str) -> None:
+def test_a_image_that_is_cut_short_is_refused_unless_all_pixels_are_there(kind: str) -> None:
     data = picture(kind)
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
     sizes = {len(data) * percent // 100 for percent in range(0, 100, 5)} | set(range(len(data) - 40, len(data)))
     accepted = []
     for size in sorted(sizes):
         try:
-            check_picture(data[:size], "decode", SIDES_PX, "a.jpg")
+            check_image(data[:size], "decode", SIDES_PX, "a.jpg")
         except Rejected as rejected:
             assert rejected.reason == "picture_unreadable"
             assert rejected.detail.startswith("a.jpg: ")
@@ -112,7 +112,7 @@ def test_a_png_with_one_wrong_bit_is_refused(kind: str) -> None:
     data = bytearray(picture(kind))
     for place in range(16, len(data) - 12, 97):
         data[place] ^= 4
-        assert reason(lambda: check_picture(bytes(data), "decode", (0, 0), "a.jpg"))[0] == "picture_unreadable"
+        assert reason(lambda: check_image(bytes(data), "decode", (0, 0), "a.jpg"))[0] == "picture_unreadable"
         data[place] ^= 4
 
 
@@ -127,8 +127,8 @@ def test_a_png_with_one_wrong_bit_is_refused(kind: str) -> None:
         (b"some text", "not a picture, or one of a kind that is not read"),
     ],
 )
-def test_what_is_no_picture_is_named(data: bytes, words: str, check: str) -> None:
-    why, what = reason(lambda: check_picture(data, check, (1, 1), "b.png"))
+def test_what_is_no_image_is_named(data: bytes, words: str, check: str) -> None:
+    why, what = reason(lambda: check_image(data, check, (1, 1), "b.png"))
     assert why == "picture_unreadable"
     assert what.startswith(f"b.png: {words}")
 
@@ -150,27 +150,27 @@ def test_the_header_check_finds_a_missing_end(kind: str) -> None:
     """As decoding does, at no cost; what stands behind the end is nobody's business."""
     data = ENDED[kind]()
     for behind in (b"", b"\0", b"\r\n" * 99, b"SEFT trailer" * 9):
-        assert check_picture(data + behind, "header", SIDES_PX, "a.jpg").data == data + behind
+        assert check_image(data + behind, "header", SIDES_PX, "a.jpg").data == data + behind
     for size in (len(data) * percent // 100 for percent in (60, 80, 90, 95, 99)):
-        why, what = reason(partial(check_picture, data[:size], "header", SIDES_PX, "a.jpg"))
+        why, what = reason(partial(check_image, data[:size], "header", SIDES_PX, "a.jpg"))
         assert why == "picture_unreadable"
         assert re.match(r"a\.jpg: a (JPEG|PNG|WebP) that is cut short: |a\.jpg: a damaged WEBP", what)
-    assert reason(partial(check_picture, data[:-5], "header", SIDES_PX, "a.jpg"))[0] == "picture_unreadable"
+    assert reason(partial(check_image, data[:-5], "header", SIDES_PX, "a.jpg"))[0] == "picture_unreadable"
 
 
-def test_a_png_without_picture_data_is_refused() -> None:
+def test_a_png_without_image_data_is_refused() -> None:
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 0)), (b"IEND", b""))
     data = b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
     )
-    assert reason(lambda: check_picture(data, "decode", (9, 9), "a.png"))[0] == "picture_unreadable"
+    assert reason(lambda: check_image(data, "decode", (9, 9), "a.png"))[0] == "picture_unreadable"
 
 
 @pytest.mark.parametrize("check", ["decode", "header"])
 @pytest.mark.parametrize("stated", [(97, 129), (129, 98), (128, 97), (129, 0), (1, 1)])
 def test_another_size_than_the_record_states(check: str, stated: tuple[int, int]) -> None:
     swapped = ": width and height are swapped" if stated == (97, 129) else ""
-    assert reason(lambda: check_picture(picture("PNG"), check, stated, "a.jpg")) == (
+    assert reason(lambda: check_image(picture("PNG"), check, stated, "a.jpg")) == (
         "size_mismatch",
         "a.jpg: the picture is 129x97, the record says {}x{}".format(*stated) + swapped,
     )
@@ -183,7 +183,7 @@ def test_swapped_sides_are_said_with_their_cause(coding: str, orientation: int) 
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(textured(), coding, exif=exif)
-    why, what = reason(lambda: check_picture(data, "header", SIDES_PX[::-1], "a.jpg"))
+    why, what = reason(lambda: check_image(data, "header", SIDES_PX[::-1], "a.jpg"))
     assert why == "size_mismatch"
     assert what.startswith("a.jpg: the picture is 129x97, the record says 97x129: ")
     assert (f"EXIF orientation {orientation} shows it" in what) == (orientation >= 5)
@@ -192,9 +192,9 @@ def test_swapped_sides_are_said_with_their_cause(coding: str, orientation: int) 
 
 def test_without_a_check_the_records_word_is_taken() -> None:
     data = picture("PNG")[:50]
-    assert check_picture(data, "none", (7, 8), "a.jpg") == Picture(data=data, format="PNG", width_px=7, height_px=8)
+    assert check_image(data, "none", (7, 8), "a.jpg") == Picture(data=data, format="PNG", width_px=7, height_px=8)
     for stated in ((7, 8), (0, 0)):  # no format at all would mean: no picture
-        assert reason(partial(check_picture, b"anything", "none", stated, "a"))[0] == "picture_unreadable"
+        assert reason(partial(check_image, b"anything", "none", stated, "a"))[0] == "picture_unreadable"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -203,27 +203,27 @@ def test_the_size_is_the_stored_one(orientation: int) -> None:
     exif[0x0112] = orientation
     for coding in ("JPEG", "PNG", "WEBP"):
         data = encoded(textured(), coding, exif=exif)
-        found = check_picture(data, "decode", SIDES_PX, "a.jpg")
+        found = check_image(data, "decode", SIDES_PX, "a.jpg")
         assert (found.width_px, found.height_px, found.data) == (*SIDES_PX, data)
 
 
-def test_a_picture_of_several_frames_is_its_first() -> None:
+def test_a_image_of_several_frames_is_its_first() -> None:
     data = encoded(textured(), "MPO", save_all=True, append_images=[textured()])
-    assert check_picture(data, "decode", SIDES_PX, "a.jpg").format == "JPEG"
+    assert check_image(data, "decode", SIDES_PX, "a.jpg").format == "JPEG"
 
 
 @pytest.mark.parametrize("kind", SAVED_AS)
 def test_shrinking(kind: str) -> None:
-    before = check_picture(picture(kind), "decode", SIDES_PX, "a.jpg")
-    assert shrink_picture(before, 129, "a.jpg") is before
-    after = shrink_picture(before, 64, "a.jpg")
+    before = check_image(picture(kind), "decode", SIDES_PX, "a.jpg")
+    assert shrink_image(before, 129, "a.jpg") is before
+    after = shrink_image(before, 64, "a.jpg")
     assert (after.format, after.width_px, after.height_px) == ("JPEG", 64, 48)
-    assert check_picture(after.data, "decode", (64, 48), "a.jpg") == after
+    assert check_image(after.data, "decode", (64, 48), "a.jpg") == after
 
 
 def test_shrinking_keeps_the_look_and_at_least_a_pixel() -> None:
     wide = Image.new("RGB", (400, 2), "#c04020")
-    after = shrink_picture(check_picture(encoded(wide, "PNG"), "decode", (400, 2), "a.png"), 100, "a.png")
+    after = shrink_image(check_image(encoded(wide, "PNG"), "decode", (400, 2), "a.png"), 100, "a.png")
     assert (after.width_px, after.height_px) == (100, 1)
     assert np.abs(pixels(after.data)[..., :3].astype(int) - (0xC0, 0x40, 0x20)).max() < 8
 
@@ -232,11 +232,11 @@ def test_shrinking_keeps_the_look_and_at_least_a_pixel() -> None:
 def test_shrinking_keeps_sixteen_bits_of_grey(coding: str) -> None:
     """As training and `show --draw` see them, and not white."""
     ramp = np.arange(0, 65536, 16).astype(np.uint16).reshape(64, 64)
-    before = check_picture(encoded(Image.fromarray(ramp), coding), "decode", (64, 64), "a.png")
-    after = pixels(shrink_picture(before, 32, "a.png").data)[..., 0].astype(int)
+    before = check_image(encoded(Image.fromarray(ramp), coding), "decode", (64, 64), "a.png")
+    after = pixels(shrink_image(before, 32, "a.png").data)[..., 0].astype(int)
     assert np.abs(after - (ramp >> 8).reshape(32, 2, 32, 2).mean(axis=(1, 3))).max() < 8
 
 
-def test_shrinking_a_damaged_picture() -> None:
-    before = check_picture(picture("JPEG")[:2000], "none", SIDES_PX, "a.jpg")
-    assert reason(lambda: shrink_picture(before, 64, "a.jpg"))[0] == "picture_unreadable"
+def test_shrinking_a_damaged_image() -> None:
+    before = check_image(picture("JPEG")[:2000], "none", SIDES_PX, "a.jpg")
+    assert reason(lambda: shrink_image(before, 64, "a.jpg"))[0] == "picture_unreadable"

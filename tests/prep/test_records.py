@@ -103,7 +103,7 @@ def test_a_text_alone_becomes_a_sample(tmp_path: Path) -> None:
     assert (sample.image, sample.image_format, sample.width_px, sample.height_px) == (None, "", 0, 0)
 
 
-def test_a_cut_picture_passes_only_where_nothing_is_checked(tmp_path: Path) -> None:
+def test_a_cut_image_passes_only_where_nothing_is_checked(tmp_path: Path) -> None:
     cut = {**VG, "image_path": "cut.jpg"}
     assert make(tmp_path, "VG", cut, check="none").image_format == "JPEG"
     (tmp_path / "work").rename(tmp_path / "done")

@@ -44,7 +44,7 @@ def variants_set(tmp_path_factory: pytest.TempPathFactory, freeze_demo: Callable
     return freeze_demo(tmp_path_factory.mktemp("variants") / "out", "--variants", "2", "--boxes", "bin")
 
 
-def _picture(width_px: int, height_px: int) -> bytes:
+def _image(width_px: int, height_px: int) -> bytes:
     out = BytesIO()
     Image.new("RGB", (width_px, height_px), "#808080").save(out, "PNG")
     return out.getvalue()
@@ -61,7 +61,7 @@ def _sample(
     width_px, height_px = size_px or (0, 0)
     return Sample(
         key=key,
-        image=None if size_px is None else _picture(width_px, height_px),
+        image=None if size_px is None else _image(width_px, height_px),
         image_format="" if size_px is None else "PNG",
         width_px=width_px,
         height_px=height_px,

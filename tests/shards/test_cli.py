@@ -211,7 +211,7 @@ def test_show_draws_the_boxes(
     assert differs.mean() < 0.5
 
 
-def test_show_of_a_text_has_no_picture_to_draw(frozen_set: Path, tmp_path: Path, shards_cli: Cli) -> None:
+def test_show_of_a_text_has_no_image_to_draw(frozen_set: Path, tmp_path: Path, shards_cli: Cli) -> None:
     said = shards_cli("show", frozen_set, "LAZY_text-000000003", "--draw", tmp_path / "x.png")
     assert (said.returncode, said.stderr) == (1, "error: LAZY_text-000000003: has no picture to draw on\n")
     assert not (tmp_path / "x.png").exists()

@@ -57,7 +57,7 @@ def test_a_label_stands_in_the_corner_of_its_box(make_sample: Make) -> None:
     assert (pixels_YXC[100:120, 100:130] > 200).all(axis=2).any()  # white letters
 
 
-def test_edges_on_the_edge_of_the_picture_are_seen(make_sample: Make) -> None:
+def test_edges_on_the_edge_of_the_image_are_seen(make_sample: Make) -> None:
     whole = "[0.000,0.000,1.000,1.000]"
     pixels_YXC = drawn(make_sample("VISJ-000000000", whole, size_px=(WIDTH_PX, HEIGHT_PX)))
     frame = edges(pixels_YXC, 0, 0, WIDTH_PX - 1, HEIGHT_PX - 1)
@@ -98,12 +98,12 @@ def test_bins_are_drawn_where_text_is(make_sample: Make) -> None:
 
 
 @pytest.mark.parametrize("key", ["LAZY-000000000", "DET-000000000"])
-def test_without_boxes_the_picture_is_as_it_was(make_sample: Make, key: str) -> None:
+def test_without_boxes_the_image_is_as_it_was(make_sample: Make, key: str) -> None:
     assert not painted_YX(drawn(make_sample(key, "None", size_px=(WIDTH_PX, HEIGHT_PX)))).any()
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "I;16"])
-def test_pictures_of_every_mode_are_drawn_on(make_sample: Make, mode: str) -> None:
+def test_images_of_every_mode_are_drawn_on(make_sample: Make, mode: str) -> None:
     out = BytesIO()
     Image.new(mode, (WIDTH_PX, HEIGHT_PX)).save(out, "TIFF")
     sample = replace(make_sample("DET-000000000", f"cat-{BOX}"), image=out.getvalue())
@@ -115,7 +115,7 @@ def test_a_text_only_sample_is_refused(make_sample: Make) -> None:
         draw_sample(make_sample("LAZY-000000000", size_px=None), "text")
 
 
-def test_a_picture_that_does_not_decode_is_refused(make_sample: Make) -> None:
+def test_a_image_that_does_not_decode_is_refused(make_sample: Make) -> None:
     sample = make_sample("DET-000000000", size_px=(WIDTH_PX, HEIGHT_PX))
     assert sample.image is not None
     for image in (sample.image[: len(sample.image) // 2], b"", b"no picture"):

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from griffon_shards import Sample, verify_set
 from griffon_shards.draw import draw_sample
-from griffon_shards.images import Header, PictureError, check_end, decode, format_of, orientation, read_header
+from griffon_shards.images import Header, ImageError, check_end, decode, format_of, orientation, read_header
 
 SIDES_PX = (64, 48)
 
@@ -32,7 +32,7 @@ def encoded(image: Image.Image, coding: str = "PNG", **options: Any) -> bytes:  
 
 
 def refused(function: Callable[[], object]) -> str:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         function()
     return str(caught.value)
 
@@ -74,7 +74,7 @@ def box(brand: bytes, *more: bytes) -> bytes:
     ],
 )
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_what_is_no_picture_is_named(data: bytes, words: str) -> None:
+def test_what_is_no_image_is_named(data: bytes, words: str) -> None:
     said = refused(lambda: read_header(data))
     assert words in said
     assert "\n" not in said
@@ -146,7 +146,7 @@ def test_a_wrong_bit_in_a_text_is_damage_as_elsewhere_in_a_png(kind: str) -> Non
 
 
 @pytest.mark.filterwarnings("error")
-def test_large_pictures_are_read_without_a_warning(
+def test_large_images_are_read_without_a_warning(
     tmp_path: Path, make_sample: Callable[..., Sample], write_set: Callable[..., Path]
 ) -> None:
     data = encoded(Image.new("1", (9800, 9800)))

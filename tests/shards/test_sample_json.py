@@ -68,7 +68,7 @@ def test_the_bytes_are_pinned() -> None:
     assert encode_sample(SAMPLE).decode() == PINNED
 
 
-def test_a_sample_without_picture_and_region_has_zeros_and_no_nulls() -> None:
+def test_a_sample_without_image_and_region_has_zeros_and_no_nulls() -> None:
     sample = replace(SAMPLE, image=None, image_format="", width_px=0, height_px=0, task="LAZY", renderings=(OTHER,))
     assert encode_sample(sample).decode() == (
         '{"conversations":[{"from":"human","value":"?"},{"from":"gpt","value":"None"}],"height":0,"image_format":"",'

@@ -39,7 +39,7 @@ def test_undecoded_it_gives_the_frozen_bytes_in_order(frozen_set: Path, shards: 
     assert seen == [(sample.key, sample.image, encode_sample(sample)) for sample in ours]
 
 
-def test_decoded_it_gives_pictures_and_documents_in_order(frozen_set: Path, shards: FrozenSet) -> None:
+def test_decoded_it_gives_images_and_documents_in_order(frozen_set: Path, shards: FrozenSet) -> None:
     count = 0
     for row, seen in enumerate(stream(frozen_set)):
         sample = shards[row]

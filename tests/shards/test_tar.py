@@ -14,15 +14,15 @@ from griffon_shards.tar import BLOCK, END_OF_ARCHIVE, MAX_MEMBER_BYTES, crc32, h
 KEY = "DET_0-000000012"
 IMAGE = bytes(range(256)) * 3
 JSON = b'{"task":"DET"}'
-PINNED_WITH_PICTURE = "21d9f8354c2c516bb03afdd4afaed57bbf8e6e5ad4c5665587628b97f7f488f6"
+PINNED_WITH_IMAGE = "21d9f8354c2c516bb03afdd4afaed57bbf8e6e5ad4c5665587628b97f7f488f6"
 PINNED_WITHOUT = "98c3c72a6728abc28af9c1338b74ca699d463b6d7f337546f4ecd3732681bd7c"
 PINNED_CRC32 = 0x439FCD0B
 keys = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZabcxyz0123456789_-", min_size=1, max_size=95)
 
 
 def test_the_bytes_are_pinned() -> None:
-    with_picture, without = sample_bytes(KEY, IMAGE, JSON), sample_bytes(KEY, None, JSON)
-    assert hashlib.sha256(with_picture).hexdigest() == PINNED_WITH_PICTURE
+    with_image, without = sample_bytes(KEY, IMAGE, JSON), sample_bytes(KEY, None, JSON)
+    assert hashlib.sha256(with_image).hexdigest() == PINNED_WITH_IMAGE
     assert hashlib.sha256(without).hexdigest() == PINNED_WITHOUT
     assert crc32(without) == PINNED_CRC32
 

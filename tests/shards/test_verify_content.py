@@ -70,7 +70,7 @@ def test_a_record_other_than_the_key_says(faults_of: Callable[..., list[str]], m
 
 
 @pytest.mark.parametrize(("field", "value"), [("task", 4), ("has_image", 0)])
-def test_task_or_picture_other_than_the_index_says(
+def test_task_or_image_other_than_the_index_says(
     faults_of: Callable[..., list[str]], make_sample: Make, field: str, value: int
 ) -> None:
     def edit(rows: Any) -> None:  # noqa: ANN401 - structured rows
@@ -99,19 +99,19 @@ def test_an_index_that_does_not_fit(
     assert any(expected in fault for fault in faults), faults
 
 
-def test_deep_a_picture_that_does_not_decode(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+def test_deep_a_image_that_does_not_decode(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
     sample = make_sample(KEY, size_px=(300, 200))
     assert sample.image is not None
     cut = replace(sample, image=sample.image[: len(sample.image) // 2])
     assert said_of_the_sample(faults_of(cut, deep=True)).startswith("the picture does not decode: ")
 
 
-def test_deep_bytes_that_are_no_picture(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+def test_deep_bytes_that_are_no_image(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
     faults = faults_of(replace(make_sample(KEY), image=b"no picture"), deep=True)
     assert said_of_the_sample(faults).startswith("the picture does not decode: ")
 
 
-def test_deep_a_picture_of_another_size(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+def test_deep_a_image_of_another_size(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
     faults = faults_of(replace(make_sample(KEY), width_px=65), deep=True)
     assert said_of_the_sample(faults) == "the picture is (64, 48), its JSON says (65, 48)"
 
@@ -136,7 +136,7 @@ def test_deep_another_number_of_boxes_than_the_index_says(
     assert said_of_the_sample(faults) == "its answers hold 1 boxes, the index says 2"
 
 
-def test_without_deep_pictures_and_answers_are_taken_as_they_are(
+def test_without_deep_images_and_answers_are_taken_as_they_are(
     faults_of: Callable[..., list[str]], make_sample: Make
 ) -> None:
     assert faults_of(replace(make_sample(KEY, "nonsense"), image=b"no picture"), deep=False) == []

@@ -36,8 +36,8 @@ class PlannedSource:
 
     @property
     def _per_shard(self) -> int:
-        with_pictures, without = self.settings.render()["samples_per_shard"]
-        return int(with_pictures if self.scanned.has_pictures else without)
+        with_images, without = self.settings.render()["samples_per_shard"]
+        return int(with_images if self.scanned.has_images else without)
 
     @property
     def max_rejects(self) -> int:

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from griffon_prep.images import Picture, check_picture, read_picture, shrink_picture
+from griffon_prep.images import Picture, check_image, read_image, shrink_image
 from griffon_prep.readers.base import Reader
 from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Record, Rejected
@@ -52,11 +52,11 @@ class SampleMaker:
         record, renderings, dropped = self._rendered(record_no)  # before the picture: it costs less
         picture, by_last_part = None, False
         if record.image_path is not None:
-            file = read_picture(self.image_root, record.image_path, record.image_elsewhere)
+            file = read_image(self.image_root, record.image_path, record.image_elsewhere)
             by_last_part = file.by_last_part
-            picture = check_picture(file.data, self.check, (record.width_px, record.height_px), record.image_path)
+            picture = check_image(file.data, self.check, (record.width_px, record.height_px), record.image_path)
             if self.resize_px is not None:
-                shrunk = shrink_picture(picture, self.resize_px, record.image_path)
+                shrunk = shrink_image(picture, self.resize_px, record.image_path)
                 renderings = tuple(_scale_region(rendering, picture, shrunk) for rendering in renderings)
                 picture = shrunk
         sample = Sample(
@@ -83,7 +83,7 @@ class SampleMaker:
             try:
                 record = self.reader.read(number)
                 first = first or record
-                if _picture_of(record) != _picture_of(first):
+                if _image_of(record) != _image_of(first):
                     raise Rejected("bad_record", f"record {number} says otherwise than others what its picture is")
                 renderings, lost = self._render(record)
             except Rejected as rejected:
@@ -104,7 +104,7 @@ class SampleMaker:
             raise Rejected(rejected.reason, f"{record.image_path}: {rejected.detail}") from None
 
 
-def _picture_of(record: Record) -> tuple[str | None, int, int]:
+def _image_of(record: Record) -> tuple[str | None, int, int]:
     return record.image_path, record.width_px, record.height_px
 
 

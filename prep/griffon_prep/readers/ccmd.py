@@ -9,7 +9,7 @@ import numpy as np
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.fields import box_of, list_field, short, side_field, text_field
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_json, scan_json
-from griffon_prep.readers.rounds import picture_key
+from griffon_prep.readers.rounds import image_key
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.types import IMAGE_TOKEN
 
@@ -39,8 +39,8 @@ def scan(inputs: AnnotationFiles) -> Scan:
     pictures = array("Q")
     look = {
         "DET": lambda text: _collect_names(text, names),
-        "REG": lambda text: _collect_pictures(text, pictures, one_box_each=True),
-        "VG": lambda text: _collect_pictures(text, pictures, one_box_each=False),
+        "REG": lambda text: _collect_images(text, pictures, one_box_each=True),
+        "VG": lambda text: _collect_images(text, pictures, one_box_each=False),
     }.get(inputs.task)
     records = scan_json(inputs.annotation, inputs.work / _TABLE, look)
     return Scan(
@@ -115,7 +115,7 @@ def _expression_regions(
     return regions, () if regions else (phrase,)
 
 
-def _collect_pictures(text: bytes, pictures: "array[int]", *, one_box_each: bool) -> int:
+def _collect_images(text: bytes, pictures: "array[int]", *, one_box_each: bool) -> int:
     """Note the picture of every record in a line; for REG that is one, or one for each expression of a list."""
     try:
         fields = parse_json(text)
@@ -131,7 +131,7 @@ def _collect_pictures(text: bytes, pictures: "array[int]", *, one_box_each: bool
     name = (
         f"{path} {short(fields.get('width'))} {short(fields.get('height'))}".encode() if isinstance(path, str) else text
     )
-    pictures.extend([picture_key(name)] * count)
+    pictures.extend([image_key(name)] * count)
     return count
 
 

@@ -59,7 +59,7 @@ class _Annotation(msgspec.Struct, gc=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pictures:
+class Images:
     """Some elements of `images`: where they lie in the file, and what they hold; None for one that does not parse."""
 
     spans: Spans
@@ -94,7 +94,7 @@ class Categories:
     kinds: dict[int, str]
 
 
-def read_coco(path: Path) -> Iterator[Pictures | Boxes | Categories]:
+def read_coco(path: Path) -> Iterator[Images | Boxes | Categories]:
     """The content of a file in pieces, in its order.
 
     Raises:
@@ -107,7 +107,7 @@ def read_coco(path: Path) -> Iterator[Pictures | Boxes | Categories]:
         for key in members(window):
             found.add(key)
             if key == "images":
-                yield from map(_pictures, enter_array(window, key))
+                yield from map(_images, enter_array(window, key))
             elif key == "annotations":
                 yield from _boxes(enter_array(window, key))
             elif key == "categories":
@@ -121,14 +121,14 @@ def read_coco(path: Path) -> Iterator[Pictures | Boxes | Categories]:
         raise DataError(f"{path}: has no {', '.join(sorted(missing))}; {expected}{hint}")
 
 
-def _pictures(spans: Spans) -> Pictures:
+def _images(spans: Spans) -> Images:
     try:
         values = parse_json(_joined(spans))
     except Rejected:
         values = []
     if len(values) != spans.starts.size:  # one of them is no JSON
         values = list(map(_parsed_or_none, spans.texts()))
-    return Pictures(spans=spans, values=values)
+    return Images(spans=spans, values=values)
 
 
 def _parsed_or_none(text: bytes) -> Any:  # noqa: ANN401 - whatever the file holds

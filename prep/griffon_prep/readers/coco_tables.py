@@ -14,7 +14,7 @@ import orjson
 from numpy.typing import NDArray
 
 from griffon_prep.readers.coco_corners import LOOK_AT, corner_notes, sides_of
-from griffon_prep.readers.coco_file import BOX_ROW, EMPTY, NO_BOX, Boxes, Pictures, read_coco
+from griffon_prep.readers.coco_file import BOX_ROW, EMPTY, NO_BOX, Boxes, Images, read_coco
 from griffon_prep.readers.fields import NO_ID, PLAIN_ID, checked_id
 from griffon_prep.readers.jsonscan.records import JsonRecords, line_row, lines_beside, span_rows
 from griffon_prep.records import Rejected, name_key
@@ -26,11 +26,11 @@ NO_CATEGORY = 4
 """Further flag of a stored box: its category is not in the file."""
 
 _STORED = np.dtype([("xywh", "<f8", (4,)), ("category", "<u4"), ("spans", "<u4"), ("flags", "u1")])
-_PICTURES, _BOXES, _STARTS, _CATEGORIES = "pictures.bin", "boxes.bin", "starts.bin", "categories.json"
+_IMAGES, _BOXES, _STARTS, _CATEGORIES = "pictures.bin", "boxes.bin", "starts.bin", "categories.json"
 _FAULTS, _UNSORTED = "faults.json", "unsorted.bin"
 _MOST_FAULTS = 100_000  # that are told one by one: memory stays bounded whatever is in the file
 _BLOCK = 1 << 18  # rows
-_NO_PICTURE = np.uint32(0xFFFFFFFF)
+_NO_IMAGE = np.uint32(0xFFFFFFFF)
 
 StoredBox = tuple[BoxXYXY, int, int]
 """x, y, width, height in pixels, the category's place in `CocoTables.names`, flags."""
@@ -85,10 +85,10 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     """
     found = _Gathered()
     unsorted = work / _UNSORTED
-    table = work / _PICTURES
+    table = work / _IMAGES
     with whole_file(table) as pictures, whole_file(lines_beside(table)) as lines, unsorted.open("w+b") as boxes:
         for part in read_coco(annotation):
-            if isinstance(part, Pictures):
+            if isinstance(part, Images):
                 found.ids.append(part.ids)
                 found.sides_px.append(sides_of(part.values))
                 pictures.write(span_rows(part.spans).tobytes())
@@ -100,21 +100,21 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
                 found.names.update(part.names)
                 found.kinds.update(part.kinds)
         boxes.flush()
-        picture_ids = np.concatenate(found.ids) if found.ids else np.empty(0, np.int64)
-        picture_of = _picture_of(boxes, picture_ids, str(annotation))
+        image_ids = np.concatenate(found.ids) if found.ids else np.empty(0, np.int64)
+        image_of = _image_of(boxes, image_ids, str(annotation))
     rows = np.memmap(unsorted, BOX_ROW, "r") if found.boxes else np.empty(0, BOX_ROW)
-    order = np.argsort(picture_of, kind="stable")
-    strays = order[np.searchsorted(picture_of, _NO_PICTURE, sorter=order) :]
+    order = np.argsort(image_of, kind="stable")
+    strays = order[np.searchsorted(image_of, _NO_IMAGE, sorter=order) :]
     faults = _write_sorted(rows, order[: len(order) - len(strays)], found, work / _BOXES)
-    notes = (*_stray_notes(rows, strays), *_corner_notes(rows[:LOOK_AT], picture_of[:LOOK_AT], found))
+    notes = (*_stray_notes(rows, strays), *_corner_notes(rows[:LOOK_AT], image_of[:LOOK_AT], found))
     unsorted.unlink()
-    boxes_of = np.bincount(picture_of[picture_of != _NO_PICTURE], minlength=len(picture_ids))
+    boxes_of = np.bincount(image_of[image_of != _NO_IMAGE], minlength=len(image_ids))
     write_whole(work / _STARTS, np.concatenate(([0], np.cumsum(boxes_of))).astype("<u8").tobytes())
     categories = [(number, name, found.kinds.get(number, "")) for number, name in sorted(found.names.items())]
     write_whole(work / _CATEGORIES, orjson.dumps(categories))
     write_whole(work / _FAULTS, orjson.dumps(list(faults.items())))
     return CocoScan(
-        pictures=len(picture_ids),
+        pictures=len(image_ids),
         names=found.names,
         unused_kinds=_unused_kinds(found),
         boxes_of=boxes_of,
@@ -141,11 +141,11 @@ def _stray_notes(rows: NDArray[np.void], strays: NDArray[np.int64]) -> tuple[str
     return tuple(notes)
 
 
-def _corner_notes(rows: NDArray[np.void], picture_of: NDArray[np.uint32], found: _Gathered) -> tuple[str, ...]:
-    usable = (picture_of != _NO_PICTURE) & (rows["flags"] & (NO_BOX | EMPTY) == 0)
+def _corner_notes(rows: NDArray[np.void], image_of: NDArray[np.uint32], found: _Gathered) -> tuple[str, ...]:
+    usable = (image_of != _NO_IMAGE) & (rows["flags"] & (NO_BOX | EMPTY) == 0)
     if not usable.any():
         return ()
-    return corner_notes(rows["xywh"][usable], np.concatenate(found.sides_px)[picture_of[usable]])
+    return corner_notes(rows["xywh"][usable], np.concatenate(found.sides_px)[image_of[usable]])
 
 
 def _example(row: np.void) -> str:
@@ -156,11 +156,11 @@ def _example(row: np.void) -> str:
     return f" (the first is annotation {number}{f', image_id {image_id}' if image_id > -PLAIN_ID else ''})"
 
 
-def _picture_of(boxes: BinaryIO, picture_ids: NDArray[np.int64], name: str) -> NDArray[np.uint32]:
-    """The picture's place for each box, in the file's order; `_NO_PICTURE` where there is none."""
-    order = np.argsort(picture_ids, kind="stable")
-    order = order[picture_ids[order] != NO_ID]
-    known = picture_ids[order]
+def _image_of(boxes: BinaryIO, image_ids: NDArray[np.int64], name: str) -> NDArray[np.uint32]:
+    """The picture's place for each box, in the file's order; `_NO_IMAGE` where there is none."""
+    order = np.argsort(image_ids, kind="stable")
+    order = order[image_ids[order] != NO_ID]
+    known = image_ids[order]
     if (twice := np.flatnonzero(known[1:] == known[:-1])).size:
         first, second = order[twice[0]], order[twice[0] + 1]
         number = f" {known[twice[0]]}" if known[twice[0]] > -PLAIN_ID else ""
@@ -172,7 +172,7 @@ def _picture_of(boxes: BinaryIO, picture_ids: NDArray[np.int64], name: str) -> N
     boxes.seek(0)
     while raw := boxes.read(_BLOCK * BOX_ROW.itemsize):
         place, there = find_ids(known, np.frombuffer(raw, BOX_ROW)["image_id"])
-        rows = np.full(len(place), _NO_PICTURE)
+        rows = np.full(len(place), _NO_IMAGE)
         rows[there] = order[place[there]]
         found.append(rows)
     return np.concatenate(found)
@@ -224,7 +224,7 @@ class CocoTables:
     """
 
     def __init__(self, annotation: Path, work: Path) -> None:
-        self._pictures = JsonRecords(annotation, work / _PICTURES)
+        self._images = JsonRecords(annotation, work / _IMAGES)
         self._boxes = (work / _BOXES).open("rb")
         self._starts = (work / _STARTS).open("rb")
         self._fault_file = work / _FAULTS
@@ -240,7 +240,7 @@ class CocoTables:
         Raises:
             Rejected: it is no JSON object, or has no id, so that its boxes are not known.
         """
-        fields = self._pictures[number][0]
+        fields = self._images[number][0]
         checked_id(fields, "id")
         return fields
 

@@ -71,12 +71,12 @@ _MAKES = (
 )
 """Files of other tools, by members that their objects have."""
 
-_PICTURE_NAME = re.compile(r".+\.(?:jpe?g|png|bmp|tiff?|webp)(?:-?\d+)?", re.IGNORECASE)
+_IMAGE_NAME = re.compile(r".+\.(?:jpe?g|png|bmp|tiff?|webp)(?:-?\d+)?", re.IGNORECASE)
 
 
 def other_make(keys: Iterable[str]) -> str | None:
     """What a JSON file of other tools is whose object, or first element, has these members, and what to do with it."""
     found = set(keys)
-    if found and all(map(_PICTURE_NAME.fullmatch, found)):
+    if found and all(map(_IMAGE_NAME.fullmatch, found)):
         return f"an object by pictures' names, as the VGG Image Annotator's own JSON; {_AS_COCO}"
     return next((what for members, what in _MAKES if members <= found), None)

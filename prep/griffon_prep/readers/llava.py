@@ -35,7 +35,7 @@ _ROLES: dict[str, Literal["human", "gpt"]] = {
     "assistant": "gpt",
     "model": "gpt",
 }
-_PICTURE_FIELDS = ("image", "images", "image_path", "image_file", "img", "img_path", "image_url")
+_IMAGE_FIELDS = ("image", "images", "image_path", "image_file", "img", "img_path", "image_url")
 """Where a picture's path is looked for; `image` goes before the others, which must agree."""
 
 _MAY_SHOW = re.compile(r"image|img|picture|photo|video|audio", re.IGNORECASE)
@@ -47,7 +47,7 @@ _OTHER_MARK = re.compile(
 """Marks that other projects have for a picture, a video or a sound, as Qwen-VL, MiniGPT-4, Qwen2-VL, Phi-3-vision,
 InternLM-XComposer and DeepSeek-VL. In backticks they are words of a text about HTML."""
 
-_NO_PICTURE_MARKS = ("<video>", "<audio>")
+_NO_IMAGE_MARKS = ("<video>", "<audio>")
 
 
 def recognises(head: Head) -> bool:
@@ -88,7 +88,7 @@ def _image_path(fields: Mapping[str, Any]) -> str | None:
     for name, value in fields.items():
         if value and _NEVER_SHOWN.fullmatch(name):
             raise Rejected("picture_field_unknown", f"{name}: {short(value)}; videos and sounds are not read")
-    found = {name: path for name in _PICTURE_FIELDS if (path := _path(name, fields.get(name)))}
+    found = {name: path for name in _IMAGE_FIELDS if (path := _path(name, fields.get(name)))}
     if "image" in found:
         return found["image"]
     if len(set(found.values())) > 1:
@@ -96,7 +96,7 @@ def _image_path(fields: Mapping[str, Any]) -> str | None:
     if found:
         return next(iter(found.values()))
     for name, value in fields.items():
-        if value and name not in _PICTURE_FIELDS and _MAY_SHOW.search(name):
+        if value and name not in _IMAGE_FIELDS and _MAY_SHOW.search(name):
             raise Rejected("picture_field_unknown", f"{name}: {short(value)}; give the picture's path as image")
     return None
 
@@ -125,7 +125,7 @@ def _with_our_mark(turns: Sequence[Turn], image_path: str | None) -> tuple[Turn,
     marks = _OTHER_MARK.findall(asked)
     if not marks or IMAGE_TOKEN in asked:
         return tuple(turns)
-    if image_path is None or set(marks) & set(_NO_PICTURE_MARKS):
+    if image_path is None or set(marks) & set(_NO_IMAGE_MARKS):
         lack = "no image" if image_path is None else "videos and sounds are not read"
         raise Rejected("picture_field_unknown", f"{short(marks[0])} in the text, and {lack}")
     if len(marks) > 1:

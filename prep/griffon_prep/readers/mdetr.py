@@ -9,7 +9,7 @@ from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of,
 from griffon_prep.readers.coco_file import EMPTY
 from griffon_prep.readers.coco_tables import CocoTables, write_tables
 from griffon_prep.readers.fields import corners_of, short, side_field, text_field
-from griffon_prep.readers.rounds import picture_key
+from griffon_prep.readers.rounds import image_key
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
@@ -60,7 +60,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
             name = f"{image_path_of(fields)} {short(fields.get('width'))} {short(fields.get('height'))}"
         except Rejected:
             name = f"entry {entry}"
-        pictures.append(picture_key(name.encode()))
+        pictures.append(image_key(name.encode()))
     left_out = found.pictures - len(entries)
     note = f"{left_out:,} of {found.pictures:,} expressions are not of one box and no records of REG"
     return Scan(

@@ -13,7 +13,7 @@ import numpy as np
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of
-from griffon_prep.readers.coco_file import NO_BOX, Boxes, Pictures, read_coco
+from griffon_prep.readers.coco_file import NO_BOX, Boxes, Images, read_coco
 from griffon_prep.readers.fields import (
     NO_ID,
     box_of,
@@ -28,7 +28,7 @@ from griffon_prep.readers.fields import (
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_placed, scan_json
 from griffon_prep.readers.jsonscan.spans import element_spans
 from griffon_prep.readers.restricted_pickle import is_pickle, read_plain_pickle
-from griffon_prep.readers.rounds import picture_key
+from griffon_prep.readers.rounds import image_key
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import whole_file
@@ -112,7 +112,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
                 left_out += len(ref.phrases)
                 continue
             for line in _lines(ref, instances):
-                pictures.append(picture_key(str(ref.image_id if isinstance(ref, _Ref) else line).encode()))
+                pictures.append(image_key(str(ref.image_id if isinstance(ref, _Ref) else line).encode()))
                 out.write(line)
     notes = []
     if wordless:
@@ -197,7 +197,7 @@ def _look_up(path: Path, image_ids: set[int], ann_ids: set[int]) -> _Instances:
     found = _Instances()
     wanted = np.array(sorted(ann_ids), np.int64)
     for part in read_coco(path):
-        if isinstance(part, Pictures):
+        if isinstance(part, Images):
             for number, value in zip(part.ids.tolist(), part.values, strict=True):
                 if number in image_ids and found.pictures.setdefault(number, value) is not value:
                     raise DataError(f"{path}: two entries of images have the id {number}; which is true?")
@@ -233,10 +233,10 @@ def _box(number: int, ref: _Ref, instances: _Instances) -> BoxXYXY:
     written = ref.written[number]
     if number not in instances.boxes:
         raise Rejected("bad_record", f"ann_id: {written} is not in instances.json")
-    of_picture, xywh = instances.boxes[number]
+    of_image, xywh = instances.boxes[number]
     if xywh is None:
         raise Rejected("bad_record", f"ann_id: {written} has no bbox of four numbers in instances.json")
-    if of_picture != ref.image_id:
+    if of_image != ref.image_id:
         image_id = ref.written[ref.image_id]
         raise Rejected("bad_record", f"ann_id: {written} is an annotation of another picture than image_id {image_id}")
     return corners_of(xywh)

@@ -15,7 +15,7 @@ from griffon_shards.support.files import write_whole
 _MEMBERS, _STARTS = "rounds.bin", "rounds.starts.bin"
 
 
-def picture_key(name: bytes) -> int:
+def image_key(name: bytes) -> int:
     """A 64-bit number that stands for a picture's name when records are grouped."""
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
@@ -39,8 +39,8 @@ def group_records(pictures: NDArray[np.uint64], most: int) -> tuple[NDArray[np.i
     """
     most = min(most, len(pictures))  # a number beyond 64 bits is none for numpy
     order = np.argsort(pictures, kind="stable")
-    by_picture = pictures[order]
-    run_starts = np.flatnonzero(np.concatenate(([True], by_picture[1:] != by_picture[:-1])))
+    by_image = pictures[order]
+    run_starts = np.flatnonzero(np.concatenate(([True], by_image[1:] != by_image[:-1])))
     run_lengths = np.diff(np.append(run_starts, len(order)))
     within = np.arange(len(order)) - np.repeat(run_starts, run_lengths)
     starts = np.flatnonzero(within % most == 0)

@@ -24,7 +24,7 @@ from griffon_prep.readers.fields import (
     text_field,
 )
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_object, scan_json
-from griffon_prep.readers.rounds import picture_key
+from griffon_prep.readers.rounds import image_key
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import write_whole
@@ -43,7 +43,7 @@ EXAMPLES = {
     "image_data.json": """\
 [{"image_id": 1, "width": 640, "height": 480, "url": "https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg"}]""",
 }
-_TABLE, _PICTURES, _PICTURE_IDS = "spans.bin", "pictures.bin", "picture_ids.bin"
+_TABLE, _IMAGES, _IMAGE_IDS = "spans.bin", "pictures.bin", "picture_ids.bin"
 _FOLDERS = ("VG_100K", "VG_100K_2")
 _KEY_MASK = (1 << 64) - 1
 
@@ -58,7 +58,7 @@ def recognises(head: Head) -> bool:
 
 def scan(inputs: AnnotationFiles) -> Scan:
     """Write the tables of records and of pictures into the work folder; for DET the names are gathered."""
-    _scan_pictures(inputs)
+    _scan_images(inputs)
     look = _Look(inputs.task)
     records = scan_json(inputs.annotation, inputs.work / _TABLE, look)
     if not look.useful:
@@ -71,26 +71,26 @@ def scan(inputs: AnnotationFiles) -> Scan:
     )
 
 
-def _scan_pictures(inputs: AnnotationFiles) -> None:
+def _scan_images(inputs: AnnotationFiles) -> None:
     """Leave the spans of `image_data.json` and the sorted ids of its elements, with their places."""
     ids = array("q")
 
     def collect(text: bytes) -> int:
         try:
-            ids.append(_picture_id(parse_object(text)))
+            ids.append(_image_id(parse_object(text)))
         except Rejected:
             ids.append(NO_ID)
         return 1
 
     image_data = inputs.companions["image_data.json"]
-    scan_json(image_data, inputs.work / _PICTURES, collect)
+    scan_json(image_data, inputs.work / _IMAGES, collect)
     found = np.array(ids, np.int64)
     order = np.argsort(found, kind="stable")
     known = found[order]
     if (same := known[1:][(known[1:] == known[:-1]) & (known[1:] != NO_ID)]).size:
         number = f"image_id {same[0]}" if same[0] > -PLAIN_ID else "same image_id"
         raise DataError(f"{image_data}: two entries have the {number}, so it is not known which one is true")
-    write_whole(inputs.work / _PICTURE_IDS, np.stack([known, order]).astype("<i8").tobytes())
+    write_whole(inputs.work / _IMAGE_IDS, np.stack([known, order]).astype("<i8").tobytes())
 
 
 class _Look:
@@ -114,8 +114,8 @@ class _Look:
             self.names.update(name for name in map(_name_or_blank, items) if name and IMAGE_TOKEN not in name)
             return 1
         count = len(items) if self._task == "REG" else len(_by_phrase(items))
-        number = _picture_id(fields)
-        self.pictures.extend([picture_key(text) if number == NO_ID else number & _KEY_MASK] * count)
+        number = _image_id(fields)
+        self.pictures.extend([image_key(text) if number == NO_ID else number & _KEY_MASK] * count)
         return count
 
 
@@ -124,15 +124,15 @@ class Reader:
 
     def __init__(self, inputs: AnnotationFiles) -> None:
         self._records = JsonRecords(inputs.annotation, inputs.work / _TABLE)
-        self._pictures = JsonRecords(inputs.companions["image_data.json"], inputs.work / _PICTURES)
-        ids = np.fromfile(inputs.work / _PICTURE_IDS, "<i8").reshape(2, -1)
+        self._images = JsonRecords(inputs.companions["image_data.json"], inputs.work / _IMAGES)
+        ids = np.fromfile(inputs.work / _IMAGE_IDS, "<i8").reshape(2, -1)
         self._known, self._order = ids[0], ids[1]
         self._task = inputs.task
 
     def read(self, record_no: int) -> Record:
         """The record of this number. Raises Rejected if it cannot be used."""
         fields, part = self._records[record_no]
-        picture = self._picture(fields)
+        picture = self._image(fields)
         *folders, name = text_field(picture, "url").split("/")[-2:]
         return Record(
             record_no=record_no,
@@ -144,12 +144,12 @@ class Reader:
             image_elsewhere=tuple(f"{folder}/{name}" for folder in _FOLDERS if folder not in folders),
         )
 
-    def _picture(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def _image(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         name = _id_field(fields)
         place, there = find_ids(self._known, np.array([checked_id(fields, name)]))
         if not there[0]:
             raise Rejected("bad_record", f"{name}: {short(fields[name])} is not in image_data.json")
-        return self._pictures[int(self._order[place[0]])][0]
+        return self._images[int(self._order[place[0]])][0]
 
     def _regions(self, fields: Mapping[str, Any], part: int) -> tuple[Region, ...]:
         if self._task == "DET":
@@ -163,7 +163,7 @@ def _id_field(fields: Mapping[str, Any]) -> str:
     return "id" if "id" in fields and "image_id" not in fields else "image_id"
 
 
-def _picture_id(fields: Mapping[str, Any]) -> int:
+def _image_id(fields: Mapping[str, Any]) -> int:
     return id_of(fields.get(_id_field(fields)))
 
 

@@ -28,12 +28,12 @@ def render_lazy(
 def join_rounds(rounds: Sequence[tuple[Rendering, ...]]) -> tuple[Rendering, ...]:
     """One conversation out of several about the same picture, for each variant; only the first question shows it."""
     return tuple(
-        Rendering(turns=(*first.turns, *(_without_picture(turn) for item in others for turn in item.turns)))
+        Rendering(turns=(*first.turns, *(_without_image(turn) for item in others for turn in item.turns)))
         for first, *others in zip(*rounds, strict=True)
     )
 
 
-def _without_picture(turn: Turn) -> Turn:
+def _without_image(turn: Turn) -> Turn:
     """A question that comes after the one with the picture; a wording may speak of it in mid-sentence."""
     if turn.role == "gpt":
         return turn

@@ -105,7 +105,7 @@ def _emptied(out: Path, *, remove: bool) -> None:
 
 def _written(out: Path, seed: int, images: int) -> Path:
     for number in range(images):
-        _write_pictures(out, scene(seed, number))
+        _write_images(out, scene(seed, number))
 
     def every(records: _Records) -> Iterator[Record]:
         """The records of all scenes; drawing up a scene anew costs little beside painting it."""
@@ -126,11 +126,11 @@ def _written(out: Path, seed: int, images: int) -> Path:
     return manifest
 
 
-def _write_pictures(out: Path, pictured: Scene) -> None:
+def _write_images(out: Path, pictured: Scene) -> None:
     """The picture under its own name and under those that formats prescribe, and the empty one after it."""
     coded = encode(pictured)
     write_bytes(out / "pictures" / pictured.image_path, coded)
-    write_bytes(out / "lvis" / coco.lvis_picture_path(pictured), coded)
+    write_bytes(out / "lvis" / coco.lvis_image_path(pictured), coded)
     write_bytes(out / "visual_genome" / visual_genome.picture_path(pictured), coded)
     for empty in coco.empty_scenes(pictured):
         write_bytes(out / "pictures" / empty.image_path, encode(empty))

@@ -93,7 +93,7 @@ def annotation_record(pictured: Scene, number: int, category: str, box_xyxy_px: 
     }
 
 
-def lvis_picture_path(pictured: Scene) -> str:
+def lvis_image_path(pictured: Scene) -> str:
     """Where LVIS's picture of the scene lies under its image root: its web address ends so."""
     return f"{_LVIS_FOLDER}/{image_id(pictured):012d}.jpg"
 
@@ -110,7 +110,7 @@ def lvis_image_records(pictured: Scene) -> list[dict[str, Any]]:
     return [
         {
             "id": image_id(pictured),
-            "coco_url": f"http://images.example.org/{lvis_picture_path(pictured)}",
+            "coco_url": f"http://images.example.org/{lvis_image_path(pictured)}",
             "height": pictured.height_px,
             "width": pictured.width_px,
             "neg_category_ids": [CATEGORY_IDS[absent[i]] for i in negatives],

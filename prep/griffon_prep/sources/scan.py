@@ -35,7 +35,7 @@ class ScannedSource:
         questions: how many records that are: more than `records` with `rounds=`.
         with_rounds: how many samples they would be with `rounds=` at the suggested number; 0 where it has no use.
         vocabulary: sorted names that negatives are drawn from.
-        has_pictures: whether any of the first hundred records has a picture.
+        has_images: whether any of the first hundred records has a picture.
         notes: what the user should know of the file, a line each.
     """
 
@@ -46,7 +46,7 @@ class ScannedSource:
     questions: int
     with_rounds: int
     vocabulary: tuple[str, ...]
-    has_pictures: bool
+    has_images: bool
     notes: tuple[str, ...]
 
 
@@ -90,7 +90,7 @@ def scan_source(job: ScanJob) -> ScannedSource:
         questions=scan.records,
         with_rounds=0 if scan.pictures is None else samples_of(scan.pictures, SUGGESTED_ROUNDS),
         vocabulary=scan.vocabulary,
-        has_pictures=_has_pictures(FORMATS[source.format].Reader(inputs), scan.records),
+        has_images=_has_images(FORMATS[source.format].Reader(inputs), scan.records),
         notes=scan.notes,
     )
     write_whole(job.work / _SCANNED, orjson.dumps({"scan_of": _scan_identity(job), **asdict(scanned)}))
@@ -143,7 +143,7 @@ def _scanned_before(job: ScanJob) -> ScannedSource | None:
         return None
 
 
-def _has_pictures(reader: Reader, records: int) -> bool:
+def _has_images(reader: Reader, records: int) -> bool:
     for record_no in range(min(records, _LOOK_AT)):
         try:
             if reader.read(record_no).image_path is not None:

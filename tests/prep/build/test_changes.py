@@ -134,7 +134,7 @@ def test_overwrite_leaves_nothing_of_the_old_set(
     assert lock_of(frozen)["render"]["samples_per_shard"] == [9, 9]
 
 
-def test_recheck_finds_a_changed_picture(data: Path, frozen: Path, prep: Prep) -> None:
+def test_recheck_finds_a_changed_image(data: Path, frozen: Path, prep: Prep) -> None:
     assert "every picture gives the frozen bytes" in prep(*build_arguments(data, frozen), "--recheck").stderr
     picture = next(path for path in sorted((data / "pictures").rglob("*.jpg")))
     picture.write_bytes(picture.read_bytes() + b"\0")

@@ -11,9 +11,9 @@ from PIL import Image
 from ..conftest import Prep
 
 LockOf = Callable[[Path], dict[str, Any]]
-PICTURE = {"image_path": "p.jpg", "width": 64, "height": 48}
-SOME = {**PICTURE, "objects": [{"category_name": "a", "bboxes": [[1, 1, 9, 9]]}]}
-NOTHING = {**PICTURE, "objects": []}
+IMAGE = {"image_path": "p.jpg", "width": 64, "height": 48}
+SOME = {**IMAGE, "objects": [{"category_name": "a", "bboxes": [[1, 1, 9, 9]]}]}
+NOTHING = {**IMAGE, "objects": []}
 GONE = {**SOME, "image_path": "gone.jpg"}
 TALK = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]
 

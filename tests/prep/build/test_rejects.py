@@ -89,7 +89,7 @@ def test_max_rejects_is_a_share_above_ten(data: Path, tmp_path: Path, prep: Prep
     assert prep(*arguments("check", data), "--max-rejects", "1.5").returncode == 2
 
 
-def test_pictures_without_objects_do_not_count(data: Path, tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
+def test_images_without_objects_do_not_count(data: Path, tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
     objects = {"image_path": "p.jpg", "width": 64, "height": 48, "objects": []}
     some = {**objects, "objects": [{"category_name": "a", "bboxes": [[1, 1, 9, 9]]}]}
     (data / "det.jsonl").write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in [objects] * 20 + [some]))

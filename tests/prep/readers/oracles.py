@@ -57,7 +57,7 @@ def xywh_text(box: Any, fields: dict[str, Any]) -> str:  # noqa: ANN401 - JSON
     return box_text((x, y, x + width, y + height), *sides(fields))
 
 
-def by_picture(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[dict[str, Any]]]]:
+def by_image(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[dict[str, Any]]]]:
     """Of a COCO file: each entry of `images`, its file, and its annotations."""
     for image in data["images"]:
         with suppress(*AMISS):
@@ -72,7 +72,7 @@ def by_picture(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list
 
 def coco(data: Any, _companion: Any, _task: str) -> Told:  # noqa: ANN401 - JSON
     right: set[Answer] = set()
-    for image, file, annotations in by_picture(data):
+    for image, file, annotations in by_image(data):
         with suppress(*AMISS):
             boxes = []
             for each in annotations:
@@ -90,7 +90,7 @@ def coco(data: Any, _companion: Any, _task: str) -> Told:  # noqa: ANN401 - JSON
 
 def mdetr(data: Any, _companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
     right: set[Answer] = set()
-    for image, file, annotations in by_picture(data):
+    for image, file, annotations in by_image(data):
         with suppress(*AMISS):
             phrase = words(image["caption"])
             boxes = [xywh_text(each["bbox"], image) for each in annotations]

@@ -10,11 +10,11 @@ from griffon_shards.types import BoxXYXY
 
 from .reading import read_all, read_file, write_lines
 
-PICTURE: dict[str, Any] = {"image_path": "文件 夹/a.jpg", "height": 48, "width": 64}
+IMAGE: dict[str, Any] = {"image_path": "文件 夹/a.jpg", "height": 48, "width": 64}
 BOX: list[float] = [1, 2.5, 30, 40]
 OTHER: list[float] = [5, 6, 7, 8]
 DETECTED = {
-    **PICTURE,
+    **IMAGE,
     "dataset_name": "X",
     "objects": [
         {"category_name": "cat", "bboxes": [BOX, OTHER]},
@@ -52,24 +52,24 @@ def test_a_category_that_stands_again_with_boxes_is_not_absent(tmp_path: Path) -
         {"category_name": "cat", "bboxes": [BOX]},
         {"category_name": "dog", "bboxes": []},
     ]
-    (record,) = read_all(tmp_path, "RANDDET", [{**PICTURE, "objects": objects}])
+    (record,) = read_all(tmp_path, "RANDDET", [{**IMAGE, "objects": objects}])
     assert record == expected(0, regions(("cat", BOX)), ("dog",))
 
 
-def test_a_picture_without_objects_is_a_record(tmp_path: Path) -> None:
-    assert read_all(tmp_path, "DET", [{**PICTURE, "objects": []}]) == [expected(0, ())]
+def test_a_image_without_objects_is_a_record(tmp_path: Path) -> None:
+    assert read_all(tmp_path, "DET", [{**IMAGE, "objects": []}]) == [expected(0, ())]
 
 
 @pytest.mark.parametrize("boxes", [BOX, [BOX]])
 def test_reg_takes_one_box_or_a_list_of_one(tmp_path: Path, boxes: list[Any]) -> None:
-    line = {**PICTURE, "expression": "the left one", "bboxes": boxes}
+    line = {**IMAGE, "expression": "the left one", "bboxes": boxes}
     assert read_all(tmp_path, "REG", [line]) == [expected(0, regions(("the left one", BOX)))]
 
 
 @pytest.mark.parametrize("boxes", [[BOX, OTHER, BOX], [[BOX], [OTHER], [BOX]]])
 def test_a_list_of_expressions_is_as_many_records(tmp_path: Path, boxes: list[Any]) -> None:
-    single = {**PICTURE, "expression": "one", "bboxes": OTHER}
-    many = {**PICTURE, "expression": ["a", "b", " c "], "bboxes": boxes}
+    single = {**IMAGE, "expression": "one", "bboxes": OTHER}
+    many = {**IMAGE, "expression": ["a", "b", " c "], "bboxes": boxes}
     assert read_all(tmp_path, "REG", [single, many, single]) == [
         expected(0, regions(("one", OTHER))),
         expected(1, regions(("a", BOX))),
@@ -80,7 +80,7 @@ def test_a_list_of_expressions_is_as_many_records(tmp_path: Path, boxes: list[An
 
 
 def test_four_expressions_have_four_boxes(tmp_path: Path) -> None:
-    line = {**PICTURE, "expression": list("abcd"), "bboxes": [BOX, OTHER, BOX, OTHER]}
+    line = {**IMAGE, "expression": list("abcd"), "bboxes": [BOX, OTHER, BOX, OTHER]}
     boxes = [BOX, OTHER, BOX, OTHER]
     assert read_all(tmp_path, "REG", [line]) == [expected(i, regions(("abcd"[i], boxes[i]))) for i in range(4)]
 
@@ -89,7 +89,7 @@ def test_four_expressions_have_four_boxes(tmp_path: Path) -> None:
     ("boxes", "found"), [([], []), ([BOX], [BOX]), (BOX, [BOX]), ([BOX, OTHER, BOX, OTHER], [BOX, OTHER, BOX, OTHER])]
 )
 def test_vg_takes_any_number_of_boxes(tmp_path: Path, boxes: list[Any], found: list[list[float]]) -> None:
-    line = {**PICTURE, "expression": "a man", "bboxes": boxes, "discrete_ids": [1, 2]}
+    line = {**IMAGE, "expression": "a man", "bboxes": boxes, "discrete_ids": [1, 2]}
     absent = () if found else ("a man",)
     assert read_all(tmp_path, "VG", [line]) == [expected(0, regions(*(("a man", box) for box in found)), absent)]
 
@@ -154,7 +154,7 @@ def test_a_box_that_is_not_finite_is_for_rendering_to_drop(tmp_path: Path, text:
     ],
 )
 def test_what_is_wrong_is_told_by_field(tmp_path: Path, task: str, change: dict[str, Any], said: str) -> None:
-    good = DETECTED if task == "DET" else {**PICTURE, "expression": "a man", "bboxes": [BOX]}
+    good = DETECTED if task == "DET" else {**IMAGE, "expression": "a man", "bboxes": [BOX]}
     found = read_all(tmp_path, task, [good, {**good, **change}, good])
     assert isinstance(found[0], Record)
     assert isinstance(found[-1], Record)
@@ -174,7 +174,7 @@ def test_the_names_of_a_detection_source(tmp_path: Path) -> None:
 
 
 def test_record_numbers_count_what_cannot_be_used_too(tmp_path: Path) -> None:
-    good = {**PICTURE, "expression": ["a", "b"], "bboxes": [BOX, OTHER]}
+    good = {**IMAGE, "expression": ["a", "b"], "bboxes": [BOX, OTHER]}
     found = read_all(tmp_path, "REG", ["{ broken", good, [1], {**good, "expression": ["a"]}, good])
     assert [item[0] if isinstance(item, tuple) else item.record_no for item in found] == [
         "bad_json",
@@ -188,7 +188,7 @@ def test_record_numbers_count_what_cannot_be_used_too(tmp_path: Path) -> None:
 
 
 def test_boxes_are_tuples_of_four(tmp_path: Path) -> None:
-    (record,) = read_all(tmp_path, "VG", [{**PICTURE, "expression": "x", "bboxes": BOX}])
+    (record,) = read_all(tmp_path, "VG", [{**IMAGE, "expression": "x", "bboxes": BOX}])
     assert isinstance(record, Record)
     box: BoxXYXY = record.regions[0].box_xyxy_px
     assert box == (1.0, 2.5, 30.0, 40.0)

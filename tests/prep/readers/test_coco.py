@@ -52,7 +52,7 @@ def asked(folder: Path, file: object, task: str, det_categories: int = 80, seed:
 
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET", "VISJ"])
-def test_a_picture_is_a_record(tmp_path: Path, task: str) -> None:
+def test_a_image_is_a_record(tmp_path: Path, task: str) -> None:
     record = only(tmp_path, coco([picture(license=1)], [box(segmentation=[[1, 2]], area=3.5)]), task)
     assert (record.record_no, record.image_path, record.width_px, record.height_px) == (0, "7.jpg", 200, 100)
     assert regions(record) == [(CAT, TO_CORNERS, False)]
@@ -70,12 +70,12 @@ def test_a_picture_is_a_record(tmp_path: Path, task: str) -> None:
         ({"file_name": "images/n02085620/10_图 1.jpg"}, "images/n02085620/10_图 1.jpg"),  # V3Det
     ],
 )
-def test_where_the_picture_is(tmp_path: Path, entry: dict[str, str], path: str) -> None:
+def test_where_the_image_is(tmp_path: Path, entry: dict[str, str], path: str) -> None:
     fields = {"id": 7, "width": 200, "height": 100, **entry}
     assert only(tmp_path, coco([fields])).image_path == path
 
 
-def test_boxes_find_their_pictures_in_any_order(tmp_path: Path) -> None:
+def test_boxes_find_their_images_in_any_order(tmp_path: Path) -> None:
     pictures = [picture(number) for number in (9, 2**40, -5, 0, 7)]
     # The pictures' boxes lie mixed up; those of one picture keep their order, which the answer's order falls back on.
     owners = [7, 9, 7, -5, 2**40, 9, 7, 0, 9]
@@ -154,7 +154,7 @@ def test_the_same_category_twice_is_one(tmp_path: Path) -> None:
         ({"neg_category_ids": 17}, {}, "neg_category_ids"),
     ],
 )
-def test_a_picture_that_cannot_be_used_is_rejected_alone(
+def test_a_image_that_cannot_be_used_is_rejected_alone(
     tmp_path: Path, image: dict[str, Any], annotation: dict[str, Any], said: str
 ) -> None:
     pictures = [picture(1), picture(2, **image), picture(3)]
@@ -164,7 +164,7 @@ def test_a_picture_that_cannot_be_used_is_rejected_alone(
     assert (reason, said in detail) == ("bad_record", True)
 
 
-def test_a_picture_that_is_no_json_is_rejected_alone(tmp_path: Path) -> None:
+def test_a_image_that_is_no_json_is_rejected_alone(tmp_path: Path) -> None:
     text = json.dumps(coco([picture(1), picture(2), picture(3)], [box(1, 1), box(3, 3)]))
     records = read(tmp_path, text.replace('"2.jpg"', "2.jpg"))
     assert [isinstance(record, Record) for record in records] == [True, False, True]
@@ -244,7 +244,7 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, size: int) -> None:
         read(tmp_path, json.dumps(coco())[:size])
 
 
-def test_a_build_counts_crowds_and_leaves_out_pictures_without_objects(
+def test_a_build_counts_crowds_and_leaves_out_images_without_objects(
     tmp_path: Path, prep: Prep, lock_of: Callable[[Path], dict[str, Any]]
 ) -> None:
     """Objects365's way: the files lie in shorter folders than `file_name` says."""

@@ -59,5 +59,5 @@ def test_other_boxes_are_not(tmp_path: Path, make: Callable[[Random], Box], coun
 
 
 @pytest.mark.parametrize("entry", [{"width": None}, {"height": "100"}, {"width": 1 << 2000}, {}])
-def test_of_a_few_boxes_or_pictures_of_no_size_nothing_is_told(tmp_path: Path, entry: dict[str, Any]) -> None:
+def test_of_a_few_boxes_or_images_of_no_size_nothing_is_told(tmp_path: Path, entry: dict[str, Any]) -> None:
     assert SAID not in notes(tmp_path, corners, 400 if entry else 9, **entry)

@@ -48,20 +48,20 @@ def found(records: list[Record | tuple[str, str]]) -> list[list[tuple[str, tuple
 
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize(("of_picture", "of_box"), SPELLINGS)
-def test_boxes_find_their_picture_and_category(
-    tmp_path: Path, of_picture: object, of_box: object, indent: int | None
+def test_boxes_find_their_image_and_category(
+    tmp_path: Path, of_image: object, of_box: object, indent: int | None
 ) -> None:
     """In a whole file, and where one picture and one box are not written as the others are."""
     many = range(100, 130)
-    pictures = [picture(of_picture, file_name="a.jpg"), *(picture(number) for number in many)]
+    pictures = [picture(of_image, file_name="a.jpg"), *(picture(number) for number in many)]
     boxes = [box(1, of_box, of_box), *(box(number, number, 5) for number in many)]
-    categories = [{"id": of_picture, "name": CAT}, {"id": 5, "name": "dog"}]
+    categories = [{"id": of_image, "name": CAT}, {"id": 5, "name": "dog"}]
     records = read(tmp_path, json.dumps(coco(pictures, boxes, categories), indent=indent))
     assert found(records) == [[(CAT, CORNERS)], *([("dog", CORNERS)] for _ in many)]
 
 
 @pytest.mark.parametrize("number", NO_IDS)
-def test_a_picture_without_an_id_is_not_called_empty(tmp_path: Path, number: object) -> None:
+def test_a_image_without_an_id_is_not_called_empty(tmp_path: Path, number: object) -> None:
     pictures = [picture(1), picture(number, file_name="x.jpg"), picture(3)]
     records = read(tmp_path, coco(pictures, [box(1, 1), box(2, number), box(3, 3)]))
     assert [isinstance(record, Record) for record in records] == [True, False, True]
@@ -72,7 +72,7 @@ def test_a_picture_without_an_id_is_not_called_empty(tmp_path: Path, number: obj
 
 
 @pytest.mark.parametrize("number", NO_IDS)
-def test_boxes_that_name_no_picture_are_counted(tmp_path: Path, number: object) -> None:
+def test_boxes_that_name_no_image_are_counted(tmp_path: Path, number: object) -> None:
     annotations = [box(1), box(2, number), {"id": 3}, 5]
     records, scan = read_source(write(tmp_path, {"i.json": coco(annotations=annotations)}), "DET")
     assert found(records) == [[(CAT, CORNERS)]]
@@ -90,14 +90,14 @@ def test_boxes_that_name_no_picture_are_counted(tmp_path: Path, number: object) 
         ("x", "annotation 2"),
     ],
 )
-def test_boxes_of_other_pictures_are_counted(tmp_path: Path, number: object, example: str) -> None:
+def test_boxes_of_other_images_are_counted(tmp_path: Path, number: object, example: str) -> None:
     records, scan = read_source(write(tmp_path, {"i.json": coco(annotations=[box(1), box(2, number)])}), "DET")
     assert found(records) == [[(CAT, CORNERS)]]
     assert scan.notes == (f"annotations of no picture in the file, left out: 1 (the first is {example})",)
 
 
 @pytest.mark.parametrize(("one", "other"), [(7, "7"), ("7", "007"), (7.0, 7), ("a", "a"), (2**63, str(2**63))])
-def test_pictures_of_one_id_cannot_be_told_apart(tmp_path: Path, one: object, other: object) -> None:
+def test_images_of_one_id_cannot_be_told_apart(tmp_path: Path, one: object, other: object) -> None:
     with pytest.raises(DataError, match=r"instances\.json: two entries of images have the id.* \(numbers 0 and 2, "):
         read(tmp_path, coco([picture(one), picture(8), picture(other)]))
 
@@ -117,7 +117,7 @@ def test_pictures_of_one_id_cannot_be_told_apart(tmp_path: Path, one: object, ot
     ],
 )
 @pytest.mark.parametrize("task", ["DET", "VISJ"])
-def test_a_reject_names_picture_annotation_and_value(
+def test_a_reject_names_image_annotation_and_value(
     tmp_path: Path, task: str, annotation: dict[str, Any], said: str
 ) -> None:
     boxes = [box(10, 7), box(11, 8), {**box(12, 8), **annotation}, box(13, 8)]
@@ -137,7 +137,7 @@ def test_a_reject_of_an_entry_names_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("one", "other"), SPELLINGS)
 @pytest.mark.parametrize("as_json", [False, True])
-def test_references_find_pictures_and_boxes(tmp_path: Path, one: object, other: object, as_json: bool) -> None:
+def test_references_find_images_and_boxes(tmp_path: Path, one: object, other: object, as_json: bool) -> None:
     refs = [ref([one], "the cat", image_id=one, no_target=False)]
     content = json.dumps(refs) if as_json else pickle.dumps(refs)
     instances = coco([picture(other, file_name="a.jpg")], [box(other, other)])
@@ -172,7 +172,7 @@ def test_captions_find_their_boxes(tmp_path: Path, task: str, one: object, other
 
 @pytest.mark.parametrize(("one", "other"), SPELLINGS)
 @pytest.mark.parametrize("field", ["id", "image_id"])
-def test_regions_find_their_picture(tmp_path: Path, field: str, one: object, other: object) -> None:
+def test_regions_find_their_image(tmp_path: Path, field: str, one: object, other: object) -> None:
     region = {"x": 10, "y": 20, "width": 30, "height": 40, "phrase": "a cat"}
     files = {
         "region_descriptions.json": [{field: one, "regions": [region]}, {field: "gone", "regions": [region]}],

@@ -49,7 +49,7 @@ def database(folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def in_picture(kind: str) -> bytes:
+def in_image(kind: str) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (9, 9)).save(out, kind)
     return out.getvalue()
@@ -86,7 +86,7 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "LFS": (LFS, "is a Git LFS pointer and not the file; `git lfs pull` fetches the file"),
     "annex": (b"/annex/objects/SHA256E-s132--4d7a.json\n", "is a git-annex pointer"),
     "NumPy": (as_array(), "is a NumPy array"),
-    **{kind: (in_picture(kind), "is a picture; the annotation comes first") for kind in ("JPEG", "PNG", "WEBP", "GIF")},
+    **{kind: (in_image(kind), "is a picture; the annotation comes first") for kind in ("JPEG", "PNG", "WEBP", "GIF")},
     "PDF": (b"%PDF-1.7\n", "is a PDF file"),
     "nothing but NUL": (bytes(5000), "is empty space, as an unfinished download leaves it"),
     "pickle": (pickle.dumps([{"id": 1}]), "is a pickle"),

@@ -25,7 +25,7 @@ def one(folder: Path, line: dict[str, Any]) -> Record | tuple[str, str]:
     return found
 
 
-def test_a_conversation_with_a_picture(tmp_path: Path) -> None:
+def test_a_conversation_with_a_image(tmp_path: Path) -> None:
     assert one(tmp_path, conversation(ASK, ANSWER, image="coco/文件 1.jpg")) == Record(
         record_no=0,
         image_path="coco/文件 1.jpg",
@@ -34,13 +34,13 @@ def test_a_conversation_with_a_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"image": None}, {"image": ""}, {"image": []}])
-def test_a_conversation_without_a_picture(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_a_conversation_without_a_image(tmp_path: Path, fields: dict[str, Any]) -> None:
     record = one(tmp_path, conversation(PLAIN, ANSWER, **fields))
     assert isinstance(record, Record)
     assert (record.image_path, record.width_px, record.height_px) == (None, 0, 0)
 
 
-def test_a_list_of_one_picture_is_a_picture(tmp_path: Path) -> None:
+def test_a_list_of_one_image_is_a_image(tmp_path: Path) -> None:
     record = one(tmp_path, conversation(ASK, ANSWER, image=["a.jpg"]))
     assert isinstance(record, Record)
     assert record.image_path == "a.jpg"
@@ -64,7 +64,7 @@ def test_values(tmp_path: Path, value: object, text: str) -> None:
 
 
 @pytest.mark.parametrize("question", ["", " ", "<image>", "<image>\n"])
-def test_a_question_may_be_the_picture_alone(tmp_path: Path, question: str) -> None:
+def test_a_question_may_be_the_image_alone(tmp_path: Path, question: str) -> None:
     record = one(tmp_path, conversation({"from": "human", "value": question}, ANSWER, image="a.jpg"))
     assert isinstance(record, Record)
     assert record.turns[0].text == question

@@ -20,7 +20,7 @@ def one(folder: Path, question: str, **fields: Any) -> Record | tuple[str, str]:
 
 @pytest.mark.parametrize("images_first", [False, True])
 @pytest.mark.parametrize("pictures", [["a.jpg"], []])
-def test_lines_that_list_their_pictures_are_conversations(
+def test_lines_that_list_their_images_are_conversations(
     tmp_path: Path, images_first: bool, pictures: list[str]
 ) -> None:
     """And no COCO file, whose `images` are objects."""
@@ -49,7 +49,7 @@ def test_lines_that_list_their_pictures_are_conversations(
         {"image": ["a/b.jpg"], "images": [], "video": None},
     ],
 )
-def test_a_picture_under_another_name_is_read(tmp_path: Path, question: str, fields: dict[str, Any]) -> None:
+def test_a_image_under_another_name_is_read(tmp_path: Path, question: str, fields: dict[str, Any]) -> None:
     record = one(tmp_path, question, **fields)
     assert isinstance(record, Record), record
     assert (record.image_path, record.turns[0].text) == ("a/b.jpg", question)
@@ -70,7 +70,7 @@ def test_a_picture_under_another_name_is_read(tmp_path: Path, question: str, fie
         "<|vision_start|><|image_pad|><|vision_end|>",
     ],
 )
-def test_another_mark_for_the_picture(tmp_path: Path, mark: str) -> None:
+def test_another_mark_for_the_image(tmp_path: Path, mark: str) -> None:
     """With one picture it is where the picture stands; with none the picture is missing, and nothing is text alone."""
     record = one(tmp_path, f"{mark}\nWhat is it?", image="a/b.jpg")
     assert isinstance(record, Record), record

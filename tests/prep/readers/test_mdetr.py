@@ -172,7 +172,7 @@ def test_two_expressions_of_the_same_id_are_refused(tmp_path: Path) -> None:
         read(tmp_path, coco([entry(0, "one"), entry(0, "two")], [tied(0, 0)]))
 
 
-def test_expressions_of_a_picture_are_known_as_such(tmp_path: Path) -> None:
+def test_expressions_of_a_image_are_known_as_such(tmp_path: Path) -> None:
     """For `rounds=`: by the file they name, whichever way; what names none is of no other's picture."""
     images = [entry(0, "a"), entry(1, "b", file_name="8.jpg"), entry(2, "c"), entry(3, "d", file_name=None)]
     images += [entry(4, "e", file_name=None), entry(5, "f"), entry(6, "g"), entry(7, "h")]

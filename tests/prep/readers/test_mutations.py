@@ -175,8 +175,8 @@ def told_of(target: Target, files: Mapping[str, bytes], task: str) -> Told | Non
         return set(), None
 
 
-def answer_in(sample: Sample, picture_names: Mapping[bytes, str]) -> Answer:
-    file = picture_names[sample.image] if sample.image is not None else ""
+def answer_in(sample: Sample, image_names: Mapping[bytes, str]) -> Answer:
+    file = image_names[sample.image] if sample.image is not None else ""
     texts = [turn.text for turn in sample.turns]
     if sample.task == "LAZY":
         return file, "", spoken(texts)

@@ -232,7 +232,7 @@ def test_the_expressions_of_grefcoco(frozen: FrozenSet) -> None:
     assert Counter(map(len, expected)) == {1: 2, 2: 2, 3: 2, 0: 1}
 
 
-def test_the_pictures_are_those_that_the_files_name(frozen: FrozenSet) -> None:
+def test_the_images_are_those_that_the_files_name(frozen: FrozenSet) -> None:
     o365 = raw("objects365/zhiyuan_objv2_train.json")["images"]
     for record, sample in samples(frozen, "DET_o365").items():
         parts = Path(o365[record]["file_name"]).parts

@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from griffon_prep.readers.rounds import Rounds, group_records, picture_key, samples_of, write_rounds
+from griffon_prep.readers.rounds import Rounds, group_records, image_key, samples_of, write_rounds
 from griffon_prep.render.lazy import join_rounds
 from griffon_shards.frozen_set import open_set
 from griffon_shards.types import Rendering, Sample, Turn
@@ -45,7 +45,7 @@ def groups_of(pictures: Sequence[object], most: int) -> list[list[int]]:
 @example([5], 1)
 @example([3, 3, 3, 3], 2)
 @example([1, 2, 1, 2, 1, 2, 1], 3)
-def test_records_of_a_picture_are_grouped_in_their_order(pictures: list[int], most: int) -> None:
+def test_records_of_a_image_are_grouped_in_their_order(pictures: list[int], most: int) -> None:
     keys = np.array(pictures, np.uint64)
     members, bounds = group_records(keys, most)
     found = [members[start:stop].tolist() for start, stop in pairwise(bounds.tolist())]
@@ -66,13 +66,13 @@ def test_the_groups_are_read_back(tmp_path: Path) -> None:
     assert [rounds[number] for number in range(len(groups_of(pictures, 4)))] == groups_of(pictures, 4)
 
 
-def test_names_of_pictures_differ() -> None:
-    keys = {picture_key(f"{number}.jpg".encode()) for number in range(2000)}
+def test_names_of_images_differ() -> None:
+    keys = {image_key(f"{number}.jpg".encode()) for number in range(2000)}
     assert len(keys) == 2000
     assert all(0 <= key < 2**64 for key in keys)
 
 
-def test_a_picture_that_a_wording_speaks_of_stays_in_words() -> None:
+def test_a_image_that_a_wording_speaks_of_stays_in_words() -> None:
     def one(question: str) -> tuple[Rendering, ...]:
         return (Rendering(turns=(Turn(role="human", text=question), Turn(role="gpt", text="<image> yes"))),)
 
@@ -136,7 +136,7 @@ def texts(sample: Sample) -> list[list[str]]:
     return [[turn.text for turn in rendering.turns] for rendering in sample.renderings]
 
 
-def without_picture(question: str) -> str:
+def without_image(question: str) -> str:
     """The question as it is put when the picture has been shown: some wordings speak of it in mid-sentence."""
     assert question.count("<image>") <= 1
     return question.removeprefix("<image>\n").replace("<image>", "the picture")
@@ -168,7 +168,7 @@ def test_questions_and_answers_are_those_of_samples_of_their_own(
             expected = []
             for variants in zip(*(texts(questions[member]) for member in members), strict=True):
                 first, *others = variants
-                expected.append(first + [without_picture(text) for other in others for text in other])
+                expected.append(first + [without_image(text) for other in others for text in other])
             assert texts(sample) == expected
     assert [(s["records"], s["samples"], s["rejected"]) for s in lock_of(out)["sources"]] == [
         (count, count, {}) for count in Counter(key.rpartition("-")[0] for key in together).values()

@@ -186,6 +186,6 @@ def test_a_damaged_object_is_no_unknown_format(tmp_path: Path, indent: int | Non
         find_format(write(tmp_path, text), "DET", {})
 
 
-def test_a_line_of_detections_without_its_picture_is_no_visual_genome(tmp_path: Path) -> None:
+def test_a_line_of_detections_without_its_image_is_no_visual_genome(tmp_path: Path) -> None:
     lines = [json.dumps({"objects": []}), json.dumps(OBJECTS)]
     assert find_format(write(tmp_path, "\n".join(lines)), "DET", {}) == "ccmd"

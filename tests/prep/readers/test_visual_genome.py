@@ -165,7 +165,7 @@ def test_elements_that_are_no_json_are_rejected_alone(tmp_path: Path, task: str)
     ]
 
 
-def test_a_picture_of_image_data_that_is_no_json_rejects_its_records(tmp_path: Path) -> None:
+def test_a_image_of_image_data_that_is_no_json_rejects_its_records(tmp_path: Path) -> None:
     elements = [{"image_id": number, "regions": [region("cat")]} for number in (1, 2, 3)]
     images = json.dumps([data(1), data(2), data(3)]).replace('"image_id": 2', '"image_id": 2x')
     assert [isinstance(one, str) for one in found(read(tmp_path, elements, "REG", images))] == [False, True, False]
@@ -213,7 +213,7 @@ def lines(root: str) -> str:
 
 
 @pytest.mark.parametrize("layout", ["two", "first", "second", "one", "both"])
-def test_pictures_in_two_folders_or_one(
+def test_images_in_two_folders_or_one(
     genome: Path, layout: str, prep: Prep, lock_of: Callable[[Path], dict[str, Any]]
 ) -> None:
     """As the archives unpack; all in either of the folders; all in a folder of another name; one is given as root."""

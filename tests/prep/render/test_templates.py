@@ -57,7 +57,7 @@ def test_ours_are_not_the_references() -> None:
 @pytest.mark.parametrize("style", BOX_STYLES)
 @pytest.mark.parametrize("origin", ["ours", "reference"])
 @pytest.mark.parametrize("task", RENDERED_TASKS)
-def test_every_template_asks_with_one_picture(task: str, origin: str, style: str) -> None:
+def test_every_template_asks_with_one_image(task: str, origin: str, style: str) -> None:
     if origin == "reference" and not REFERENCE.is_dir():
         pytest.skip(f"the reference's templates are not in {REFERENCE}")
     templates = load_templates(REFERENCE if origin == "reference" else None)
@@ -119,7 +119,7 @@ def test_our_answer_format_where_the_folder_has_none(tmp_path: Path) -> None:
     assert load_templates(write(tmp_path, answer_format=None)).answer_format == load_templates(None).answer_format
 
 
-def test_the_picture_stays_where_the_template_has_it() -> None:
+def test_the_image_stays_where_the_template_has_it() -> None:
     assert fill("In <image>, where is <expr>?", "<expr>", "it") == "In <image>, where is it?"
     assert fill("<expr>", placeholder_of("VG"), "<expr> \\1") == "<image>\n<expr> \\1"
 

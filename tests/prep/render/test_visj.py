@@ -81,7 +81,7 @@ def test_categories_are_drawn_evenly_whatever_the_number_of_their_boxes() -> Non
     assert 30 < dogs < 70
 
 
-def test_the_region_is_clamped_to_the_picture_in_pixels() -> None:
+def test_the_region_is_clamped_to_the_image_in_pixels() -> None:
     (rendering,) = rendered("VISJ", record_of(("cat", (-20.5, 10.123456, 30.25, 900.0))))
     assert rendering.region_xyxy_px == (0.0, 10.123456, 30.25, 500.0)
     (rendering,) = rendered("VISJ", record_of(("cat", (-0.0, -0.0, 2000.0, 9.0))))

@@ -42,7 +42,7 @@ def answers(frozen: FrozenSet, tag: str) -> Answered:
     )
 
 
-def test_nothing_is_rejected_but_pictures_without_objects(drawn_data: Path, frozen: FrozenSet) -> None:
+def test_nothing_is_rejected_but_images_without_objects(drawn_data: Path, frozen: FrozenSet) -> None:
     sources = frozen.lock.sources
     assert [source.tag for source in sources] == [line.tag for line in read_manifest(drawn_data / "manifest.txt")]
     assert all(source.samples > 0 for source in sources)
@@ -59,7 +59,7 @@ def test_the_set_is_whole(frozen: FrozenSet) -> None:
 
 
 @pytest.mark.parametrize("images", [1, 2, 3])
-def test_few_pictures_build_too(tmp_path: Path, images: int) -> None:
+def test_few_images_build_too(tmp_path: Path, images: int) -> None:
     data = write_sample_data(tmp_path / "data", seed=5, images=images).parent
     frozen = freeze(data, tmp_path / "set")
     assert all(source.samples > 0 and not source.rejected for source in frozen.lock.sources)
@@ -107,7 +107,7 @@ def test_grefcoco_answers_with_several_boxes_one_or_none(frozen: FrozenSet) -> N
 
 
 @pytest.mark.parametrize("task", ["REG", "VG"])
-def test_questions_about_a_picture_of_visual_genome_share_a_sample(frozen: FrozenSet, task: str) -> None:
+def test_questions_about_a_image_of_visual_genome_share_a_sample(frozen: FrozenSet, task: str) -> None:
     found = samples(frozen, f"{task}_vg")
     rounds = Counter(len(sample.turns) // 2 for sample in found)
     assert max(rounds) == 4

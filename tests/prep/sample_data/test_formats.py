@@ -107,7 +107,7 @@ def test_coco_has_every_shape_and_crowds_around_many(drawn_data: Path) -> None:
     assert sum(map(len, crowds.values())) > 5
 
 
-def test_coco_has_pictures_without_anything(drawn_data: Path) -> None:
+def test_coco_has_images_without_anything(drawn_data: Path) -> None:
     data = read(drawn_data / "coco/instances.json")
     with_boxes = {annotation["image_id"] for annotation in data["annotations"]}
     empty = [image for image in data["images"] if image["id"] not in with_boxes]
@@ -139,7 +139,7 @@ def test_lvis_has_every_shape_and_categories_that_are_not_there(drawn_data: Path
     assert not_exhaustive
 
 
-def test_visual_genome_has_every_picture_in_one_of_two_folders(drawn_data: Path) -> None:
+def test_visual_genome_has_every_image_in_one_of_two_folders(drawn_data: Path) -> None:
     folder = drawn_data / "visual_genome"
     folders: Counter[str] = Counter()
     for image, pictured in zip(read(folder / "image_data.json"), SCENES, strict=True):

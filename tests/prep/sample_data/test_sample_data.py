@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_bytes(drawn_data: Path, tmp_path: Path) ->
     assert tree(tmp_path / "again") == tree(drawn_data)
 
 
-def test_another_seed_gives_other_pictures_and_annotations(drawn_data: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images_and_annotations(drawn_data: Path, tmp_path: Path) -> None:
     write_sample_data(tmp_path / "other", seed=1, images=IMAGES)
     here, other = tree(drawn_data), tree(tmp_path / "other")
     unchanged = [name for name, content in here.items() if other.get(name) == content]
@@ -60,7 +60,7 @@ def test_another_seed_gives_other_pictures_and_annotations(drawn_data: Path, tmp
     assert not any(one == other for one, other in zip(*looks, strict=True))
 
 
-def test_the_bytes_of_a_picture_do_not_depend_on_how_many_there_are(drawn_data: Path, tmp_path: Path) -> None:
+def test_the_bytes_of_a_image_do_not_depend_on_how_many_there_are(drawn_data: Path, tmp_path: Path) -> None:
     write_sample_data(tmp_path / "few", seed=0, images=5)
     few, many = tree(tmp_path / "few"), tree(drawn_data)
     pictures = [name for name in few if name.startswith("pictures/")]
@@ -84,7 +84,7 @@ def test_the_scene_is_pinned() -> None:
 # --- of every form ---
 
 
-def test_pictures_are_jpeg_png_and_webp_as_their_names_say(pictures: list[Path]) -> None:
+def test_images_are_jpeg_png_and_webp_as_their_names_say(pictures: list[Path]) -> None:
     codings = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
     found = set()
     assert len(pictures) == IMAGES
@@ -204,7 +204,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     assert write_sample_data(tmp_path, seed=0, images=1) == tmp_path / "manifest.txt"
 
 
-def test_no_pictures_are_refused(tmp_path: Path) -> None:
+def test_no_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected 1 or more"):
         write_sample_data(tmp_path / "out", seed=0, images=0)
     assert not (tmp_path / "out").exists()

@@ -78,7 +78,7 @@ def test_boxes_bound_exactly_what_is_painted() -> None:
     assert len(seen) == 10
 
 
-def test_annotated_boxes_are_those_of_the_written_pictures(drawn_data: Path) -> None:
+def test_annotated_boxes_are_those_of_the_written_images(drawn_data: Path) -> None:
     checked = 0
     for number, record in enumerate(read_lines(drawn_data / "ccmd/det.jsonl")):
         if not record["image_path"].endswith(".png"):  # the others change every pixel a little
@@ -105,7 +105,7 @@ def test_every_scene_has_shapes_that_overlap_but_can_all_be_seen() -> None:
     assert overlaps > len(SCENES) / 4
 
 
-def test_every_annotated_picture_exists_with_the_stated_size(
+def test_every_annotated_image_exists_with_the_stated_size(
     drawn_data: Path, captions: Records, objects: Objects
 ) -> None:
     sizes = set()
@@ -223,7 +223,7 @@ def test_captions_count_what_is_there(captions: Records, objects: Objects) -> No
                 assert fitting(found[1], there)[0] in there[category]
 
 
-def test_conversations_are_in_turn_with_the_picture_first_or_last(drawn_data: Path, captions: Records) -> None:
+def test_conversations_are_in_turn_with_the_image_first_or_last(drawn_data: Path, captions: Records) -> None:
     texts = read_lines(drawn_data / "llava/text_only.jsonl")
     assert len({record["id"] for record in captions + texts}) == len(captions) + len(texts)
     for record in captions + texts:

@@ -74,7 +74,7 @@ def test_packed_or_not_the_records_are_the_same(tmp_path: Path, content: bytes, 
     packed = pack(content)
     job = scan(tmp_path, f"a.json{suffix}", packed)
     scanned = scan_source(job)
-    assert (job.source.format, scanned.records, scanned.vocabulary, scanned.has_pictures) == ("llava", 300, (), False)
+    assert (job.source.format, scanned.records, scanned.vocabulary, scanned.has_images) == ("llava", 300, (), False)
     assert scanned.annotation_bytes == len(packed)  # of the file as published
     assert [record.turns[0].text for record in read(job, scanned)] == [f"{number}猫" for number in range(300)]
     assert scan_source(job) == read_scanned(job.work) == scanned
@@ -121,10 +121,10 @@ def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
         scan_source(scan(tmp_path, "a.json", LINES, task="DET"))
 
 
-def test_pictures_are_found_behind_records_that_cannot_be_read(tmp_path: Path) -> None:
+def test_images_are_found_behind_records_that_cannot_be_read(tmp_path: Path) -> None:
     lines = b"{ broken\n" * 5 + LINES.replace(b'"id"', b'"image": "a.jpg", "id"')
     scanned = scan_source(scan(tmp_path, "a.jsonl", lines))
-    assert (scanned.records, scanned.has_pictures) == (305, True)
+    assert (scanned.records, scanned.has_images) == (305, True)
 
 
 def test_missing_files_are_all_named(tmp_path: Path) -> None:

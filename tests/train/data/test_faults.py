@@ -84,7 +84,7 @@ def test_a_shard_that_is_a_folder_is_named(copy_of_set: Path) -> None:
     assert str(shard) in str(refused.value)
 
 
-def test_a_picture_that_does_not_decode_is_named(train: Run, demo_data: Path, tmp_path: Path) -> None:
+def test_a_image_that_does_not_decode_is_named(train: Run, demo_data: Path, tmp_path: Path) -> None:
     """A set frozen with `--check none` can hold one; the run ends, and does not put another in its place."""
     data = shutil.copytree(demo_data, tmp_path / "data")
     line = next(line for line in (data / "manifest.txt").read_text().splitlines() if line.startswith("DET_"))

@@ -122,14 +122,14 @@ def test_the_stored_orientation_counts() -> None:
     assert np.array_equal(pixels(decode(sample_of(out.getvalue()), WHERE)), gradient(3))
 
 
-def test_a_picture_of_one_pixel_fills_the_square() -> None:
+def test_a_image_of_one_pixel_fills_the_square() -> None:
     picture = decode(stored(Image.new("RGB", (1, 1), (9, 8, 7))), WHERE)
     assert np.array_equal(resized(picture, 32), np.full((32, 32, 3), (9, 8, 7)))
     assert cropped(picture, (0.0, 0.0, 1.0, 1.0)).size == (1, 1)
 
 
 @pytest.mark.parametrize(("width_px", "height_px"), [(1, 400), (400, 1), (3000, 2)])
-def test_long_and_thin_pictures_are_squeezed(width_px: int, height_px: int) -> None:
+def test_long_and_thin_images_are_squeezed(width_px: int, height_px: int) -> None:
     picture = resized(Image.new("RGB", (width_px, height_px), (9, 8, 7)), 16)
     assert np.array_equal(picture, np.full((16, 16, 3), (9, 8, 7)))
 
@@ -163,7 +163,7 @@ def test_pixels_are_those_of_the_references_preparation(size_px: tuple[int, int]
         ((0.0, 0.0, 0.2, 0.2), (0, 0, 1, 1)),
     ],
 )
-def test_a_region_is_cut_out_within_the_picture(region_xyxy_px: BoxXYXY, box: tuple[int, int, int, int]) -> None:
+def test_a_region_is_cut_out_within_the_image(region_xyxy_px: BoxXYXY, box: tuple[int, int, int, int]) -> None:
     found = cropped(Image.fromarray(gradient(3)), region_xyxy_px)
     left, top, right, bottom = box
     assert np.array_equal(pixels(found), gradient(3)[top:bottom, left:right])

@@ -27,7 +27,7 @@ from ..damage import flip_bit
 from ..synthetic import Source, write_synthetic
 
 QWEN3 = Path(__file__).resolve().parents[4] / "shared" / "data" / "tokenizers" / "qwen3"
-PICTURE = 1369
+IMAGE = 1369
 CHAT = "gemma_instruct"
 TALKS = 4100
 """More than two processes' shares."""
@@ -139,7 +139,7 @@ def test_every_row_and_variant_is_counted(table: Path, variants_set: Path, token
     frozen = open_set(variants_set)
     expected = counted_by_hand(frozen, tokenizer_folder)
     assert (expected[:, 0] != expected[:, 1]).any()  # the variants have other words
-    pictures = frozen.index["has_image"].astype(np.int64)[:, None] * PICTURE
+    pictures = frozen.index["has_image"].astype(np.int64)[:, None] * IMAGE
     assert np.array_equal(of_all_rows(Lengths.counted([frozen], [table]), frozen), expected + pictures)
 
 
@@ -173,7 +173,7 @@ def test_a_real_tokenizer_counts_as_the_library_does(variants_set: Path, tmp_pat
     frozen = open_set(variants_set)
     path = tmp_path / "table"
     count_lengths(variants_set, str(QWEN3), "qwen2", path, workers=1, done=lambda _: None)
-    pictures = frozen.index["has_image"].astype(np.int64)[:, None] * PICTURE
+    pictures = frozen.index["has_image"].astype(np.int64)[:, None] * IMAGE
     found = of_all_rows(Lengths.counted([frozen], [path]), frozen)
     assert np.array_equal(found, counted_by_hand(frozen, QWEN3, qwen_by_hand) + pictures)
 
@@ -213,7 +213,7 @@ def test_tables_are_matched_with_sets_in_any_order(table: Path, variants_set: Pa
     second.write_bytes(tables_bytes(other, tokenizer=orjson.loads(table.read_bytes().split(b"\n")[0])["tokenizer"]))
     lengths = [Lengths.counted([other, frozen], paths) for paths in ([table, second], [second, table])]
     assert lengths[0].identity == lengths[1].identity
-    assert lengths[0].of(0, np.arange(5), np.zeros(5, np.int64)).tolist() == [PICTURE + each for each in range(5)]
+    assert lengths[0].of(0, np.arange(5), np.zeros(5, np.int64)).tolist() == [IMAGE + each for each in range(5)]
 
 
 @pytest.mark.parametrize("field", ["chat", "tokenizer"])
@@ -295,7 +295,7 @@ def test_a_flipped_bit_anywhere_and_every_cut_is_noticed(tmp_path: Path) -> None
         except (SettingsError, DataError):
             continue
         assert found.identity != identity
-        assert of_all_rows(found, frozen).tolist() == [[PICTURE + row] for row in range(5)]
+        assert of_all_rows(found, frozen).tolist() == [[IMAGE + row] for row in range(5)]
 
 
 @pytest.mark.parametrize("shape", [[4, 1], [6, 1], [5, 2], [5], [], [1e40, 1], [-5, 1], "5", None, [2**70, 2**70]])

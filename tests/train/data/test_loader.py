@@ -13,8 +13,8 @@ from PIL import Image
 
 from griffon_shards.frozen_set import open_set
 from griffon_shards.types import Rendering, Sample, Turn
+from griffon_train.data import batch as batch_module
 from griffon_train.data import images as pictures
-from griffon_train.data import loader as loader_module
 from griffon_train.data.batch import Batch
 from griffon_train.data.loader import Loader, Slot, rank_slots
 from griffon_train.data.plan import Plan
@@ -60,7 +60,7 @@ def squeezed(data: bytes, side_px: int, box: tuple[int, int, int, int] | None = 
     return np.asarray(picture.crop(box or (0, 0, *picture.size)).resize((side_px, side_px), Image.Resampling.BILINEAR))
 
 
-def test_pictures_regions_and_words_are_those_of_the_plans_samples(plan: Plan) -> None:
+def test_images_regions_and_words_are_those_of_the_plans_samples(plan: Plan) -> None:
     end = plan.first_step(1)
     seen = {"picture": 0, "region": 0, "text": 0, "variant": 0}
     for rank in range(3):
@@ -69,7 +69,7 @@ def test_pictures_regions_and_words_are_those_of_the_plans_samples(plan: Plan) -
             for slots in rank_slots(plan, number, rank, 3, 4):
                 batch = next(got)
                 assert (batch.step, batch.slots) == (number, tuple(slot.slot for slot in slots))
-                pictures = dict(zip(batch.picture_of_P.tolist(), batch.pixels_PHWC, strict=True))
+                pictures = dict(zip(batch.image_of_P.tolist(), batch.pixels_PHWC, strict=True))
                 regions = dict(zip(batch.region_of_R.tolist(), batch.regions_RHWC, strict=True))
                 for place, sample, rendering in filled(plan, batch, slots):
                     assert batch.conversations[place] == rendering.turns
@@ -117,11 +117,11 @@ def test_conversations_are_as_the_json_in_the_shard_says(plan: Plan) -> None:
 
 def test_types_and_shapes(plan: Plan) -> None:
     for batch in batches(plan):
-        pictures, regions = len(batch.picture_of_P), len(batch.region_of_R)
+        pictures, regions = len(batch.image_of_P), len(batch.region_of_R)
         assert batch.pixels_PHWC.shape == (pictures, SIDE, SIDE, 3)
         assert batch.regions_RHWC.shape == (regions, REGION, REGION, 3)
         assert batch.pixels_PHWC.dtype == batch.regions_RHWC.dtype == torch.uint8
-        assert batch.picture_of_P.dtype == batch.region_of_R.dtype == torch.int64
+        assert batch.image_of_P.dtype == batch.region_of_R.dtype == torch.int64
         assert len(batch.slots) == len(batch.keys) == len(batch.conversations) == 4
 
 
@@ -135,10 +135,10 @@ def test_all_ranks_get_as_many_batches_and_dummies_are_empty(plan: Plan) -> None
     for batch in (batch for rank in ranks for batch in rank):
         empty = [place for place, slot in enumerate(batch.slots) if slot == DUMMY]
         assert {(batch.keys[place], batch.conversations[place]) for place in empty} == {("", ())}
-        assert not set(empty) & {*batch.picture_of_P.tolist(), *batch.region_of_R.tolist()}
+        assert not set(empty) & {*batch.image_of_P.tolist(), *batch.region_of_R.tolist()}
 
 
-def test_a_batch_of_words_alone_has_no_pictures(frozen_set: Path) -> None:
+def test_a_batch_of_words_alone_has_no_images(frozen_set: Path) -> None:
     plan = Plan([open_set(frozen_set)], seed=0, global_batch=6, grouping="modality")
     number = next(number for number in range(plan.first_step(1)) if plan.step(number).group == "text")
     (batch, _) = batches(plan, start=number, stop=number + 1)
@@ -172,9 +172,7 @@ def words_as_tokens(turns: Sequence[Turn], pictures: int, _regions: int, _where:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("skipped", [(), (0, 1, 4)], ids=["all", "some skipped"])
-def test_the_targets_of_a_step_are_known_before_its_pictures(
-    plan: Plan, workers: int, skipped: tuple[int, ...]
-) -> None:
+def test_the_targets_of_a_step_are_known_before_its_images(plan: Plan, workers: int, skipped: tuple[int, ...]) -> None:
     """And they are those of the micro-batches that come: on every rank, with dummies, behind skipped steps."""
     expected = [step for step in range(6) if step not in skipped]
     for rank in range(3):
@@ -211,7 +209,7 @@ def test_a_step_of_many_micro_batches_is_read_as_it_is_computed(plan: Plan, monk
         decoded.append(sample.key)
         return pictures.decode(sample, where)
 
-    monkeypatch.setattr(loader_module, "decode", decode)
+    monkeypatch.setattr(batch_module, "decode", decode)
     loader = Loader(plan, micro_batch=1, workers=0, encode=words_as_tokens, stop=2, image_px=16, region_px=8)
     seen = 0
     for share in loader.steps():

@@ -85,7 +85,7 @@ def test_what_is_converted_computes_what_its_parts_do(train_cli: Run, tmp_path: 
         reduced = F.conv2d(grid, named["mm_projector.conv.weight"], named["mm_projector.conv.bias"], 2, 1)
         reduced = F.gelu(reduced).flatten(2).transpose(1, 2)
         expected = F.linear(reduced, named["mm_projector.linear.weight"], named["mm_projector.linear.bias"])
-        torch.testing.assert_close(model.picture_features(pictures), expected * scale, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(model.image_features(pictures), expected * scale, rtol=1e-3, atol=1e-3)
         assert released.region_tower is not None
         seen = released.region_tower(regions, output_hidden_states=True).hidden_states[-1][:, 0]
         seen = F.relu(F.linear(seen, named["prompt_projector.0.weight"], named["prompt_projector.0.bias"]))
@@ -213,8 +213,8 @@ def test_what_is_converted_stops_and_has_a_processor(
     messages = [{"role": "user", "content": "<image>\nHow many?"}]
     picture = Image.new("RGB", (50, 90), "red")
     batch = found.apply_chat_template(messages, tokenize=True, return_dict=True, processor_kwargs={"images": picture})
-    assert batch["input_ids"][0].count(model.config.image_token_id) == model.picture_tokens
-    assert model.picture_features(batch["pixel_values"]).shape[1] == model.picture_tokens
+    assert batch["input_ids"][0].count(model.config.image_token_id) == model.image_tokens
+    assert model.image_features(batch["pixel_values"]).shape[1] == model.image_tokens
     assert train_cli("convert", "export", tmp_path / "ours", tmp_path / "back").returncode == 0
     again = json.loads((tmp_path / "back" / "generation_config.json").read_text())
     assert again["eos_token_id"] == stops

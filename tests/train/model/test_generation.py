@@ -162,7 +162,7 @@ def ending(name: str, folder: Path) -> tuple[Model, int]:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4)
-        said = model.generate(**picture_prompt(model), **ENDLESS)[0].tolist()
+        said = model.generate(**image_prompt(model), **ENDLESS)[0].tolist()
         assert said[2] not in said[:2] and end not in said
         head = model.get_output_embeddings().weight
         head[[said[2], end]] = head[[end, said[2]]]
@@ -175,14 +175,14 @@ def ending(name: str, folder: Path) -> tuple[Model, int]:
 ENDLESS: Mapping[str, Any] = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
 
 
-def picture_prompt(model: Model) -> dict[str, torch.Tensor]:
+def image_prompt(model: Model) -> dict[str, torch.Tensor]:
     return {name: each for name, each in batch(model, (1,), (0,)).items() if name != "region_values"}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_generate_stops_at_the_end_mark_alone_and_in_a_batch(name: str, tmp_path: Path) -> None:
     model, end = ending(name, tmp_path)
-    pictured = picture_prompt(model)
+    pictured = image_prompt(model)
     alone = model.generate(**pictured, max_new_tokens=8, do_sample=False)[0].tolist()
     assert (len(alone), alone[-1], alone.count(end)) == (3, end, 1)
     assert model.generate(**pictured, **ENDLESS).shape == (1, 8)  # but for the end mark it would go on

@@ -15,7 +15,7 @@ from griffon_train.model.presets import PRESETS, preset_config
 Inputs = dict[str, torch.Tensor]
 Model = Any  # transformers is typed in part, too little for its parts to be looked into
 FAMILIES = ["tiny-gemma2", "tiny-llama2", "tiny-qwen2"]
-PICTURE, REGION = -200, -201
+IMAGE, REGION = -200, -201
 
 
 def made(name: str, **fields: object) -> Model:
@@ -38,7 +38,7 @@ def batch(model: Model, pictures: tuple[int, ...], regions: tuple[int, ...]) -> 
     """Samples with so many pictures and regions each, padded on the right."""
     rows = []
     for number, (seen, shown) in enumerate(zip(pictures, regions, strict=True)):
-        row = [1, 9 + number, *([PICTURE] * model.picture_tokens + [40]) * seen, *[REGION, 50] * shown]
+        row = [1, 9 + number, *([IMAGE] * model.image_tokens + [40]) * seen, *[REGION, 50] * shown]
         rows.append([*row, *[60, 61, 62 + number][: 3 - number % 2]])
     longest = max(map(len, rows))
     vision, region = model.config.vision_config.image_size, model.config.region_config.image_size
@@ -83,9 +83,9 @@ def logits_by_hand(model: Model, inputs: Inputs) -> list[torch.Tensor]:
     for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
         parts, row = [], ids[mask.bool()].tolist()
         while row:
-            if row[0] == PICTURE:
+            if row[0] == IMAGE:
                 parts.append(next(pictures))
-                del row[: model.picture_tokens]
+                del row[: model.image_tokens]
             elif row[0] == REGION:
                 parts.append(next(regions))
                 del row[0]
@@ -120,7 +120,7 @@ def test_every_part_is_heard() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_batch_without_a_picture_runs_every_tower(name: str) -> None:
+def test_a_batch_without_a_image_runs_every_tower(name: str) -> None:
     """All that trains gets a gradient, all zeros where nothing was seen: among ranks nobody waits for anybody."""
     model = made(name)
     inputs = batch(model, (0, 0), (0, 0))
@@ -136,7 +136,7 @@ def test_a_batch_without_a_picture_runs_every_tower(name: str) -> None:
 
 
 @pytest.mark.parametrize(("pictures", "given"), [((1, 1), 1), ((0, 1), 2), ((1,), 0)])
-def test_a_picture_too_many_or_too_few_is_refused(pictures: tuple[int, ...], given: int) -> None:
+def test_a_image_too_many_or_too_few_is_refused(pictures: tuple[int, ...], given: int) -> None:
     model = made("tiny-llama2")
     inputs = batch(model, pictures, (0,) * len(pictures))
     inputs["pixel_values"] = torch.zeros(given, 3, 70, 70)
@@ -223,8 +223,8 @@ def test_generate_in_a_batch_is_generate_alone() -> None:
 @pytest.mark.parametrize(("projector", "tokens"), [("conv_reduce", 9), ("linear", 25), ("mlp2x_gelu", 25)])
 def test_projectors_give_as_many_tokens_as_said(projector: str, tokens: int) -> None:
     model = made("tiny-llama2", projector=projector)
-    assert model.picture_tokens == tokens
-    assert model.picture_features(torch.zeros(2, 3, 70, 70)).shape == (2, tokens, 32)
+    assert model.image_tokens == tokens
+    assert model.image_features(torch.zeros(2, 3, 70, 70)).shape == (2, tokens, 32)
 
 
 def test_the_real_sizes_are_the_published_ones() -> None:
@@ -241,5 +241,5 @@ def test_the_real_sizes_are_the_published_ones() -> None:
         with torch.device("meta"):
             model = GriffonForConditionalGeneration(preset_config(name))
         assert round(model.language_model.num_parameters() / 1e6) == expected, name
-        assert model.picture_tokens == 1369
+        assert model.image_tokens == 1369
         assert round(model.vision_tower.num_parameters() / 1e6) == 308  # ViT-L/14 with 5,330 positions

@@ -84,7 +84,7 @@ def pixels_of_training(data: bytes, side_px: int, box: Sequence[float] | None = 
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_pictures_have_the_pixels_of_training(name: str, tmp_path: Path) -> None:
+def test_images_have_the_pixels_of_training(name: str, tmp_path: Path) -> None:
     """From a file or its bytes, and from Pillow."""
     path = tmp_path / "picture"
     path.write_bytes(FILES[name])
@@ -96,14 +96,14 @@ def test_pictures_have_the_pixels_of_training(name: str, tmp_path: Path) -> None
     assert expected.shape == (1, 3, 70, 70)
 
 
-def test_arrays_are_pictures_whichever_way_their_channels_lie() -> None:
+def test_arrays_are_images_whichever_way_their_channels_lie() -> None:
     array = np.asarray(picture())
     expected = pixels_of_training(as_bytes(picture(), "PNG"), 70)
     for given in (array, array.transpose(2, 0, 1), torch.from_numpy(array.copy())):
         assert torch.equal(GriffonImageProcessor(70, 28)(given)["pixel_values"], expected)
 
 
-def test_several_pictures_come_in_their_order() -> None:
+def test_several_images_come_in_their_order() -> None:
     images = [picture(seed=1), picture(seed=2)]
     found = GriffonImageProcessor(70, 28)(images, return_tensors="pt")["pixel_values"]
     each = [pixels_of_training(as_bytes(image, "PNG"), 70) for image in images]
@@ -118,13 +118,13 @@ def test_several_pictures_come_in_their_order() -> None:
         ("img/" * 2000, "neither a URL nor base64|picture"),
     ],
 )
-def test_what_is_no_picture_is_named(given: object, said: str) -> None:
+def test_what_is_no_image_is_named(given: object, said: str) -> None:
     found: Any = GriffonImageProcessor(70, 28)
     with pytest.raises(DataError, match=said):
         found(given)
 
 
-def with_pictures(turns: Sequence[Turn], pictures: int, boxes: Sequence[Any]) -> dict[str, Any]:
+def with_images(turns: Sequence[Turn], pictures: int, boxes: Sequence[Any]) -> dict[str, Any]:
     return {"images": [picture(seed=n) for n in range(pictures)], "regions": list(boxes)} if pictures else {}
 
 
@@ -139,13 +139,13 @@ def test_conversations_have_the_tokens_of_training(chat: str, name: str) -> None
         boxes = [(3.4, 5, 20.5, 33)] * regions
         for some, prompt in ((turns, False), (turns[:-1], True)):
             encoded = encode(chat, some, found.tokenizer, pictures=pictures, regions=regions, prompt=prompt)
-            expected, _ = expand_and_truncate(encoded, 10**6, "error", found.picture_tokens, "here")
+            expected, _ = expand_and_truncate(encoded, 10**6, "error", found.image_tokens, "here")
             batch = found.apply_chat_template(
                 messages_of(some),
                 tokenize=True,
                 add_generation_prompt=prompt,
                 return_dict=True,
-                processor_kwargs=with_pictures(some, pictures, boxes),
+                processor_kwargs=with_images(some, pictures, boxes),
             )
             assert batch["input_ids"] == [expected.ids]
             assert batch["attention_mask"] == [[1] * len(expected.ids)]
@@ -179,7 +179,7 @@ QUESTION: Sequence[Any] = [
 ]
 
 
-def test_regions_are_crops_of_their_conversations_first_picture() -> None:
+def test_regions_are_crops_of_their_conversations_first_image() -> None:
     """Box by box, where the messages have them; several conversations, the shorter padded on the left."""
     found = processor("gemma_instruct")
     boxes = [(3.4, 5.0, 20.5, 33.0), (0.0, 0.0, 50.0, 90.0)]
@@ -211,7 +211,7 @@ def test_regions_are_crops_of_their_conversations_first_picture() -> None:
     assert "region_values" not in alone[0]
 
 
-def test_a_picture_in_base64_is_taken() -> None:
+def test_a_image_in_base64_is_taken() -> None:
     """As web services send it; also where it is as long as no file's name may be."""
     for side_px in (1, 4, 30):
         data = as_bytes(picture().crop((0, 0, side_px, side_px)), "PNG")
@@ -222,7 +222,7 @@ def test_a_picture_in_base64_is_taken() -> None:
 
 
 @pytest.mark.parametrize("key", ["image", "url", "path", "image_url"])
-def test_a_message_names_its_picture_in_several_ways(key: str, tmp_path: Path) -> None:
+def test_a_message_names_its_image_in_several_ways(key: str, tmp_path: Path) -> None:
     path = tmp_path / "turned.jpg"
     path.write_bytes(FILES["turned jpeg"])
     part = {"type": "image_url", key: {"url": str(path)}} if key == "image_url" else {"type": "image", key: str(path)}
@@ -246,7 +246,7 @@ def test_what_does_not_fit_together_is_refused(given: dict[str, Any], said: str)
         processor("qwen2")(**given)
 
 
-def test_an_image_without_a_picture_is_refused() -> None:
+def test_an_image_without_a_image_is_refused() -> None:
     messages: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many?"}]}]
     with pytest.raises(DataError, match="an image part without a picture"):
         processor("qwen2").apply_chat_template(messages, tokenize=True)
@@ -279,7 +279,7 @@ def test_a_pipeline_answers_as_generate_does(name: str, tmp_path: Path) -> None:
     conversations, expected = [], []
     for seed, question in enumerate(("<image>\nHow many?", "Is <s></s><end_of_turn><|im_end|> in <image>?")):
         encoded = encode(chat, [Turn(role="human", text=question)], tokenizer, pictures=1, prompt=True)
-        ids = torch.tensor([expand_and_truncate(encoded, 10**6, "error", model.picture_tokens, "here")[0].ids])
+        ids = torch.tensor([expand_and_truncate(encoded, 10**6, "error", model.image_tokens, "here")[0].ids])
         pixels = pixels_of_training(as_bytes(picture(seed=seed), "PNG"), 70)
         expected.append(model.generate(ids, pixel_values=pixels, max_new_tokens=9)[0].tolist())
         content = [{"type": "image", "image": picture(seed=seed)}, {"type": "text", "text": question}]
@@ -294,7 +294,7 @@ def test_a_pipeline_answers_as_generate_does(name: str, tmp_path: Path) -> None:
     assert [each[0]["generated_token_ids"].tolist() for each in together] == expected
 
 
-def test_a_pipeline_takes_pictures_and_texts_that_are_written_out(tmp_path: Path) -> None:
+def test_a_pipeline_takes_images_and_texts_that_are_written_out(tmp_path: Path) -> None:
     saved("tiny-qwen2", tmp_path)
     answering: Any = pipeline("image-text-to-text", model=str(tmp_path))
     said = answering(images=picture(), text="<image>\nHow many?", max_new_tokens=4, return_full_text=False)
@@ -315,7 +315,7 @@ def test_the_auto_classes_know_a_saved_folder(tmp_path: Path) -> None:
     ):
         assert type(auto.from_pretrained(tmp_path)) is kind
     found = AutoProcessor.from_pretrained(tmp_path)
-    assert (found.chat, found.picture_tokens) == ("llama_2", 9)
+    assert (found.chat, found.image_tokens) == ("llama_2", 9)
     assert (found.image_processor.image_px, found.image_processor.region_px) == (70, 28)
     assert found.chat_template == found.tokenizer.chat_template is not None
 

@@ -45,7 +45,7 @@ def test_the_templates_are_these() -> None:
 
 
 @every_chat
-def test_two_rounds_about_a_picture(chat: str) -> None:
+def test_two_rounds_about_a_image(chat: str) -> None:
     turns = conversation("<image>\nHow many?", "Four cats.", "A dog? ", "No.")
     assert shown(encode(chat, turns, TOKENIZER, pictures=1), TOKENIZER) == ROUNDS[chat]
 
@@ -168,7 +168,7 @@ def test_no_turns_at_all_teach_nothing(chat: str) -> None:
         ("<region>", 0, 0, "<region>"),
     ],
 )
-def test_pictures_and_regions_stand_where_questions_name_them(
+def test_images_and_regions_stand_where_questions_name_them(
     chat: str, question: str, pictures: int, regions: int, expected: str
 ) -> None:
     turns = conversation("x", "<image> <region>", question, "<region> <image>")
@@ -180,7 +180,7 @@ def test_pictures_and_regions_stand_where_questions_name_them(
     assert "<region> <image>" in found
 
 
-def test_plain_has_pictures_in_front_wherever_they_were() -> None:
+def test_plain_has_images_in_front_wherever_they_were() -> None:
     """And where no question names them."""
     for question in ("a <image> b", "a", "<image><image> <region>"):
         encoded = encode("plain", conversation(question, "x <image>"), TOKENIZER, pictures=2, regions=1)
@@ -196,7 +196,7 @@ def test_plain_has_pictures_in_front_wherever_they_were() -> None:
         (2, 1, "lack 1 <image> and 1 <region>, for"),
     ],
 )
-def test_a_picture_without_a_place_is_said(chat: str, pictures: int, regions: int, said: str) -> None:
+def test_a_image_without_a_place_is_said(chat: str, pictures: int, regions: int, said: str) -> None:
     turns = [Turn(role="gpt", text="<image>"), *conversation("<image>\na", "<image> <region>")]
     with pytest.raises(DataError, match=re.escape(said)):
         encode(chat, turns, TOKENIZER, pictures=pictures, regions=regions)

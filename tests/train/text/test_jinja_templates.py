@@ -59,7 +59,7 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, Any]
 
 
 @every_vocabulary
-def test_conversations_without_pictures_have_the_ids_of_training(chat: str, name: str) -> None:
+def test_conversations_without_images_have_the_ids_of_training(chat: str, name: str) -> None:
     """Whole ones, prompts, and ones whose last question has no answer."""
     tokenizer, draws = tokenizer_of(chat, name), random.Random(f"{chat} {name}")
     for _ in range(CONVERSATIONS):
@@ -71,7 +71,7 @@ def test_conversations_without_pictures_have_the_ids_of_training(chat: str, name
 
 
 @every_vocabulary
-def test_pictures_and_regions_stand_where_training_has_them(chat: str, name: str) -> None:
+def test_images_and_regions_stand_where_training_has_them(chat: str, name: str) -> None:
     """LLaVA's rule: what is written out is split at the pictures, and each part tokenized as it is."""
     tokenizer, draws = tokenizer_of(chat, name), random.Random(f"{chat} {name}")
     for _ in range(CONVERSATIONS):

@@ -77,7 +77,7 @@ def test_blanks_that_tokens_places_leave_out_are_learned_all_the_same(chat: str,
     st.integers(1, 40),
     st.integers(1, 9),
 )
-def test_a_conversation_is_cut_to_its_length_with_pictures_whole(ids: list[int], max_length: int, takes: int) -> None:
+def test_a_conversation_is_cut_to_its_length_with_images_whole(ids: list[int], max_length: int, takes: int) -> None:
     encoded = Encoded(ids=ids, labels=[token if token > 1 else IGNORE for token in ids])
     spread = [(token, part) for token in ids for part in range(takes if token == PICTURE_TOKEN else 1)]
     kept = min(max_length, len(spread))
@@ -107,7 +107,7 @@ def test_a_conversation_is_cut_to_its_length_with_pictures_whole(ids: list[int],
         )
 
 
-def test_a_picture_of_full_size_is_kept_whole_or_cut_off_whole() -> None:
+def test_a_image_of_full_size_is_kept_whole_or_cut_off_whole() -> None:
     encoded = encode("qwen2", conversation("<image>\nq", "a"), byte_level(), pictures=1)
     before = encoded.ids.index(PICTURE_TOKEN)
     for max_length, pictures in ((before + 1369, 1), (before + 1368, 0), (4096, 1)):

@@ -28,8 +28,8 @@ def settings_of(shards: Path, **given: object) -> Settings:
     return resolve(needed | given).settings
 
 
-def check(frozen: FrozenSet, settings: Settings, picture_tokens: int = 9) -> None:
-    check_taught(settings.freezing.trained_parts(), Shows.of([frozen]), settings, picture_tokens=picture_tokens)
+def check(frozen: FrozenSet, settings: Settings, image_tokens: int = 9) -> None:
+    check_taught(settings.freezing.trained_parts(), Shows.of([frozen]), settings, image_tokens=image_tokens)
 
 
 SEES_NOTHING = {
@@ -82,18 +82,18 @@ def test_one_sample_that_shows_something_is_enough(
     ],
     ids=["all have pictures", "the projector", "the region projector", "words are learned"],
 )
-@pytest.mark.parametrize("picture_tokens", [32, 100])
-def test_pictures_that_do_not_fit_teach_nothing(
-    sources: list[Source], given: dict[str, object], taught: bool, picture_tokens: int, tmp_path: Path
+@pytest.mark.parametrize("image_tokens", [32, 100])
+def test_images_that_do_not_fit_teach_nothing(
+    sources: list[Source], given: dict[str, object], taught: bool, image_tokens: int, tmp_path: Path
 ) -> None:
     frozen = write_synthetic(tmp_path / "set", sources)
     settings = settings_of(frozen.root, max_length=32, **given)
-    check(frozen, settings, picture_tokens=31)
+    check(frozen, settings, image_tokens=31)
     if taught:
-        check(frozen, settings, picture_tokens)
+        check(frozen, settings, image_tokens)
         return
-    with pytest.raises(SettingsError, match=f"--max-length 32: a picture takes {picture_tokens} tokens, .* raise"):
-        check(frozen, settings, picture_tokens)
+    with pytest.raises(SettingsError, match=f"--max-length 32: a picture takes {image_tokens} tokens, .* raise"):
+        check(frozen, settings, image_tokens)
 
 
 def test_samples_that_are_too_long_are_counted_by_source(tmp_path: Path) -> None:

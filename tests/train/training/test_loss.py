@@ -75,7 +75,7 @@ class Alone:
         sample = self.frozen[row]
         sees, is_shown = sample.image is not None, sample.region_xyxy_px is not None
         found = encode(CHAT, sample.turns, self.tokenizer, pictures=int(sees), regions=int(is_shown))
-        return expand_and_truncate(found, LONG, "error", self.model.picture_tokens, "")[0]
+        return expand_and_truncate(found, LONG, "error", self.model.image_tokens, "")[0]
 
     def loss_sum(self, row: int) -> tuple[torch.Tensor, int]:
         """The sum over a sample's learned tokens, of those that `max_length` leaves, and how many they are."""
@@ -85,7 +85,7 @@ class Alone:
         pixels = regions = None
         if sample.image is not None:
             picture = decode(sample, "")
-            assert int((ids == PICTURE_TOKEN).sum()) == self.model.picture_tokens
+            assert int((ids == PICTURE_TOKEN).sum()) == self.model.image_tokens
             pixels = self.squared(resized(picture, self.tower("vision").image_size))
             if sample.region_xyxy_px is not None and REGION_TOKEN_ID in ids:
                 crop = cropped(picture, sample.region_xyxy_px)

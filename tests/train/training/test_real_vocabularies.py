@@ -79,7 +79,7 @@ def check_logits_of_parts(alignment: Path, language: Path, tower: Path) -> None:
         "language": AutoModelForCausalLM.from_pretrained(language, attn_implementation="eager"),
         "tower": CLIPVisionModel.from_pretrained(tower),
     }
-    ids = torch.tensor([[5, 7, *[-200] * model.picture_tokens, 11, 13]])
+    ids = torch.tensor([[5, 7, *[-200] * model.image_tokens, 11, 13]])
     pixels = torch.randn(1, 3, 70, 70)
     with torch.no_grad():
         seen = parts["tower"](pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
@@ -102,7 +102,7 @@ def check_answers(folder: Path, chat: str, before: PreTrainedTokenizerBase) -> N
     rows = []
     for question in (QUESTION, "<image>\nHow many dogs, and how many cats?"):
         encoded = encode(chat, [Turn(role="human", text=question)], tokenizer, pictures=1, prompt=True)
-        rows.append(expand_and_truncate(encoded, 10**6, "error", model.picture_tokens, "here")[0].ids)
+        rows.append(expand_and_truncate(encoded, 10**6, "error", model.image_tokens, "here")[0].ids)
     pixels = torch.randn(2, 3, 70, 70)
     greedy = {"do_sample": False, "max_new_tokens": 5}
     for row, seen in zip(rows, pixels, strict=True):

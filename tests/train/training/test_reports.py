@@ -32,7 +32,7 @@ from .launcher import Launcher
 
 STEPS, GLOBAL_BATCH, SAVE_STEPS, WARMUP = 12, 4, 3, 3
 MAX_LENGTH = 160
-PICTURE_TOKENS = 9  # tiny models': 70 px are 5 x 5 patches, of which the projector makes 3 x 3
+IMAGE_TOKENS = 9  # tiny models': 70 px are 5 x 5 patches, of which the projector makes 3 x 3
 LR = 1e-3
 TASK_GROUPS = {
     **dict.fromkeys(("DET", "RANDDET", "REG", "VG"), "localization"),
@@ -105,7 +105,7 @@ def one_sample(
     ids: list[int] = []
     labels: list[int] = []
     for token, label in zip(encoded.ids, encoded.labels, strict=True):
-        times = PICTURE_TOKENS if token == PICTURE_TOKEN else 1
+        times = IMAGE_TOKENS if token == PICTURE_TOKEN else 1
         ids += [token] * times
         labels += [label] * times
     if sample.image is None:

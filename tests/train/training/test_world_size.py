@@ -36,7 +36,7 @@ OPTIONS = (
 )
 
 
-def sees_pictures(frozen_set: Path, step: int, world_size: int) -> list[list[bool]]:
+def sees_images(frozen_set: Path, step: int, world_size: int) -> list[list[bool]]:
     """Of each rank's micro-batches in a step: whether there is a picture in it."""
     frozen = open_set(frozen_set)
     plan = Plan([frozen], seed=0, global_batch=GLOBAL_BATCH, window=WINDOW, weights={TEXT: WEIGHT})
@@ -51,7 +51,7 @@ def sees_pictures(frozen_set: Path, step: int, world_size: int) -> list[list[boo
 
 def some_rank_is_blind(frozen_set: Path, steps: range, world_size: int) -> bool:
     """Whether a rank has no picture in a micro-step in which another one has."""
-    columns = (column for step in steps for column in np.array(sees_pictures(frozen_set, step, world_size)).T.tolist())
+    columns = (column for step in steps for column in np.array(sees_images(frozen_set, step, world_size)).T.tolist())
     return any(len(set(column)) == 2 for column in columns)
 
 

@@ -51,7 +51,7 @@ class Batch:
     examples: tuple[Encoded | None, ...]
     overlong: tuple[bool, ...]
     pixels_PHWC: torch.Tensor
-    picture_of_P: torch.Tensor
+    image_of_P: torch.Tensor
     regions_RHWC: torch.Tensor
     region_of_R: torch.Tensor
 
@@ -143,7 +143,7 @@ class SampleReader(Dataset[Any]):
             examples=tuple(examples),
             overlong=tuple(overlong),
             pixels_PHWC=_squares([picture for _, picture in pictures], self._image_px),
-            picture_of_P=torch.tensor([place for place, _ in pictures], dtype=torch.int64),
+            image_of_P=torch.tensor([place for place, _ in pictures], dtype=torch.int64),
             regions_RHWC=_squares([region for _, region in regions], self._region_px),
             region_of_R=torch.tensor([place for place, _ in regions], dtype=torch.int64),
         )

@@ -121,7 +121,7 @@ def _rank(plan: Plan, settings: RankSettings, rank: int, connection: Connection)
 
 def hashed(batch: Batch) -> list[ReadSample]:
     """The samples of a micro-batch, dummies left out, with the SHA-256 of what the model would be given of each."""
-    pictures = dict(zip(batch.picture_of_P.tolist(), batch.pixels_PHWC, strict=True))
+    pictures = dict(zip(batch.image_of_P.tolist(), batch.pixels_PHWC, strict=True))
     regions = dict(zip(batch.region_of_R.tolist(), batch.regions_RHWC, strict=True))
     found = []
     for place, (slot, key, turns) in enumerate(zip(batch.slots, batch.keys, batch.conversations, strict=True)):

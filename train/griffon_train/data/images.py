@@ -27,7 +27,7 @@ def decode(sample: Sample, where: str) -> Image.Image:
     assert sample.image is not None, "only samples with a picture are decoded"
     try:
         return images.decode(sample.image)
-    except images.PictureError as error:
+    except images.ImageError as error:
         raise DataError(f"{where}: its picture does not decode: {error}") from error
 
 

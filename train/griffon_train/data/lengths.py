@@ -25,7 +25,7 @@ from griffon_train.data.worker_process import end_with_parent
 from griffon_train.text.chat_templates import PICTURE_TOKEN, Tokenizer, check_tokenizer, encode
 from griffon_train.text.tokenizer import load_tokenizer
 
-PICTURE_TOKENS = 1369
+IMAGE_TOKENS = 1369
 """What a picture of 1022 px takes: 73 x 73 patches, halved by the projector to 37 x 37."""
 
 _CHARS_PER_TOKEN = 4
@@ -133,7 +133,7 @@ class Lengths:
     def of(self, set_no: int, rows: NDArray[np.int64], variants: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of some rows' variants, those of the picture among them; shape as `rows`."""
         index = self.sets[set_no].index
-        pictures = index["has_image"][rows].astype(np.int64) * PICTURE_TOKENS
+        pictures = index["has_image"][rows].astype(np.int64) * IMAGE_TOKENS
         if self.tables is None:
             return pictures + -(-index["text_chars"][rows].astype(np.int64) // _CHARS_PER_TOKEN)
         return pictures + self.tables[set_no].counts[rows, variants].astype(np.int64)

@@ -159,14 +159,14 @@ def _groups_of(each: FrozenSet, task: str, rows: range, grouping: str) -> list[t
     """The groups that rows of a source are of, and which of the rows; None for all of them."""
     if grouping == "none":
         return [("all", None)]
-    with_picture = "image" if grouping == "modality" else task_group(task, has_image=True)
+    with_image = "image" if grouping == "modality" else task_group(task, has_image=True)
     if task != _TALK:  # every other task is about a picture
-        return [(with_picture, None)]
+        return [(with_image, None)]
     has_image = _pictured(each, rows)
     pictured = int(np.count_nonzero(has_image))
     if pictured in (0, len(rows)):
-        return [(with_picture if pictured else "text", None)]
+        return [(with_image if pictured else "text", None)]
     return [
         ("text", np.flatnonzero(~has_image).astype(np.uint32)),
-        (with_picture, np.flatnonzero(has_image).astype(np.uint32)),
+        (with_image, np.flatnonzero(has_image).astype(np.uint32)),
     ]

@@ -17,7 +17,7 @@ class GriffonConfig(PreTrainedConfig):
         region_config: the frozen tower that sees the crop of `<region>`; None without visual referring.
         projector: a name of `griffon_train.model.projector.PROJECTORS`.
         select_layer: which of the tower's hidden states is taken; -2 is before its last layer.
-        image_token_id: stands in `input_ids` where a picture's features come, `picture_tokens` times.
+        image_token_id: stands in `input_ids` where a picture's features come, `image_tokens` times.
         region_token_id: stands in `input_ids` where a region's feature comes.
         box_style: how boxes are written, one of `griffon_shards.types.BOX_STYLES`.
         released_config: the configuration that released weights came with, whole, so that they can go back.

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, CLIPVisionModel, GenerationMixin,
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from griffon_train.model.config import GriffonConfig
-from griffon_train.model.projector import PROJECTORS, picture_tokens, region_projector
+from griffon_train.model.projector import PROJECTORS, image_tokens, region_projector
 
 
 class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -20,7 +20,7 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         language_model: reads them among the words; unchanged.
         region_tower: sees the crop; frozen, and there only with `region_config`.
         region_projector: makes a token of its class token.
-        picture_tokens: how often the image token stands in `input_ids` for one picture.
+        image_tokens: how often the image token stands in `input_ids` for one picture.
     """
 
     config: GriffonConfig
@@ -39,7 +39,7 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.region_tower = CLIPVisionModel._from_config(region) if region is not None else None
         self.region_projector = region_projector(region.hidden_size, text_width) if region is not None else None
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
-        self.picture_tokens = picture_tokens(config.projector, config.patches_a_side)
+        self.image_tokens = image_tokens(config.projector, config.patches_a_side)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -57,8 +57,8 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         head: nn.Linear = self.language_model.get_output_embeddings()
         return head
 
-    def picture_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the language model reads for pictures; [P, 3, side, side] to [P, picture_tokens, width]."""
+    def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """What the language model reads for pictures; [P, 3, side, side] to [P, image_tokens, width]."""
         states = self.vision_tower(pixel_values, output_hidden_states=True).hidden_states
         features: torch.Tensor = self.projector(states[self.config.select_layer][:, 1:])
         return self._scaled(features)
@@ -103,13 +103,13 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_ids.masked_fill(places["picture"] | places["region"], 0)
         )
         for name, values, tower, features_of in (
-            ("picture", pixel_values, self.vision_tower, self.picture_features),
+            ("picture", pixel_values, self.vision_tower, self.image_features),
             ("region", region_values, self.region_tower, self.region_features),
         ):
             wanted, given = int(places[name].sum()), 0 if values is None else len(values)
-            if wanted != given * (self.picture_tokens if name == "picture" else 1) or (given and tower is None):
+            if wanted != given * (self.image_tokens if name == "picture" else 1) or (given and tower is None):
                 raise ValueError(
-                    f"{wanted} tokens for {name}s and {given} {name}s; a picture takes {self.picture_tokens} tokens, "
+                    f"{wanted} tokens for {name}s and {given} {name}s; a picture takes {self.image_tokens} tokens, "
                     "a region one, and only a model with `region_config` takes regions"
                 )
             if given:
@@ -137,7 +137,7 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         tower would leave the others waiting for its gradients and weights.
 
         Args:
-            input_ids: [B, L], the image token `picture_tokens` times for each picture.
+            input_ids: [B, L], the image token `image_tokens` times for each picture.
             attention_mask: [B, L]; 0 behind, or before, the tokens of a sample.
             pixel_values: normalised pictures in order of their tokens, [P, 3, side, side].
             region_values: normalised regions in order of their tokens, [R, 3, side, side].

@@ -12,7 +12,7 @@ from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN, BoxXYXY
 from griffon_train.data.images import REGION_PX, cropped
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.image_processor import GriffonImageProcessor, opened, pixels_of
-from griffon_train.model.projector import picture_tokens
+from griffon_train.model.projector import image_tokens
 from griffon_train.text.chat_templates import PICTURE_TOKEN, REGION_TOKEN_ID, encode
 from griffon_train.text.jinja_templates import IMAGE_PARTS, Message, chat_template, parts_of, turns_of
 
@@ -27,7 +27,7 @@ class GriffonProcessor(ProcessorMixin):
         image_processor: of the pictures.
         tokenizer: the model's.
         chat: the template of `griffon_train.text.chat_templates.CHATS` that the model was trained with.
-        picture_tokens: how often the image token stands for a picture.
+        image_tokens: how often the image token stands for a picture.
     """
 
     image_processor: GriffonImageProcessor
@@ -38,10 +38,10 @@ class GriffonProcessor(ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase,
         chat_template: str | None = None,
         chat: str = "plain",
-        picture_tokens: int = 1,
+        image_tokens: int = 1,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)  # type: ignore[no-untyped-call]
-        self.chat, self.picture_tokens = chat, picture_tokens
+        self.chat, self.image_tokens = chat, image_tokens
 
     def __call__(
         self,
@@ -178,7 +178,7 @@ class GriffonProcessor(ProcessorMixin):
         self, rows: Sequence[Sequence[int]], images: list[list[Any]], regions: list[list[Any]], tensors: str | None
     ) -> BatchFeature:
         """Pictures spread to their tokens, rows padded on the left, pictures and regions decoded."""
-        takes = {PICTURE_TOKEN: self.picture_tokens}
+        takes = {PICTURE_TOKEN: self.image_tokens}
         spread = [[each for token in row for each in [token] * takes.get(token, 1)] for row in rows]
         longest = max(map(len, spread))
         pad = self.tokenizer.pad_token_id or 0
@@ -214,7 +214,7 @@ def processor_of(config: GriffonConfig, chat: str, tokenizer: PreTrainedTokenize
         tokenizer,
         chat_template=tokenizer.chat_template,
         chat=chat,
-        picture_tokens=picture_tokens(config.projector, config.patches_a_side),
+        image_tokens=image_tokens(config.projector, config.patches_a_side),
     )
 
 

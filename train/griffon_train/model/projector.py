@@ -39,7 +39,7 @@ PROJECTORS: Mapping[str, Callable[[int, int], nn.Module]] = {
 """By name, as LLaVA and Griffon call them; made of the tower's width and the language model's."""
 
 
-def picture_tokens(projector: str, patches_a_side: int) -> int:
+def image_tokens(projector: str, patches_a_side: int) -> int:
     """How many tokens of the language model a picture takes."""
     side = -(-patches_a_side // 2) if projector == "conv_reduce" else patches_a_side
     return side * side

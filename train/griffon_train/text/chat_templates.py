@@ -264,7 +264,7 @@ def encode_sample(
     tokenizer: Tokenizer,
     max_length: int,
     overlong: str,
-    picture_tokens: int,
+    image_tokens: int,
 ) -> tuple[Encoded, bool]:
     """A sample's tokens, pictures spread, and whether they were cut.
 
@@ -275,4 +275,4 @@ def encode_sample(
         encoded = encode(chat, turns, tokenizer, pictures=pictures, regions=regions)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    return expand_and_truncate(encoded, max_length, overlong, picture_tokens, where)
+    return expand_and_truncate(encoded, max_length, overlong, image_tokens, where)

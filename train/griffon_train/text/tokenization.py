@@ -120,7 +120,7 @@ def encode_pieces(pieces: Iterable[TextSegment], tokenizer: Tokenizer, controls:
 
 
 def expand_and_truncate(
-    encoded: Encoded, max_length: int, overlong: str, picture_tokens: int, where: str
+    encoded: Encoded, max_length: int, overlong: str, image_tokens: int, where: str
 ) -> tuple[Encoded, bool]:
     """Spread pictures to their tokens, and cut what is longer than training takes.
 
@@ -128,11 +128,11 @@ def expand_and_truncate(
         encoded: a conversation with one `PICTURE_TOKEN` for each picture.
         max_length: tokens at most, those of pictures counted.
         overlong: one of `OVERLONG`: cut it; cut it and learn nothing of it; or end the run.
-        picture_tokens: what a picture takes; a cut within one falls in front of it.
+        image_tokens: what a picture takes; a cut within one falls in front of it.
         where: of the sample, for the message.
 
     Returns:
-        The conversation with `picture_tokens` times `PICTURE_TOKEN` for each picture, and whether it was too long.
+        The conversation with `image_tokens` times `PICTURE_TOKEN` for each picture, and whether it was too long.
 
     Raises:
         DataError: it is too long, and `overlong` is `error`.
@@ -140,7 +140,7 @@ def expand_and_truncate(
     """
     if overlong not in OVERLONG:
         raise SettingsError(f"overlong samples: expected {', '.join(OVERLONG)}, got {overlong!r}")
-    length = len(encoded.ids) + (picture_tokens - 1) * encoded.ids.count(PICTURE_TOKEN)
+    length = len(encoded.ids) + (image_tokens - 1) * encoded.ids.count(PICTURE_TOKEN)
     too_long = length > max_length
     if too_long and overlong == "error":
         raise DataError(
@@ -150,7 +150,7 @@ def expand_and_truncate(
     ids: list[int] = []
     labels: list[int] = []
     for token, label in zip(encoded.ids, encoded.labels, strict=True):
-        takes = picture_tokens if token == PICTURE_TOKEN else 1
+        takes = image_tokens if token == PICTURE_TOKEN else 1
         if len(ids) + takes > max_length:
             break
         ids += [token] * takes

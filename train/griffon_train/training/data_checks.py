@@ -29,19 +29,19 @@ _WHEN_CUT = {
 }
 
 
-def check_taught(trained: Sequence[str], shows: Shows, settings: Settings, *, picture_tokens: int) -> None:
+def check_taught(trained: Sequence[str], shows: Shows, settings: Settings, *, image_tokens: int) -> None:
     """See that something that trains is shown something. A picture comes before all answers, so it has to fit.
 
     Args:
         trained: the parts that train, of `PARTS`.
         shows: what the sets have.
         settings: of the run.
-        picture_tokens: what a picture takes; 0 where that is not known yet.
+        image_tokens: what a picture takes; 0 where that is not known yet.
 
     Raises:
         SettingsError: every gradient would be 0.
     """
-    fits = picture_tokens < settings.max_length
+    fits = image_tokens < settings.max_length
     seen = {
         "vision_tower": shows.pictures and fits,
         "projector": shows.pictures and fits,
@@ -53,7 +53,7 @@ def check_taught(trained: Sequence[str], shows: Shows, settings: Settings, *, pi
     roots = ", ".join(map(str, settings.shards))
     if shows.pictures and not fits:
         raise SettingsError(
-            f"--max-length {settings.max_length}: a picture takes {picture_tokens:,} tokens, so no answer about one "
+            f"--max-length {settings.max_length}: a picture takes {image_tokens:,} tokens, so no answer about one "
             f"would be learned, and {roots} has nothing else for what trains; raise --max-length"
         )
     parts = "; ".join(f"the {part.replace('_', ' ')}, which sees {_SEES[part]}" for part in trained)
@@ -81,10 +81,10 @@ def remarks_on_order(plan: Plan, weights: Mapping[str, str]) -> Iterator[str]:
             )
 
 
-def remarks_on_lengths(lengths: Lengths, settings: Settings, picture_tokens: int) -> Iterator[str]:
+def remarks_on_lengths(lengths: Lengths, settings: Settings, image_tokens: int) -> Iterator[str]:
     """A line about samples that are longer than training takes, if there are any."""
     samples = sum(map(len, lengths.sets))
-    longer = _longer(lengths, settings.max_length, picture_tokens)
+    longer = _longer(lengths, settings.max_length, image_tokens)
     if not longer:
         return
     worst = sorted(longer.items(), key=lambda each: -each[1][0] / each[1][1])
@@ -98,7 +98,7 @@ def remarks_on_lengths(lengths: Lengths, settings: Settings, picture_tokens: int
     )
 
 
-def _longer(lengths: Lengths, max_length: int, picture_tokens: int) -> dict[str, tuple[int, int]]:
+def _longer(lengths: Lengths, max_length: int, image_tokens: int) -> dict[str, tuple[int, int]]:
     """By source that has any: rows that are longer in their longest variant, and all its rows."""
     found: dict[str, tuple[int, int]] = {}
     for set_no, each in enumerate(lengths.sets):
@@ -107,7 +107,7 @@ def _longer(lengths: Lengths, max_length: int, picture_tokens: int) -> dict[str,
             longer = 0
             for first in range(rows.start, rows.stop, _ROWS_AT_ONCE):
                 part = slice(first, min(first + _ROWS_AT_ONCE, rows.stop))
-                pictures = each.index["has_image"][part].astype(np.int64) * picture_tokens
+                pictures = each.index["has_image"][part].astype(np.int64) * image_tokens
                 longer += int(np.count_nonzero(pictures + lengths.text_tokens(set_no, part) > max_length))
             if longer:
                 before = found.get(source.tag, (0, 0))
@@ -120,7 +120,7 @@ def _listed(paths: Sequence[Path]) -> str:
     return " and ".join(map(str, paths))
 
 
-def remarks(plan: Plan, settings: Settings, picture_tokens: int) -> Iterator[str]:
+def remarks(plan: Plan, settings: Settings, image_tokens: int) -> Iterator[str]:
     """All lines to be said before the first step."""
     yield from remarks_on_order(plan, weights_by_tag(settings.weights))
-    yield from remarks_on_lengths(plan.lengths, settings, picture_tokens)
+    yield from remarks_on_lengths(plan.lengths, settings, image_tokens)

@@ -147,7 +147,7 @@ class _Learned:
             why = (
                 f"{self._overlong:,} of {samples:,} samples were longer than --max-length {settings.max_length} "
                 f"(--overlong {settings.overlong}), and a picture alone takes "
-                f"{self._job.engine.module.picture_tokens:,} tokens; raise --max-length"
+                f"{self._job.engine.module.image_tokens:,} tokens; raise --max-length"
             )
         if not self._steps:
             why = "--skip-steps leaves all steps out; give fewer"

@@ -71,7 +71,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     )
     check_same_settings(settings)
     shows = Shows.of(sets)
-    check_taught(settings.freezing.trained_parts(), shows, settings, picture_tokens=0)
+    check_taught(settings.freezing.trained_parts(), shows, settings, image_tokens=0)
     check_log_hook(settings.log_hook, ranks)
     compiling.announce(settings)
     with ranks.at_own_pace("loading the model") as moved, told_by_transformers(moved):
@@ -83,7 +83,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     lengths.check(chat, tokenizer)
     freeze(model, settings.freezing)
     trained = [part for part in settings.freezing.trained_parts() if getattr(model, part) is not None]
-    check_taught(trained, shows, settings, picture_tokens=model.picture_tokens)
+    check_taught(trained, shows, settings, image_tokens=model.image_tokens)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
     if settings.deterministic:
@@ -92,7 +92,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     model.train()
     if ranks.first:
         _show_parts(model)
-        for line in (scheduler_passed_over(settings), *remarks(plan, settings, model.picture_tokens)):
+        for line in (scheduler_passed_over(settings), *remarks(plan, settings, model.image_tokens)):
             if line is not None:
                 click.echo(line, err=True)
     check_disk_room(settings, ranks, steps_of(settings, plan), model)
@@ -110,7 +110,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
         tokenizer=tokenizer,
         max_length=settings.max_length,
         overlong=settings.overlong,
-        picture_tokens=model.picture_tokens,
+        image_tokens=model.image_tokens,
     )
     held = _hold(settings, ranks)
     ranks.watchdog.now("making DeepSpeed's engine")
