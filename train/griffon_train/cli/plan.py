@@ -36,7 +36,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
                 type=click.IntRange(1),
                 default=DEFAULT_WINDOW,
                 show_default=True,
-                help="Batches sorted by length merge_reports; 1 for none.",
+                help="Batches sorted by length together; 1 for none.",
             ),
             click.option(
                 "--weight",
