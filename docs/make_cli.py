@@ -34,8 +34,8 @@ def page() -> str:
 
 def _helps(name: str, command: click.Command, parent: click.Context | None) -> Iterator[tuple[str, str]]:
     """The help of a command and of everything below it, without the hidden ones."""
-    limits = {"terminal_width": WIDTH, "max_content_width": WIDTH}
-    with click.Context(command, info_name=name, parent=parent, **(command.context_settings | limits)) as context:
+    settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
+    with click.Context(command, info_name=name, parent=parent, **settings) as context:
         yield context.command_path, command.get_help(context).rstrip()
         if isinstance(command, click.Group):
             for below in command.list_commands(context):
