@@ -1,0 +1,148 @@
+"""The README and the docs are true: links resolve, commands have the options named, examples come out as printed."""
+
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from griffon_prep.cli import main as prep
+from griffon_shards.cli import main as shards
+from griffon_train.cli.main import main as train
+
+from .waiting import TIMEOUT_S
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md"))]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+PROGRAMS = {"griffon-prep": prep, "griffon-shards": shards, "griffon-train": train}
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_resolve(page: Path) -> None:
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert [named(page) for page in PAGES if page != README and f"({named(page)})" not in text] == []
+
+
+def test_the_readme_is_short_and_its_image_small() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 170
+    assert (ROOT / "docs" / "sample.png").stat().st_size < 100_000
+
+
+def commands(text: str) -> Iterator[str]:
+    """Command lines of ours: in code blocks, continued lines joined, and between backticks."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    for line in re.findall(r"^\s*(?:\$ )?(griffon-(?:prep|shards|train)(?: .*)?)$", joined, re.MULTILINE):
+        yield line
+    for line in re.findall(r"`(griffon-(?:prep|shards|train)(?: [^`\n]*)?)`", joined):
+        yield line
+
+
+def refuse_unknown(line: str) -> None:
+    """Raise click's error if a command, or one of its options, does not exist. Values are not looked at."""
+    name, *words = (word for word in shlex.split(line, comments=True) if word != "...")
+    command: click.Command = PROGRAMS[name]
+    context = click.Context(command, info_name=name, **command.context_settings)
+    while isinstance(command, click.Group) and words:
+        below = command.get_command(context, words[0])
+        if below is None:
+            raise click.UsageError(f"no command {words[0]}", context)
+        command, words = below, words[1:]
+        context = click.Context(command, info_name=command.name, parent=context, **command.context_settings)
+    _, surplus, _ = command.make_parser(context).parse_args(list(words))
+    if surplus:
+        raise click.UsageError(f"surplus arguments: {surplus}", context)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "cli.md"], ids=named)
+def test_commands_and_options_exist(page: Path) -> None:
+    faults = []
+    found = list(commands(page.read_text(encoding="utf-8")))
+    for line in found:
+        try:
+            refuse_unknown(line)
+        except (click.UsageError, ValueError) as error:
+            faults.append(f"{line}: {error}")
+    assert faults == []
+    assert found or page != README
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["griffon-prep biuld", "griffon-shards show D K --drew x", "griffon-train run --lr", "griffon-shards info D E"],
+)
+def test_what_does_not_exist_is_noticed(line: str) -> None:
+    with pytest.raises(click.UsageError):
+        refuse_unknown(line)
+
+
+def test_the_command_reference_is_that_of_the_commands() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_cli.py"))["page"]()
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made, "run python docs/make_cli.py"
+
+
+def test_the_example_of_the_data_order_comes_out_as_printed(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "data-order.md").read_text(encoding="utf-8")
+    sums = [(f"What is {number} plus 1?", str(number + 1)) for number in range(5)]
+    colours = [("Name a colour.", colour) for colour in ("red", "green", "blue", "black")]
+    for name, turns in (("sums", sums), ("colours", colours)):
+        lines = [
+            json.dumps(
+                {"id": at, "conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]}
+            )
+            for at, (asked, answer) in enumerate(turns)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        assert all(f"\n    {line}\n" in page for line in lines[:2])
+    (tmp_path / "manifest.txt").write_text("\n".join(printed(page, "$ cat manifest.txt")) + "\n", encoding="utf-8")
+    build = next(line for line in commands(page) if line.startswith("griffon-prep build"))
+    plan = next(line for line in commands(page) if line.startswith("griffon-train plan example"))
+    output(build, tmp_path)
+    assert output(plan, tmp_path) == printed(page, f"$ {plan}")
+
+
+def printed(page: str, command: str) -> list[str]:
+    """The lines of a code block below a command."""
+    below = page.split(f"    {command}\n")[1].split("\n\n")[0]
+    return [line.removeprefix("    ") for line in below.splitlines()]
+
+
+def output(line: str, folder: Path) -> list[str]:
+    """What one of our commands prints, run in a folder."""
+    name, *words = shlex.split(line)
+    command = [sys.executable, "-m", name.replace("-", "_"), *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
