@@ -60,23 +60,34 @@ NOT_NEGATIVE = click.FloatRange(0)
 POSITIVE = click.FloatRange(0, min_open=True)
 
 
+RUN = "Run"
+MODEL = "Model"
+TRAINED = "Trained parts (default: all except the region tower)"
+DATA = "Data"
+OPTIMIZER = "Optimizer"
+MEMORY = "Memory and speed"
+LOGGING = "Checkpoints, validation and logs"
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What a setting is on the command line, where its name, with hyphens or underscores, is an option.
+    """How a setting appears on the command line.
 
     Attributes:
-        help: what it means.
-        kind: what it may be, where its type does not say that.
-        unset: what it means that it is not given.
-        called: what the reference calls it, where that is another name.
-        shown: the option's name, where that is not the setting's.
+        section: title of the help section that lists it.
+        help: the help text.
+        kind: accepted values, where the setting's Python type does not define them.
+        unset: shown instead of a value when the option is not given.
+        reference_name: the option's name in the reference's training script, where it differs.
+        spelling: the option's name, where it differs from the setting's.
     """
 
+    section: str
     help: str
     kind: click.ParamType[Any] | None = None
     unset: str = ""
-    called: str = ""
-    shown: str = ""
+    reference_name: str = ""
+    spelling: str = ""
 
 
 def _one_of(*names: str) -> click.Choice[str]:
@@ -85,150 +96,275 @@ def _one_of(*names: str) -> click.Choice[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that a training run depends on. What each means is its option's help.
+    """Every setting of a training run. Each option's help text says what it means.
 
-    Paths are as they were given; a run stores them absolute. Exactly one of `steps` and `epochs` is not None.
+    Paths are as given; a run stores them absolute. Exactly one of `steps` and `epochs` is not None.
     """
 
-    stage: Annotated[str, Option("Whose recipe to follow.", _one_of(*STAGES))]
-    shards: Annotated[tuple[Path, ...], Option("Folder of a frozen set; once for each.")]
-    output_dir: Annotated[Path, Option("Folder of the run: checkpoints, metrics, the model.")]
-    from_run: Annotated[Path | None, Option("Folder of an earlier run to start from.", unset="none", shown="from")] = (
-        None
-    )
+    stage: Annotated[str, Option(RUN, "Training stage; its recipe sets the defaults.", _one_of(*STAGES))]
+    shards: Annotated[
+        tuple[Path, ...], Option(RUN, "Shard folder made by griffon-prep build; repeat for several folders.")
+    ]
+    output_dir: Annotated[Path, Option(RUN, "Folder for checkpoints, metrics and the trained model.")]
+    from_run: Annotated[
+        Path | None,
+        Option(RUN, "Output folder of a finished run; training starts from its model.", unset="none", spelling="from"),
+    ] = None
 
     model: Annotated[
         str | None,
         Option(
-            "Preset, or folder of a saved Griffon model or of a language model.",
-            unset="that of --from",
-            called="model_name_or_path",
+            MODEL,
+            "Preset name, or folder of a saved Griffon model or of a language model.",
+            unset="the model of --from",
+            reference_name="model_name_or_path",
         ),
     ] = None
-    tokenizer: Annotated[Path | None, Option("Folder of a tokenizer.", unset="the model's")] = None
-    vision_tower: Annotated[Path | None, Option("CLIP tower for a language model's folder.", unset="the model's")] = (
-        None
-    )
+    tokenizer: Annotated[Path | None, Option(MODEL, "Folder of a tokenizer.", unset="the model's")] = None
+    vision_tower: Annotated[
+        Path | None,
+        Option(MODEL, "Folder of the CLIP vision tower; needed with a language model.", unset="the model's"),
+    ] = None
     region_tower: Annotated[
-        Path | None, Option("CLIP tower for <region>, where there is none.", unset="the model's")
+        Path | None,
+        Option(MODEL, "Folder of the CLIP tower for <region>, if the model has none.", unset="the model's"),
     ] = None
     pretrain_mm_mlp_adapter: Annotated[
-        Path | None, Option("An mm_projector.bin, or its like, to start from.", unset="none")
+        Path | None,
+        Option(MODEL, "File with trained projector weights to start from, such as mm_projector.bin.", unset="none"),
     ] = None
     projector: Annotated[
         str | None,
         Option(
-            "Kind of a new projector.",
+            MODEL,
+            "Type of the projector in a new model.",
             _one_of("conv_reduce", "linear", "mlp2x_gelu"),
-            unset="the model's; conv_reduce for a new one",
-            called="mm_projector_type",
+            unset="the model's; conv_reduce in a new model",
+            reference_name="mm_projector_type",
         ),
     ] = None
     select_layer: Annotated[
         int | None,
         Option(
-            "Of a new model: the tower's hidden state to take.",
-            unset="the model's; -2 for a new one",
-            called="mm_vision_select_layer",
+            MODEL,
+            "Hidden layer of the vision tower whose output a new model uses.",
+            unset="the model's; -2 in a new model",
+            reference_name="mm_vision_select_layer",
         ),
     ] = None
     boxes: Annotated[
-        str | None, Option("bin teaches a model its tokens.", _one_of(*BOX_STYLES), unset="as the model does")
+        str | None,
+        Option(
+            MODEL,
+            "How boxes are written: as text, or as bin tokens, which are added to a model without them.",
+            _one_of(*BOX_STYLES),
+            unset="the model's",
+        ),
     ] = None
-    chat: Annotated[str | None, Option("Chat template.", _one_of(*CHATS), unset="the model's", called="version")] = None
+    chat: Annotated[
+        str | None,
+        Option(MODEL, "Chat template.", _one_of(*CHATS), unset="the model's", reference_name="version"),
+    ] = None
     attention: Annotated[
         str,
         Option(
-            "How attention is computed.",
+            MODEL,
+            "Attention implementation; auto picks the fastest that the model supports.",
             _one_of("auto", "eager", "sdpa", "flex_attention", "flash_attention_2"),
-            called="attn_implementation",
+            reference_name="attn_implementation",
         ),
     ] = "auto"
 
-    tune_mm_mlp_adapter: Annotated[bool, Option("Train the projector alone.")] = False
+    tune_mm_mlp_adapter: Annotated[bool, Option(TRAINED, "Train only the projector.")] = False
     tune_region_projector: Annotated[
-        bool, Option("Train the region projector alone.", called="unshared_visual_encoder")
+        bool, Option(TRAINED, "Train only the region projector.", reference_name="unshared_visual_encoder")
     ] = False
-    freeze_llm: Annotated[bool, Option("Train only projector and vision tower.")] = False
-    freeze_mm_mlp_adapter: Annotated[bool, Option("Do not train the projector.")] = False
-    freeze_vision_tower: Annotated[bool, Option("Do not train the vision tower.")] = False
+    freeze_llm: Annotated[bool, Option(TRAINED, "Train only the projector and the vision tower.")] = False
+    freeze_mm_mlp_adapter: Annotated[bool, Option(TRAINED, "Freeze the projector.")] = False
+    freeze_vision_tower: Annotated[bool, Option(TRAINED, "Freeze the vision tower.")] = False
 
     max_length: Annotated[
-        int, Option("Tokens of a sample at most, picture included.", click.IntRange(16), called="model_max_length")
+        int,
+        Option(
+            DATA,
+            "Maximum sample length in tokens, including image tokens.",
+            click.IntRange(16),
+            reference_name="model_max_length",
+        ),
     ] = 4096
-    overlong: Annotated[str, Option("What to do with longer samples.", _one_of(*OVERLONG))] = "truncate"
-    global_batch: Annotated[int, Option("Samples of an optimizer step, over all ranks.", COUNT)] = 128
+    overlong: Annotated[
+        str,
+        Option(
+            DATA,
+            "Samples longer than --max-length: truncate them, truncate and mask them from the loss, or stop.",
+            _one_of(*OVERLONG),
+        ),
+    ] = "truncate"
+    global_batch: Annotated[int, Option(DATA, "Samples per optimizer step, over all ranks.", COUNT)] = 128
     micro_batch: Annotated[
-        int, Option("Samples that a rank computes at once.", COUNT, called="per_device_train_batch_size")
+        int,
+        Option(DATA, "Samples per forward pass on each rank.", COUNT, reference_name="per_device_train_batch_size"),
     ] = 1
     steps: Annotated[
         int | None,
-        Option("Optimizer steps, instead of epochs.", _StepsOrNone(1), unset="as epochs", called="max_steps"),
+        Option(
+            DATA,
+            "Number of optimizer steps; replaces --epochs.",
+            _StepsOrNone(1),
+            unset="set by --epochs",
+            reference_name="max_steps",
+        ),
     ] = None
     epochs: Annotated[
         float | None,
         Option(
-            "Passes over the shards, such as 1 or 0.5.",
+            DATA,
+            "Number of passes over the shards, such as 1 or 0.5.",
             _Passes(0, min_open=True),
-            unset="as steps",
-            called="num_train_epochs",
+            unset="set by --steps",
+            reference_name="num_train_epochs",
         ),
     ] = 1
-    seed: Annotated[int, Option("Of the order and of new weights.")] = 0
-    grouping: Annotated[str, Option("What the samples of a batch have in common.", _one_of(*GROUPINGS))] = "none"
-    window: Annotated[int, Option("Batches sorted by length together.", COUNT)] = DEFAULT_WINDOW
-    lengths: Annotated[tuple[Path, ...], Option("Counted lengths, one for each set.", unset="estimated")] = ()
+    seed: Annotated[int, Option(DATA, "Seed of the sample order and of new weights.")] = 0
+    grouping: Annotated[
+        str,
+        Option(DATA, "Make every batch of samples of one modality (text or image) or one task.", _one_of(*GROUPINGS)),
+    ] = "none"
+    window: Annotated[
+        int,
+        Option(DATA, "Batches whose samples are sorted by length together, to reduce padding; 1 to disable.", COUNT),
+    ] = DEFAULT_WINDOW
+    lengths: Annotated[
+        tuple[Path, ...],
+        Option(
+            DATA,
+            "Length table from griffon-train lengths; one per --shards, in the same order.",
+            unset="estimated lengths",
+        ),
+    ] = ()
     weights: Annotated[
         tuple[str, ...],
-        Option("TAG=W: passes over a source an epoch (2, 0.5, 1/3).", unset="the sets'", shown="weight"),
+        Option(
+            DATA,
+            "Passes over the source TAG in each epoch, such as 2, 0.5 or 1/3; repeat for several sources.",
+            unset="as stored in the shards",
+            spelling="weight",
+        ),
     ] = ()
     workers: Annotated[
-        int, Option("Reading processes of a rank.", click.IntRange(0), called="dataloader_num_workers")
+        int,
+        Option(
+            DATA,
+            "Data loading processes per rank; 0 loads in the training process.",
+            click.IntRange(0),
+            reference_name="dataloader_num_workers",
+        ),
     ] = 2
 
-    lr: Annotated[float, Option("Learning rate.", POSITIVE, called="learning_rate")] = 2e-5
+    lr: Annotated[float, Option(OPTIMIZER, "Peak learning rate.", POSITIVE, reference_name="learning_rate")] = 2e-5
     projector_lr: Annotated[
-        float | None, Option("Of the projector.", POSITIVE, unset="lr", called="mm_projector_lr")
+        float | None,
+        Option(
+            OPTIMIZER,
+            "Peak learning rate of the projector.",
+            POSITIVE,
+            unset="same as --lr",
+            reference_name="mm_projector_lr",
+        ),
     ] = None
     vision_tower_lr: Annotated[
-        float | None, Option("Of the vision tower.", POSITIVE, unset="lr", called="mm_vision_tower_lr")
+        float | None,
+        Option(
+            OPTIMIZER,
+            "Peak learning rate of the vision tower.",
+            POSITIVE,
+            unset="same as --lr",
+            reference_name="mm_vision_tower_lr",
+        ),
     ] = None
     schedule: Annotated[
-        str, Option("Of the learning rates.", _one_of("cosine", "constant"), called="lr_scheduler_type")
+        str,
+        Option(
+            OPTIMIZER,
+            "Learning rate schedule after the warmup.",
+            _one_of("cosine", "constant"),
+            reference_name="lr_scheduler_type",
+        ),
     ] = "cosine"
-    warmup_ratio: Annotated[float, Option("Share of the steps in which they rise.", SHARE)] = 0.03
-    weight_decay: Annotated[float, Option("AdamW's, of all but biases and norms.", NOT_NEGATIVE)] = 0.0
-    clip: Annotated[float, Option("Largest norm of the gradient; 0 for any.", NOT_NEGATIVE, called="max_grad_norm")] = (
-        1.0
-    )
-    beta1: Annotated[float, Option("AdamW's.", SHARE, called="adam_beta1")] = 0.9
-    beta2: Annotated[float, Option("AdamW's.", SHARE, called="adam_beta2")] = 0.999
-    epsilon: Annotated[float, Option("AdamW's.", POSITIVE, called="adam_epsilon")] = 1e-8
-    skip_steps: Annotated[tuple[str, ...], Option("A:B: leave out the steps A to B - 1.", unset="none")] = ()
+    warmup_ratio: Annotated[float, Option(OPTIMIZER, "Fraction of the steps used for linear warmup.", SHARE)] = 0.03
+    weight_decay: Annotated[
+        float, Option(OPTIMIZER, "AdamW weight decay; biases and norms are excluded.", NOT_NEGATIVE)
+    ] = 0.0
+    clip: Annotated[
+        float,
+        Option(OPTIMIZER, "Maximum gradient norm; 0 disables clipping.", NOT_NEGATIVE, reference_name="max_grad_norm"),
+    ] = 1.0
+    beta1: Annotated[float, Option(OPTIMIZER, "AdamW beta1.", SHARE, reference_name="adam_beta1")] = 0.9
+    beta2: Annotated[float, Option(OPTIMIZER, "AdamW beta2.", SHARE, reference_name="adam_beta2")] = 0.999
+    epsilon: Annotated[float, Option(OPTIMIZER, "AdamW epsilon.", POSITIVE, reference_name="adam_epsilon")] = 1e-8
+    skip_steps: Annotated[
+        tuple[str, ...], Option(OPTIMIZER, "Skip steps A to B - 1; repeat for several ranges.", unset="none")
+    ] = ()
     lr_from: Annotated[
         tuple[str, ...],
-        Option("STEP=LR: another --lr from a step on; other rates in proportion.", unset="none"),
+        Option(
+            OPTIMIZER,
+            "Change --lr to LR from step STEP on, and the other rates in proportion; repeat for several steps.",
+            unset="none",
+        ),
     ] = ()
 
-    zero: Annotated[int, Option("DeepSpeed's ZeRO stage.", click.IntRange(2, 3))] = 2
-    offload: Annotated[str, Option("What is kept in the CPU's memory.", _one_of("none", "optimizer", "all"))] = "none"
-    deepspeed: Annotated[Path | None, Option("DeepSpeed JSON of one's own.", unset="as zero and offload say")] = None
-    dtype: Annotated[str, Option("Of the weights; auto: bfloat16 on CUDA.", _one_of("auto", "bfloat16", "float32"))] = (
-        "auto"
-    )
-    device: Annotated[str, Option("Where to compute.", _one_of("auto", "cpu", "cuda"))] = "auto"
-    gradient_checkpointing: Annotated[bool, Option("Compute activations twice, for less memory.")] = False
-    deterministic: Annotated[bool, Option("Bit-identical on a GPU, too; slower.")] = False
+    zero: Annotated[int, Option(MEMORY, "DeepSpeed ZeRO stage.", click.IntRange(2, 3))] = 2
+    offload: Annotated[
+        str,
+        Option(
+            MEMORY,
+            "Keep the optimizer state, or all (also the weights; needs --zero 3), in CPU memory.",
+            _one_of("none", "optimizer", "all"),
+        ),
+    ] = "none"
+    deepspeed: Annotated[
+        Path | None,
+        Option(MEMORY, "Custom DeepSpeed JSON file.", unset="a built-in one for --zero and --offload"),
+    ] = None
+    dtype: Annotated[
+        str,
+        Option(
+            MEMORY,
+            "Data type of the weights; auto is bfloat16 on CUDA and float32 on CPU.",
+            _one_of("auto", "bfloat16", "float32"),
+        ),
+    ] = "auto"
+    device: Annotated[
+        str, Option(MEMORY, "Device to train on; auto is CUDA if available.", _one_of("auto", "cpu", "cuda"))
+    ] = "auto"
+    gradient_checkpointing: Annotated[
+        bool, Option(MEMORY, "Recompute activations in the backward pass; saves memory, costs time.")
+    ] = False
+    deterministic: Annotated[bool, Option(MEMORY, "Use deterministic GPU algorithms; slower.")] = False
 
-    save_steps: Annotated[int, Option("Steps between checkpoints.", COUNT)] = 1000
-    keep: Annotated[int, Option("Checkpoints to keep.", COUNT, called="save_total_limit")] = 3
-    val_shards: Annotated[tuple[Path, ...], Option("Frozen set to validate on; once for each.", unset="none")] = ()
-    val_steps: Annotated[int | None, Option("Steps between validations.", COUNT, unset="none", called="eval_steps")] = (
-        None
-    )
-    log_every: Annotated[int, Option("Steps between lines of progress.", COUNT, called="logging_steps")] = 10
-    log_hook: Annotated[str | None, Option("module:function that is given every metric.", unset="none")] = None
-    stall_s: Annotated[float, Option("Seconds without progress before the run ends itself.", POSITIVE)] = 600.0
+    save_steps: Annotated[int, Option(LOGGING, "Save a checkpoint every N steps.", COUNT)] = 1000
+    keep: Annotated[
+        int, Option(LOGGING, "Number of latest checkpoints to keep.", COUNT, reference_name="save_total_limit")
+    ] = 3
+    val_shards: Annotated[
+        tuple[Path, ...],
+        Option(LOGGING, "Shard folder to validate on; repeat for several folders.", unset="none"),
+    ] = ()
+    val_steps: Annotated[
+        int | None,
+        Option(LOGGING, "Validate every N steps.", COUNT, unset="no validation", reference_name="eval_steps"),
+    ] = None
+    log_every: Annotated[
+        int, Option(LOGGING, "Print progress every N steps.", COUNT, reference_name="logging_steps")
+    ] = 10
+    log_hook: Annotated[
+        str | None,
+        Option(LOGGING, "Python function, as module:function, called with every metrics record.", unset="none"),
+    ] = None
+    stall_s: Annotated[
+        float, Option(LOGGING, "End the run with an error after this many seconds without progress.", POSITIVE)
+    ] = 600.0
 
     @property
     def freezing(self) -> Freezing:
@@ -247,7 +383,7 @@ OPTIONS: Mapping[str, Option] = _options()
 
 def option_name(setting: str) -> str:
     """As it is given on the command line, such as `--global-batch`."""
-    return "--" + (OPTIONS[setting].shown or setting).replace("_", "-")
+    return "--" + (OPTIONS[setting].spelling or setting).replace("_", "-")
 
 
 RESUME_FREE: frozenset[str] = frozenset(
