@@ -3,24 +3,17 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
-from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import click
 
 from griffon_shards.support.command_line import resumable
+from griffon_train.config.options import takes_many
 from griffon_train.config.reference_flags import FOREIGN, SAID_OTHERWISE, translate
 from griffon_train.config.resolve import resolve
-from griffon_train.config.settings import OPTIONS, Settings, option_name, shown
+from griffon_train.config.settings import OPTIONS, TYPES, VALUE_TYPES, Settings, option_name, shown
 from griffon_train.training.signals import listening
 
-_KINDS: dict[type, click.ParamType[Any]] = {
-    bool: click.BOOL,
-    int: click.INT,
-    float: click.FLOAT,
-    str: click.STRING,
-    Path: click.Path(path_type=Path),
-}
 _ANSWERS: dict[str, Any] = {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"}
 """Options for which `--freeze-llm`, `--freeze-llm True` and `--freeze-llm=false` are all valid."""
 
@@ -63,9 +56,8 @@ def _plain(name: str) -> str:
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """Add every option to the command: the settings, and hidden options of the reference's script."""
-    hints = get_type_hints(Settings)
     defaults = {each.name: each.default for each in fields(Settings) if each.default is not MISSING}
-    options = [_option(name, hints[name], defaults) for name in OPTIONS]
+    options = [_option(name, defaults) for name in OPTIONS]
     for name in SAID_OTHERWISE:
         options.append(click.option("--" + _plain(name), name, type=click.BOOL, hidden=True, **_ANSWERS))
     for name in FOREIGN:
@@ -77,18 +69,19 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _option(name: str, hint: Any, defaults: Mapping[str, Any]) -> Callable[[Any], Any]:  # noqa: ANN401 - a type
+def _option(name: str, defaults: Mapping[str, Any]) -> Callable[[Any], Any]:
     """A click option for a setting; its value is None or an empty tuple when not given."""
     option = OPTIONS[name]
-    multiple = get_origin(hint) is tuple
-    kind = next(each for each in (get_args(hint) or (hint,)) if each is not type(None))
+    value_type = VALUE_TYPES[name]
     text = option.help
     if name in defaults:
         text += f"  [default: {shown(name, defaults[name]).strip('()')}]"
     if option.reference_name:
         text += f"  [reference: --{option.reference_name}]"
-    given: dict[str, Any] = _ANSWERS if kind is bool else {"metavar": _METAVARS[name]} if name in _METAVARS else {}
-    given = given | {"type": option.kind or _KINDS[kind], "multiple": multiple, "default": None}
+    given: dict[str, Any] = (
+        _ANSWERS if value_type is click.BOOL else {"metavar": _METAVARS[name]} if name in _METAVARS else {}
+    )
+    given = given | {"type": value_type, "multiple": takes_many(TYPES[name]), "default": None}
     return click.option(option_name(name), name, help=text, **given)
 
 

@@ -17,7 +17,7 @@ from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.tables import table
 from griffon_train.config.deepspeed import zero_config
 from griffon_train.config.freezing import Freezing
-from griffon_train.config.settings import OPTIONS, STAGES, Settings, option_name, shown, weights_by_tag
+from griffon_train.config.settings import STAGES, VALUE_TYPES, Settings, option_name, shown, weights_by_tag
 from griffon_train.data.steering import Steering
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -158,13 +158,13 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
 
 
 def _impossible(settings: Settings, named: Callable[[str], str]) -> Iterator[str]:
-    """Values that the command line would have refused, from wherever they are."""
-    for name, option in OPTIONS.items():
+    """Report values that the command line would refuse, whatever their origin."""
+    for name, value_type in VALUE_TYPES.items():
         value = getattr(settings, name)
         if isinstance(value, float) and not math.isfinite(value):
             yield f"{named(name)}: expected a finite number"
-        if value is not None and option.kind is not None:
+        if value is not None and not isinstance(value, Path | tuple):
             try:
-                option.kind.convert(value, None, None)
+                value_type.convert(value, None, None)
             except click.BadParameter as error:
                 yield f"{named(name)}: {error.message}"

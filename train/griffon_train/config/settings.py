@@ -1,9 +1,8 @@
-"""The settings of a training run: one table of what each is called, what it may be, and what it is by default.
+"""The settings of a training run: one table with the name, type, constraints, default and help of each.
 
-The command line, `--print-config` and the stored settings of a run are all made from it. Without torch.
+The command line, recipe checks, `--print-config` and stored settings are all derived from it. Does not import torch.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,83 +14,31 @@ import msgspec
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import BOX_STYLES
 from griffon_train.config.freezing import Freezing
+from griffon_train.config.options import (
+    DATA,
+    LOGGING,
+    MEMORY,
+    MODEL,
+    OPTIMIZER,
+    RUN,
+    TRAINED,
+    Count,
+    Epochs,
+    NotNegative,
+    Option,
+    Positive,
+    Share,
+    StepsOrNone,
+    click_type,
+    one_of,
+)
 from griffon_train.data.plan import DEFAULT_WINDOW
 from griffon_train.data.source_stream import GROUPINGS
 from griffon_train.text.chat_templates import CHATS
 from griffon_train.text.tokenization import OVERLONG
 
 STAGES = ("alignment", "pretrain", "sft", "visual_referring", "custom")
-"""Each has a recipe, in the order in which they are run."""
-
-
-class _Whole(click.IntRange):
-    """A whole number, also written as `500.0`, as transformers takes it."""
-
-    name = "integer"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
-        """As an int."""
-        whole = re.fullmatch(r"(\d+)\.0*", str(value))
-        return super().convert(int(whole[1]) if whole else value, param, ctx)
-
-
-class _StepsOrNone(_Whole):
-    """A number of steps; transformers' -1 is none."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
-        """As an int, or None."""
-        return None if str(value) == "-1" else super().convert(value, param, ctx)
-
-
-class _Passes(click.FloatRange):
-    """A number of epochs, of which the last may be a part."""
-
-    name = "float"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
-        """As an int where it is whole, else as a float."""
-        found = super().convert(value, param, ctx)
-        return int(found) if float(found).is_integer() else found
-
-
-COUNT = _Whole(1)
-SHARE = click.FloatRange(0, 1, max_open=True)
-NOT_NEGATIVE = click.FloatRange(0)
-POSITIVE = click.FloatRange(0, min_open=True)
-
-
-RUN = "Run"
-MODEL = "Model"
-TRAINED = "Trained parts (default: all except the region tower)"
-DATA = "Data"
-OPTIMIZER = "Optimizer"
-MEMORY = "Memory and speed"
-LOGGING = "Checkpoints, validation and logs"
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """How a setting appears on the command line.
-
-    Attributes:
-        section: title of the help section that lists it.
-        help: the help text.
-        kind: accepted values, where the setting's Python type does not define them.
-        unset: shown instead of a value when the option is not given.
-        reference_name: the option's name in the reference's training script, where it differs.
-        spelling: the option's name, where it differs from the setting's.
-    """
-
-    section: str
-    help: str
-    kind: click.ParamType[Any] | None = None
-    unset: str = ""
-    reference_name: str = ""
-    spelling: str = ""
-
-
-def _one_of(*names: str) -> click.Choice[str]:
-    return click.Choice(names)
+"""Training stages in the order they are run; each has a recipe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +48,7 @@ class Settings:
     Paths are as given; a run stores them absolute. Exactly one of `steps` and `epochs` is not None.
     """
 
-    stage: Annotated[str, Option(RUN, "Training stage; its recipe sets the defaults.", _one_of(*STAGES))]
+    stage: Annotated[str, one_of(*STAGES), Option(RUN, "Training stage; its recipe sets the defaults.")]
     shards: Annotated[
         tuple[Path, ...], Option(RUN, "Shard folder made by griffon-prep build; repeat for several folders.")
     ]
@@ -126,19 +73,17 @@ class Settings:
         Option(MODEL, "Folder of the CLIP vision tower; needed with a language model.", unset="the model's"),
     ] = None
     region_tower: Annotated[
-        Path | None,
-        Option(MODEL, "Folder of the CLIP tower for <region>, if the model has none.", unset="the model's"),
+        Path | None, Option(MODEL, "Folder of the CLIP tower for <region>, if the model has none.", unset="the model's")
     ] = None
     pretrain_mm_mlp_adapter: Annotated[
         Path | None,
         Option(MODEL, "File with trained projector weights to start from, such as mm_projector.bin.", unset="none"),
     ] = None
     projector: Annotated[
-        str | None,
+        Annotated[str, one_of("conv_reduce", "linear", "mlp2x_gelu")] | None,
         Option(
             MODEL,
             "Type of the projector in a new model.",
-            _one_of("conv_reduce", "linear", "mlp2x_gelu"),
             unset="the model's; conv_reduce in a new model",
             reference_name="mm_projector_type",
         ),
@@ -153,24 +98,23 @@ class Settings:
         ),
     ] = None
     boxes: Annotated[
-        str | None,
+        Annotated[str, one_of(*BOX_STYLES)] | None,
         Option(
             MODEL,
             "How boxes are written: as text, or as bin tokens, which are added to a model without them.",
-            _one_of(*BOX_STYLES),
             unset="the model's",
         ),
     ] = None
     chat: Annotated[
-        str | None,
-        Option(MODEL, "Chat template.", _one_of(*CHATS), unset="the model's", reference_name="version"),
+        Annotated[str, one_of(*CHATS)] | None,
+        Option(MODEL, "Chat template.", unset="the model's", reference_name="version"),
     ] = None
     attention: Annotated[
         str,
+        one_of("auto", "eager", "sdpa", "flex_attention", "flash_attention_2"),
         Option(
             MODEL,
             "Attention implementation; auto picks the fastest that the model supports.",
-            _one_of("auto", "eager", "sdpa", "flex_attention", "flash_attention_2"),
             reference_name="attn_implementation",
         ),
     ] = "auto"
@@ -185,42 +129,34 @@ class Settings:
 
     max_length: Annotated[
         int,
-        Option(
-            DATA,
-            "Maximum sample length in tokens, including image tokens.",
-            click.IntRange(16),
-            reference_name="model_max_length",
-        ),
+        msgspec.Meta(ge=16),
+        Option(DATA, "Maximum sample length in tokens, including image tokens.", reference_name="model_max_length"),
     ] = 4096
     overlong: Annotated[
         str,
-        Option(
-            DATA,
-            "Samples longer than --max-length: truncate them, truncate and mask them from the loss, or stop.",
-            _one_of(*OVERLONG),
-        ),
+        one_of(*OVERLONG),
+        Option(DATA, "Samples longer than --max-length: truncate them, truncate and mask them from the loss, or stop."),
     ] = "truncate"
-    global_batch: Annotated[int, Option(DATA, "Samples per optimizer step, over all ranks.", COUNT)] = 128
+    global_batch: Annotated[Count, Option(DATA, "Samples per optimizer step, over all ranks.")] = 128
     micro_batch: Annotated[
-        int,
-        Option(DATA, "Samples per forward pass on each rank.", COUNT, reference_name="per_device_train_batch_size"),
+        Count, Option(DATA, "Samples per forward pass on each rank.", reference_name="per_device_train_batch_size")
     ] = 1
     steps: Annotated[
-        int | None,
+        Count | None,
         Option(
             DATA,
             "Number of optimizer steps; replaces --epochs.",
-            _StepsOrNone(1),
+            StepsOrNone,
             unset="set by --epochs",
             reference_name="max_steps",
         ),
     ] = None
     epochs: Annotated[
-        float | None,
+        Positive | None,
         Option(
             DATA,
             "Number of passes over the shards, such as 1 or 0.5.",
-            _Passes(0, min_open=True),
+            Epochs,
             unset="set by --steps",
             reference_name="num_train_epochs",
         ),
@@ -228,11 +164,11 @@ class Settings:
     seed: Annotated[int, Option(DATA, "Seed of the sample order and of new weights.")] = 0
     grouping: Annotated[
         str,
-        Option(DATA, "Make every batch of samples of one modality (text or image) or one task.", _one_of(*GROUPINGS)),
+        one_of(*GROUPINGS),
+        Option(DATA, "Make every batch of samples of one modality (text or image) or one task."),
     ] = "none"
     window: Annotated[
-        int,
-        Option(DATA, "Batches whose samples are sorted by length together, to reduce padding; 1 to disable.", COUNT),
+        Count, Option(DATA, "Batches whose samples are sorted by length together, to reduce padding; 1 to disable.")
     ] = DEFAULT_WINDOW
     lengths: Annotated[
         tuple[Path, ...],
@@ -253,55 +189,43 @@ class Settings:
     ] = ()
     workers: Annotated[
         int,
+        msgspec.Meta(ge=0),
         Option(
             DATA,
             "Data loading processes per rank; 0 loads in the training process.",
-            click.IntRange(0),
             reference_name="dataloader_num_workers",
         ),
     ] = 2
 
-    lr: Annotated[float, Option(OPTIMIZER, "Peak learning rate.", POSITIVE, reference_name="learning_rate")] = 2e-5
+    lr: Annotated[Positive, Option(OPTIMIZER, "Peak learning rate.", reference_name="learning_rate")] = 2e-5
     projector_lr: Annotated[
-        float | None,
+        Positive | None,
         Option(
-            OPTIMIZER,
-            "Peak learning rate of the projector.",
-            POSITIVE,
-            unset="same as --lr",
-            reference_name="mm_projector_lr",
+            OPTIMIZER, "Peak learning rate of the projector.", unset="same as --lr", reference_name="mm_projector_lr"
         ),
     ] = None
     vision_tower_lr: Annotated[
-        float | None,
+        Positive | None,
         Option(
             OPTIMIZER,
             "Peak learning rate of the vision tower.",
-            POSITIVE,
             unset="same as --lr",
             reference_name="mm_vision_tower_lr",
         ),
     ] = None
     schedule: Annotated[
         str,
-        Option(
-            OPTIMIZER,
-            "Learning rate schedule after the warmup.",
-            _one_of("cosine", "constant"),
-            reference_name="lr_scheduler_type",
-        ),
+        one_of("cosine", "constant"),
+        Option(OPTIMIZER, "Learning rate schedule after the warmup.", reference_name="lr_scheduler_type"),
     ] = "cosine"
-    warmup_ratio: Annotated[float, Option(OPTIMIZER, "Fraction of the steps used for linear warmup.", SHARE)] = 0.03
-    weight_decay: Annotated[
-        float, Option(OPTIMIZER, "AdamW weight decay; biases and norms are excluded.", NOT_NEGATIVE)
-    ] = 0.0
+    warmup_ratio: Annotated[Share, Option(OPTIMIZER, "Fraction of the steps used for linear warmup.")] = 0.03
+    weight_decay: Annotated[NotNegative, Option(OPTIMIZER, "AdamW weight decay; biases and norms are excluded.")] = 0.0
     clip: Annotated[
-        float,
-        Option(OPTIMIZER, "Maximum gradient norm; 0 disables clipping.", NOT_NEGATIVE, reference_name="max_grad_norm"),
+        NotNegative, Option(OPTIMIZER, "Maximum gradient norm; 0 disables clipping.", reference_name="max_grad_norm")
     ] = 1.0
-    beta1: Annotated[float, Option(OPTIMIZER, "AdamW beta1.", SHARE, reference_name="adam_beta1")] = 0.9
-    beta2: Annotated[float, Option(OPTIMIZER, "AdamW beta2.", SHARE, reference_name="adam_beta2")] = 0.999
-    epsilon: Annotated[float, Option(OPTIMIZER, "AdamW epsilon.", POSITIVE, reference_name="adam_epsilon")] = 1e-8
+    beta1: Annotated[Share, Option(OPTIMIZER, "AdamW beta1.", reference_name="adam_beta1")] = 0.9
+    beta2: Annotated[Share, Option(OPTIMIZER, "AdamW beta2.", reference_name="adam_beta2")] = 0.999
+    epsilon: Annotated[Positive, Option(OPTIMIZER, "AdamW epsilon.", reference_name="adam_epsilon")] = 1e-8
     skip_steps: Annotated[
         tuple[str, ...], Option(OPTIMIZER, "Skip steps A to B - 1; repeat for several ranges.", unset="none")
     ] = ()
@@ -314,134 +238,126 @@ class Settings:
         ),
     ] = ()
 
-    zero: Annotated[int, Option(MEMORY, "DeepSpeed ZeRO stage.", click.IntRange(2, 3))] = 2
+    zero: Annotated[int, msgspec.Meta(ge=2, le=3), Option(MEMORY, "DeepSpeed ZeRO stage.")] = 2
     offload: Annotated[
         str,
-        Option(
-            MEMORY,
-            "Keep the optimizer state, or all (also the weights; needs --zero 3), in CPU memory.",
-            _one_of("none", "optimizer", "all"),
-        ),
+        one_of("none", "optimizer", "all"),
+        Option(MEMORY, "Keep the optimizer state, or all (also the weights; needs --zero 3), in CPU memory."),
     ] = "none"
     deepspeed: Annotated[
-        Path | None,
-        Option(MEMORY, "Custom DeepSpeed JSON file.", unset="a built-in one for --zero and --offload"),
+        Path | None, Option(MEMORY, "Custom DeepSpeed JSON file.", unset="a built-in one for --zero and --offload")
     ] = None
     dtype: Annotated[
         str,
-        Option(
-            MEMORY,
-            "Data type of the weights; auto is bfloat16 on CUDA and float32 on CPU.",
-            _one_of("auto", "bfloat16", "float32"),
-        ),
+        one_of("auto", "bfloat16", "float32"),
+        Option(MEMORY, "Data type of the weights; auto is bfloat16 on CUDA and float32 on CPU."),
     ] = "auto"
     device: Annotated[
-        str, Option(MEMORY, "Device to train on; auto is CUDA if available.", _one_of("auto", "cpu", "cuda"))
+        str, one_of("auto", "cpu", "cuda"), Option(MEMORY, "Device to train on; auto is CUDA if available.")
     ] = "auto"
     gradient_checkpointing: Annotated[
         bool, Option(MEMORY, "Recompute activations in the backward pass; saves memory, costs time.")
     ] = False
     deterministic: Annotated[bool, Option(MEMORY, "Use deterministic GPU algorithms; slower.")] = False
 
-    save_steps: Annotated[int, Option(LOGGING, "Save a checkpoint every N steps.", COUNT)] = 1000
+    save_steps: Annotated[Count, Option(LOGGING, "Save a checkpoint every N steps.")] = 1000
     keep: Annotated[
-        int, Option(LOGGING, "Number of latest checkpoints to keep.", COUNT, reference_name="save_total_limit")
+        Count, Option(LOGGING, "Number of latest checkpoints to keep.", reference_name="save_total_limit")
     ] = 3
     val_shards: Annotated[
-        tuple[Path, ...],
-        Option(LOGGING, "Shard folder to validate on; repeat for several folders.", unset="none"),
+        tuple[Path, ...], Option(LOGGING, "Shard folder to validate on; repeat for several folders.", unset="none")
     ] = ()
     val_steps: Annotated[
-        int | None,
-        Option(LOGGING, "Validate every N steps.", COUNT, unset="no validation", reference_name="eval_steps"),
+        Count | None, Option(LOGGING, "Validate every N steps.", unset="no validation", reference_name="eval_steps")
     ] = None
-    log_every: Annotated[
-        int, Option(LOGGING, "Print progress every N steps.", COUNT, reference_name="logging_steps")
-    ] = 10
+    log_every: Annotated[Count, Option(LOGGING, "Print progress every N steps.", reference_name="logging_steps")] = 10
     log_hook: Annotated[
         str | None,
         Option(LOGGING, "Python function, as module:function, called with every metrics record.", unset="none"),
     ] = None
     stall_s: Annotated[
-        float, Option(LOGGING, "End the run with an error after this many seconds without progress.", POSITIVE)
+        Positive, Option(LOGGING, "End the run with an error after this many seconds without progress.")
     ] = 600.0
 
     @property
     def freezing(self) -> Freezing:
-        """What is frozen."""
-        return Freezing(**{each.name: getattr(self, each.name) for each in fields(Freezing)})
+        """The freezing flags."""
+        return Freezing(**{flag.name: getattr(self, flag.name) for flag in fields(Freezing)})
 
 
-def _options() -> dict[str, Option]:
-    hints = get_type_hints(Settings, include_extras=True)
-    return {name: next(each for each in hint.__metadata__ if isinstance(each, Option)) for name, hint in hints.items()}
+TYPES: Mapping[str, Any] = get_type_hints(Settings, include_extras=True)
+"""The annotated type of each setting, in order."""
 
+OPTIONS: Mapping[str, Option] = {
+    name: next(extra for extra in hint.__metadata__ if isinstance(extra, Option)) for name, hint in TYPES.items()
+}
+"""The option of each setting, in order."""
 
-OPTIONS: Mapping[str, Option] = _options()
-"""By setting, in order."""
+VALUE_TYPES: Mapping[str, click.ParamType[Any]] = {name: click_type(hint) for name, hint in TYPES.items()}
+"""The click type of each setting's value, or of one value where there may be several."""
 
 
 def option_name(setting: str) -> str:
-    """As it is given on the command line, such as `--global-batch`."""
+    """The option's name on the command line, such as `--global-batch`."""
     return "--" + (OPTIONS[setting].spelling or setting).replace("_", "-")
 
 
 RESUME_FREE: frozenset[str] = frozenset(
-    # where things lie; that they are the same things is seen by the plan's digest
+    # locations; the plan's digest shows whether the contents are the same
     {"shards", "lengths", "output_dir", "val_shards"}
-    # how the same sums are computed
+    # ways to compute the same sums
     | {"micro_batch", "workers", "zero", "offload", "deepspeed", "device", "attention", "gradient_checkpointing"}
     | {"deterministic"}
-    # what is seen and kept of them
+    # what is logged and kept
     | {"save_steps", "keep", "val_steps", "log_every", "log_hook", "stall_s"}
 )
-"""Settings that may be others when a run is resumed, for it is the same run still, but for rounding."""
+"""Settings that may change when a run is resumed: the results stay the same up to rounding."""
 
 
 STEERING: frozenset[str] = frozenset({"skip_steps", "lr_from"})
-"""Settings that may be others for steps that are not trained yet; the cursor sees to it."""
+"""Settings that may change for steps not trained yet; the cursor checks this."""
 
 
 def settings_as_json(settings: Settings) -> dict[str, Any]:
-    """In plain types, for a checkpoint or a run to keep."""
+    """Convert settings to JSON types, to store them with a run or a checkpoint."""
     plain: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=str)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 def settings_from_json(stored: Mapping[str, Any]) -> Settings:
-    """What `settings_as_json` has made.
+    """Restore settings from the output of `settings_as_json`.
 
     Raises:
-        DataError: it is not that, or another version's.
+        DataError: the stored settings are damaged or from another version.
     """
     unknown = sorted(set(stored) - OPTIONS.keys())
     if unknown:
-        raise DataError(f"stored settings have {', '.join(unknown)}, which this version does not know")
+        raise DataError(f"stored settings have {', '.join(unknown)}, which this version does not know; use a newer one")
     try:
         return msgspec.convert(stored, Settings, dec_hook=lambda kind, value: kind(value))
     except msgspec.ValidationError as error:
-        raise DataError(f"stored settings: {error}; they are damaged, or of another version") from error
+        raise DataError(f"stored settings: {error}; they are damaged or from another version") from error
 
 
 def differences(old: Settings, new: Settings, *, free: bool = False) -> list[str]:
-    """What is set otherwise, a line each, in the order of the settings.
+    """List the settings that differ, one line each, in the order of `Settings`.
 
     Args:
-        old: of a run.
-        new: that it is to be resumed with.
-        free: tell of what may differ (`RESUME_FREE`) instead of what may not.
+        old: settings of a run.
+        new: settings to resume it with.
+        free: list settings that may differ (`RESUME_FREE`) instead of those that may not.
     """
     return [
-        f"{each.name}: {shown(each.name, was)} before, {shown(each.name, now)} now"
-        for each in fields(Settings)
-        if each.name not in STEERING
-        and (each.name in RESUME_FREE) == free
-        and (was := getattr(old, each.name)) != (now := getattr(new, each.name))
+        f"{name}: {shown(name, was)} before, {shown(name, now)} now"
+        for name in OPTIONS
+        if name not in STEERING
+        and (name in RESUME_FREE) == free
+        and (was := getattr(old, name)) != (now := getattr(new, name))
     ]
 
 
 def shown(setting: str, value: Any) -> str:  # noqa: ANN401 - of any setting
-    """A value as it is given on the command line, or what it means that it is not."""
+    """Format a value as on the command line; an unset one as its meaning in parentheses."""
     if value is None or value == ():
         return f"({OPTIONS[setting].unset or 'missing'})"
     if isinstance(value, tuple):
@@ -452,17 +368,17 @@ def shown(setting: str, value: Any) -> str:  # noqa: ANN401 - of any setting
 
 
 def weights_by_tag(given: Sequence[str]) -> dict[str, str]:
-    """TAG=W each; that they are tags and numbers is the plan's to see.
+    """Split `TAG=W` options into tags and weights. The plan checks that both are valid.
 
     Raises:
-        SettingsError: one is not TAG=W, or a tag has two.
+        SettingsError: an option is not TAG=W, or a tag has two weights.
     """
-    found: dict[str, str] = {}
-    for each in given:
-        tag, equals, weight = each.rpartition("=")
+    weights: dict[str, str] = {}
+    for option in given:
+        tag, equals, weight = option.rpartition("=")
         if not equals or not tag:
-            raise SettingsError(f"--weight {each}: expected TAG=W, such as DET=2 or DET=1/3")
-        if tag in found:
-            raise SettingsError(f"--weight {each}: {tag} has {found[tag]} already; give one weight for each source")
-        found[tag] = weight
-    return found
+            raise SettingsError(f"--weight {option}: expected TAG=W, such as DET=2 or DET=1/3")
+        if tag in weights:
+            raise SettingsError(f"--weight {option}: {tag} already has weight {weights[tag]}; give one per source")
+        weights[tag] = weight
+    return weights
