@@ -1,4 +1,4 @@
-"""Settings: where each value comes from, what contradicts what, and that they survive being stored."""
+"""Settings: the origin of each value, contradictions, and storing them as JSON."""
 
 import json
 import re
@@ -103,8 +103,8 @@ CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "referring": ("visual_referring", {"tune_mm_mlp_adapter": True}, "tune_mm_mlp_adapter and tune_region_projector"),
     "all frozen": ("alignment", {"freeze_mm_mlp_adapter": True}, "nothing is left to train"),
-    "val steps": ("sft", {"val_steps": 5}, "--val-steps 5 .* nothing to validate on; give --val-shards"),
-    "val shards": ("sft", {"val_shards": (Path("v"),)}, "--val-shards v .* never be read; give --val-steps"),
+    "val steps": ("sft", {"val_steps": 5}, "--val-steps 5 .* nothing to validate on; also give --val-shards"),
+    "val shards": ("sft", {"val_shards": (Path("v"),)}, "--val-shards v .* never be read; also give --val-steps"),
     "offload": (
         "alignment",
         {"offload": "all"},
@@ -115,12 +115,12 @@ CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"from_run": Path("a"), "pretrain_mm_mlp_adapter": Path("b")},
         "--from a .* and --pretrain-mm-mlp-adapter b .*; give one",
     ),
-    "from itself": ("sft", {"from_run": Path("run")}, "--from run .* is the --output-dir, too"),
+    "from itself": ("sft", {"from_run": Path("run")}, "--from run .* is also the --output-dir"),
     "hook": ("sft", {"log_hook": "wandb"}, "--log-hook wandb .*: expected module:function"),
     "lengths": (
         "sft",
         {"lengths": (Path("a"), Path("b"))},
-        "--lengths a b .*: expected a table for each of --shards set",
+        "--lengths a b .*: expected one table for each of --shards set",
     ),
     "weight": ("sft", {"weights": ("DET",)}, "--weight DET: expected TAG=W"),
     "chat": ("sft", {"chat": "vicuna"}, "--chat vicuna .*'vicuna' is not one of 'plain'"),
