@@ -153,7 +153,7 @@ REFUSED = {
     "weights": (
         ["plan", "SET", "--global-batch", "4", "--weight", "DET_shapes=1", "--weight", "DET_shapes=2"],
         2,
-        r"--weight DET_shapes=2: DET_shapes has 1 already",
+        r"--weight DET_shapes=2: DET_shapes already has weight 1",
     ),
     "chat": (["lengths", "SET", "--tokenizer", "x", "--chat", "nope"], 2, r"'nope' is not"),
     "tokenizer": (["lengths", "SET", "--tokenizer", "none", "--chat", "plain"], 2, r"--tokenizer none: no such folder"),

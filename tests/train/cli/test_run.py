@@ -32,7 +32,7 @@ def test_every_setting_is_shown_with_where_it_is_from(train_cli: Run) -> None:
     assert found["shards"] == ("set other", "command line")
     assert found["lr"] == ("1e-05", "command line")
     assert found["grouping"] == ("modality", "recipe pretrain")
-    assert found["projector_lr"] == ("(lr)", "default")
+    assert found["projector_lr"] == ("(same as --lr)", "default")
     assert found["gradient_checkpointing"] == ("true", "recipe pretrain")
     assert found["beta2"] == ("0.999", "default")
 
@@ -58,7 +58,7 @@ def test_help_shows_every_setting_once_in_its_section(train_cli: Run) -> None:
     said = train_cli("run", "--help").stdout
     shown = re.findall(r"^  (--[a-z0-9-]+)", said, re.MULTILINE)
     assert shown == [*map(option_name, OPTIONS), "--print-config"]
-    assert re.search(r"^The optimizer:\n  --lr ", said, re.MULTILINE)
+    assert re.search(r"^Optimizer:\n  --lr ", said, re.MULTILINE)
     assert "[alignment|pretrain|sft|visual_referring|custom]" in said
     assert not any(f"--{name.replace('_', '-')} " in said for name in (*FOREIGN, "local_rank", "bf16"))
 

@@ -1,4 +1,4 @@
-"""What DeepSpeed is told: ours by the settings, or a file of the user's own that does not contradict them."""
+"""The DeepSpeed configuration: built-in files by the settings, or a custom file that does not contradict them."""
 
 import json
 from pathlib import Path
@@ -176,7 +176,7 @@ def test_published_files_that_leave_all_to_the_settings_are_taken(tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_batch_size": 8}, "train_batch_size follows from --global-batch; take it out"),
+        ({"train_batch_size": 8}, "train_batch_size follows from --global-batch; remove it"),
         ({"train_micro_batch_size_per_gpu": 2}, ".*follows from --micro-batch"),
         ({"gradient_clipping": 1.0}, "gradient_clipping follows from --clip"),
         ({"optimizer": {"type": "AdamW", "params": {"lr": 0.5}}}, "optimizer follows from --lr"),
@@ -187,9 +187,9 @@ def test_published_files_that_leave_all_to_the_settings_are_taken(tmp_path: Path
         ({"optimizer": {"type": "OneBitAdam", "params": {"lr": "auto"}}}, "optimizer follows from --lr"),
         ({"scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": 3e-5}}}, "scheduler follows from --schedule"),
         ({"scheduler": {"type": "WarmupLR"}}, "scheduler follows from --schedule"),
-        ({"fp16": {"enabled": True}}, "fp16 is on, and .*--dtype bfloat16"),
+        ({"fp16": {"enabled": True}}, "fp16 is on, but .*--dtype bfloat16"),
         ({"bf16": {"enabled": True}}, "bf16 follows from --dtype"),
-        ({"zero_optimization": {"stage": 2}}, "its ZeRO stage is 2, and --zero is 3"),
+        ({"zero_optimization": {"stage": 2}}, "its ZeRO stage is 2, but --zero is 3"),
         ({"zero_optimization": None}, "expected an object with a section zero_optimization"),
     ],
 )
@@ -203,5 +203,5 @@ def test_a_file_of_one_s_own_that_is_none_is_refused(tmp_path: Path) -> None:
     for name, message in (("nowhere", "no such file"), ("text", "expected a JSON file")):
         with pytest.raises(SettingsError, match=message):
             settings_of("sft", deepspeed=tmp_path / name)
-    with pytest.raises(SettingsError, match="the file says what is offloaded; give one"):
+    with pytest.raises(SettingsError, match="the file defines offloading; give one"):
         settings_of("sft", deepspeed=own(tmp_path), offload="all")

@@ -1,4 +1,4 @@
-"""Settings: where each value comes from, what contradicts what, and that they survive being stored."""
+"""Settings: the origin of each value, contradictions, and storing them as JSON."""
 
 import json
 import re
@@ -16,6 +16,7 @@ from griffon_train.config.settings import (
     OPTIONS,
     RESUME_FREE,
     STAGES,
+    VALUE_TYPES,
     Settings,
     differences,
     settings_as_json,
@@ -68,8 +69,8 @@ def test_recipes_are_the_reference_s() -> None:
 
 
 def test_the_choices_are_those_of_the_model() -> None:
-    assert tuple(getattr(OPTIONS["attention"].kind, "choices", ())) == ATTENTIONS
-    assert set(getattr(OPTIONS["projector"].kind, "choices", ())) == set(PROJECTORS)
+    assert tuple(getattr(VALUE_TYPES["attention"], "choices", ())) == ATTENTIONS
+    assert set(getattr(VALUE_TYPES["projector"], "choices", ())) == set(PROJECTORS)
 
 
 def test_steps_put_the_recipe_s_epochs_out_of_force() -> None:
@@ -102,8 +103,8 @@ CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "referring": ("visual_referring", {"tune_mm_mlp_adapter": True}, "tune_mm_mlp_adapter and tune_region_projector"),
     "all frozen": ("alignment", {"freeze_mm_mlp_adapter": True}, "nothing is left to train"),
-    "val steps": ("sft", {"val_steps": 5}, "--val-steps 5 .* nothing to validate on; give --val-shards"),
-    "val shards": ("sft", {"val_shards": (Path("v"),)}, "--val-shards v .* never be read; give --val-steps"),
+    "val steps": ("sft", {"val_steps": 5}, "--val-steps 5 .* nothing to validate on; also give --val-shards"),
+    "val shards": ("sft", {"val_shards": (Path("v"),)}, "--val-shards v .* never be read; also give --val-steps"),
     "offload": (
         "alignment",
         {"offload": "all"},
@@ -114,12 +115,12 @@ CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"from_run": Path("a"), "pretrain_mm_mlp_adapter": Path("b")},
         "--from a .* and --pretrain-mm-mlp-adapter b .*; give one",
     ),
-    "from itself": ("sft", {"from_run": Path("run")}, "--from run .* is the --output-dir, too"),
+    "from itself": ("sft", {"from_run": Path("run")}, "--from run .* is also the --output-dir"),
     "hook": ("sft", {"log_hook": "wandb"}, "--log-hook wandb .*: expected module:function"),
     "lengths": (
         "sft",
         {"lengths": (Path("a"), Path("b"))},
-        "--lengths a b .*: expected a table for each of --shards set",
+        "--lengths a b .*: expected one table for each of --shards set",
     ),
     "weight": ("sft", {"weights": ("DET",)}, "--weight DET: expected TAG=W"),
     "chat": ("sft", {"chat": "vicuna"}, "--chat vicuna .*'vicuna' is not one of 'plain'"),
@@ -167,6 +168,11 @@ def test_settings_come_back_from_json_as_they_were(stage: str, given: dict[str, 
         ({"lr": "fast"}, r"\$\.lr"),
         ({"flavour": 1}, "have flavour, which this version does not know"),
         ({"shards": None}, r"\$\.shards"),
+        ({"lr": 0.0}, r"\$\.lr"),
+        ({"projector_lr": -1.0}, r"\$\.projector_lr"),
+        ({"steps": 0}, r"\$\.steps"),
+        ({"zero": 1}, r"\$\.zero"),
+        ({"chat": "vicuna"}, r"\$\.chat"),
     ],
 )
 def test_stored_settings_that_are_none_are_refused(change: dict[str, Any], message: str) -> None:
@@ -201,7 +207,7 @@ def test_what_makes_a_run_what_it_is_may_not_change() -> None:
 
 def test_weights_by_tag() -> None:
     assert weights_by_tag(("DET=1/3", "REG=2")) == {"DET": "1/3", "REG": "2"}
-    with pytest.raises(SettingsError, match="DET has 2 already"):
+    with pytest.raises(SettingsError, match="DET already has weight 2"):
         weights_by_tag(("DET=2", "DET=3"))
 
 

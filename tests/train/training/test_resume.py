@@ -294,7 +294,10 @@ def test_the_same_in_another_folder_with_the_set_elsewhere(
         (("--seed", 1), "seed: 0 before, 1 now"),
         (("--steps", FEW + 1), f"steps: {FEW} before, {FEW + 1} now"),
         (("--steps", FEW - 5), f"steps: {FEW} before, {FEW - 5} now"),
-        (("--steps", -1, "--epochs", 0.5), f"steps: {FEW} before, (as epochs) now; epochs: (as steps) before, 0.5 now"),
+        (
+            ("--steps", -1, "--epochs", 0.5),
+            f"steps: {FEW} before, (set by --epochs) now; epochs: (set by --steps) before, 0.5 now",
+        ),
         (("--model", "tiny-qwen2"), "model: tiny-gemma2 before, tiny-qwen2 now"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The commands `griffon-train convert`."""
+"""`griffon-train convert`: convert weights between layouts and image sizes."""
 
 import re
 from pathlib import Path
@@ -19,22 +19,29 @@ def _size(_context: click.Context, _option: click.Parameter, value: str) -> str:
     return value
 
 
-_SHARD_SIZE = click.option("--shard-size", default="5GB", show_default=True, callback=_size, help="Of a file, at most.")
+_SHARD_SIZE = click.option(
+    "--shard-size", default="5GB", show_default=True, callback=_size, help="Maximum size of a weight file."
+)
 
 
 @click.group("convert")
 def convert() -> None:
-    """Convert weights: CLIP towers to another picture size, released Griffon weights to ours and back."""
+    """Convert CLIP towers to another image size, and released Griffon weights from and to our layout."""
 
 
 @convert.command("clip")
 @_SRC
 @_DST
-@click.option("--image-size", "image_px", type=click.IntRange(1), required=True, help="Side of the pictures in pixels.")
+@click.option(
+    "--image-size", "image_px", type=click.IntRange(1), required=True, help="New image width and height in pixels."
+)
 @guard
 def clip_command(src: Path, dst: Path, image_px: int) -> None:
-    """Make a CLIP tower for pictures of another size, out of a CLIPModel's or CLIPVisionModel's folder."""
-    from griffon_train.model.clip import convert_clip  # these need torch, which takes seconds to import
+    """Resize a CLIP tower to another image size.
+
+    SRC is a saved CLIPModel or CLIPVisionModel. DST is a new folder.
+    """
+    from griffon_train.model.clip import convert_clip  # torch takes seconds to import
 
     convert_clip(src, dst, image_px=image_px, say=click.echo)
 
@@ -42,15 +49,28 @@ def clip_command(src: Path, dst: Path, image_px: int) -> None:
 @convert.command("griffon")
 @_SRC
 @_DST
-@click.option("--vision-tower", type=_PATH, help="CLIP folder with the tower's sizes.  [default: as SRC names it]")
-@click.option("--region-tower", type=_PATH, help="CLIP folder with the sizes of the tower for <region>.")
-@click.option("--boxes", type=click.Choice(BOX_STYLES), help="How boxes are written.  [default: as the tokenizer can]")
+@click.option(
+    "--vision-tower", type=_PATH, help="CLIP folder that matches the vision tower in SRC.  [default: as named in SRC]"
+)
+@click.option(
+    "--region-tower",
+    type=_PATH,
+    help="CLIP folder that matches the tower for <region> in SRC; required if SRC has one.",
+)
+@click.option(
+    "--boxes",
+    type=click.Choice(BOX_STYLES),
+    help="How the model writes boxes.  [default: bin if the tokenizer has bin tokens, else text]",
+)
 @_SHARD_SIZE
 @guard
 def griffon_command(
     src: Path, dst: Path, vision_tower: Path | None, region_tower: Path | None, boxes: str | None, shard_size: str
 ) -> None:
-    """Make a folder of ours out of released Griffon weights."""
+    """Import released Griffon weights.
+
+    SRC is a folder of released weights. DST is a new folder for run --model.
+    """
     from griffon_train.model.convert import convert_griffon
 
     towers = {"vision_tower": vision_tower, "region_tower": region_tower}
@@ -60,11 +80,18 @@ def griffon_command(
 @convert.command("export")
 @_SRC
 @_DST
-@click.option("--vision-tower", metavar="PATH", help="What mm_vision_tower is to say.  [default: what it said]")
+@click.option(
+    "--vision-tower",
+    metavar="PATH",
+    help="Value of mm_vision_tower in the config.  [default: as in the imported weights]",
+)
 @_SHARD_SIZE
 @guard
 def export_command(src: Path, dst: Path, vision_tower: str | None, shard_size: str) -> None:
-    """Make a folder in the layout of released Griffon weights out of ours."""
+    """Export a model in the layout of released Griffon weights.
+
+    SRC is a model saved by griffon-train. DST is a new folder.
+    """
     from griffon_train.model.convert import export_griffon
 
     export_griffon(src, dst, vision_tower=vision_tower, shard_size=shard_size, say=click.echo)

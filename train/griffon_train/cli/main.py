@@ -10,10 +10,10 @@ from griffon_train.cli.run import run
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="griffon-pipeline", prog_name="griffon-train")
-@click.option("--local_rank", hidden=True, expose_value=False)  # DeepSpeed's launcher gives it; the environment says it
+@click.option("--local_rank", hidden=True, expose_value=False)  # passed by DeepSpeed's launcher
 def main() -> None:
-    """Train Griffon-style models on frozen shard sets."""
+    """Train Griffon-style vision-language models on shards from griffon-prep."""
 
 
-for each in (plan_command, lengths_command, read_command, run, convert):
-    main.add_command(each)
+for command in (plan_command, lengths_command, read_command, run, convert):
+    main.add_command(command)

@@ -1,4 +1,4 @@
-"""`griffon-train plan` and `lengths`: the order of samples, and their lengths."""
+"""`griffon-train plan` and `lengths`: the order of samples, and their lengths in tokens."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.tables import table
-from griffon_train.config.settings import weights_by_tag
+from griffon_train.config.settings import OPTIONS, weights_by_tag
 from griffon_train.data.lengths import Lengths, count_lengths, default_table_path
 from griffon_train.data.padding_report import epoch_report, merge_reports
 from griffon_train.data.plan import DEFAULT_WINDOW, Plan, Step
@@ -24,31 +24,48 @@ _PATH = click.Path(path_type=Path)
 
 
 def plan_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What decides the order of samples."""
+    """Add the options that define the order of samples and the steps to show."""
     for option in reversed(
         [
             click.argument("roots", metavar="DIR...", nargs=-1, required=True, type=_PATH),
-            click.option("--global-batch", type=click.IntRange(1), required=True, help="Samples of a step."),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of every shuffle."),
-            click.option("--grouping", type=click.Choice(list(GROUPINGS)), default="none", show_default=True),
+            click.option(
+                "--global-batch",
+                type=click.IntRange(1),
+                required=True,
+                help="Samples per optimizer step, over all ranks.",
+            ),
+            click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sample order."),
+            click.option(
+                "--grouping",
+                type=click.Choice(list(GROUPINGS)),
+                default="none",
+                show_default=True,
+                help=OPTIONS["grouping"].help,
+            ),
             click.option(
                 "--window",
                 type=click.IntRange(1),
                 default=DEFAULT_WINDOW,
                 show_default=True,
-                help="Batches sorted by length together; 1 for none.",
+                help=OPTIONS["window"].help,
             ),
             click.option(
                 "--weight",
                 "weights",
                 metavar="TAG=W",
                 multiple=True,
-                help="Passes over a source an epoch (2, 0.5, 1/3), instead of its set's; for each that differs.",
+                help=f"{OPTIONS['weights'].help}  [default: {OPTIONS['weights'].unset}]",
             ),
-            click.option("--lengths", "tables", type=_PATH, multiple=True, help="Counted lengths, one for each DIR."),
+            click.option(
+                "--lengths",
+                "tables",
+                type=_PATH,
+                multiple=True,
+                help="Length table from griffon-train lengths; one per DIR, in order.  [default: estimated]",
+            ),
             click.option("--from", "start", type=click.IntRange(0), default=0, show_default=True, help="First step."),
-            click.option("--steps", type=click.IntRange(1), help="How many steps."),
-            click.option("--json", "as_json", is_flag=True, help="A line of JSON for each."),
+            click.option("--steps", type=click.IntRange(1), help="Number of steps.  [default: 1]"),
+            click.option("--json", "as_json", is_flag=True, help="Print JSON lines."),
         ]
     ):
         command = option(command)
@@ -56,7 +73,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def make_plan(roots: Sequence[Path], tables: Sequence[Path], weights: Sequence[str], **settings: Any) -> Plan:  # noqa: ANN401
-    """The plan that the options ask for."""
+    """Build the plan that the options define, and print remarks on it to standard error."""
     sets = [open_set(root) for root in roots]
     lengths = Lengths.counted(sets, tables) if tables else Lengths.estimated(sets)
     by_tag = weights_by_tag(weights)
@@ -68,8 +85,8 @@ def make_plan(roots: Sequence[Path], tables: Sequence[Path], weights: Sequence[s
 
 @click.command("plan")
 @plan_options
-@click.option("--epoch-report", is_flag=True, help="Steps by group, and how much of them is padding.")
-@click.option("--epoch", type=click.IntRange(0), default=0, show_default=True, help="That the report is of.")
+@click.option("--epoch-report", is_flag=True, help="Print steps, tokens and padding per group of an epoch instead.")
+@click.option("--epoch", type=click.IntRange(0), default=0, show_default=True, help="Epoch of the --epoch-report.")
 @guard
 def plan_command(
     start: int,
@@ -79,19 +96,22 @@ def plan_command(
     epoch: int,
     **settings: Any,  # noqa: ANN401
 ) -> None:
-    """Show which samples come when, without reading one."""
+    """Show which samples each training step uses, without reading any.
+
+    DIR is a shard folder made by griffon-prep build; give several to mix them.
+    """
     plan = make_plan(**settings)
     if epoch_report:
         same = {"seed": settings["seed"], "lengths": plan.lengths, "weights": weights_by_tag(settings["weights"])}
         _report(plan, Plan(plan.sets, global_batch=plan.global_batch, window=1, **same), epoch)
         return
-    for number in range(start, start + (steps or 1)):
-        step = plan.step(number)
+    for step_no in range(start, start + (steps or 1)):
+        step = plan.step(step_no)
         keys = [plan.sets[set_no].key(row) for set_no, row in zip(step.sets.tolist(), step.rows.tolist(), strict=True)]
         if as_json:
-            click.echo(orjson.dumps({"step": number, "epoch": step.epoch, "group": step.group, "keys": keys}))
+            click.echo(orjson.dumps({"step": step_no, "epoch": step.epoch, "group": step.group, "keys": keys}))
         else:
-            click.echo(f"step {number}  epoch {step.epoch}  {step.group}  {_lengths_of(step)}")
+            click.echo(f"step {step_no}  epoch {step.epoch}  {step.group}  {_lengths_of(step)}")
             click.echo("  " + " ".join(keys))
 
 
@@ -102,22 +122,25 @@ def _lengths_of(step: Step) -> str:
 def _report(plan: Plan, random: Plan, epoch: int) -> None:
     groups = epoch_report(plan, epoch)
     rows = [(name, group.steps, f"{group.tokens:,}", f"{group.waste:.2%}") for name, group in groups.items()]
-    whole, scattered = merge_reports(groups), merge_reports(epoch_report(random, epoch))
-    rows.append(("all", whole.steps, f"{whole.tokens:,}", f"{whole.waste:.2%}"))
-    rows.append(("random batches", scattered.steps, f"{scattered.tokens:,}", f"{scattered.waste:.2%}"))
+    total, random_total = merge_reports(groups), merge_reports(epoch_report(random, epoch))
+    rows.append(("all", total.steps, f"{total.tokens:,}", f"{total.waste:.2%}"))
+    rows.append(("random batches", random_total.steps, f"{random_total.tokens:,}", f"{random_total.waste:.2%}"))
     click.echo(table((f"epoch {epoch}", "steps", "tokens", "padding"), rows))
     click.echo(f"plan {plan.digest}")
 
 
 @click.command("lengths")
 @click.argument("root", metavar="DIR", type=_PATH)
-@click.option("--tokenizer", required=True, metavar="FOLDER", help="A tokenizer as transformers stores it.")
+@click.option("--tokenizer", required=True, metavar="FOLDER", help="Folder of a tokenizer saved by transformers.")
 @click.option("--chat", type=click.Choice(list(CHATS)), required=True, help="Chat template.")
-@click.option("--out", type=_PATH, help="Where to write the table.  [default: DIR.lengths-CHAT]")
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
+@click.option("--out", type=_PATH, help="File to write the lengths to.  [default: DIR.lengths-CHAT]")
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Number of processes.")
 @guard
 def lengths_command(root: Path, tokenizer: str, chat: str, out: Path | None, workers: int) -> None:
-    """Count the tokens of every sample, for batches of like lengths."""
+    """Count the tokens of every sample, so that training can batch samples of similar length.
+
+    DIR is a shard folder made by griffon-prep build.
+    """
     path = out or default_table_path(root, chat)
     frozen = open_set(root)
     frozen.check_shards()

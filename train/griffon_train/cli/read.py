@@ -1,4 +1,4 @@
-"""`griffon-train read`: the samples as training reads them."""
+"""`griffon-train read`: read samples the way training does."""
 
 import time
 from typing import Any
@@ -12,12 +12,27 @@ from griffon_train.cli.plan import make_plan, plan_options
 
 @click.command("read")
 @plan_options
-@click.option("--world-size", type=click.IntRange(1), default=1, show_default=True, help="Ranks, a process each.")
-@click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Reading processes of a rank.")
-@click.option("--micro-batch", type=click.IntRange(1), default=1, show_default=True, help="Samples read together.")
-@click.option("--image-px", type=click.IntRange(1), help="Side of the pictures.  [default: 1022]")
-@click.option("--stall", "stall_s", type=click.FloatRange(1), help="Seconds that a read may take.  [default: 50]")
-@click.option("--profile", is_flag=True, help="Say how fast it was.")
+@click.option(
+    "--world-size",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of ranks to simulate, one process each.",
+)
+@click.option(
+    "--workers", type=click.IntRange(0), default=2, show_default=True, help="Data loading processes per rank."
+)
+@click.option(
+    "--micro-batch", type=click.IntRange(1), default=1, show_default=True, help="Samples per forward pass on each rank."
+)
+@click.option("--image-px", type=click.IntRange(1), help="Image width and height in pixels.  [default: 1022]")
+@click.option(
+    "--stall",
+    "stall_s",
+    type=click.FloatRange(1),
+    help="Seconds to wait for a micro-batch before failing.  [default: 50]",
+)
+@click.option("--profile", is_flag=True, help="Print samples per second to standard error.")
 @guard
 def read_command(
     start: int,
@@ -31,10 +46,13 @@ def read_command(
     profile: bool,
     **settings: Any,  # noqa: ANN401
 ) -> None:
-    """Read samples as training does, with every rank's loader in a process of its own."""
+    """Read samples exactly as training does and print a hash of each.
+
+    DIR is a shard folder made by griffon-prep build; give several to mix them.
+    """
     from griffon_train.data.dry_read import RankSettings, read_steps
     from griffon_train.data.images import IMAGE_PX
-    from griffon_train.data.loader import STALL_S  # these need torch, which takes seconds to import
+    from griffon_train.data.loader import STALL_S  # torch takes seconds to import
 
     plan = make_plan(**settings)
     ranks = RankSettings(
@@ -46,7 +64,7 @@ def read_command(
         image_px=image_px or IMAGE_PX,
         stall_s=stall_s or STALL_S,
     )
-    began, read = time.monotonic(), 0
+    started, read = time.monotonic(), 0
     for samples in read_steps(plan, ranks):
         read += len(samples)
         for sample in samples:
@@ -54,5 +72,5 @@ def read_command(
             line = orjson.dumps(fields).decode() if as_json else "{step}  {slot}  {key}  {sha256}".format(**fields)
             click.echo(line)
     if profile:
-        seconds = time.monotonic() - began
-        click.echo(f"{read:,} samples in {seconds:.2f} s, start included: {read / seconds:,.1f}/s", err=True)
+        seconds = time.monotonic() - started
+        click.echo(f"{read:,} samples in {seconds:.2f} s, including startup: {read / seconds:,.1f}/s", err=True)

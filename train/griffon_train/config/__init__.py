@@ -1,1 +1,1 @@
-"""Settings of a training run: what they are, where each comes from, and what DeepSpeed is given."""
+"""Settings of a training run, where each value comes from, and the DeepSpeed configuration."""

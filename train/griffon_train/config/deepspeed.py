@@ -1,7 +1,7 @@
-"""What DeepSpeed is told: a JSON file for what is its own affair, the settings of the run for all else.
+"""The DeepSpeed configuration: a JSON file for DeepSpeed's own options, and the settings of the run.
 
-`overlap_comm` is off throughout: overlapped reduction has read buckets before they were full in several versions
-(DeepSpeed issues 5545, 7188 and 8061), which changes sums without a word.
+`overlap_comm` is always off in our files: in several versions, overlapped reduction read buckets before they were full
+(DeepSpeed issues 5545, 7188 and 8061), which silently changes sums.
 """
 
 import json
@@ -13,9 +13,9 @@ from griffon_shards.support.errors import SettingsError
 from griffon_train.config.settings import Settings
 
 CONFIGS = Path(__file__).parent / "deepspeed"
-"""A JSON file for each ZeRO stage and what is offloaded."""
+"""Holds a JSON file for each ZeRO stage and offload choice."""
 
-_AUTO = "auto"  # what transformers fills in; we do, too
+_AUTO = "auto"  # transformers fills these values in, and so do we
 _OURS = {
     "train_batch_size": "--global-batch",
     "train_micro_batch_size_per_gpu": "--micro-batch",
@@ -26,21 +26,24 @@ _OURS = {
     "bf16": "--dtype",
     "bfloat16": "--dtype",
 }
-_ADAM_W = ("Adam", "AdamW")  # DeepSpeed's names for it: Adam is AdamW unless adam_w_mode is false
-_UNKNOWN_HERE = {"fp16": "float16 is not trained in; --dtype bfloat16 is", "amp": "--dtype bfloat16 stands for it"}
+_ADAM_W = ("Adam", "AdamW")  # DeepSpeed's Adam is AdamW unless adam_w_mode is false
+_UNSUPPORTED = {
+    "fp16": "float16 training is not supported; use --dtype bfloat16",
+    "amp": "amp is not supported; use --dtype bfloat16",
+}
 
 
 def deepspeed_config(settings: Settings, *, micro_batch: int, accumulation: int, dtype: str) -> dict[str, Any]:
-    """What `deepspeed.initialize` takes as its config; the optimizer and the schedule are given to it beside that.
+    """The config for `deepspeed.initialize`, which gets the optimizer and the schedule separately.
 
     Args:
-        settings: of the run.
-        micro_batch: samples that a rank computes at once.
-        accumulation: micro-steps of an optimizer step.
-        dtype: `bfloat16` or `float32`, no longer `auto`.
+        settings: settings of the run.
+        micro_batch: samples per forward pass on each rank.
+        accumulation: micro-steps per optimizer step.
+        dtype: `bfloat16` or `float32`; `auto` must be resolved before.
 
     Raises:
-        SettingsError: the user's own file cannot be read, or contradicts the settings.
+        SettingsError: the custom file cannot be read, or contradicts the settings.
     """
     assert dtype in ("bfloat16", "float32"), dtype
     return zero_config(settings) | {
@@ -52,12 +55,12 @@ def deepspeed_config(settings: Settings, *, micro_batch: int, accumulation: int,
 
 
 def zero_config(settings: Settings) -> dict[str, Any]:
-    """What does not follow from the settings: ours for their `zero` and `offload`, or the user's own file.
+    """DeepSpeed's own options: the built-in file for `zero` and `offload`, or the custom file.
 
-    Where that says `auto`, ours holds.
+    Where the custom file says `auto`, the built-in value is used.
 
     Raises:
-        SettingsError: the user's own file cannot be read, or contradicts the settings.
+        SettingsError: the custom file cannot be read, or contradicts the settings.
     """
     offload = "" if settings.offload == "none" else f"_offload_{settings.offload}"
     base: dict[str, Any] = json.loads((CONFIGS / f"zero{settings.zero}{offload}.json").read_text(encoding="utf-8"))
@@ -69,18 +72,18 @@ def zero_config(settings: Settings) -> dict[str, Any]:
     filled = {
         name: base["zero_optimization"].get(name, _AUTO) if value == _AUTO else value for name, value in zero.items()
     }
-    rest = {name: value for name, value in own.items() if name not in {*_OURS, *_UNKNOWN_HERE} and value != _AUTO}
+    rest = {name: value for name, value in own.items() if name not in {*_OURS, *_UNSUPPORTED} and value != _AUTO}
     return base | rest | {"zero_optimization": {name: value for name, value in filled.items() if value != _AUTO}}
 
 
 def scheduler_passed_over(settings: Settings) -> str | None:
-    """A line that says so, where the user's own file names a scheduler: what holds is the schedule of the settings."""
+    """A note that the scheduler in the custom file is ignored; None if the file has none."""
     scheduler = None if settings.deepspeed is None else _read(settings.deepspeed).get("scheduler")
     if not isinstance(scheduler, dict):
         return None
     return (
-        f"--deepspeed {settings.deepspeed}: its scheduler {scheduler.get('type')} gives no numbers; the learning rate "
-        f"follows --schedule {settings.schedule} and --warmup-ratio {settings.warmup_ratio}"
+        f"--deepspeed {settings.deepspeed}: scheduler {scheduler.get('type')} is ignored, as it sets no values; "
+        f"the learning rate follows --schedule {settings.schedule} and --warmup-ratio {settings.warmup_ratio}"
     )
 
 
@@ -89,7 +92,7 @@ def _read(path: Path) -> dict[str, Any]:
         own = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SettingsError(
-            f"--deepspeed {path}: no such file; leave it out, and --zero and --offload choose"
+            f"--deepspeed {path}: no such file; leave it out to use the built-in file for --zero and --offload"
         ) from error
     except (ValueError, OSError) as error:
         raise SettingsError(f"--deepspeed {path}: expected a JSON file, got {error}") from error
@@ -102,25 +105,27 @@ def _refuse_contradictions(own: Mapping[str, Any], settings: Settings) -> None:
     where = f"--deepspeed {settings.deepspeed}"
     for name, instead in _OURS.items():
         if name in own and not (_left_open(own[name]) or _agrees(name, own[name], settings)):
-            raise SettingsError(f"{where}: {name} follows from {instead}; take it out of the file, or set it to auto")
-    for name, instead in _UNKNOWN_HERE.items():
+            raise SettingsError(f"{where}: {name} follows from {instead}; remove it from the file, or set it to auto")
+    for name, instead in _UNSUPPORTED.items():
         if name in own and not _left_open(own[name], off=True):
-            raise SettingsError(f"{where}: {name} is on, and {instead}; take it out of the file")
+            raise SettingsError(f"{where}: {name} is on, but {instead}, and remove {name} from the file")
     stage = own["zero_optimization"].get("stage", 0)
     if stage != settings.zero:
-        raise SettingsError(f"{where}: its ZeRO stage is {stage}, and --zero is {settings.zero}; give both the same")
+        raise SettingsError(f"{where}: its ZeRO stage is {stage}, but --zero is {settings.zero}; make them equal")
     if settings.offload != "none":
-        raise SettingsError(f"{where} and --offload {settings.offload}: the file says what is offloaded; give one")
+        raise SettingsError(
+            f"{where} and --offload {settings.offload} contradict each other: the file defines offloading; give one"
+        )
 
 
 def _left_open(value: object, *, off: bool = False) -> bool:
-    """Whether a value, or what a section has to say of being enabled, is left to us."""
-    said = value.get("enabled") if isinstance(value, dict) else value
-    return said == _AUTO or (off and said is False)
+    """Whether a value, or the `enabled` of a section, is `auto`; with `off`, false counts too."""
+    enabled = value.get("enabled") if isinstance(value, dict) else value
+    return enabled == _AUTO or (off and enabled is False)
 
 
 def _agrees(name: str, value: object, settings: Settings) -> bool:
-    """Whether a section says nothing but what the settings say, or leaves it to them."""
+    """Whether every value in a section is `auto` or equal to the settings."""
     if not isinstance(value, dict):
         return False
     if name in ("bf16", "bfloat16"):
@@ -128,8 +133,8 @@ def _agrees(name: str, value: object, settings: Settings) -> bool:
     params = value.get("params")
     if not isinstance(params, dict) or not params:
         return False
-    if name == "scheduler":  # of whatever type: without numbers of its own, it is left to --schedule
-        return all(each == _AUTO for each in params.values())
+    if name == "scheduler":  # any type without values of its own is left to --schedule
+        return all(param == _AUTO for param in params.values())
     ours = {
         "lr": settings.lr,
         "betas": [settings.beta1, settings.beta2],
@@ -138,5 +143,5 @@ def _agrees(name: str, value: object, settings: Settings) -> bool:
         "torch_adam": True,
         "adam_w_mode": True,
     }
-    same = all(each == _AUTO or (key in ours and each == ours[key]) for key, each in params.items())
+    same = all(param == _AUTO or (key in ours and param == ours[key]) for key, param in params.items())
     return name == "optimizer" and value.get("type") in _ADAM_W and same

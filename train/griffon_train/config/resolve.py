@@ -1,6 +1,6 @@
-"""From what is given, a stage's recipe and the defaults to the settings of a run; contradictions end it here.
+"""Resolve the settings of a run from the command line, the stage's recipe and the defaults; refuse contradictions.
 
-Every value remembers where it came from. Nothing is loaded yet, and torch is not needed.
+The origin of every value is recorded. Nothing is loaded, and torch is not imported.
 """
 
 import math
@@ -17,42 +17,42 @@ from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.tables import table
 from griffon_train.config.deepspeed import zero_config
 from griffon_train.config.freezing import Freezing
-from griffon_train.config.settings import OPTIONS, STAGES, Settings, option_name, shown, weights_by_tag
+from griffon_train.config.settings import STAGES, VALUE_TYPES, Settings, option_name, shown, weights_by_tag
 from griffon_train.data.steering import Steering
 
 RECIPES = Path(__file__).parent / "recipes"
-"""A TOML file for each stage."""
+"""Holds a TOML file for each stage."""
 
 _GIVEN = "command line"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """Settings, and where each came from.
+    """Settings and the origin of each.
 
     Attributes:
-        settings: of a run.
-        origins: by setting: `default`, `recipe STAGE`, `command line`, or that it was not given.
+        settings: settings of a run.
+        origins: by setting: `default`, `recipe STAGE`, `command line` or `not given`.
     """
 
     settings: Settings
     origins: Mapping[str, str]
 
     def table(self) -> str:
-        """For people: setting, value, and where it is from."""
+        """A table of setting, value and origin."""
         rows = [(name, shown(name, getattr(self.settings, name)), origin) for name, origin in self.origins.items()]
         return table(("setting", "value", "from"), rows)
 
 
 def resolve(given: Mapping[str, Any], *, complete: bool = True) -> Resolved:
-    """The settings of a run: what is given, else the recipe's, else the default.
+    """Resolve each setting: the given value, else the recipe's, else the default.
 
     Args:
-        given: by setting, from the command line.
-        complete: whether shards, model and output folder must be known; without, one can look at a recipe.
+        given: values by setting, from the command line.
+        complete: require shards, model and output folder; pass False to look at a recipe without them.
 
     Raises:
-        SettingsError: no stage, an impossible value, a contradiction, or something is missing.
+        SettingsError: the stage is missing, a value is invalid, settings contradict each other, or one is missing.
     """
     stage = given.get("stage")
     if stage not in STAGES:
@@ -60,16 +60,16 @@ def resolve(given: Mapping[str, Any], *, complete: bool = True) -> Resolved:
     recipe = read_recipe(stage)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for each in fields(Settings):
-        if each.name in given:
-            values[each.name], origins[each.name] = given[each.name], _GIVEN
-        elif each.name in recipe:
-            values[each.name], origins[each.name] = recipe[each.name], f"recipe {stage}"
-        elif each.default is MISSING:
-            values[each.name], origins[each.name] = None, "not given"
+    for field in fields(Settings):
+        if field.name in given:
+            values[field.name], origins[field.name] = given[field.name], _GIVEN
+        elif field.name in recipe:
+            values[field.name], origins[field.name] = recipe[field.name], f"recipe {stage}"
+        elif field.default is MISSING:
+            values[field.name], origins[field.name] = None, "not given"
         else:
-            values[each.name], origins[each.name] = each.default, "default"
-    _one_end(values, origins)
+            values[field.name], origins[field.name] = field.default, "default"
+    _apply_steps(values, origins)
     settings = Settings(**values)
     for problem in _problems(settings, origins):
         raise SettingsError(problem)
@@ -79,18 +79,18 @@ def resolve(given: Mapping[str, Any], *, complete: bool = True) -> Resolved:
 
 
 def read_recipe(stage: str) -> dict[str, Any]:
-    """What the recipe of a stage sets, by setting."""
+    """The values that a stage's recipe sets, by setting."""
     return tomllib.loads((RECIPES / f"{stage}.toml").read_text(encoding="utf-8"))
 
 
-def _one_end(values: dict[str, Any], origins: dict[str, str]) -> None:
-    """A run ends after steps or after epochs; steps that are given put the epochs of a recipe out of force."""
+def _apply_steps(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Let given steps override the epochs of the recipe; a run ends after either steps or epochs."""
     if values["steps"] is None:
         return
     if origins["epochs"] == _GIVEN and values["epochs"] is not None:
         raise SettingsError(
-            f"--steps {values['steps']} and --epochs {values['epochs']} contradict each other: each says when the run "
-            "ends; give one"
+            f"--steps {values['steps']} and --epochs {values['epochs']} contradict each other: each sets the length of "
+            "the run; give one"
         )
     values["epochs"], origins["epochs"] = None, f"steps, {origins['steps']}"
 
@@ -100,11 +100,11 @@ def _need(settings: Settings) -> None:
     if settings.model is None and settings.from_run is None:
         missing.append("--model (or --from)")
     if missing:
-        raise SettingsError(f"{', '.join(missing)}: missing; give each")
+        raise SettingsError(f"{', '.join(missing)}: missing; these options are required")
 
 
 def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with settings, a line each: what, got, how to fix."""
+    """Problems with the settings, one line each: what is wrong, the value, how to fix it."""
 
     def named(name: str) -> str:
         return f"{option_name(name)} {shown(name, getattr(settings, name))} ({origins[name]})"
@@ -122,20 +122,20 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
         ),
         (
             settings.val_steps is not None and not settings.val_shards,
-            f"{named('val_steps')} has nothing to validate on; give --val-shards, too",
+            f"{named('val_steps')} has nothing to validate on; also give --val-shards",
         ),
         (
             settings.val_steps is None and len(settings.val_shards) > 0,
-            f"{named('val_shards')} would never be read; give --val-steps, too",
+            f"{named('val_shards')} would never be read; also give --val-steps",
         ),
         (
             settings.from_run is not None and settings.pretrain_mm_mlp_adapter is not None,
-            f"{named('from_run')} and {named('pretrain_mm_mlp_adapter')} contradict each other: each brings a "
+            f"{named('from_run')} and {named('pretrain_mm_mlp_adapter')} contradict each other: each provides a "
             "projector; give one",
         ),
         (
             settings.from_run is not None and settings.from_run == settings.output_dir,
-            f"{named('from_run')} is the --output-dir, too; give the new run a folder of its own",
+            f"{named('from_run')} is also the --output-dir; give the new run another --output-dir",
         ),
         (
             settings.log_hook is not None and not re.fullmatch(r"[\w.]+:\w+", settings.log_hook),
@@ -143,11 +143,11 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
         ),
         (
             len(settings.lengths) not in (0, len(settings.shards or settings.lengths)),
-            f"{named('lengths')}: expected a table for each of {named('shards')}, in their order",
+            f"{named('lengths')}: expected one table for each of {named('shards')}, in the same order",
         ),
     )
     yield from (problem for wrong, problem in contradictions if wrong)
-    flags = [named(each.name) for each in fields(Freezing) if getattr(settings, each.name)]
+    flags = [named(flag.name) for flag in fields(Freezing) if getattr(settings, flag.name)]
     try:
         settings.freezing.trained_parts()
     except SettingsError as error:
@@ -158,13 +158,13 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
 
 
 def _impossible(settings: Settings, named: Callable[[str], str]) -> Iterator[str]:
-    """Values that the command line would have refused, from wherever they are."""
-    for name, option in OPTIONS.items():
+    """Report values that the command line would refuse, whatever their origin."""
+    for name, value_type in VALUE_TYPES.items():
         value = getattr(settings, name)
         if isinstance(value, float) and not math.isfinite(value):
             yield f"{named(name)}: expected a finite number"
-        if value is not None and option.kind is not None:
+        if value is not None and not isinstance(value, Path | tuple):
             try:
-                option.kind.convert(value, None, None)
+                value_type.convert(value, None, None)
             except click.BadParameter as error:
                 yield f"{named(name)}: {error.message}"
