@@ -42,13 +42,13 @@ def test_for_the_log(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> No
     assert ended.codes == [1, 1], ended.said
     (board,) = [line for line in ended.said[0].splitlines() if "tensorboard" in line]
     assert board.startswith(f"{run}/tensorboard/events.out.tfevents.")
-    assert "File too large; TensorBoard shows nothing from step " in board
+    assert "File too large; the run continues without TensorBoard from step " in board
     last = steps_told(run)
     assert told(ended).startswith(
-        f"error: {run}/metrics.jsonl: File too large; step {last} is not written down, and the "
+        f"error: {run}/metrics.jsonl: File too large; step {last} could not be logged, and the "
     )
     assert "There is no checkpoint yet; " in told(ended)
-    assert told(ended, 1) == "error: rank 1: another rank has ended, see what it said"
+    assert told(ended, 1) == "error: rank 1: another rank has ended; see its error message"
     ended = launcher.run(*command(frozen_set, run, steps=40))
     assert ended.codes == [0, 0], ended.said
     assert differences(run, whole) == []
@@ -70,7 +70,9 @@ def test_for_the_result(
     assert ended.codes == [1] * ranks, ended.said
     for rank in range(ranks):
         assert told(ended, rank).startswith(f"error: {run / result} cannot be written: ")
-        assert "All 6 steps are trained. The checkpoint at step 6 stands: make room, and the same" in told(ended, rank)
+        assert "All 6 steps are trained. The checkpoint at step 6 is intact: free space, then rerun" in told(
+            ended, rank
+        )
     assert not list(run.glob(f"*{result}*")), "no part of it takes room"
     ended = launcher.run(*command(frozen_set, run, stage=stage), world_size=1)
     assert ended.codes == [0], ended.said
@@ -96,19 +98,19 @@ def test_room_is_compared_at_the_start(small_disk: Path, launcher: Launcher, fro
     ended = launcher.run(*command(frozen_set, run, "--save-steps", 2), world_size=1)
     assert ended.codes == [1], ended.said
     (warning,) = [line for line in ended.said[0].splitlines() if line.startswith("warning: ")]
-    assert warning.startswith(f"warning: {run}: a checkpoint takes about 1.0 MB; with up to 3 of them at once and the ")
+    assert warning.startswith(f"warning: {run}: a checkpoint takes about 1.0 MB; up to 3 of them at a time and the ")
     assert warning.endswith(
-        "3.1 MB are to be written, and 2.1 MB are free; make room while it trains, or give a smaller --keep"
+        " need 3.1 MB more, and 2.1 MB are free; free space while it trains, or give a smaller --keep"
     )
-    assert "at step 4" in told(ended) and "The checkpoint at step 2 stands" in told(ended)
+    assert "at step 4" in told(ended) and "The checkpoint at step 2 is intact" in told(ended)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002"]
 
     kept = shutil.copytree(run, small_disk.with_name("kept"))
     (small_disk / "others").write_bytes(b" " * MB)
     ended = launcher.run(*command(frozen_set, run, "--save-steps", 2), world_size=1)
     assert ended.codes == [1], ended.said
-    assert told(ended).startswith(f"error: {run}: a checkpoint takes about 1.0 MB, and ")
-    assert told(ended).endswith("are free; make room, or give an --output-dir elsewhere")
+    assert told(ended).startswith(f"error: {run}: a checkpoint takes about 1.0 MB, but only ")
+    assert told(ended).endswith("are free; free space, or give an --output-dir on another disk")
     assert (run / "metrics.jsonl").read_bytes() == (kept / "metrics.jsonl").read_bytes()
 
     ended = launcher.run(*command(frozen_set, small_disk / "new"), world_size=1)
@@ -127,13 +129,11 @@ def test_room_is_compared_at_the_start(small_disk: Path, launcher: Launcher, fro
 def test_room_counts_what_is_there(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     run = tmp_path / "not" / "there"
-    assert " 5.0 MB are to be written" in check_room(
-        run, Need(checkpoint_bytes=2 * MB, checkpoints=2, result_bytes=3 * MB)
-    )
-    assert " 1.0 MB are to be written" in check_room(
+    assert " need 5.0 MB more" in check_room(run, Need(checkpoint_bytes=2 * MB, checkpoints=2, result_bytes=3 * MB))
+    assert " need 1.0 MB more" in check_room(
         run, Need(checkpoint_bytes=2 * MB, checkpoints=2, there_bytes=4 * MB, result_bytes=3 * MB)
     )
-    with pytest.raises(DataError, match="make room"):
+    with pytest.raises(DataError, match="free space"):
         check_room(run, Need(checkpoint_bytes=2 * free, checkpoints=2))
     assert not check_room(run, Need(checkpoint_bytes=free // 2, checkpoints=1)).startswith("warning")
     assert check_room(run, Need(checkpoint_bytes=free // 2, checkpoints=4)).startswith("warning")

@@ -53,7 +53,7 @@ def test_a_connection_that_comes_back(lost: int, calls: Calls) -> None:
     calls.run()
     assert calls.taken == list(range(STEPS))
     assert calls.said == [
-        "--log-hook my_hook:hook: ConnectionError: no answer; the run goes on, and it is given step 50 again later",
+        "--log-hook my_hook:hook: ConnectionError: no answer; the run continues, and step 50 will be retried",
         "--log-hook my_hook:hook: works again",
     ]
     assert calls.count < STEPS + 2 * TRIES
@@ -64,11 +64,8 @@ def test_a_connection_that_does_not(calls: Calls) -> None:
     calls.run()
     assert calls.taken == list(range(50))
     lost, off = calls.said
-    assert lost.endswith("the run goes on, and it is given step 50 again later")
-    assert (
-        f"it failed {TRIES} times in a row and is called no more; metrics.jsonl has all figures, also of steps 50"
-        in off
-    )
+    assert lost.endswith("the run continues, and step 50 will be retried")
+    assert f"it failed {TRIES} times in a row and is no longer called; it did not get steps 50" in off
     assert calls.count < 50 + 2 * TRIES, "a call that waits for a connection is not made at each step"
 
 
@@ -77,9 +74,9 @@ def test_figures_that_it_does_not_take(calls: Calls) -> None:
     calls.error = lambda step: KeyError("loss") if step in (7, 300) else None
     calls.run()
     assert calls.taken == [step for step in range(STEPS) if step not in (7, 300)]
-    assert [line.rpartition("so those of ")[2] for line in calls.said if "left out" in line] == [
-        "step 7 are left out",
-        "step 300 are left out",
+    assert [line.rpartition(", so ")[2] for line in calls.said if "is skipped" in line] == [
+        "step 7 is skipped",
+        "step 300 is skipped",
     ]
 
 
@@ -87,9 +84,7 @@ def test_a_connection_that_is_lost_at_the_end(calls: Calls) -> None:
     calls.error = lambda _step: ConnectionError("gone") if calls.now >= STEPS - 2 else None
     calls.run()
     assert calls.taken == list(range(STEPS - 2))
-    assert calls.said[-1].endswith(
-        f"has not been given steps {STEPS - 2} to {STEPS - 1}; metrics.jsonl has all of them"
-    )
+    assert calls.said[-1].endswith(f"did not get steps {STEPS - 2} to {STEPS - 1}; metrics.jsonl has all of them")
 
 
 @pytest.mark.parametrize("ends", [KeyboardInterrupt, SystemExit])

@@ -51,10 +51,10 @@ def test_damage_in_the_middle_is_named(damaged: bytes, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     content = lines(0, 1) + damaged + lines(3, 4, 5)
     path.write_bytes(content + lines(6, 7))
-    assert truncate_to_step(path, 6) == f"{path}, line 3: damaged; what can be read stands, and the run goes on"
+    assert truncate_to_step(path, 6) == f"{path}, line 3: damaged; the readable lines are kept and the run continues"
     assert path.read_bytes() == content
     path.write_bytes(lines(0) + damaged * 3 + lines(4, 5, 6))
-    assert "line 2: damaged, like 2 more; " in truncate_to_step(path, 6)
+    assert "line 2: damaged, and 2 more; " in truncate_to_step(path, 6)
 
 
 def test_what_needs_no_cut_is_not_written_to(tmp_path: Path) -> None:

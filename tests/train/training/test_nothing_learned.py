@@ -51,7 +51,7 @@ def test_a_run_that_learns_nothing_ends_with_what_to_change(
     assert lines[-1].startswith(f"error: not one token was learned in {ends_after} steps: ")
     assert "raise --max-length" in lines[-1]
     assert any("samples" in line and "are longer than --max-length 20" in line for line in lines)
-    assert "cut 100%  without targets 100%" in ended.said[0]
+    assert "overlong 100%  without targets 100%" in ended.said[0]
     assert len(metrics_of(tmp_path / "run")) == ends_after
     assert {step["without_targets"] for step in metrics_of(tmp_path / "run")} == {4}
     assert not (tmp_path / "run" / "model").exists()
@@ -71,6 +71,6 @@ def test_what_is_cut_is_said_and_a_run_that_learns_goes_on(
     steps = metrics_of(tmp_path / "run")
     last = ended.said[0].split("step 3/3")[1].splitlines()[0]
     cut, untaught = (sum(step[name] for step in steps[1:]) / 8 for name in ("overlong", "without_targets"))
-    assert (f"cut {cut:.0%}" in last) == (cut > 0)
+    assert (f"overlong {cut:.0%}" in last) == (cut > 0)
     assert (f"without targets {untaught:.0%}" in last) == (untaught > 0)
     assert sum(step["targets"] for step in steps) > 0

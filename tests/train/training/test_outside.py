@@ -42,7 +42,7 @@ def check_resumed(launcher: Launcher, arguments: Sequence[object], run: Path, st
     """The same command goes on with a step, and ends with what a run without a break has."""
     ended = launcher.run(*arguments)
     assert ended.codes == [0, 0], ended.said
-    assert f"going on with step {step} of " in ended.said[0]
+    assert f"resuming at step {step} of " in ended.said[0]
     unbroken = run.with_name("unbroken")
     place = arguments.index(run)
     ended = launcher.run(*arguments[:place], unbroken, *arguments[place + 1 :])
@@ -121,7 +121,7 @@ def test_a_disk_that_is_full_for_one_rank(launcher: Launcher, frozen_set: Path, 
     for said in ended.said:
         (told,) = errors(said)
         assert told.startswith("no checkpoint was written at step 6: rank 1: ")
-        assert "The checkpoint at step 3 stands" in told
+        assert "The checkpoint at step 3 is intact" in told
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"], "no part of it takes room"
     check_resumed(launcher, arguments, run, 3)
 
@@ -192,8 +192,8 @@ def test_settings_that_do_not_fit_the_shards(
     """Nothing is left of a run that could not begin."""
     for shards, options, code, told in (
         (tmp_path / "nowhere", (), 1, f"{tmp_path / 'nowhere'}: no such folder; "),
-        (bin_set, (), 2, f"{bin_set} has bin boxes, and the model writes text ones: "),
-        (frozen_set, ("--boxes", "bin"), 2, f"{frozen_set} has text boxes, and the model writes bin ones: "),
+        (bin_set, (), 2, f"{bin_set} has bin boxes, and the model writes text boxes: "),
+        (frozen_set, ("--boxes", "bin"), 2, f"{frozen_set} has text boxes, and the model writes bin boxes: "),
     ):
         run = tmp_path / "run"
         ended = launcher.run(*command(shards, run, *options), world_size=1)

@@ -66,7 +66,7 @@ def check_resumption(launcher: Launcher, run: Path, *arguments: object) -> None:
     before = (run / "model" / "model.safetensors").read_bytes()
     shutil.rmtree(run / "model")
     shutil.rmtree(run / "checkpoints" / "step-00000002")
-    assert "going on with step 1 of 2" in run_stage(launcher, run, 2, *arguments)
+    assert "resuming at step 1 of 2" in run_stage(launcher, run, 2, *arguments)
     assert (run / "model" / "model.safetensors").read_bytes() == before
 
 

@@ -50,8 +50,8 @@ def check_stopped(running: Running, run: Path, number: int) -> int:
     check_no_traceback(ended)
     done = steps_told(run)
     assert checkpoints_of(run)[-1] == done
-    line = f"stopped by {signal.Signals(number).name} after step {done}/100; saved: the same command resumes from step"
-    assert f"{line} {done}\n" in ended.said[0]
+    line = f"stopped by {signal.Signals(number).name} after step {done}/100; saved: rerun the same command to resume"
+    assert f"{line} at step {done}\n" in ended.said[0]
     assert [told for said in ended.said for told in errors(said)] == []
     return done
 
@@ -121,7 +121,7 @@ def test_a_second_ctrl_c_ends_at_once(launcher: Launcher, frozen_set: Path, tmp_
     running.signal(signal.SIGSTOP, rank=1)
     running.signal(signal.SIGINT, rank=0)
     running.wait_until(lambda: "SIGINT: saving" in running.said()[0])
-    while "ended at once" not in running.said()[0]:
+    while "ended without saving" not in running.said()[0]:
         running.signal(signal.SIGINT, rank=0)
         time.sleep(0.2)
     running.signal(signal.SIGKILL, rank=1)
@@ -176,7 +176,7 @@ def test_what_hangs_ends_the_run(launcher: Launcher, frozen_set: Path, copy_of_s
         ended = running.wait()
         assert ended.codes == [1, -signal.SIGKILL]
         (told,) = errors(ended.said[0])
-        doing = told.removeprefix(f"rank 0: nothing moved in {STALL_S} s, ").partition(";")[0]
+        doing = told.removeprefix(f"rank 0: no progress for {STALL_S} s while ").partition(";")[0]
         done = steps_told(in_step)  # a step ends after it is told
         assert doing in (
             ["joining the other ranks"] if running is never else [f"in step {done - 1}", f"in step {done}"]

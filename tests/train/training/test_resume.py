@@ -67,12 +67,12 @@ def test_killed_at_any_moment(
         ended = running.wait()
         assert ended.codes[0] == -signal.SIGKILL, ended.said
         if cut_short:
-            assert f"{cut_short} was cut short while it was written: passed over" in ended.said[0]
+            assert f"{cut_short} is incomplete (writing it was interrupted): skipped" in ended.said[0]
         cut_short = unfinished(killed)[0].removeprefix(".tmp-") if number == WHILE_SAVING else ""
         assert cut_short or number != WHILE_SAVING
     ended = launcher.run(*command(frozen_set, killed, *options))
     assert ended.codes == [0, 0], ended.said
-    assert "going on with step" in ended.said[0]
+    assert "resuming at step" in ended.said[0]
 
     assert differences(whole, killed) == []
     assert len(result_of(whole)) == 4
@@ -121,8 +121,8 @@ def test_lines_of_steps_that_come_again_are_cut_off(
     assert steps_told(broken_off) == lines - 1
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
     assert ended.codes == [0, 0], ended.said
-    assert f"going on with step 8 of {FEW}, from {checkpoint_of(broken_off, 8)}" in ended.said[0]
-    assert "passed over" not in ended.said[0]
+    assert f"resuming at step 8 of {FEW}, from {checkpoint_of(broken_off, 8)}" in ended.said[0]
+    assert ": skipped" not in ended.said[0]
     assert differences(finished, broken_off) == []
     assert steps_of(broken_off / "timing.jsonl") == list(range(FEW))
 
@@ -135,10 +135,10 @@ def test_a_checkpoint_with_a_file_cut_short_is_passed_over(
     path.write_bytes(path.read_bytes()[:-1])
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
     assert ended.codes == [0, 0], ended.said
-    (line,) = [line for line in ended.said[0].splitlines() if "passed over" in line]
+    (line,) = [line for line in ended.said[0].splitlines() if ": skipped" in line]
     assert "step-00000008" in line
     assert name in line or name == "checkpoint.json"
-    assert f"going on with step 4 of {FEW}" in ended.said[0]
+    assert f"resuming at step 4 of {FEW}" in ended.said[0]
     assert differences(finished, broken_off) == []
 
 
@@ -173,8 +173,8 @@ def test_a_checkpoint_with_a_flipped_bit_is_passed_over(
     flip(path)
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
     assert ended.codes == [0, 0], ended.said
-    assert f"step-00000008/{path.name} is damaged (its SHA-256 is not the recorded one): passed over" in ended.said[0]
-    assert f"going on with step 4 of {FEW}" in ended.said[0]
+    assert f"step-00000008/{path.name} is damaged (its SHA-256 is not the recorded one): skipped" in ended.said[0]
+    assert f"resuming at step 4 of {FEW}" in ended.said[0]
     assert differences(finished, broken_off) == []
 
 
@@ -211,7 +211,7 @@ def test_a_damaged_checkpoint_does_not_outlive_whole_ones(
     assert there == ["aside-step-00000008", "step-00000006"] or there[-1] == "step-00000009"  # if it was faster
     ended = launcher.run(*command(frozen_set, broken_off, *options), world_size=1)
     assert ended.codes == [0], ended.said
-    assert f"going on with step {there[-1][-1]} of {FEW}" in ended.said[0]
+    assert f"resuming at step {there[-1][-1]} of {FEW}" in ended.said[0]
     assert checkpoints_in(broken_off) == ["step-00000012"]
 
 
@@ -226,7 +226,7 @@ def test_checkpoints_that_are_none_of_the_line_are_not_counted(
     (checkpoint_of(run, 6) / "rank-00000.safetensors").unlink()
     ended = launcher.run(*command(frozen_set, run, *SHORT, "--keep", 2))
     assert ended.codes == [0, 0], ended.said
-    assert f"going on with step 8 of {FEW}" in ended.said[0]
+    assert f"resuming at step 8 of {FEW}" in ended.said[0]
     assert checkpoints_in(run) == ["step-00000008", "step-00000012", "step-00000099.bak"]
     more = launcher.run(*command(frozen_set, run, *SHORT, "--keep", 1))  # of a run that is done, and with more to keep
     assert more.codes == [0, 0], more.said
@@ -246,7 +246,7 @@ def test_killed_between_a_checkpoint_and_the_deletion_of_older_ones(
     (run / "checkpoints" / ".tmp-removed-step-00000004" / "checkpoint.json").unlink()
     ended = launcher.run(*command(frozen_set, run, *SHORT, "--keep", 1))
     assert ended.codes == [0, 0], ended.said
-    assert "passed over" not in ended.said[0]
+    assert ": skipped" not in ended.said[0]
     assert checkpoints_in(run) == ["step-00000012"]
     assert (moved / "checkpoint.json").exists(), "only the link to it is deleted"
 
@@ -261,9 +261,9 @@ def test_no_whole_checkpoint_is_for_somebody_to_look_at(broken_off: Path, launch
     for said in ended.said:
         line = said.splitlines()[-1]
         assert line.startswith(
-            f"error: none of the checkpoints in {broken_off / 'checkpoints'} is whole (step-00000008/"
+            f"error: none of the checkpoints in {broken_off / 'checkpoints'} is complete (step-00000008/"
         )
-        assert line.endswith(f"bring one back, or delete {broken_off} to begin anew")
+        assert line.endswith(f"restore one from a copy, or delete {broken_off} to start over")
         assert "Traceback" not in said
     assert state_of(broken_off / "checkpoints") == before
 
@@ -309,7 +309,10 @@ def test_other_settings_are_refused(
     assert ended.codes == [2, 2], ended.said
     for said in ended.said:
         assert said.splitlines()[-1].startswith(f"error: {finished} holds a run with other settings: {told}. ")
-        assert f"It has ended: --from {finished} and another --output-dir begin a new run" in said.splitlines()[-1]
+        assert (
+            f"This run has ended: give --from {finished} and another --output-dir to start a new run"
+            in said.splitlines()[-1]
+        )
         assert "Traceback" not in said
     assert state_of(finished) == before
 
@@ -318,8 +321,8 @@ def test_a_run_that_has_not_ended_is_not_made_longer(broken_off: Path, launcher:
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT, "--steps", FEW + 1))
     assert ended.codes == [2, 2], ended.said
     told = ended.said[0].splitlines()[-1]
-    assert f"steps: {FEW} before, {FEW + 1} now. Give it the settings that it had, or another --output-dir. " in told
-    assert f"let it end, then --from {broken_off} and another --output-dir begin a new run" in told
+    assert f"steps: {FEW} before, {FEW + 1} now. Give the same settings, or another --output-dir. " in told
+    assert f"let it end, then give --from {broken_off} and another --output-dir to start a new run" in told
 
 
 def test_a_run_goes_on_from_what_another_has_left(
@@ -360,7 +363,7 @@ def test_damaged_settings_are_named(
     assert ended.codes == [1, 1], ended.said
     for said in ended.said:
         (line,) = said.splitlines()
-        assert line.startswith("error: ") and f" in {path}: " in line and "bring the file back" in line
+        assert line.startswith("error: ") and f" in {path}: " in line and "restore the file" in line
     assert state_of(run) == before
 
 
@@ -385,7 +388,7 @@ def test_goes_on_with_what_computes_the_same_otherwise(
     options = zero[3] if changed[0] == "--zero" else changed
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT, *options))
     assert ended.codes == [0, 0], ended.said
-    assert f"going on with step 8 of {FEW}" in ended.said[0]
+    assert f"resuming at step 8 of {FEW}" in ended.said[0]
     if equal:
         assert differences(finished, broken_off) == []
     for ours, theirs in zip(metrics_of(broken_off), metrics_of(finished), strict=True):

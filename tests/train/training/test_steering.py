@@ -56,7 +56,7 @@ def test_it_goes_on_as_the_run_that_was_steered_from_its_beginning(
     for run in (whole, resumed):
         ended = launcher.run(*command(frozen_set, run, *OPTIONS, *steering))
         assert ended.codes == [0, 0], ended.said
-    assert "going on with step 4 of 10" in ended.said[0]
+    assert "resuming at step 4 of 10" in ended.said[0]
     assert differences(whole, resumed) == []
 
     told = metrics_of(resumed)
@@ -86,7 +86,7 @@ def test_a_checkpoint_before_the_first_trained_step(launcher: Launcher, frozen_s
     shutil.rmtree(killed / "model")
     ended = launcher.run(*command(frozen_set, killed, *options))
     assert ended.codes == [0, 0], ended.said
-    assert "going on with step 2 of 6" in ended.said[0]
+    assert "resuming at step 2 of 6" in ended.said[0]
     assert differences(whole, killed) == []
 
 

@@ -119,7 +119,7 @@ def test_torchrun_killed_and_started_again(unbroken: Path, arguments: Arguments,
     with started(tmp_path / "second.log", *line) as second:
         code, said = second.ended()
     assert code == 0, said
-    assert said.count("going on with step ") == 1, "one rank speaks for all"
+    assert said.count("resuming at step ") == 1, "one rank speaks for all"
     assert differences(run, unbroken) == []
 
 
@@ -163,7 +163,7 @@ def test_torchrun_restarts_killed_ranks(unbroken: Path, arguments: Arguments, tm
                 time.sleep(0.005)
         code, said = both.ended()
     assert code == 0, said
-    assert said.count("going on with step ") == 2
+    assert said.count("resuming at step ") == 2
     assert "another rank has ended" in said
     assert differences(run, unbroken) == []
 

@@ -78,8 +78,10 @@ def test_a_validation_that_fails_costs_nothing_else(
         assert ended.codes == [1, 1], ended.said
         errors = [line for said in ended.said for line in said.splitlines() if line.startswith("error: validating")]
         assert errors and all(line.startswith(f"error: validating after step 1: {where}") for line in errors)
-        assert "The checkpoint at step 2 stands" in errors[0] and "leave --val-shards and --val-steps out" in errors[0]
-        assert (f"going on with step {start} of {STEPS}" in ended.said[0]) == bool(start)
+        assert (
+            "The checkpoint at step 2 is intact" in errors[0] and "leave --val-shards and --val-steps out" in errors[0]
+        )
+        assert (f"resuming at step {start} of {STEPS}" in ended.said[0]) == bool(start)
         assert "Traceback" not in "".join(ended.said)
         assert checkpoint_of(run, 2).exists()
     shutil.copytree(run, without)

@@ -106,12 +106,12 @@ def test_another_world_size(
     alone.signal(signal.SIGTERM)
     ended = alone.wait()
     assert ended.codes == [128 + signal.SIGTERM], ended.said
-    assert f"going on with step {half} of {steps}" in ended.said[0]
+    assert f"resuming at step {half} of {steps}" in ended.said[0]
     stopped = steps_told(run)
     assert three_quarters <= stopped < steps - 3
     ended = launcher.run(*command(frozen_set, run, *options), world_size=4)
     assert ended.codes == [0] * 4, ended.said
-    assert f"going on with step {stopped} of {steps}" in ended.said[0]
+    assert f"resuming at step {stopped} of {steps}" in ended.said[0]
     assert some_rank_is_blind(frozen_set, range(half), 2)
     assert some_rank_is_blind(frozen_set, range(stopped, steps), 4)
 

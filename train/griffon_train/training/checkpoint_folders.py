@@ -1,7 +1,7 @@
-"""Which checkpoints a run has: the latest whole one, those that are passed over, and those that are not kept.
+"""The checkpoints of a run: finding the latest complete one, deleting old ones, and moving abandoned ones aside.
 
-A run goes on from the latest checkpoint of which every byte is as it was written. Whatever is newer belongs to a line
-that was given up: it is set aside under another name, and deleted when the run has got that far again.
+A run resumes from the latest checkpoint whose files match their recorded hashes. Newer checkpoints belong to an
+abandoned attempt: they are renamed, and deleted once the run has passed their step again.
 """
 
 import errno
@@ -20,7 +20,7 @@ from griffon_shards.support.files import TEMPORARY_PREFIX, sha256_of, sync_folde
 from griffon_train.training.distributed import ProcessGroup
 
 CHECKPOINTS = "checkpoints"
-"""Folder of a run."""
+"""Subfolder of a run's folder."""
 
 INDEX = "checkpoint.json"
 FORMAT = "griffon checkpoint 1"
@@ -28,79 +28,79 @@ FORMAT = "griffon checkpoint 1"
 _NAME = re.compile(r"step-(\d{8,})")
 _ASIDE = "aside-"
 _DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
-"""What the system says of files that are damaged; a lack of rights, say, is no damage."""
+"""Errors that mean that a file is damaged or missing. Others, such as missing permissions, do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingCheckpoint:
-    """A whole checkpoint.
+    """A complete checkpoint.
 
     Attributes:
         path: its folder.
-        index: what `checkpoint.json` says.
+        index: content of `checkpoint.json`.
     """
 
     path: Path
     index: Mapping[str, Any]
 
-    @property
-    def step(self) -> int:
-        """Steps that the optimizer had taken."""
-        return int(self.index["step"])
-
 
 def folder_of(run: Path, step: int) -> Path:
-    """The folder of a checkpoint after so many steps."""
+    """The folder of the checkpoint after `step` steps."""
     return run / CHECKPOINTS / f"step-{step:08d}"
 
 
 def steps_there(run: Path, prefix: str = "") -> list[int]:
-    """The steps that a run has checkpoints of, whole or not, in order."""
+    """The steps of a run's checkpoints, complete or not, in ascending order."""
     names = (path.name for path in (run / CHECKPOINTS).glob(f"{prefix}step-*"))
-    found = (_NAME.fullmatch(name.removeprefix(prefix)) for name in names)
-    return sorted(int(match[1]) for match in found if match)
+    matches = (_NAME.fullmatch(name.removeprefix(prefix)) for name in names)
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def latest(run: Path, ranks: ProcessGroup) -> tuple[TrainingCheckpoint | None, list[str]]:
-    """The latest whole checkpoint of a run, and a line for each that is passed over; together with all ranks.
+    """Find the latest complete checkpoint of a run. Every rank calls this.
 
-    Every byte of it has been read and compared with what was written, the files shared out among the ranks.
+    The ranks share the work of reading every file and comparing it with its recorded hash.
+
+    Returns:
+        The checkpoint, or None if there are none; and a message for each one that was skipped.
 
     Raises:
-        DataError: there are checkpoints and none is whole, or the ranks see different ones.
+        DataError: there are checkpoints but none is complete, or the ranks see different ones.
         OSError: this rank may not read one.
     """
-    passed = [
-        f"{path.name.removeprefix(TEMPORARY_PREFIX)} was cut short while it was written: passed over"
+    skipped = [
+        f"{path.name.removeprefix(TEMPORARY_PREFIX)} is incomplete (writing it was interrupted): skipped"
         for path in partial_ones(run)
         if _NAME.fullmatch(path.name.removeprefix(TEMPORARY_PREFIX))
     ]
     steps = steps_there(run)
-    seen = ranks.gathered(steps)
-    if any(each != seen[0] for each in seen):
-        shown = "; ".join(", ".join(map(str, each)) or "none" for each in seen)
+    steps_by_rank = ranks.gathered(steps)
+    if any(of_rank != steps_by_rank[0] for of_rank in steps_by_rank):
+        shown = "; ".join(", ".join(map(str, of_rank)) or "none" for of_rank in steps_by_rank)
         raise DataError(
-            f"the ranks see checkpoints of different steps ({shown}): {run} has to be the same folder on every machine"
+            f"the ranks see checkpoints of different steps ({shown}): {run} must be the same shared folder on every "
+            "machine"
         )
     damages: list[str] = []
     for step in reversed(steps):
-        found = _opened(run, step)
-        problems = [each for each in ranks.gathered(None if isinstance(found, TrainingCheckpoint) else found) if each]
-        if isinstance(found, TrainingCheckpoint) and not problems:
-            problems = [each for damaged in ranks.gathered(_damage(found, ranks)) for each in damaged]
+        opened = _opened(run, step)
+        reported = ranks.gathered(None if isinstance(opened, TrainingCheckpoint) else opened)
+        problems = [problem for problem in reported if problem]
+        if isinstance(opened, TrainingCheckpoint) and not problems:
+            problems = [problem for of_rank in ranks.gathered(_damage(opened, ranks)) for problem in of_rank]
             if not problems:
-                return found, passed + [f"{damage}: passed over" for damage in damages]
+                return opened, skipped + [f"{damage}: skipped" for damage in damages]
         damages.append(problems[0])
     if damages:
         raise DataError(
-            f"none of the checkpoints in {run / CHECKPOINTS} is whole ({'; '.join(damages)}): bring one back, or "
-            f"delete {run} to begin anew"
+            f"none of the checkpoints in {run / CHECKPOINTS} is complete ({'; '.join(damages)}): restore one from a "
+            f"copy, or delete {run} to start over"
         )
-    return None, passed
+    return None, skipped
 
 
 def set_aside(run: Path, after: int) -> list[str]:
-    """Rename the checkpoints of later steps than the one that the run goes on from; a line for each."""
+    """Rename the checkpoints of later steps than the one that the run resumes from; return a message for each."""
     lines = []
     for step in steps_there(run):
         if step > after:
@@ -109,20 +109,30 @@ def set_aside(run: Path, after: int) -> list[str]:
             if aside.is_dir():
                 removed(aside)
             path.rename(aside)
-            lines.append(f"{path.name} is set aside as {aside}; it is deleted when there is a whole one again")
+            lines.append(f"{path.name} was renamed to {aside}; it is deleted once a complete checkpoint replaces it")
     return lines
 
 
-def prune(run: Path, step: int, keep: int, moved: Callable[[], object]) -> None:
-    """Delete what is not kept of a run that has a whole checkpoint after `step` steps; `moved` is called for each.
+def prune(run: Path, step: int, keep: int, ranks: ProcessGroup) -> None:
+    """Delete old checkpoints of a run that has a complete one after `step` steps. Every rank calls this.
 
-    These are all but the latest `keep` whole ones up to that step, and what was set aside and is not newer than it.
-    Later steps are not of this run's line; they are neither counted nor deleted.
+    Deletes all but the latest `keep` complete ones up to that step, and those set aside up to that step. Checkpoints of
+    later steps do not belong to this attempt: they are neither counted nor deleted. A checkpoint that cannot be deleted
+    only takes space, so it is reported and the run continues.
     """
-    there = [each for each in steps_there(run) if each <= step]
-    whole = [each for each in there if each == step or isinstance(_opened(run, each), TrainingCheckpoint)]
-    for each in there:
-        if each not in whole[-keep:]:
+    with ranks.at_own_pace("deleting older checkpoints") as moved:
+        try:
+            if ranks.first:
+                _prune(run, step, keep, moved)
+        except OSError as error:
+            ranks.say(f"{error.filename}: {error.strerror}; an older checkpoint was not deleted; the run continues")
+
+
+def _prune(run: Path, step: int, keep: int, moved: Callable[[], object]) -> None:
+    steps = [each for each in steps_there(run) if each <= step]
+    complete = [each for each in steps if each == step or isinstance(_opened(run, each), TrainingCheckpoint)]
+    for each in steps:
+        if each not in complete[-keep:]:
             removed(folder_of(run, each))
             moved()
     for each in steps_there(run, _ASIDE):
@@ -133,7 +143,7 @@ def prune(run: Path, step: int, keep: int, moved: Callable[[], object]) -> None:
 
 
 def removed(path: Path) -> None:
-    """Delete a checkpoint so that half of it never goes by its name."""
+    """Delete a checkpoint. It is renamed first, so that no half-deleted folder bears a checkpoint's name."""
     going = path.with_name(f"{TEMPORARY_PREFIX}removed-{path.name}")
     shutil.rmtree(going, ignore_errors=True)
     path.rename(going)
@@ -142,43 +152,43 @@ def removed(path: Path) -> None:
 
 
 def partial_ones(run: Path) -> list[Path]:
-    """What was cut short while it was written, or while it was deleted."""
+    """Checkpoints whose writing or deletion was interrupted."""
     return sorted((run / CHECKPOINTS).glob(f"{TEMPORARY_PREFIX}*"))
 
 
 def remove_partial(run: Path) -> None:
-    """Delete what was cut short; only while nobody else writes into the run's folder."""
+    """Delete incomplete checkpoints. Call it only while no other process writes into the run's folder."""
     for path in partial_ones(run):
         _delete(path)
 
 
 def _delete(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():  # what a link of the user's leads to is left alone
+    if path.is_symlink() or not path.is_dir():  # a user's symbolic link is removed, its target is not
         path.unlink()
     else:
         shutil.rmtree(path)
 
 
 def sha256_of_index(index: Mapping[str, Any]) -> str:
-    """Of all else that it says."""
+    """SHA-256 of an index without its own `sha256` entry."""
     return hashlib.sha256(orjson.dumps(index, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _opened(run: Path, step: int) -> TrainingCheckpoint | str:
-    """A checkpoint whose files are all there in full length, or what is wrong with it."""
+    """A checkpoint whose files all exist at their full size, or a description of the problem."""
     path = folder_of(run, step)
     try:
         index = orjson.loads((path / INDEX).read_bytes())
         if not isinstance(index, dict) or index.pop("sha256", None) != sha256_of_index(index):
             return f"{path.name}/{INDEX} is damaged (its SHA-256 is not the recorded one)"
         if index["format"] != FORMAT:
-            return f"{path.name} is of another format, {index['format']!r}"
+            return f"{path.name} has another format, {index['format']!r}"
         if index["step"] != step:
             return f"{path.name} holds the checkpoint of step {index['step']}"
-        for each in index["files"]:
-            found = (path / each["name"]).stat().st_size
-            if found != each["bytes"]:
-                return f"{path.name}/{each['name']} has {found:,} bytes of {each['bytes']:,}"
+        for file in index["files"]:
+            size_bytes = (path / file["name"]).stat().st_size
+            if size_bytes != file["bytes"]:
+                return f"{path.name}/{file['name']} has {size_bytes:,} bytes of {file['bytes']:,}"
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         return f"{path.name}/{INDEX} is damaged ({error})"
     except OSError as error:
@@ -187,21 +197,21 @@ def _opened(run: Path, step: int) -> TrainingCheckpoint | str:
 
 
 def _damage(checkpoint: TrainingCheckpoint, ranks: ProcessGroup) -> list[str]:
-    """What is wrong with this rank's share of the files, each of which it reads."""
-    wrong = []
+    """Read this rank's share of the files and return a message for each damaged one."""
+    problems = []
     with ranks.at_own_pace(f"reading {checkpoint.path}") as moved:
-        for each in checkpoint.index["files"][ranks.rank :: ranks.world_size]:
-            name = f"{checkpoint.path.name}/{each['name']}"
+        for file in checkpoint.index["files"][ranks.rank :: ranks.world_size]:
+            name = f"{checkpoint.path.name}/{file['name']}"
             try:
-                if sha256_of(checkpoint.path / each["name"], moved) != each["sha256"]:
-                    wrong.append(f"{name} is damaged (its SHA-256 is not the recorded one)")
+                if sha256_of(checkpoint.path / file["name"], moved) != file["sha256"]:
+                    problems.append(f"{name} is damaged (its SHA-256 is not the recorded one)")
             except OSError as error:
-                wrong.append(_damaged(error, name))
-    return wrong
+                problems.append(_damaged(error, name))
+    return problems
 
 
 def _damaged(error: OSError, name: str) -> str:
-    """What an error says of a checkpoint, where it does not say something of this process."""
+    """A message if the error is about the checkpoint; raises the error again if it is about this process."""
     if error.errno not in _DAMAGE:
         raise error
-    return f"{name} is not whole ({error})"
+    return f"{name} is incomplete ({error})"

@@ -1,8 +1,8 @@
-"""Checkpoints that know no world size: each rank writes its pieces of weights and moments, any ranks read them.
+"""Checkpoints that are independent of world size: each rank writes its slices, any number of ranks can read them.
 
-A checkpoint is a folder that gets its name when it is whole: every rank's file, then `checkpoint.json`, which says what
-stands where, then one rename. DeepSpeed's universal checkpoint is not used: from two ranks to one it comes back wrong
-without an error (frozen weights random, learning rates of other groups).
+A checkpoint is a folder that gets its final name when it is complete: every rank's file, then `checkpoint.json`, which
+lists where each slice is, then one rename. DeepSpeed's universal checkpoint is not used: from two ranks to one it
+restores wrong values without an error (random frozen weights, learning rates of other groups).
 """
 
 import hashlib
@@ -35,14 +35,14 @@ _KINDS = ("weight", *MOMENTS)
 
 
 def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ranks: ProcessGroup) -> Path:
-    """Write a checkpoint, together with all ranks.
+    """Write a checkpoint. Every rank calls this.
 
     Args:
         run: folder of the run, shared by all machines.
-        step: steps taken by the optimizer.
-        state: of this rank.
-        extra: whatever else `checkpoint.json` is to hold.
-        ranks: all of them.
+        step: number of optimizer steps taken.
+        state: weights and moments of this rank.
+        extra: further content of `checkpoint.json`.
+        ranks: process group.
 
     Returns:
         The checkpoint's folder.
@@ -52,44 +52,44 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ra
     """
     target = folder_of(run, step)
     incomplete = target.with_name(TEMPORARY_PREFIX + target.name)
-    together = partial(_together, ranks, step)
+    on_all_ranks = partial(_on_all_ranks, ranks, step)
     try:
-        together(lambda _: _made_anew(incomplete) if ranks.first else None)
-        files = together(lambda moved: _write_own(incomplete / f"rank-{ranks.rank:05d}.safetensors", state, moved))
+        on_all_ranks(lambda _: _make_empty(incomplete) if ranks.first else None)
+        files = on_all_ranks(lambda moved: _write_own(incomplete / f"rank-{ranks.rank:05d}.safetensors", state, moved))
         index = {"format": FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
-        together(lambda _: _complete(incomplete, target, index) if ranks.first else None)
+        on_all_ranks(lambda _: _complete(incomplete, target, index) if ranks.first else None)
     except DataError:
-        if ranks.first:  # a disk that is full has no room for what cannot be used
+        if ranks.first:  # free the space: the disk may be full
             shutil.rmtree(incomplete, ignore_errors=True)
         raise
     return target
 
 
-def _together(ranks: ProcessGroup, step: int, work: Callable[[Callable[[], None]], Any]) -> list[Any]:
-    """What each rank's work gives, in order of ranks; if one fails, all say so."""
-    told: dict[str, Any] = {}
+def _on_all_ranks(ranks: ProcessGroup, step: int, work: Callable[[Callable[[], None]], Any]) -> list[Any]:
+    """Do the work and return every rank's result in rank order; raise on all ranks if it fails on any."""
+    result: dict[str, Any] = {}
     with ranks.at_own_pace(f"writing a checkpoint after {step} steps") as moved:
         try:
-            told["done"] = work(moved)
+            result["done"] = work(moved)
         except OSError as error:
-            told["failed"] = f"rank {ranks.rank}: {error}"
-    everybody = ranks.gathered(told)
-    failures = [each["failed"] for each in everybody if "failed" in each]
+            result["failed"] = f"rank {ranks.rank}: {error}"
+    results = ranks.gathered(result)
+    failures = [each["failed"] for each in results if "failed" in each]
     if failures:
         raise DataError(f"no checkpoint was written at step {step}: {'; '.join(failures)}")
-    return [each["done"] for each in everybody]
+    return [each["done"] for each in results]
 
 
-def _made_anew(partial: Path) -> None:
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
+def _make_empty(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
 
 
 def _complete(incomplete: Path, target: Path, index: Mapping[str, Any]) -> None:
-    """Write what says where everything is, and give the folder its name."""
+    """Write the index and give the folder its final name."""
     write_whole(incomplete / INDEX, orjson.dumps({**index, "sha256": sha256_of_index(index)}))
-    if target.is_dir():  # put there since the run began to go on
+    if target.is_dir():  # created by someone else after this run resumed
         removed(target)
     incomplete.rename(target)
     sync_folder(target.parent)
@@ -107,34 +107,37 @@ def _write_own(path: Path, state: ShardedState, moved: Callable[[], None]) -> Ma
 
 
 def restore(checkpoint: TrainingCheckpoint, state: ShardedState, sizes: Mapping[str, int], ranks: ProcessGroup) -> None:
-    """Put a checkpoint's weights and moments into the engine, together with all ranks, and compare.
+    """Load a checkpoint's weights and moments into the engine and verify the model's weights. Every rank calls this.
 
     Args:
-        checkpoint: a whole one.
-        state: of this rank.
-        sizes: elements of every parameter that trains.
-        ranks: all of them.
+        checkpoint: a complete checkpoint.
+        state: weights and moments of this rank, which are overwritten.
+        sizes: number of elements of every trained parameter.
+        ranks: process group.
 
     Raises:
-        DataError: the checkpoint is not of these parameters.
+        DataError: the checkpoint has other parameters, or the weights differ after loading.
     """
     pieces = _pieces(checkpoint)
     held = {name: sum(count for _, count, *_ in of_name) for name, of_name in pieces.items()}
     if held != dict(sizes):
         different = sorted(name for name in {**held, **sizes} if held.get(name) != sizes.get(name))
         raise DataError(
-            f"{checkpoint.path} is of other parameters than train now, such as {', '.join(different[:3])} "
-            f"({len(different)} in all); resume with the model and freezing flags that the run had"
+            f"{checkpoint.path} has other parameters than those that train now, such as {', '.join(different[:3])} "
+            f"({len(different)} in all); resume with the model and freezing flags of the run"
         )
     with ranks.at_own_pace(f"reading {checkpoint.path}") as moved, _Files(checkpoint) as files:
-        for each in state.fragments:
-            _fill(each, state, pieces[each.name], files)
+        for fragment in state.fragments:
+            _fill(fragment, state, pieces[fragment.name], files)
             moved()
     state.set_steps(int(checkpoint.index["optimizer_steps"]))
     state.weights_to_model()
-    wrong = state.differing()
-    if wrong:
-        raise DataError(f"{checkpoint.path}: {', '.join(wrong[:3])} did not come back as saved; nothing was trained")
+    different = state.differing()
+    if different:
+        raise DataError(
+            f"{checkpoint.path}: {', '.join(different[:3])} differ from the checkpoint after loading it; nothing was "
+            "trained"
+        )
 
 
 _Piece = tuple[int, int, int, int, int]
@@ -142,7 +145,7 @@ _Piece = tuple[int, int, int, int, int]
 
 
 def _pieces(checkpoint: TrainingCheckpoint) -> dict[str, list[_Piece]]:
-    """What the files hold, by parameter."""
+    """The slices in all files, by parameter."""
     pieces: dict[str, list[_Piece]] = {}
     for number, file in enumerate(checkpoint.index["files"]):
         for name, start, count, buffer, offset in file["fragments"]:
@@ -151,7 +154,7 @@ def _pieces(checkpoint: TrainingCheckpoint) -> dict[str, list[_Piece]]:
 
 
 def _fill(wanted: ParameterShard, state: ShardedState, pieces: Sequence[_Piece], files: "_Files") -> None:
-    """Copy what overlaps of each piece into this rank's buffers."""
+    """Copy the overlap of each piece with the wanted slice into this rank's buffers."""
     targets = {"weight": state.buffers[wanted.buffer].data, **state.moments(wanted.buffer)}
     filled = 0
     for start, count, file, buffer, offset in pieces:
@@ -184,12 +187,12 @@ class _Files:
         if number not in self._open:
             file: Any = safe_open(self._paths[number], framework="pt")
             self._open[number] = file.__enter__()
-        found: torch.Tensor = self._open[number].get_slice(name)[start : start + count]
-        return found
+        values: torch.Tensor = self._open[number].get_slice(name)[start : start + count]
+        return values
 
 
 def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]], ranks: ProcessGroup) -> dict[str, str]:
-    """SHA-256 of each tensor's bytes, the work shared out among the ranks; the same on every rank."""
+    """SHA-256 of each tensor's bytes, the same on every rank. The ranks share the work."""
     own = {}
     with ranks.at_own_pace("hashing the frozen weights") as moved:
         for number, (name, tensor) in enumerate(tensors):
@@ -197,4 +200,4 @@ def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]], ranks: ProcessGro
                 flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
                 own[name] = hashlib.sha256(flat.numpy().data).hexdigest()
                 moved()
-    return {name: digest for each in ranks.gathered(own) for name, digest in each.items()}
+    return {name: digest for of_rank in ranks.gathered(own) for name, digest in of_rank.items()}

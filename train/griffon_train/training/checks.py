@@ -1,18 +1,12 @@
-"""What is checked before a run's first step: earlier settings, sets, room."""
+"""Checks before a run's first step: settings of an earlier start, sets, disk space, shared memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_train.config.settings import (
-    Settings,
-    differences,
-    settings_from_json,
-)
+from griffon_train.config.settings import Settings, differences, settings_from_json
 from griffon_train.data.shared_memory import check_shared_memory, needed_bytes, ranks_here
 from griffon_train.data.source_stream import Shows
 from griffon_train.model.config import GriffonConfig
@@ -22,18 +16,14 @@ from griffon_train.training.checkpoint_folders import steps_there
 from griffon_train.training.disk_space import check_room, need_of
 from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.log_hook import imported
-from griffon_train.training.model_loading import (
-    MODEL_NAME,
-    PROJECTOR_NAME,
-    SETTINGS_NAME,
-)
+from griffon_train.training.model_loading import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
 
 
 def check_same_settings(settings: Settings) -> None:
-    """Compare the settings with those that the run in the output folder began with.
+    """Compare the settings with those that the run in the output folder was started with.
 
     Raises:
-        SettingsError: one differs that may not.
+        SettingsError: a setting differs that must not change.
         DataError: the stored settings are damaged.
     """
     run = settings.output_dir
@@ -44,13 +34,13 @@ def check_same_settings(settings: Settings) -> None:
     changed = differences(before, settings)
     if not changed:
         return
-    instead = "Give it the settings that it had, or another --output-dir"
-    another = f"--from {run} and another --output-dir begin a new run with the weights that this one"
-    anew = "its schedule, AdamW's moments and the order of the samples begin anew"
+    instead = "Give the same settings, or another --output-dir"
+    new_run = f"--from {run} and another --output-dir to start a new run from its weights"
+    fresh = "the learning rate schedule, AdamW's moments and the sample order start over"
     if any((run / name).exists() for name in (MODEL_NAME, PROJECTOR_NAME)):
-        instead += f". It has ended: {another} has left; {anew}"
+        instead += f". This run has ended: give {new_run}; {fresh}"
     elif (before.steps, before.epochs) != (settings.steps, settings.epochs):
-        instead += f". The learning rates depend on its length; let it end, then {another} leaves; {anew}"
+        instead += f". The learning rates depend on the length of the run; let it end, then give {new_run}; {fresh}"
     raise SettingsError(f"{run} holds a run with other settings: {'; '.join(changed)}. {instead}")
 
 
@@ -59,40 +49,48 @@ def _stored_settings(path: Path) -> Settings:
         return settings_from_json(read_json(path))
     except ValueError as error:
         raise DataError(
-            f"{' '.join(str(error).removeprefix(f'{path}: ').split())}, in {path}: it cannot be told what the run was "
-            'begun with; bring the file back, from a copy or from "settings" in a checkpoint.json of the run'
+            f"{' '.join(str(error).removeprefix(f'{path}: ').split())}, in {path}: the settings of the run are "
+            'unknown; restore the file from a copy, or from "settings" in a checkpoint.json of the run'
         ) from None
 
 
 def check_log_hook(name: str | None, ranks: ProcessGroup) -> None:
-    """See that the hook can be imported on the first rank, which alone calls it.
+    """Check that the hook can be imported on rank 0, the only one that calls it.
 
     Raises:
-        SettingsError: it cannot; every rank raises it.
+        SettingsError: it cannot be imported; every rank raises this.
     """
-    objection = None
+    problem = None
     if name is not None and ranks.first:
         try:
             imported(name)
         except SettingsError as error:
-            objection = str(error)
-    ranks.raise_if_any(objection)
+            problem = str(error)
+    ranks.raise_if_any(problem)
 
 
 def open_validation_sets(settings: Settings) -> list[FrozenSet]:
-    """Opened here, and again for each validation: nothing of them is held while training goes on."""
+    """Open the validation sets to check them. Each validation opens them again, so that training holds no memory.
+
+    Raises:
+        SettingsError: a set has no samples.
+    """
     sets = [open_set(path) for path in settings.val_shards]
-    for each in sets:
-        if not len(each):
-            raise SettingsError(f"--val-shards {each.root}: has no samples; leave it out, or give another set")
+    for frozen in sets:
+        if not len(frozen):
+            raise SettingsError(f"--val-shards {frozen.root}: the set has no samples; leave it out or give another")
     return sets
 
 
 def check_disk_room(
     settings: Settings, ranks: ProcessGroup, steps: int, model: GriffonForConditionalGeneration
 ) -> None:
-    """See, on the first rank, that there is room for what the run will write; nothing of a run is there so far."""
-    objection = None
+    """Check on rank 0 that the disk has space for the run, before its folder is created.
+
+    Raises:
+        DataError: there is no space for even one checkpoint; every rank raises this.
+    """
+    problem = None
     if ranks.first and steps > max(steps_there(settings.output_dir), default=0):
         alone = settings.freezing.trained_parts() == ("projector",)
         need = need_of(
@@ -104,43 +102,49 @@ def check_disk_room(
             saves=-(-steps // settings.save_steps),
         )
         try:
-            click.echo(check_room(settings.output_dir, need), err=True)
+            ranks.say(check_room(settings.output_dir, need))
         except DataError as error:
-            objection = str(error)
-    for each in ranks.gathered(objection):
-        if each is not None:
-            raise DataError(each)
+            problem = str(error)
+    ranks.raise_if_any(problem, DataError)
 
 
 def check_worker_memory(settings: Settings, ranks: ProcessGroup, shows: Shows, config: Any) -> None:  # noqa: ANN401
-    """A machine whose shared memory could not hold what the reading processes have ready."""
+    """Check that this machine's shared memory can hold the batches that the loader's workers prepare.
+
+    Raises:
+        SettingsError: it cannot; every rank raises this.
+    """
     image_px = config.vision_config.image_size
     region_px = image_px if config.region_config is None else config.region_config.image_size
     needed = needed_bytes(
         shows, workers=settings.workers, micro_batch=settings.micro_batch, image_px=image_px, region_px=region_px
     )
-    objection = None
+    problem = None
     try:
-        # Training's loader keeps what it has while validation has one of its own.
+        # The loader of training keeps its batches while validation uses another loader.
         check_shared_memory(needed, ranks_here() * (2 if settings.val_shards else 1))
     except SettingsError as error:
-        objection = str(error)
-    ranks.raise_if_any(objection)
+        problem = str(error)
+    ranks.raise_if_any(problem)
 
 
 def check_sets_fit(sets: Sequence[FrozenSet], config: GriffonConfig) -> None:
-    """Sets that the model could not read, or would learn to write otherwise than it does."""
-    for each in sets:
-        written = each.lock.render["boxes"]
+    """Check that the sets have the model's box style, and crops only if the model has a region tower.
+
+    Raises:
+        SettingsError: a set does not fit the model.
+    """
+    for frozen in sets:
+        written = frozen.lock.render["boxes"]
         if written != config.box_style:
             teach = ", or teach the model with --boxes bin" if written == "bin" else ""
             raise SettingsError(
-                f"{each.root} has {written} boxes, and the model writes {config.box_style} ones: freeze the set with "
-                f"`griffon-prep build --boxes {config.box_style}`{teach}"
+                f"{frozen.root} has {written} boxes, and the model writes {config.box_style} boxes: freeze the set "
+                f"with `griffon-prep build --boxes {config.box_style}`{teach}"
             )
-        pointing = [source.tag for source in each.lock.sources if source.task == "VISJ" and source.samples]
-        if pointing and config.region_config is None:
+        with_regions = [source.tag for source in frozen.lock.sources if source.task == "VISJ" and source.samples]
+        if with_regions and config.region_config is None:
             raise SettingsError(
-                f"{each.root}: {', '.join(pointing)} shows crops, and the model has no tower to see them: give "
+                f"{frozen.root}: {', '.join(with_regions)} has regions, and the model has no region tower: give "
                 "--region-tower, or freeze a set without VISJ"
             )

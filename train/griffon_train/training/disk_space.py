@@ -1,4 +1,4 @@
-"""Room on disk for what a run will write, looked at before it begins and not when days of training are at stake."""
+"""Checks before a run starts that the disk has enough space for its checkpoints and result."""
 
 import shutil
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ _BYTES_OF_TRAINED = 4 + 4 + 4  # the weight and AdamW's two moments, in float32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What a run is to write.
+    """Disk space that a run needs.
 
     Attributes:
-        checkpoint_bytes: of each checkpoint.
-        checkpoints: how many there will be at once: those that are kept, and one that is written.
-        there_bytes: of those that are there already.
-        going_bytes: of what will be deleted before the next one is written.
-        result_bytes: of what comes out at the end, unless it is there.
+        checkpoint_bytes: size of a checkpoint.
+        checkpoints: highest number of checkpoints at a time: those kept, and the one being written.
+        there_bytes: size of existing checkpoints that are kept.
+        going_bytes: size of what is deleted before the next checkpoint is written.
+        result_bytes: size of the result; 0 if it exists.
     """
 
     checkpoint_bytes: int
@@ -34,15 +34,15 @@ class Need:
 
 
 def need_of(run: Path, result: Path, exported: Sequence[nn.Parameter], trained: int, *, keep: int, saves: int) -> Need:
-    """What a run is to write.
+    """Disk space that a run needs.
 
     Args:
-        run: its folder, which need not be there.
-        result: what it is to end with, in that folder.
-        exported: the weights of the result.
-        trained: how many weights train.
-        keep: checkpoints to keep.
-        saves: checkpoints that the whole run will write, those that it has written among them.
+        run: folder of the run, which may not exist yet.
+        result: path of the result.
+        exported: weights of the result.
+        trained: number of trained weights.
+        keep: number of checkpoints to keep.
+        saves: number of checkpoints that the run writes from its first to its last step.
     """
     sizes = [_bytes_of(folder_of(run, step)) for step in steps_there(run)]
     return Need(
@@ -55,13 +55,13 @@ def need_of(run: Path, result: Path, exported: Sequence[nn.Parameter], trained: 
 
 
 def check_room(run: Path, need: Need) -> str:
-    """Compare what a run is to write with the room that there is.
+    """Compare the disk space that a run needs with the free space.
 
     Returns:
-        Both, in a line.
+        A line with both, which starts with "warning: " if the space is too small.
 
     Raises:
-        DataError: there is no room for even one checkpoint.
+        DataError: there is no space for even one checkpoint.
     """
     there = next(path for path in (run.absolute(), *run.absolute().parents) if path.exists())
     usage = shutil.disk_usage(there)
@@ -69,19 +69,19 @@ def check_room(run: Path, need: Need) -> str:
     most_bytes = need.checkpoints * need.checkpoint_bytes
     at_end_bytes = most_bytes - (need.checkpoints > 1) * need.checkpoint_bytes + need.result_bytes
     to_write_bytes = max(0, max(most_bytes, at_end_bytes) - need.there_bytes)
-    known = usage.total > 0  # some network file systems do not say
+    known = usage.total > 0  # some network file systems report nothing
     if known and free_bytes < need.checkpoint_bytes:
         raise DataError(
-            f"{run}: a checkpoint takes about {size(need.checkpoint_bytes)}, and {size(free_bytes)} are free; make "
-            "room, or give an --output-dir elsewhere"
+            f"{run}: a checkpoint takes about {size(need.checkpoint_bytes)}, but only {size(free_bytes)} are free; "
+            "free space, or give an --output-dir on another disk"
         )
     line = (
-        f"{run}: a checkpoint takes about {size(need.checkpoint_bytes)}; with up to {need.checkpoints:,} of them at "
-        f"once and the result, {size(to_write_bytes)} are to be written, and {size(free_bytes)} are free"
+        f"{run}: a checkpoint takes about {size(need.checkpoint_bytes)}; up to {need.checkpoints:,} of them at a time "
+        f"and the result need {size(to_write_bytes)} more, and {size(free_bytes)} are free"
     )
     if known and free_bytes < to_write_bytes:
         fewer = ", or give a smaller --keep" if need.checkpoints > 2 else ""
-        return f"warning: {line}; make room while it trains{fewer}"
+        return f"warning: {line}; free space while it trains{fewer}"
     return line
 
 

@@ -1,4 +1,4 @@
-"""The processes that train together: who this one is, what it computes on, and sums over all of them."""
+"""The processes that train together: this one's rank and device, and the collectives over all of them."""
 
 import os
 import re
@@ -23,19 +23,19 @@ from griffon_train.data.worker_process import end_with_parent
 from griffon_train.training.signals import Requests, Stopped
 from griffon_train.training.watchdog import MARGIN_S, Watchdog
 
-_MEET_EVERY_S = 10.0  # while each is busy with large files
+_MEET_EVERY_S = 10.0  # how often ranks synchronize while each works on large files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessGroup:
-    """This process among those of the run.
+    """This process among those of the run, and the collectives over all of them.
 
     Attributes:
-        rank: its number.
-        world_size: how many there are.
-        device: that it computes on.
-        watchdog: ends this process if nothing moves for too long.
-        requests: what this process was asked for from outside.
+        rank: number of this process, from 0.
+        world_size: number of processes.
+        device: device of this process.
+        watchdog: ends this process if it makes no progress for too long.
+        requests: requests to stop or save that this process received.
     """
 
     rank: int
@@ -46,49 +46,58 @@ class ProcessGroup:
 
     @property
     def first(self) -> bool:
-        """Whether this one speaks for all."""
+        """Whether this is rank 0, which logs and writes files for all."""
         return self.rank == 0
+
+    def say(self, line: str) -> None:
+        """Print a line to stderr, on rank 0 only."""
+        if self.first:
+            click.echo(line, err=True)
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """The sum of each value over all ranks, in float64."""
         given = torch.tensor(values, dtype=torch.float64, device=self.device)
         distributed.all_reduce(given)
-        return [float(each) for each in given.tolist()]
+        return [float(total) for total in given.tolist()]
 
-    def raise_if_any(self, told: str | None) -> None:
-        """See that no rank has anything to object to; every rank calls it, and all raise the first objection.
+    def raise_if_any(self, problem: str | None, error: type[DataError | SettingsError] = SettingsError) -> None:
+        """Raise the first problem that any rank has. Every rank calls this, so all of them raise or none does.
+
+        Args:
+            problem: message of this rank, or None.
+            error: type to raise.
 
         Raises:
-            SettingsError: a rank has.
+            SettingsError: a rank has a problem; or `error`.
         """
-        for each in self.gathered(told):
-            if each is not None:
-                raise SettingsError(each)
+        for message in self.gathered(problem):
+            if message is not None:
+                raise error(message)
 
     def gathered(self, value: Any) -> list[Any]:  # noqa: ANN401 - whatever pickles
-        """Every rank's value, in order of ranks."""
+        """Every rank's value, in rank order."""
         values: list[Any] = [None] * self.world_size
         distributed.all_gather_object(values, value)
         return values
 
     def highest(self, *values: int) -> list[int]:
-        """The highest of each value over all ranks."""
-        if self.world_size == 1:  # a device need not be done with its work then
+        """The maximum of each value over all ranks."""
+        if self.world_size == 1:  # avoids synchronizing with the device
             return list(values)
         given = torch.tensor(values, device=self.device)
         distributed.all_reduce(given, op=distributed.ReduceOp.MAX)
-        return [int(each) for each in given.tolist()]
+        return [int(highest) for highest in given.tolist()]
 
     def asked_to_stop(self, patience_s: float) -> bool:
-        """Whether this rank is to stop, or is told so within some seconds. To be asked while data are awaited."""
+        """Wait up to `patience_s` for a request to stop; return whether there is one. For use while awaiting data."""
         self.watchdog.feed()
         return self.requests.await_stop(patience_s)
 
     def go_on(self) -> None:
-        """Go on unless a rank was asked to stop; every rank calls it.
+        """Raise if any rank was asked to stop. Every rank calls this, so all of them raise or none does.
 
         Raises:
-            Stopped: one was.
+            Stopped: a rank was asked to stop.
         """
         (number,) = self.highest(self.requests.stop)
         self.watchdog.feed()
@@ -97,15 +106,15 @@ class ProcessGroup:
 
     @contextmanager
     def at_own_pace(self, doing: str) -> Iterator[Callable[[], None]]:
-        """A piece of work with large files, which takes each rank as long as it takes; then they wait for each other.
+        """Let each rank work on large files for as long as it takes, then wait for all ranks.
 
-        Nobody waits longer than `stall_s` for a rank that does not move. There must be no collective within.
+        No rank waits longer than `stall_s` for one that makes no progress. The work must contain no collectives.
 
         Args:
-            doing: what it is, for the message.
+            doing: description of the work, for the watchdog's message.
 
         Yields:
-            To be called whenever something has moved: a tensor, or some megabytes.
+            A function to call after each unit of progress: a tensor, or some megabytes.
         """
         met_s = time.monotonic()
 
@@ -124,14 +133,17 @@ class ProcessGroup:
 
 
 def device_of(wanted: str) -> torch.device:
-    """The device of this process: `auto`, `cpu` or `cuda`.
+    """The device of this process.
+
+    Args:
+        wanted: `auto`, `cpu` or `cuda`.
 
     Raises:
-        SettingsError: there is no CUDA device, and one is asked for.
+        SettingsError: `cuda` is wanted and there is no CUDA device.
     """
     cuda = torch.cuda.is_available()
     if wanted == "cuda" and not cuda:
-        raise SettingsError("--device cuda: this machine has no CUDA device; take --device cpu to train on the CPU")
+        raise SettingsError("--device cuda: this machine has no CUDA device; use --device cpu to train on the CPU")
     if wanted == "cpu" or not cuda:
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -139,16 +151,16 @@ def device_of(wanted: str) -> torch.device:
 
 @contextmanager
 def distributed_session(wanted_device: str, stall_s: float, requests: Requests | None = None) -> Iterator[ProcessGroup]:
-    """Join the other processes that torchrun or DeepSpeed has started; alone, where there are none.
+    """Join the processes that torchrun or DeepSpeed started, or run as a single process.
 
     Args:
         wanted_device: `auto`, `cpu` or `cuda`.
-        stall_s: how long nothing may move before a rank ends with an error.
-        requests: what this process is asked for from outside; without them nobody asks.
+        stall_s: seconds without progress after which a rank ends with an error.
+        requests: requests to stop or save that this process receives; none by default.
 
     Raises:
         SettingsError: there is no such device.
-        DataError: the ranks cannot reach each other, or another one has ended in the middle of something.
+        DataError: the ranks cannot reach each other, or another rank ended unexpectedly.
     """
     device = device_of(wanted_device)
     if device.type == "cpu":
@@ -156,22 +168,22 @@ def distributed_session(wanted_device: str, stall_s: float, requests: Requests |
     else:
         torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's workers are the parallelism
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's workers tokenize in parallel already
     _alone_if_not_launched()
     _quiet()
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     watchdog = Watchdog(rank, stall_s)
     try:
-        import deepspeed  # the accelerator is chosen as it is imported
+        import deepspeed  # importing it selects the accelerator
 
         if "TORCHELASTIC_RUN_ID" in os.environ:
-            end_with_parent()  # else a torchrun that is killed leaves ranks behind, and the next one meets them
+            end_with_parent()  # else ranks survive a killed torchrun and collide with those of the next one
         watchdog.now("joining the other ranks")
         _warn_of_restarts(rank)
         if device.type == "cpu":
-            # What it would compile at its first start on a machine, to add up numbers in shared memory; gloo does it.
+            # DeepSpeed would compile a kernel for reductions in shared memory; gloo does them without.
             deepspeed.ops.__compatible_ops__ = {}
-        timeout = timedelta(seconds=stall_s + 2 * MARGIN_S)  # the watchdog knows more to say
+        timeout = timedelta(seconds=stall_s + 2 * MARGIN_S)  # the watchdog fires first: its message says more
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(
             backend,
@@ -182,28 +194,32 @@ def distributed_session(wanted_device: str, stall_s: float, requests: Requests |
             device_id=device if device.type == "cuda" and world_size > 1 else None,
         )
         deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
-        yield ProcessGroup(
-            rank=rank,
-            world_size=world_size,
-            device=device,
-            watchdog=watchdog,
-            requests=requests or Requests(),
-        )
+        try:
+            yield ProcessGroup(
+                rank=rank,
+                world_size=world_size,
+                device=device,
+                watchdog=watchdog,
+                requests=requests or Requests(),
+            )
+        except SystemExit:  # all ranks stop together; after an error the others may not answer
+            distributed.destroy_process_group()
+            raise
         distributed.destroy_process_group()
     except RuntimeError as error:
-        told = _of_communication(error)
-        if told is None:
+        problem = _communication_problem(error)
+        if problem is None:
             raise
-        raise DataError(f"rank {rank}{told}") from None
+        raise DataError(f"rank {rank}{problem}") from None
     finally:
         watchdog.close()
 
 
 def _store(timeout: timedelta) -> Any:  # noqa: ANN401 - torch's, whose name it does not export
-    """Where the ranks find each other.
+    """The store through which the ranks find each other.
 
-    torchrun keeps one for all its `--max-restarts`; ranks that look into it must not find the addresses of those that
-    were before them. On several machines nothing that all ranks know tells the restarts apart.
+    torchrun keeps one store across all its `--max-restarts`, so each restart needs a prefix of its own, or ranks would
+    find the addresses of their predecessors. On several machines the ranks share no number that identifies a restart.
     """
     store, _, _ = next(rendezvous("env://", timeout=timeout))
     alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
@@ -216,8 +232,8 @@ def _warn_of_restarts(rank: int) -> None:
     restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
     if rank == 0 and several and restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         click.echo(
-            "torchrun --max-restarts on several machines: restarted ranks may look for those that were before them and "
-            "hang; set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 where torchrun is started, on every machine",
+            "torchrun --max-restarts on several machines: restarted ranks may connect to addresses of the previous "
+            "attempt and hang; set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on every machine",
             err=True,
         )
 
@@ -225,16 +241,16 @@ def _warn_of_restarts(rank: int) -> None:
 _GONE = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|Socket closed|failed to recv|remote process exited", re.IGNORECASE
 )
-"""What gloo, NCCL and the store say when the other side is no longer there."""
+"""Messages of gloo, NCCL and the store when the peer is gone."""
 
 
-def _of_communication(error: RuntimeError) -> str | None:
-    """What an error says of the exchange between ranks, or None where it is about something else."""
-    told = str(error).strip()
-    if _GONE.search(told):
-        return ": another rank has ended, see what it said"
-    if isinstance(error, distributed.DistError) or "gloo" in told:
-        return f" cannot exchange data with the others: {told}"
+def _communication_problem(error: RuntimeError) -> str | None:
+    """A message if the error is about communication between ranks, else None."""
+    message = str(error).strip()
+    if _GONE.search(message):
+        return ": another rank has ended; see its error message"
+    if isinstance(error, distributed.DistError) or "gloo" in message:
+        return f" cannot exchange data with the others: {message}"
     return None
 
 
@@ -249,11 +265,11 @@ def _alone_if_not_launched() -> None:
 
 
 @contextmanager
-def told_by_transformers(moved: Callable[[], None]) -> Iterator[None]:
-    """Call `moved` for each tensor or file that transformers reads or writes, which it tells its progress bars."""
+def transformers_progress(moved: Callable[[], None]) -> Iterator[None]:
+    """Call `moved` for each tensor or file that transformers reads or writes, by hooking its progress bars."""
 
     def watched(make: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:  # noqa: ANN401
-        return make(_each(given[0], moved), *given[1:], **named) if given else make(*given, **named)
+        return make(_counted(given[0], moved), *given[1:], **named) if given else make(*given, **named)
 
     before = set_tqdm_hook(watched)
     try:
@@ -262,14 +278,14 @@ def told_by_transformers(moved: Callable[[], None]) -> Iterator[None]:
         set_tqdm_hook(before)
 
 
-def _each(items: Iterable[Any], moved: Callable[[], None]) -> Iterator[Any]:
+def _counted(items: Iterable[Any], moved: Callable[[], None]) -> Iterator[Any]:
     for item in items:
         moved()
         yield item
 
 
 def _quiet() -> None:
-    """What the libraries say on every rank and every call, and nobody can do anything about."""
+    """Silence library messages that appear on every rank or call and that users cannot act on."""
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.modeling_utils")

@@ -14,7 +14,7 @@ Engine = Any
 
 
 def parameter_groups(model: GriffonForConditionalGeneration, settings: Settings) -> list[dict[str, Any]]:
-    """What trains, by learning rate; biases, norms and other vectors apart, for they do not decay."""
+    """Trained parameters grouped by learning rate; biases, norms and other vectors get no weight decay."""
     own_rates = {"projector": settings.projector_lr, "vision_tower": settings.vision_tower_lr}
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -27,14 +27,14 @@ def parameter_groups(model: GriffonForConditionalGeneration, settings: Settings)
 
 
 def make_engine(model: GriffonForConditionalGeneration, settings: Settings, config: Mapping[str, Any]) -> Engine:
-    """A DeepSpeed engine around a model whose freezing is set.
+    """Create the DeepSpeed engine.
 
     Args:
-        model: on the CPU, in the precision that it trains in.
-        settings: of the run.
-        config: DeepSpeed's.
+        model: on the CPU, with its parts frozen, in the precision to train in.
+        settings: settings of the run.
+        config: DeepSpeed configuration.
     """
-    import deepspeed  # not before `joined` has chosen the accelerator
+    import deepspeed  # only after `distributed_session` has selected the accelerator
 
     optimizer = torch.optim.AdamW(
         parameter_groups(model, settings), betas=(settings.beta1, settings.beta2), eps=settings.epsilon
@@ -44,7 +44,7 @@ def make_engine(model: GriffonForConditionalGeneration, settings: Settings, conf
 
 
 def learning_rate_factor(step: int, steps: int, settings: Settings) -> float:
-    """What the learning rates of a step are multiplied with: a rise over the warm-up, then half a cosine down to 0."""
+    """Factor on the learning rates of a step: linear warm-up, then a cosine decay to 0 or a constant 1."""
     warmup = math.ceil(settings.warmup_ratio * steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -54,13 +54,13 @@ def learning_rate_factor(step: int, steps: int, settings: Settings) -> float:
 
 
 class Rates:
-    """The learning rates of an engine's groups."""
+    """The learning rates of an engine's parameter groups."""
 
     def __init__(self, engine: Engine) -> None:
         self._groups = engine.optimizer.param_groups
         self._full = [group["lr"] for group in self._groups]
 
     def set(self, factor: float) -> None:
-        """Multiply the full rates."""
+        """Set each group's rate to its full rate times the factor."""
         for group, full in zip(self._groups, self._full, strict=True):
             group["lr"] = full * factor

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the model as transformers loads it, or the projector alone after alignment."""
+"""Writes the result of a run: the model as transformers loads it, or after alignment the projector alone."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from griffon_shards.support.errors import DataError
 from griffon_train.model.convert import save_projector
 from griffon_train.model.saving import save_beside
 from griffon_train.model.weight_files import SHARD_SIZE, whole_folder
-from griffon_train.training.distributed import ProcessGroup, told_by_transformers
+from griffon_train.training.distributed import ProcessGroup, transformers_progress
 from griffon_train.training.engine import Engine
 
 
@@ -25,17 +25,17 @@ def export(
     chat: str,
     projector_alone: bool,
 ) -> None:
-    """Write the model into a folder, or its projector into a file, together with all ranks.
+    """Write the model into a folder, or its projector into a file. Every rank calls this.
 
-    It gets its name when it is whole; what had it before is gone then.
+    The result gets its final name when it is complete, and replaces an earlier one.
 
     Raises:
-        DataError: it cannot be written; every rank raises it, and nothing of it is left.
+        DataError: the result cannot be written; every rank raises this, and no part of it is left.
     """
     model = engine.module
-    weights = _whole_weights(model, ranks, "projector." if projector_alone else "")
+    weights = _gathered_weights(model, ranks, "projector." if projector_alone else "")
     problem = None
-    with ranks.at_own_pace("writing the result") as moved, told_by_transformers(moved):
+    with ranks.at_own_pace("writing the result") as moved, transformers_progress(moved):
         try:
             if ranks.first and projector_alone:
                 save_projector(weights, target)
@@ -46,25 +46,23 @@ def export(
                     _save_beside(folder, model, chat, tokenizer)
         except (OSError, SafetensorError) as error:
             problem = f"{target} cannot be written: {(isinstance(error, OSError) and error.strerror) or error}"
-    for each in ranks.gathered(problem):
-        if each is not None:
-            raise DataError(each)
+    ranks.raise_if_any(problem, DataError)
 
 
 def _save_beside(folder: Path, model: Any, chat: str, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: ANN401
     try:
         save_beside(folder, model.config, model.generation_config, chat, tokenizer)
-    except Exception as error:  # tokenizers, which is written in Rust, has no type for its errors
+    except Exception as error:  # tokenizers raises plain Exception
         if type(error) is not Exception:
             raise
         raise OSError(str(error)) from error
 
 
-def _whole_weights(model: Any, ranks: ProcessGroup, prefix: str) -> dict[str, torch.Tensor]:  # noqa: ANN401
-    """Copies of the weights, on the first rank's CPU; every rank takes part, for ZeRO-3 has spread them over all."""
-    import deepspeed  # not before `joined` has chosen the accelerator
+def _gathered_weights(model: Any, ranks: ProcessGroup, prefix: str) -> dict[str, torch.Tensor]:  # noqa: ANN401
+    """Copies of the weights on rank 0's CPU. Every rank calls this, because ZeRO-3 shards weights over all ranks."""
+    import deepspeed  # only after `distributed_session` has selected the accelerator
 
-    found: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
     copies: dict[int, torch.Tensor] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if not name.startswith(prefix):
@@ -72,6 +70,6 @@ def _whole_weights(model: Any, ranks: ProcessGroup, prefix: str) -> dict[str, to
         if id(parameter) not in copies:
             with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
                 copies[id(parameter)] = parameter.detach().cpu().clone() if ranks.first else torch.empty(0)
-        found[name] = copies[id(parameter)]
+        weights[name] = copies[id(parameter)]
         ranks.watchdog.now("gathering the result")
-    return found
+    return weights

@@ -1,21 +1,21 @@
-"""Files that grow at their end: what fails names its file, and fails once, not a second time when it is closed."""
+"""Append-only files whose errors name the file, and that do not fail a second time when they are closed."""
 
 import os
 from pathlib import Path
 
 
 class Appended:
-    """A file that is written to at its end, without a buffer: what `write` has taken is the system's."""
+    """A file opened for appending, without a buffer: after `write`, the data are with the operating system."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("ab", buffering=0)
 
     def write(self, data: bytes) -> None:
-        """Write all of it.
+        """Write all of the data.
 
         Raises:
-            OSError: it cannot be written, with the file's name; a part of it may have been.
+            OSError: the file cannot be written; the error has its name, and part of the data may have been written.
         """
         left = memoryview(data)
         try:
@@ -26,10 +26,10 @@ class Appended:
             raise
 
     def sync(self) -> None:
-        """Wait until all that was written is on disk.
+        """Wait until everything written is on disk.
 
         Raises:
-            OSError: it is not, with the file's name.
+            OSError: the disk cannot be written; the error has the file's name.
         """
         try:
             os.fsync(self._file.fileno())
@@ -38,5 +38,5 @@ class Appended:
             raise
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""A function of the user's that is given every figure. What it raises is said and costs the run nothing."""
+"""Calls a user's function with every step's figures. Its exceptions are reported and do not end the run."""
 
 import importlib
 from collections import deque
@@ -11,24 +11,25 @@ Call = Callable[[int, Mapping[str, Any]], object]
 """Called with a step's number and its figures."""
 
 TRIES = 10
-"""How often a hook may fail in a row."""
+"""Number of consecutive failures after which a hook is no longer called."""
 
-_DOUBTFUL = 3  # failures after which it is tried whether the figures are at fault
+_DOUBTFUL = 3  # consecutive failures after which the next figures are tried, in case these are at fault
 
 
 class Hook:
-    """Gives the figures to a function in their order, each until it has taken them.
+    """Calls a function with each step's figures in order, and retries figures whose call failed.
 
-    After a failure the next try comes a step later, then two, then four: a connection that is lost is back by then, and
-    a function that waits a minute for it holds the run up few times. After `TRIES` in a row it is called no more.
+    After a failure the next try comes one step later, then two, then four: a lost connection has time to come back, and
+    a function that waits a minute for it delays the run only a few times. After `TRIES` consecutive failures it is no
+    longer called.
     """
 
     def __init__(self, name: str, say: Callable[[str], None]) -> None:
         """Import the function.
 
         Args:
-            name: as module:function.
-            say: gets what goes wrong, in lines.
+            name: the function, as module:function.
+            say: called with a message for each problem.
 
         Raises:
             SettingsError: there is no such function.
@@ -39,7 +40,7 @@ class Hook:
         self._failures = self._passed_by = 0
 
     def give(self, step: int, figures: Mapping[str, Any]) -> None:
-        """Give the function a step's figures, after those that it has not taken yet."""
+        """Queue a step's figures and call the function with all that are queued, unless it is time to wait."""
         if self._call is None:
             return
         self._waiting.append((step, dict(figures)))
@@ -48,11 +49,11 @@ class Hook:
             self._try()
 
     def close(self) -> None:
-        """Try once more to give it what it has not taken."""
+        """Try a last time to deliver the queued figures."""
         if self._waiting:
             self._try()
         if self._waiting:
-            self._say(f"--log-hook {self._name}: has not been given {self._steps()}; metrics.jsonl has all of them")
+            self._say(f"--log-hook {self._name}: did not get {self._steps()}; metrics.jsonl has all of them")
 
     def _try(self) -> None:
         self._passed_by = 0
@@ -63,7 +64,7 @@ class Hook:
                     self._failed(error)
                     return
                 step = self._waiting[0][0]
-                self._say(f"{self._told(error)}; it takes other figures, so those of step {step} are left out")
+                self._say(f"{self._message(error)}; it accepts other figures, so step {step} is skipped")
                 self._waiting.popleft()
             self._waiting.popleft()
             if self._failures:
@@ -74,22 +75,22 @@ class Hook:
         assert self._call is not None
         try:
             self._call(*figures)
-        except Exception as error:  # noqa: BLE001 - it is the user's, and may raise whatever there is
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
             return error
         return None
 
-    def _told(self, error: Exception) -> str:
+    def _message(self, error: Exception) -> str:
         return f"--log-hook {self._name}: {type(error).__name__}: {' '.join(str(error).split())}"
 
     def _failed(self, error: Exception) -> None:
         self._failures += 1
-        told = self._told(error)
+        message = self._message(error)
         if self._failures == 1:
-            self._say(f"{told}; the run goes on, and it is given {self._steps()} again later")
+            self._say(f"{message}; the run continues, and {self._steps()} will be retried")
         if self._failures == TRIES:
             self._say(
-                f"{told}; it failed {TRIES} times in a row and is called no more; metrics.jsonl has all figures, also "
-                f"of {self._steps()}, which it has not taken"
+                f"{message}; it failed {TRIES} times in a row and is no longer called; it did not get {self._steps()}; "
+                "metrics.jsonl has all figures"
             )
             self._call = None
             self._waiting.clear()
@@ -100,15 +101,15 @@ class Hook:
 
 
 def imported(name: str) -> Call:
-    """A function by its name, as module:function.
+    """Import a function by its name, module:function.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: it cannot be imported, or is not a function.
     """
     module, _, function = name.partition(":")
     try:
         found: Call = getattr(importlib.import_module(module), function)
-    except Exception as error:  # noqa: BLE001 - it runs what is the user's, which may raise whatever there is
+    except Exception as error:  # noqa: BLE001 - importing runs the user's code, which may raise anything
         raise SettingsError(
             f"--log-hook {name}: {type(error).__name__}: {error}; give it as module:function, on PYTHONPATH"
         ) from None

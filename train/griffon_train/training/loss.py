@@ -1,6 +1,7 @@
-"""The loss of a micro-batch: a sum over the tokens that are learned, sample by sample.
+"""The loss of a micro-batch: for each sample, the sum over its target tokens.
 
-Only their logits are computed. A picture is 1,369 tokens that nothing is learned of, and Gemma's vocabulary 256,000.
+Logits are computed for target tokens only: an image is 1,369 tokens without targets, and Gemma's vocabulary has 256,000
+entries.
 """
 
 from typing import Any
@@ -13,10 +14,10 @@ from griffon_train.training.collate import ModelInputs
 
 
 def loss_sums(model: Any, inputs: ModelInputs) -> torch.Tensor:  # noqa: ANN401 - a model, or the engine around it
-    """Sums of the negative log-likelihood over each sample's learned tokens; float32, shape [B]."""
+    """The negative log-likelihood summed over each sample's target tokens; float32, shape [B]."""
     next_BL = inputs.labels_BL[:, 1:]
     learned_L = (next_BL != IGNORE).any(dim=0).nonzero().flatten()
-    if not len(learned_L):  # nothing is learned here, but the other ranks wait for this one's backward pass
+    if not len(learned_L):  # no targets, but the other ranks wait for this one's backward pass
         learned_L = learned_L.new_zeros(1)
     logits_BKV = model(
         inputs.input_ids_BL,

@@ -1,4 +1,4 @@
-"""Losses counted by task group, micro-batch by micro-batch, then over all ranks."""
+"""Accumulates losses by task group over the micro-batches of a step, then over all ranks."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ _GROUPS = GROUPINGS["task"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
-    """Of all ranks together.
+class LossTotals:
+    """Totals over all ranks.
 
     Attributes:
-        loss: mean over all learned tokens; 0 where there are none.
-        loss_by_group: the same for each task group that has any.
-        overlong: samples that were cut.
-        without_targets: samples of which nothing was learned.
-        tokens: of all samples, without padding.
-        batch_id: of the samples' places and keys; two runs have the same where they trained on the same batch.
+        loss: mean over all target tokens; 0 if there are none.
+        loss_by_group: the same for each task group that has target tokens.
+        overlong: number of samples longer than `--max-length`.
+        without_targets: number of samples without target tokens.
+        tokens: number of tokens of all samples, without padding.
+        batch_id: hash of the samples' slots and keys; equal batches of two runs have the same.
     """
 
     loss: float
@@ -35,7 +35,7 @@ class Whole:
 
 
 class LossAccumulator:
-    """Counts what this rank computes."""
+    """Accumulates the losses and counts of this rank."""
 
     def __init__(self) -> None:
         self._losses: list[tuple[list[int], torch.Tensor]] = []
@@ -43,31 +43,33 @@ class LossAccumulator:
         self._overlong = self._without_targets = self._tokens = self._batch_id = 0
 
     def add(self, batch: Batch, losses_B: torch.Tensor) -> None:
-        """Count a micro-batch; its sums of losses stay on the device until the end."""
-        places = []
+        """Add a micro-batch; its losses stay on the device until `over`."""
+        indices = []
         for task, pictured, example in zip(batch.tasks, batch.pictured, batch.examples, strict=True):
-            group = task_group(task, pictured) if task else _GROUPS[0]  # as the plan groups it
-            places.append(_GROUPS.index(group))
+            group = task_group(task, pictured) if task else _GROUPS[0]  # the plan's grouping
+            indices.append(_GROUPS.index(group))
             if example is not None:
                 self._counts[group] += example.targets
                 self._without_targets += not example.targets
                 self._tokens += len(example.ids)
         self._batch_id += sum(_place_id(slot, key) for slot, key in zip(batch.slots, batch.keys, strict=True) if key)
         self._overlong += sum(batch.overlong)
-        self._losses.append((places, losses_B))
+        self._losses.append((indices, losses_B))
 
-    def over(self, ranks: ProcessGroup) -> Whole:
-        """The sums over all ranks."""
+    def over(self, ranks: ProcessGroup) -> LossTotals:
+        """The totals over all ranks. Every rank calls this."""
         sums = dict.fromkeys(_GROUPS, 0.0)
-        for places, losses_B in self._losses:
-            for place, loss in zip(places, losses_B.tolist(), strict=True):
-                sums[_GROUPS[place]] += loss
+        for indices, losses_B in self._losses:
+            for index, loss in zip(indices, losses_B.tolist(), strict=True):
+                sums[_GROUPS[index]] += loss
         others = (self._overlong, self._without_targets, self._tokens, self._batch_id)
         values = ranks.sums([*sums.values(), *self._counts.values(), *others])
         losses, counts = values[: len(_GROUPS)], values[len(_GROUPS) : 2 * len(_GROUPS)]
-        return Whole(
+        return LossTotals(
             loss=sum(losses) / max(sum(counts), 1.0),
-            loss_by_group={g: loss / count for g, loss, count in zip(_GROUPS, losses, counts, strict=True) if count},
+            loss_by_group={
+                group: loss / count for group, loss, count in zip(_GROUPS, losses, counts, strict=True) if count
+            },
             overlong=int(values[-4]),
             without_targets=int(values[-3]),
             tokens=int(values[-2]),
@@ -76,5 +78,5 @@ class LossAccumulator:
 
 
 def _place_id(slot: int, key: str) -> int:
-    """40 bits: thousands of them add up in float64 without rounding, in any order."""
+    """A 40-bit hash: thousands of them add up exactly in float64, in any order."""
     return int.from_bytes(hashlib.blake2b(f"{slot}:{key}".encode(), digest_size=5).digest())

@@ -1,6 +1,6 @@
-"""What a run tells: in files, to TensorBoard, to a hook of one's own, and in a line to whoever watches.
+"""Reports the figures of a run: in files, to TensorBoard, to a user's hook, and as lines on stderr.
 
-`metrics.jsonl` is the same, bit for bit, for two equal runs; `timing.jsonl` has what depends on the clock.
+`metrics.jsonl` is bit-identical for two equal runs; `timing.jsonl` has the figures that depend on the clock.
 """
 
 import time
@@ -18,22 +18,22 @@ from griffon_train.training.log_hook import Hook
 from griffon_train.training.tensorboard_file import Board
 
 METRICS, TIMING, VALIDATION = "metrics.jsonl", "timing.jsonl", "validation.jsonl"
-"""Files of a run; a line for each step, by the plan's number of it, from 0."""
+"""Log files of a run, with a line for each step; steps are numbered from 0."""
 
 _CHARTS = ("loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "data_wait")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFigures:
-    """A step, as told.
+    """Figures of a step.
 
     Attributes:
-        step: its number in the plan.
-        metrics: what does not depend on the clock.
-        samples: of the global batch.
-        tokens: of all its samples, pictures counted and padding not.
-        seconds: that it took.
-        wait_s: of these, how long the first rank waited for data.
+        step: number of the step, from 0.
+        metrics: figures that do not depend on the clock.
+        samples: number of samples in the global batch.
+        tokens: number of tokens in the global batch, with image tokens and without padding.
+        seconds: duration of the step.
+        wait_s: time that rank 0 waited for data, part of `seconds`.
     """
 
     step: int
@@ -45,7 +45,7 @@ class StepFigures:
 
     @property
     def timing(self) -> dict[str, Any]:
-        """What depends on the clock."""
+        """Figures that depend on the clock."""
         return {
             "step": self.step,
             "seconds": round(self.seconds, 6),
@@ -56,21 +56,21 @@ class StepFigures:
 
 
 class Reporter:
-    """Writes the files of a run and speaks for it; on the first rank only."""
+    """Writes the log files of a run and prints its progress. Exists on rank 0 only."""
 
     def __init__(self, run: Path, *, start: int, steps: int, log_every: int, hook: str | None) -> None:
-        """Open the files, cut back to the step that the run goes on with.
+        """Open the files, truncated to the step that the run resumes at.
 
         Args:
-            run: its folder.
-            start: first step to come.
-            steps: of the whole run.
-            log_every: steps between lines.
-            hook: called with every step's figures; as module:function.
+            run: folder of the run.
+            start: the next step.
+            steps: number of steps of the run.
+            log_every: number of steps between printed lines.
+            hook: function called with every step's figures, as module:function.
 
         Raises:
             SettingsError: there is no such hook.
-            OSError: a file cannot be written, with its name; so do all that write into them.
+            OSError: a file cannot be written; the error has its name. All methods that write raise it, too.
         """
         for name in (METRICS, TIMING, VALIDATION):
             damage = truncate_to_step(run / name, start)
@@ -82,7 +82,7 @@ class Reporter:
         self._hook = None if hook is None else Hook(hook, self.say)
         self._steps, self._log_every = steps, log_every
         self._began, self._start = time.monotonic(), start
-        self._samples = self._overlong = self._without_targets = 0  # since the last line
+        self._samples = self._overlong = self._without_targets = 0  # since the last printed line
         try:
             self._board = Board(run / "tensorboard", start=start)
         except OSError as error:
@@ -98,48 +98,48 @@ class Reporter:
             self._hook.close()
 
     def sync(self) -> None:
-        """Wait until what was told is on disk: a checkpoint that survives a power cut is to find it there."""
+        """Flush the files to disk, so that after a power cut they are no older than the checkpoint written next."""
         for file in self._files.values():
             file.sync()
 
     def validated(self, step: int) -> bool:
-        """Whether the loss on validation sets after a step is told already."""
+        """Whether the validation loss after a step is logged already."""
         return self._validated == step
 
     def step(self, figures: StepFigures) -> None:
-        """Tell a step."""
+        """Log a step."""
         self._write(METRICS, figures.metrics)
         self._write(TIMING, figures.timing)
-        told = {**figures.metrics, **figures.timing}
-        charts = {f"train/{name}": told[name] for name in _CHARTS}
+        fields = {**figures.metrics, **figures.timing}
+        charts = {f"train/{name}": fields[name] for name in _CHARTS}
         charts |= {f"train/loss/{group}": value for group, value in figures.metrics["loss_by_task"].items()}
         self._show(charts, figures.step)
         if self._hook is not None:
-            self._hook.give(figures.step, told)
+            self._hook.give(figures.step, fields)
         self._samples += figures.samples
         self._overlong += figures.metrics["overlong"]
         self._without_targets += figures.metrics["without_targets"]
         done = figures.step + 1
         if done % self._log_every == 0 or done == self._steps or done == self._start + 1:
-            self.say(self._line(told, done))
+            self.say(self._line(fields, done))
 
-    def skipped(self, told: Mapping[str, Any]) -> None:
-        """Tell that a step was left out."""
-        self._write(METRICS, told)
-        self.say(f"step {told['step'] + 1}/{self._steps}  left out (--skip-steps)")
+    def skipped(self, fields: Mapping[str, Any]) -> None:
+        """Log that a step was skipped."""
+        self._write(METRICS, fields)
+        self.say(f"step {fields['step'] + 1}/{self._steps}  skipped (--skip-steps)")
 
     def validation(self, step: int, losses: Mapping[str, float]) -> None:
-        """Tell the loss on validation sets, by task group, after a step."""
-        told = {"step": step, "validation_loss": losses}
-        self._write(VALIDATION, told)
+        """Log the validation loss after a step, by task group."""
+        fields = {"step": step, "validation_loss": losses}
+        self._write(VALIDATION, fields)
         self._validated = step
         self._show({f"validation/{group}": value for group, value in losses.items()}, step)
         if self._hook is not None:
-            self._hook.give(step, told)
+            self._hook.give(step, fields)
         self.say(f"step {step + 1}/{self._steps}  validation  " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items()))
 
     def say(self, line: str) -> None:
-        """Say a line to whoever watches."""
+        """Print a line to stderr."""
         click.echo(line, err=True)
 
     def _write(self, name: str, fields: Mapping[str, Any]) -> None:
@@ -158,47 +158,47 @@ class Reporter:
 
     def _without_board(self, error: OSError, step: int) -> None:
         self.say(
-            f"{error.filename}: {error.strerror}; TensorBoard shows nothing from step {step} on until the run is "
-            f"started again, and the run goes on: {METRICS} has all of it"
+            f"{error.filename}: {error.strerror}; the run continues without TensorBoard from step {step} on, until it "
+            f"is started again; {METRICS} has all figures"
         )
 
-    def _line(self, told: Mapping[str, Any], done: int) -> str:
+    def _line(self, fields: Mapping[str, Any], done: int) -> str:
         rate = (time.monotonic() - self._began) / (done - self._start)
         minutes, seconds = divmod(round(rate * (self._steps - done)), 60)
-        counts = {"cut": self._overlong, "without targets": self._without_targets}
+        counts = {"overlong": self._overlong, "without targets": self._without_targets}
         shares = "".join(f"{name} {count / self._samples:.0%}  " for name, count in counts.items() if count)
         self._samples = self._overlong = self._without_targets = 0
         return (
-            f"step {done}/{self._steps}  loss {told['loss']:.4f}  lr {told['lr']:.3g}  norm {told['grad_norm']:.3g}  "
-            f"{told['samples_per_s']:.1f} samples/s  {told['tokens_per_s']:,.0f} tokens/s  "
-            f"data wait {told['data_wait']:.0%}  {shares}{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+            f"step {done}/{self._steps}  loss {fields['loss']:.4f}  lr {fields['lr']:.3g}  "
+            f"norm {fields['grad_norm']:.3g}  "
+            f"{fields['samples_per_s']:.1f} samples/s  {fields['tokens_per_s']:,.0f} tokens/s  "
+            f"data wait {fields['data_wait']:.0%}  {shares}{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
         )
 
 
-def first_told(run: Path, steps: int) -> list[Mapping[str, Any]]:
-    """What `metrics.jsonl` says of the first steps of a run, those that were left out not counted."""
+def first_logged(run: Path, steps: int) -> list[Mapping[str, Any]]:
+    """The metrics of the first steps of a run, without skipped steps."""
     with (run / METRICS).open("rb") as file:
-        trained = (orjson.loads(line) for line in file if _step_of(line) is not None)
-        return list(islice((told for told in trained if not told.get("skipped")), steps))
+        lines = (orjson.loads(line) for line in file if _step_of(line) is not None)
+        return list(islice((fields for fields in lines if not fields.get("skipped")), steps))
 
 
 def truncate_to_step(path: Path, start: int) -> str:
-    """Leave only whole lines of steps before `start`: what came after is about to come again.
+    """Remove the lines of steps from `start` on, which are about to be trained again, and an incomplete last line.
 
-    The file is cut at its end and nothing else of it is touched, so no kill can lose what stays. A last line that is
-    cut short is what a kill leaves.
+    The file is only truncated, never rewritten, so a kill cannot lose the lines that stay.
 
     Returns:
-        What is damaged in the lines that stay, or nothing.
+        A message about damaged lines among those that stay, or an empty string.
 
     Raises:
-        OSError: the file cannot be read or cut.
+        OSError: the file cannot be read or truncated.
     """
     if not path.exists():
         return ""
     end = kept = 0
     before = -1
-    doubtful: list[int] = []  # lines that are damaged, if one that stays comes after them
+    doubtful: list[int] = []  # damaged lines if a valid one follows, else the part to remove
     damaged: list[int] = []
     with path.open("r+b") as file:
         for number, line in enumerate(file, start=1):
@@ -214,17 +214,17 @@ def truncate_to_step(path: Path, start: int) -> str:
             file.truncate(kept)
     if not damaged:
         return ""
-    more = f", like {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
-    return f"{path}, line {damaged[0]}: damaged{more}; what can be read stands, and the run goes on"
+    more = f", and {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
+    return f"{path}, line {damaged[0]}: damaged{more}; the readable lines are kept and the run continues"
 
 
 def _step_of(line: bytes) -> int | None:
-    """The step that a line tells of, or None if it is none of ours, or cut short."""
+    """The step of a log line, or None if the line is incomplete or damaged."""
     try:
-        told = orjson.loads(line)
+        fields = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    step = told.get("step") if isinstance(told, dict) else None
+    step = fields.get("step") if isinstance(fields, dict) else None
     return step if type(step) is int and line.endswith(b"\n") else None
 
 

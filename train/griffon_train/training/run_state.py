@@ -1,4 +1,4 @@
-"""A run at work: what training works with, and what is done beside training: checkpoints, validation, the result."""
+"""The state of a run, with everything that happens around its steps: resuming, checkpoints, validation, the result."""
 
 import signal
 import time
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import BinaryIO
 
-import click
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -32,18 +31,18 @@ from griffon_train.training.zero_shards import ShardedState
 
 
 class RunState:
-    """What training works with.
+    """A run that is ready to train.
 
     Attributes:
-        settings: of the run.
-        ranks: this process among the others.
-        plan: what comes when.
-        engine: DeepSpeed's.
-        dtype: that the model computes in.
-        start: first step to come.
-        steps: of the whole run.
-        steering: which steps are left out, and learning rates from a step on.
-        rates: the engine's learning rates.
+        settings: settings of the run.
+        ranks: process group.
+        plan: order of the samples.
+        engine: DeepSpeed engine.
+        dtype: floating-point type of the model.
+        start: the next step, from 0; the number of steps restored from a checkpoint.
+        steps: number of steps of the run.
+        steering: steps to skip, and changes of the learning rate.
+        rates: learning rates of the engine.
     """
 
     def __init__(
@@ -54,59 +53,81 @@ class RunState:
         engine: Engine,
         encode: Encode,
         tokenizer: PreTrainedTokenizerBase,
-        held: BinaryIO | None,
+        frozen_sha256: Mapping[str, str],
+        lock: BinaryIO | None,
     ) -> None:
+        """Restore the latest complete checkpoint, if there is one, and open the log files. Every rank calls this.
+
+        Args:
+            settings: settings of the run.
+            ranks: process group.
+            plan: order of the samples.
+            engine: DeepSpeed engine around a model that was not trained yet.
+            encode: tokenizes a sample.
+            tokenizer: saved with the result.
+            frozen_sha256: SHA-256 of each frozen weight, by name.
+            lock: lock file of the run's folder; None except on rank 0.
+
+        Raises:
+            SettingsError: the frozen weights differ from those that the run started with.
+            DataError: no checkpoint is complete, or it has other parameters.
+        """
         self.settings, self.ranks, self.plan, self.engine = settings, ranks, plan, engine
         self.dtype = engine.module.dtype
         self.steps = steps_of(settings, plan)
         self.steering = Steering.of(settings.skip_steps, settings.lr_from)
         self.rates = Rates(engine)
-        self._encode, self._tokenizer, self._held = encode, tokenizer, held
-        self._state = ShardedState(engine)
-        self._frozen_sha256: Mapping[str, str] = {}
-        self._reporter: Reporter | None = None
-        self.start = self._saved = 0  # the steps that the run goes on from, and of its newest whole checkpoint
-
-    def begin(self, frozen_sha256: Mapping[str, str]) -> None:
-        """Go on from the last whole checkpoint, or begin anew."""
+        self._encode, self._tokenizer, self._lock = encode, tokenizer, lock
+        self._state = ShardedState(engine, ranks.rank)
         self._frozen_sha256 = frozen_sha256
+        self.start = self._saved = self._resume()  # `_saved` is the step of the latest complete checkpoint
+        self._reporter = self._open_reporter()
+
+    def _resume(self) -> int:
+        """Restore the latest complete checkpoint; return the next step, 0 without a checkpoint."""
         run = self.settings.output_dir
-        found, passed = checkpoint_folders.latest(run, self.ranks)
-        for line in passed:
-            self.say(line)
+        checkpoint, skipped = checkpoint_folders.latest(run, self.ranks)
+        for line in skipped:
+            self.ranks.say(line)
         if self.ranks.first:
             checkpoint_folders.remove_partial(run)
-        if found is not None:
-            self.start = self._saved = restore_cursor(found.index["cursor"], self.plan, self.steering)
-            changed = sorted(k for k, v in frozen_sha256.items() if found.index["frozen_sha256"].get(k) != v)
-            if changed:
-                raise SettingsError(
-                    f"{found.path}: the frozen weights are not those that the run began with, such as {changed[0]} "
-                    f"({len(changed)} in all): the model that it was given has changed since; bring it back, or begin "
-                    "a new run"
-                )
-            sizes = {
-                name: int(getattr(each, "ds_numel", each.numel()))
-                for name, each in self.engine.module.named_parameters()
-                if each.requires_grad
-            }
-            checkpoints.restore(found, self._state, sizes, self.ranks)
-            self.say(f"going on with step {self.start} of {self.steps}, from {found.path}")
-            if self.ranks.first:
-                for line in checkpoint_folders.set_aside(run, self.start):
-                    self.say(line)
-            self._prune()
-        if self.ranks.first:
-            self._reporter = Reporter(
-                run,
-                start=self.start,
-                steps=self.steps,
-                log_every=self.settings.log_every,
-                hook=self.settings.log_hook,
+        if checkpoint is None:
+            return 0
+        start = restore_cursor(checkpoint.index["cursor"], self.plan, self.steering)
+        before = checkpoint.index["frozen_sha256"]
+        changed = sorted(name for name, sha256 in self._frozen_sha256.items() if before.get(name) != sha256)
+        if changed:
+            raise SettingsError(
+                f"{checkpoint.path}: the frozen weights differ from those that the run started with, such as "
+                f"{changed[0]} ({len(changed)} in all): the model that it was given has changed since; restore that "
+                "model, or start a new run with another --output-dir"
             )
+        sizes = {
+            name: int(getattr(parameter, "ds_numel", parameter.numel()))
+            for name, parameter in self.engine.module.named_parameters()
+            if parameter.requires_grad
+        }
+        checkpoints.restore(checkpoint, self._state, sizes, self.ranks)
+        self.ranks.say(f"resuming at step {start} of {self.steps}, from {checkpoint.path}")
+        if self.ranks.first:
+            for line in checkpoint_folders.set_aside(run, start):
+                self.ranks.say(line)
+        checkpoint_folders.prune(run, start, self.settings.keep, self.ranks)
+        return start
+
+    def _open_reporter(self) -> Reporter | None:
+        if not self.ranks.first:
+            return None
+        return Reporter(
+            self.settings.output_dir,
+            start=self.start,
+            steps=self.steps,
+            log_every=self.settings.log_every,
+            hook=self.settings.log_hook,
+        )
 
     def loader(self, *, order: StepOrder | None = None, start: int = 0, stop: int) -> Loader:
-        """This rank's micro-batches of some steps of the plan, or of another order."""
+        """This rank's micro-batches of steps [start, stop) of the plan, or of another order."""
         config = self.engine.module.config
         region = config.region_config
         return Loader(
@@ -126,89 +147,85 @@ class RunState:
         )
 
     def report(self, figures: StepFigures) -> None:
-        """Tell a step.
+        """Log a step.
 
         Raises:
-            DataError: it cannot be written down.
+            DataError: the log cannot be written.
         """
         if self._reporter is not None:
-            with self._writing_down(f"step {figures.step}"):
+            with self._logging(f"step {figures.step}"):
                 self._reporter.step(figures)
 
     @contextmanager
-    def _writing_down(self, what: str) -> Iterator[None]:
-        """Metrics are the run's record, so it ends where they cannot be written; the checkpoint stands."""
+    def _logging(self, what: str) -> Iterator[None]:
+        """End the run if its metrics, which are its record, cannot be written."""
         try:
             yield
         except OSError as error:
             raise DataError(
-                f"{error.filename}: {error.strerror}; {what} is not written down, and the run ends. {self._stands()}; "
-                "once the file can be written, with room made if the disk is full, the same command goes on"
+                f"{error.filename}: {error.strerror}; {what} could not be logged, and the run ends. "
+                f"{self._last_checkpoint()}; make the file writable (free space if the disk is full), then rerun the "
+                "same command to resume"
             ) from None
 
-    def _stands(self) -> str:
-        return "There is no checkpoint yet" if not self._saved else f"The checkpoint at step {self._saved} stands"
+    def _last_checkpoint(self) -> str:
+        return f"The checkpoint at step {self._saved} is intact" if self._saved else "There is no checkpoint yet"
 
     def skip(self, step: int) -> None:
-        """Leave a step out, and tell it."""
+        """Log that a step is skipped."""
         if self._reporter is not None:
             order = self.plan.step(step)
             self._reporter.skipped({"step": step, "skipped": True, "epoch": order.epoch, "group": order.group})
 
-    def say(self, line: str) -> None:
-        """Say a line, once for all ranks."""
-        if self.ranks.first:
-            click.echo(line, err=True)
-
     def validates_after(self, done: int) -> bool:
-        """Whether validation is due after so many steps."""
+        """Whether validation is due after `done` steps."""
         every = self.settings.val_steps
         return every is not None and (done % every == 0 or done == self.steps)
 
     def make_up_validation(self) -> None:
-        """Validate where the run was stopped between a checkpoint and the validation after it."""
+        """Validate if the run was stopped between a checkpoint and the validation after it."""
         last = self.start - 1
-        (told,) = self.ranks.sums([self._reporter is not None and self._reporter.validated(last)])
-        if self.start and self.validates_after(self.start) and not told:
+        (logged,) = self.ranks.sums([self._reporter is not None and self._reporter.validated(last)])
+        if self.start and self.validates_after(self.start) and not logged:
             self.validate(last)
 
     def validate(self, step: int) -> None:
-        """The loss on the validation sets, every sample once.
+        """Compute and log the loss on the validation sets, over every sample once.
 
         Raises:
-            DataError: a sample cannot be read, or the loss not be written down.
+            DataError: a sample cannot be read, or the log cannot be written.
         """
         try:
             self._validate(step)
         except DataError as error:
             raise DataError(
-                f"validating after step {step}: {error}. {self._stands()}, and the same command goes on from it with "
-                "this validation; to go on without, leave --val-shards and --val-steps out"
+                f"validating after step {step}: {error}. {self._last_checkpoint()}; rerun the same command to resume "
+                "with this validation, or leave --val-shards and --val-steps out to resume without"
             ) from None
 
     @torch.no_grad()
     def _validate(self, step: int) -> None:
-        sweep = SequentialOrder([open_set(path) for path in self.settings.val_shards], self.plan.global_batch)
-        tally = LossAccumulator()
+        order = SequentialOrder([open_set(path) for path in self.settings.val_shards], self.plan.global_batch)
+        losses = LossAccumulator()
         self.engine.eval()
-        for batch in self.loader(order=sweep, stop=sweep.steps):
+        for batch in self.loader(order=order, stop=order.steps):
             self.ranks.watchdog.now(f"validating after step {step}")
-            tally.add(batch, loss_sums(self.engine, collate(batch, self.ranks.device, self.dtype)))
+            losses.add(batch, loss_sums(self.engine, collate(batch, self.ranks.device, self.dtype)))
         self.engine.train()
-        whole = tally.over(self.ranks)
+        totals = losses.over(self.ranks)
         if self._reporter is not None:
-            with self._writing_down("its loss"):
-                self._reporter.validation(step, {"all": whole.loss, **whole.loss_by_group})
+            with self._logging("its loss"):
+                self._reporter.validation(step, {"all": totals.loss, **totals.loss_by_group})
 
     def save(self, done: int) -> None:
-        """Write a checkpoint after `done` steps, and delete those that are not to be kept.
+        """Write a checkpoint after `done` steps, and delete old ones.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the checkpoint cannot be written.
         """
         began = time.monotonic()
         if self._reporter is not None:
-            with self._writing_down(f"step {done - 1}"):
+            with self._logging(f"step {done - 1}"):
                 self._reporter.sync()
         extra = {
             "cursor": cursor_state(self.plan, done, self.steering),
@@ -219,39 +236,32 @@ class RunState:
         try:
             path = checkpoints.save(self.settings.output_dir, done, self._state, extra, self.ranks)
         except DataError as error:
-            raise DataError(f"{error}. {self._stands()}; the same command goes on once it can be written") from None
+            raise DataError(
+                f"{error}. {self._last_checkpoint()}; rerun the same command to resume once a checkpoint can be written"
+            ) from None
         self._saved = done
-        self.say(f"checkpoint {path} in {time.monotonic() - began:.1f} s")
-        self._prune()
-
-    def _prune(self) -> None:
-        """A checkpoint that cannot be deleted costs room and nothing else, so the run goes on."""
-        with self.ranks.at_own_pace("deleting older checkpoints") as moved:
-            try:
-                if self.ranks.first:
-                    checkpoint_folders.prune(self.settings.output_dir, self._saved, self.settings.keep, moved)
-            except OSError as error:
-                self.say(f"{error.filename}: {error.strerror}; an older checkpoint is not deleted, and the run goes on")
+        self.ranks.say(f"checkpoint {path} in {time.monotonic() - began:.1f} s")
+        checkpoint_folders.prune(self.settings.output_dir, done, self.settings.keep, self.ranks)
 
     def stop(self, done: int, number: int) -> None:
-        """Save what is not saved yet, after `done` steps, for a rank was asked to stop by a signal.
+        """Save a checkpoint after `done` steps if there is none yet, then exit, because a signal asked a rank to stop.
 
         Raises:
             SystemExit: always.
         """
         if done > self._saved:
             self.save(done)
-        self.say(
+        self.ranks.say(
             f"stopped by {signal.Signals(number).name} after step {done}/{self.steps}; "
-            + (f"saved: the same command resumes from step {done}" if done else "the same command begins anew")
+            + (f"saved: rerun the same command to resume at step {done}" if done else "rerun the same command to start")
         )
         raise SystemExit(128 + number)
 
     def finish(self) -> None:
-        """Write what the run was for, unless an earlier start of it has.
+        """Write the result, unless it exists and no step was trained.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the result cannot be written.
         """
         run, alone = self.settings.output_dir, self.settings.freezing.trained_parts() == ("projector",)
         result = run / (PROJECTOR_NAME if alone else MODEL_NAME)
@@ -261,21 +271,21 @@ class RunState:
                 export(result, self.engine, self._tokenizer, self.ranks, chat=chat, projector_alone=alone)
             except DataError as error:
                 raise DataError(
-                    f"{error}. All {self.steps} steps are trained. {self._stands()}: make room, and the same command "
-                    "writes the result from it"
+                    f"{error}. All {self.steps} steps are trained. {self._last_checkpoint()}: free space, then rerun "
+                    "the same command to write the result"
                 ) from None
-        self.say(f"done: {self.steps} steps; {result}; metrics, timing and checkpoints in {run}")
+        self.ranks.say(f"done: {self.steps} steps; {result}; metrics, timing and checkpoints in {run}")
 
     def close(self) -> None:
-        """Close what the run wrote into."""
+        """Close the log files and release the run's folder."""
         if self._reporter is not None:
             self._reporter.close()
-        if self._held is not None:
-            self._held.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def steps_of(settings: Settings, plan: Plan) -> int:
-    """Steps of the whole run."""
+    """Number of steps of the run."""
     if settings.steps is not None:
         return settings.steps
     assert settings.epochs is not None, "a run has steps or epochs"

@@ -1,4 +1,4 @@
-"""From settings to a run that is ready: everything that can be wrong with them is said before the first step."""
+"""Sets up a run from its settings, and reports problems with them before the first step."""
 
 import os
 from functools import partial
@@ -14,12 +14,7 @@ from griffon_shards.support.files import write_whole
 from griffon_shards.support.folder_lock import lock_folder
 from griffon_shards.support.tables import table
 from griffon_train.config.deepspeed import deepspeed_config, scheduler_passed_over
-from griffon_train.config.settings import (
-    STEERING,
-    Settings,
-    settings_as_json,
-    weights_by_tag,
-)
+from griffon_train.config.settings import STEERING, Settings, settings_as_json, weights_by_tag
 from griffon_train.data.lengths import Lengths
 from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import micro_steps
@@ -36,22 +31,18 @@ from griffon_train.training.checks import (
     open_validation_sets,
 )
 from griffon_train.training.data_checks import check_taught, remarks
-from griffon_train.training.distributed import ProcessGroup, told_by_transformers
+from griffon_train.training.distributed import ProcessGroup, transformers_progress
 from griffon_train.training.engine import make_engine
-from griffon_train.training.model_loading import (
-    SETTINGS_NAME,
-    default_chat,
-    load_model,
-    placed,
-)
+from griffon_train.training.model_loading import SETTINGS_NAME, default_chat, load_model, placed
 from griffon_train.training.run_state import RunState, steps_of
 
 
 def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
-    """Everything from settings to the first step.
+    """Open the sets, load the model, make the engine, and resume from a checkpoint. Every rank calls this.
 
     Raises:
-        SettingsError: settings, sets, model and an earlier start of the run do not fit each other.
+        SettingsError: the settings contradict each other, the sets, the model, or those that the run started with.
+        DataError: a set, weights or a checkpoint are damaged, or the disk is too small.
     """
     ranks.watchdog.now("opening the sets")
     settings = placed(settings)
@@ -74,7 +65,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     check_taught(settings.freezing.trained_parts(), shows, settings, image_tokens=0)
     check_log_hook(settings.log_hook, ranks)
     compiling.announce(settings)
-    with ranks.at_own_pace("loading the model") as moved, told_by_transformers(moved):
+    with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
         model, tokenizer = load_model(settings, _dtype(settings, ranks))
     check_sets_fit([*sets, *validation_sets], model.config)
     check_worker_memory(settings, ranks, Shows.of([*sets, *validation_sets]), model.config)
@@ -87,14 +78,14 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
     if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may differ from run to run
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise cuBLAS is not deterministic
         torch.use_deterministic_algorithms(mode=True)
     model.train()
     if ranks.first:
         _show_parts(model)
         for line in (scheduler_passed_over(settings), *remarks(plan, settings, model.image_tokens)):
             if line is not None:
-                click.echo(line, err=True)
+                ranks.say(line)
     check_disk_room(settings, ranks, steps_of(settings, plan), model)
     frozen = ((name, each) for name, each in model.named_parameters() if not each.requires_grad)
     frozen_sha256 = checkpoints.tensor_hashes(frozen, ranks)
@@ -112,17 +103,17 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
         overlong=settings.overlong,
         image_tokens=model.image_tokens,
     )
-    held = _hold(settings, ranks)
+    lock = _lock_run(settings, ranks)
     ranks.watchdog.now("making DeepSpeed's engine")
-    job = RunState(settings, ranks, plan, make_engine(model, settings, config), encode_one, tokenizer, held)
-    job.begin(frozen_sha256)
+    engine = make_engine(model, settings, config)
+    run = RunState(settings, ranks, plan, engine, encode_one, tokenizer, frozen_sha256, lock)
     if ranks.first:
-        _note_steering(settings)
-    return job
+        _store_steering(settings)
+    return run
 
 
-def _note_steering(settings: Settings) -> None:
-    """Have the run's stored settings say what it is steered with from here on; that it may be, has been seen."""
+def _store_steering(settings: Settings) -> None:
+    """Update the steering options in the run's stored settings; they were checked when the run resumed."""
     path = settings.output_dir / SETTINGS_NAME
     before = orjson.loads(path.read_bytes())
     now = {name: value for name, value in settings_as_json(settings).items() if name in STEERING}
@@ -130,24 +121,24 @@ def _note_steering(settings: Settings) -> None:
         write_whole(path, orjson.dumps(before | now, option=orjson.OPT_INDENT_2))
 
 
-def _hold(settings: Settings, ranks: ProcessGroup) -> BinaryIO | None:
-    """Take the run's folder for this run alone, and write the settings into it, once all that they name is there."""
-    held, objection = None, None
+def _lock_run(settings: Settings, ranks: ProcessGroup) -> BinaryIO | None:
+    """Create the run's folder, lock it, and store the settings in it."""
+    lock, problem = None, None
     if ranks.first:
         settings.output_dir.mkdir(parents=True, exist_ok=True)
         try:
-            held = lock_folder(
+            lock = lock_folder(
                 settings.output_dir / "lock",
-                whose=f"{settings.output_dir}: another process trains in it",
-                instead="wait for it, end it, or give another --output-dir",
+                whose=f"{settings.output_dir}: another process is training in this folder",
+                instead="wait for it, stop it, or give another --output-dir",
             )
         except (SettingsError, DataError) as error:
-            objection = str(error)
-    ranks.raise_if_any(objection)
+            problem = str(error)
+    ranks.raise_if_any(problem)
     if ranks.first and not (settings.output_dir / SETTINGS_NAME).exists():
         plain = orjson.dumps(settings_as_json(settings), option=orjson.OPT_INDENT_2)
         write_whole(settings.output_dir / SETTINGS_NAME, plain)
-    return held
+    return lock
 
 
 def _dtype(settings: Settings, ranks: ProcessGroup) -> torch.dtype:
@@ -157,12 +148,12 @@ def _dtype(settings: Settings, ranks: ProcessGroup) -> torch.dtype:
 
 
 def _show_parts(model: torch.nn.Module) -> None:
-    """How large each part is, how much of it trains, and the attention that it computes with."""
+    """Print a table of the model's parts: parameters, trained parameters, attention implementation."""
     counts = parameter_counts(model)
     rows: list[tuple[str, ...]] = []
-    for part, (whole, trains) in counts.items():
+    for part, (total, trained) in counts.items():
         config = getattr(getattr(model, part), "config", None)  # a projector has no attention
         attention = "" if config is None else str(config._attn_implementation)
-        rows.append((part, f"{whole:,}", f"{trains:,}", attention))
+        rows.append((part, f"{total:,}", f"{trained:,}", attention))
     rows.append(("all", *(f"{sum(each):,}" for each in zip(*counts.values(), strict=True)), ""))
     click.echo(table(("part", "parameters", "train", "attention"), rows), err=True)

@@ -1,4 +1,4 @@
-"""Requests from outside while a run is at work: signals, and a file that asks for a checkpoint."""
+"""Requests to a running process: signals to stop or save, and a file that asks for a checkpoint."""
 
 import os
 import signal
@@ -12,20 +12,18 @@ from types import FrameType
 from griffon_train.data.worker_process import STOPS, outlive_parent
 
 SAVE_NOW = "save-now"
-"""A file of this name in a run's folder asks for a checkpoint at the end of the step."""
+"""A file of this name in a run's folder requests a checkpoint at the end of the step."""
 
+_OVER = 0  # tells the listener to end; no signal has this number
 
-_OVER = 0  # no signal has this number
-
-
-_ONE_CTRL_C_S = 1.0  # srun and torchrun may both hand on the same one
+_ONE_CTRL_C_S = 1.0  # srun and torchrun may both forward the same Ctrl-C
 
 
 class Stopped(Exception):
-    """A rank was asked to stop; every rank raises it at the same place.
+    """A rank was asked to stop; every rank raises this at the same point.
 
     Attributes:
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -34,12 +32,12 @@ class Stopped(Exception):
 
 
 class Requests:
-    """What signals have asked this rank for.
+    """Requests that this rank has received.
 
-    A request to stop ends the process at once until `defer` is called, for nothing would be lost.
+    Until `defer` is called, a request to stop ends the process at once, as nothing would be lost.
 
     Attributes:
-        save: whether a checkpoint is wanted.
+        save: whether a checkpoint is requested.
     """
 
     def __init__(self) -> None:
@@ -50,26 +48,26 @@ class Requests:
 
     @property
     def stop(self) -> int:
-        """The signal that asked to stop, or 0."""
+        """Number of the signal that requested to stop, or 0."""
         return self._number
 
     def await_stop(self, patience_s: float) -> bool:
-        """Whether this rank was asked to stop, or is within some seconds."""
+        """Wait up to `patience_s` for a request to stop; return whether there is one."""
         return self._asked.wait(patience_s)
 
     def defer(self) -> None:
-        """From now on there is something to save before the process ends."""
+        """Defer requests to stop from now on, because there are steps to save first."""
         self._deferred = True
 
     def look(self, run: Path) -> None:
-        """See whether somebody has put the file there; it is taken away."""
+        """Check for the file that requests a checkpoint, and delete it."""
         path = run / SAVE_NOW
         if path.exists():
             path.unlink(missing_ok=True)
             self.save = True
 
     def heard(self, number: int) -> None:
-        """Take in a signal; in a thread of its own, so that no library can swallow it or make it wait."""
+        """Handle a signal. The listener thread calls this, so that no library can swallow or delay it."""
         if number == signal.SIGUSR1:
             self.save = True
         if number not in STOPS:
@@ -80,35 +78,35 @@ class Requests:
         if not self._number:
             self._number, self._at_s = number, now_s
             self._asked.set()
-            _say(f"{name}: saving, then the run ends; Ctrl-C now ends it without saving")
+            _say(f"{name}: saving a checkpoint, then the run ends; press Ctrl-C to end it now without saving")
         elif number == signal.SIGINT and now_s - self._at_s > _ONE_CTRL_C_S:
-            _end(number, "ended at once; the same command resumes from the last checkpoint")
+            _end(number, "ended without saving; rerun the same command to resume from the last checkpoint")
 
 
 @contextmanager
 def listening() -> Iterator[Requests]:
-    """Take signals for requests, until the end. SIGINT and SIGHUP that are ignored (`&`, nohup) stay so."""
+    """Turn signals into requests within the context. SIGINT and SIGHUP stay ignored if they are (`&`, nohup)."""
     requests = Requests()
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     listener = threading.Thread(target=_listen, args=(read_end, requests), name="signals", daemon=True)
     listener.start()
     heeded = [each for each in STOPS if each == signal.SIGTERM or signal.getsignal(each) is not signal.SIG_IGN]
-    # The handlers do next to nothing. Python runs them once the main thread is back from what it is waiting for, and
-    # an exception of theirs may come up where a library drops it; what wakes the listener is written at once.
-    wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)  # first, or one in between would be lost
+    # The handlers do next to nothing: Python runs them only when the main thread returns from a blocking call, and a
+    # library may swallow their exceptions. The byte that wakes the listener is written at once.
+    wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)  # before the handlers, to miss no signal
     before = {number: signal.signal(number, _outlive) for number in (*heeded, signal.SIGUSR1)}
     ending = True
     try:
         yield requests
         ending = requests.stop > 0
     finally:
-        if ending:  # a launcher may ask for that once more, and is not to cut short what there is to say
+        if ending:  # a launcher may repeat the signal, which must not interrupt the last messages
             before = {signal.SIGINT: signal.SIG_DFL} if signal.SIGINT in before else {}
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
-        os.write(write_end, bytes([_OVER]))  # closing it is not enough: reading processes have it, too
+        os.write(write_end, bytes([_OVER]))  # closing is not enough: forked workers have the pipe open, too
         listener.join()
         os.close(write_end)
         os.close(read_end)
@@ -122,15 +120,15 @@ def _listen(read_end: int, requests: Requests) -> None:
 
 def _outlive(number: int, _frame: FrameType | None) -> None:
     if number in STOPS:
-        outlive_parent()  # a launcher that was asked to stop, too, may end before this rank has saved
+        outlive_parent()  # the launcher got the signal, too, and may end before this rank has saved
 
 
 def _say(line: str) -> None:
-    """Not through `sys.stderr`, which the main thread may be writing to."""
+    """Print a line on rank 0, not through `sys.stderr`, which the main thread may be writing to."""
     if os.environ.get("RANK", "0") == "0":
         try:
             os.write(2, f"{line}\n".encode())
-        except OSError:  # the terminal is gone, which may be why
+        except OSError:  # the terminal is closed
             return
 
 

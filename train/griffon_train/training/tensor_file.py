@@ -1,4 +1,4 @@
-"""Writing large tensors: piece by piece, on disk as it goes, so that whoever watches sees it move."""
+"""Writes large tensors piece by piece and flushes them to disk as it goes, so that the watchdog sees progress."""
 
 import hashlib
 import json
@@ -9,32 +9,32 @@ from pathlib import Path
 import torch
 
 _PIECE_BYTES = 16 << 20
-_SYNC_BYTES = 256 << 20  # or the system would put all of it off to the end, and one call would write it
+_SYNC_BYTES = 256 << 20  # otherwise the final fsync would write everything in one long call
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], moved: Callable[[], object]) -> str:
-    """Write tensors, on any device, into a new file of safetensors' format, through to the disk.
+    """Write tensors on any device into a new safetensors file and flush it to disk.
 
     https://github.com/huggingface/safetensors#format: the length of the header as a little-endian uint64, the header as
-    JSON filled up with blanks to a multiple of 8 bytes, and the tensors' bytes.
+    JSON padded with spaces to a multiple of 8 bytes, and the tensors' bytes.
 
     Args:
-        path: of the file.
-        tensors: by name.
-        moved: called for each piece.
+        path: file to write.
+        tensors: tensors by name.
+        moved: called after each piece.
 
     Returns:
-        The SHA-256 of what was written.
+        The SHA-256 of the file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     digest = hashlib.sha256()
     with path.open("wb") as file:
-        head = _header(tensors)
-        file.write(head)
-        digest.update(head)
+        header = _header(tensors)
+        file.write(header)
+        digest.update(header)
         unsynced = 0
         for tensor in tensors.values():
             flat = tensor.detach().reshape(-1).view(torch.uint8)
@@ -56,9 +56,9 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], moved: Callab
 def _header(tensors: Mapping[str, torch.Tensor]) -> bytes:
     fields, offset = {}, 0
     for name, tensor in tensors.items():
-        place = [offset, offset + tensor.nbytes]
-        fields[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
-        offset = place[1]
+        end = offset + tensor.nbytes
+        fields[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(fields, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

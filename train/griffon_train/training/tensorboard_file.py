@@ -1,6 +1,6 @@
-"""Scalars for TensorBoard, written at once and by the caller.
+"""Writes scalars for TensorBoard, in the caller's thread.
 
-The libraries' own writers hand them to a thread: where the disk is full it ends with a traceback that names no file.
+The writers of torch and TensorBoard use a thread, which on a full disk ends with a traceback that names no file.
 """
 
 import os
@@ -18,20 +18,20 @@ _VERSION = "brain.Event:2"
 
 
 class Board:
-    """A file of events in a run's folder."""
+    """An event file in a run's folder."""
 
     def __init__(self, folder: Path, *, start: int) -> None:
-        """Begin a file.
+        """Create an event file.
 
         Args:
-            folder: that TensorBoard is given.
-            start: first step to come; what earlier files have of it and later ones is not shown.
+            folder: TensorBoard's log directory.
+            start: the next step; TensorBoard hides what earlier files have from this step on.
 
         Raises:
-            OSError: it cannot be written, with the file's name.
+            OSError: the file cannot be written; the error has its name.
         """
         folder.mkdir(exist_ok=True)
-        # TensorBoard reads files in the order of their names, so the time comes first.
+        # TensorBoard reads files in the order of their names, so names begin with the time.
         self._file = Appended(
             folder / f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.0"
         )
@@ -40,10 +40,10 @@ class Board:
         self._add(Event(wall_time=time.time(), step=start, session_log=SessionLog(status=SessionLog.START)))
 
     def add(self, name: str, value: float, step: int) -> None:
-        """Show a value at a step.
+        """Write a value at a step.
 
         Raises:
-            OSError: it cannot be written, with the file's name.
+            OSError: the file cannot be written; the error has its name.
         """
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
         self._add(Event(wall_time=time.time(), step=step, summary=summary))

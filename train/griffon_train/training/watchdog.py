@@ -1,4 +1,4 @@
-"""What comes from outside while a run goes on: signals, a request for a checkpoint, and a standstill."""
+"""A watchdog that ends a process that makes no progress, and shows what it was doing."""
 
 import faulthandler
 import os
@@ -7,11 +7,11 @@ import threading
 import time
 
 MARGIN_S = 5.0
-"""How much longer a rank waits for others than they wait for storage, so that the one at fault can say what it is."""
+"""A rank waits this much longer for others than for storage, so that the rank whose storage stalls reports it first."""
 
 
 class Watchdog:
-    """Ends this process, with a message and the stacks of its threads, when nothing has moved for too long."""
+    """Ends this process, with a message and its threads' stacks, when it makes no progress for too long."""
 
     def __init__(self, rank: int, stall_s: float) -> None:
         self.stall_s = stall_s
@@ -22,12 +22,12 @@ class Watchdog:
         self._thread.start()
 
     def now(self, doing: str) -> None:
-        """Something came to an end; this is what comes next."""
+        """Begin the next phase, which the message will name."""
         self._doing = doing
         self.feed()
 
     def feed(self) -> None:
-        """What goes on has moved."""
+        """Report progress in the current phase."""
         self._fed_at_s = time.monotonic()
 
     def close(self) -> None:
@@ -37,16 +37,16 @@ class Watchdog:
 
     def _watch(self) -> None:
         while (left_s := self._fed_at_s + self._limit_s - time.monotonic()) > 0:
-            # If a library keeps Python from running this thread (waiting for a page of a mapped file, say), it is C
-            # that ends the process, later and without our message.
+            # A library may keep Python from running this thread, for example on a page fault in a mapped file. Then
+            # faulthandler's C thread ends the process, later and without our message.
             faulthandler.dump_traceback_later(left_s + self._limit_s, exit=True, file=sys.__stderr__ or sys.stderr)
             if self._over.wait(left_s):
                 faulthandler.cancel_dump_traceback_later()
                 return
         sys.stderr.write(
-            f"error: rank {self._rank}: nothing moved in {self.stall_s:.0f} s, {self._doing}; this rank or another "
-            "hangs; below is what it was doing. The same command resumes from the last checkpoint; if this may take "
-            "longer, raise --stall-s\n"
+            f"error: rank {self._rank}: no progress for {self.stall_s:.0f} s while {self._doing}; this rank or another "
+            "hangs; its stack traces follow. Rerun the same command to resume from the last checkpoint; if this may "
+            "take longer, raise --stall-s\n"
         )
         sys.stderr.flush()
         faulthandler.dump_traceback(file=sys.stderr)
