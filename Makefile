@@ -8,8 +8,8 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 
 .PHONY: demo test check test-interop bench-prep bench-formats bench-read bench-train clean
 
-# Freezes the sample data, checks the set, shows a sample; then trains a tiny model through all stages on two ranks, one
-# stage killed and gone on with. A second run finds the set up to date and every stage done.
+# Freezes the sample data, verifies the set, shows a sample; then trains a tiny model through all stages on two ranks.
+# One stage is killed and resumed. A second run finds the set up to date and every stage finished.
 demo: $(VENV)/.installed
 	@test -f demo/data/mdetr/finetune_refcoco_train.json || rm -rf demo
 	@test -d demo || $(BIN)/griffon-prep sample-data demo/data
@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/griffon-shards verify --deep demo/shards
 	$(BIN)/griffon-shards show demo/shards DET_shapes-000000007 --draw demo/DET_shapes-000000007.png
 	$(DEMO_TRAIN) --stage alignment --model tiny-gemma2 --shards demo/shards --steps 10 --output-dir demo/alignment
-	@echo "The next stage is killed after 10 of its 20 steps, as a node that dies would; the same line then goes on."
+	@echo "The next stage is killed after 10 of its 20 steps, as if its node had died; the same command then resumes it."
 	-@$(DEMO_TRAIN) $(DEMO_PRETRAIN) & \
 	  until test -d demo/pretrain/checkpoints/step-00000010; do sleep 0.1; kill -0 $$! || break; done; kill -KILL $$!
 	$(DEMO_TRAIN) $(DEMO_PRETRAIN)
@@ -29,9 +29,9 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "Look at demo/DET_shapes-000000007.png, at more samples with"
 	@echo "  $(BIN)/griffon-shards ls demo/shards"
-	@echo "and at what training told with"
+	@echo "and at the training curves with"
 	@echo "  $(BIN)/tensorboard --logdir demo"
-	@echo "then freeze your own data: copy manifests/custom.txt, put your paths into it, and run"
+	@echo "Then freeze your own data: copy manifests/custom.txt, put in your paths, and run"
 	@echo "  $(BIN)/griffon-prep check --manifest custom.txt --data-root DATA"
 	@echo "  $(BIN)/griffon-prep build --manifest custom.txt --data-root DATA --out SHARDS"
 
