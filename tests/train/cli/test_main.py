@@ -1,4 +1,4 @@
-"""`griffon-train plan` and `read` as a user runs them: what they say, and how they refuse."""
+"""`griffon-train plan` and `read` as a user runs them: their output, and what they refuse."""
 
 import re
 from collections import Counter

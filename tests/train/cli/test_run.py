@@ -1,4 +1,4 @@
-"""`griffon-train run` up to where training begins: its options, its spellings, and what it refuses."""
+"""`griffon-train run` before training starts: options, their spellings, and what is refused."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Table = dict[str, tuple[str, str]]
 
 
 def table_of(train_cli: Run, *arguments: object) -> Table:
-    """What `--print-config` shows: by setting, its value and where that is from."""
+    """The output of `--print-config`: value and origin by setting."""
     said = train_cli("run", *arguments, "--print-config")
     assert (said.returncode, said.stderr) == (0, ""), said.stderr
     head, *rows = (re.split(" {2,}", line) for line in said.stdout.splitlines())
@@ -89,12 +89,13 @@ def test_both_spellings_and_the_reference_s_names_are_understood(train_cli: Run,
         (("--logging_steps", "10.0"), "log_every", "10"),
         (("--save_steps", "500.0"), "save_steps", "500"),
         (("--save_total_limit", "1.0"), "keep", "1"),
+        (("--model_max_length", "512.0"), "max_length", "512"),
     ],
 )
 def test_numbers_as_transformers_writes_them_are_understood(
     train_cli: Run, arguments: Sequence[str], setting: str, shown: str
 ) -> None:
-    """Where it has floats, and -1 for steps that nobody has set."""
+    """transformers writes floats for whole numbers, and -1 for unset steps."""
     assert table_of(train_cli, "--stage", "custom", *arguments)[setting] == (shown, "command line")
 
 
@@ -107,6 +108,11 @@ def test_numbers_as_transformers_writes_them_are_understood(
         ("--epochs", "1/3", "'1/3' is not a valid float"),
         ("--save_steps", "0.5", "'0.5' is not a valid integer"),
         ("--max_steps", "-2", "-2 is not in the range x>=1"),
+        ("--eval_steps", "-1", "-1 is not in the range x>=1"),
+        ("--zero", "4", "4 is not in the range 2<=x<=3"),
+        ("--workers", "-1", "-1 is not in the range x>=0"),
+        ("--warmup-ratio", "1", "1.0 is not in the range 0<=x<1"),
+        ("--weight-decay", "-0.1", "-0.1 is not in the range x>=0"),
     ],
 )
 def test_numbers_that_are_none_are_refused(train_cli: Run, option: str, value: str, says: str) -> None:
@@ -201,7 +207,7 @@ SCRIPTS = {
         --group_by_task_length True --output_dir out/sft --per_device_train_batch_size 2 --save_steps 50000
         --learning_rate 2e-5 --mm_vision_tower_lr 2e-6 --model_max_length 4096""",
 }
-"""What the reference's released scripts for Gemma-2 9B give, less their data, accumulation and DeepSpeed file."""
+"""Options of the reference's released scripts for Gemma-2 9B, without data, accumulation and DeepSpeed file."""
 
 
 @pytest.mark.parametrize("stage", SCRIPTS)
@@ -271,7 +277,7 @@ def test_what_is_no_option_or_value_is_refused(train_cli: Run, given: list[str],
 
 
 def test_the_number_that_deepspeed_s_launcher_gives_is_taken_in_both_places(train_cli: Run) -> None:
-    """It stands in front of the command where DeepSpeed starts the module."""
+    """DeepSpeed puts it before the command when it starts the module."""
     plain = train_cli("run", "--stage", "sft", "--print-config").stdout
     assert train_cli("--local_rank=1", "run", "--stage", "sft", "--print-config").stdout == plain
     assert train_cli("run", "--local_rank=1", "--stage", "sft", "--print-config").stdout == plain
