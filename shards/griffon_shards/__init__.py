@@ -1,4 +1,4 @@
-"""The shard format: what a frozen set is, how it is read, checked and looked at."""
+"""The shard format: read, check and inspect frozen sets."""
 
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.stream import shard_urls, stream

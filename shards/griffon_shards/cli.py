@@ -24,15 +24,15 @@ _SET = click.Path(path_type=Path)
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="griffon-pipeline", prog_name="griffon-shards")
 def main() -> None:
-    """Look at frozen shard sets, and check them."""
+    """Inspect and check frozen shard sets."""
 
 
 @main.command("info")
 @click.argument("root", metavar="DIR", type=_SET)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @guard
 def info_command(root: Path, as_json: bool) -> None:
-    """Sources, tasks, counts, settings and digest of a set."""
+    """Show the sources, tasks, counts, settings and digest of a set."""
     lock = read_lock(root)
     if as_json:
         click.echo(json.dumps(info(lock), ensure_ascii=False))
@@ -53,35 +53,35 @@ def info_command(root: Path, as_json: bool) -> None:
 
 
 def _choose(root: Path, source: str | None, task: str | None) -> tuple[FrozenSet, Iterator[int]]:
-    """The rows of a set that a command is asked for, in its order."""
+    """Open a set and select rows by source and task, in the order of the set."""
     shards = open_set(root)
     if source is not None:
-        shards.rows_of_source(source)  # names the sources there are, if this is none of them
+        shards.rows_of_source(source)  # an unknown source raises an error that lists the sources
     tags = [s.tag for s in shards.lock.sources if source in (None, s.tag) and task in (None, s.task)]
     return shards, (row for tag in tags for row in shards.rows_of_source(tag))
 
 
-_SOURCE = click.option("--source", help="Only this source.")
-_TASK = click.option("--task", type=click.Choice(TASKS), help="Only this task.")
+_SOURCE = click.option("--source", help="Only samples of this source.")
+_TASK = click.option("--task", type=click.Choice(TASKS), help="Only samples of this task.")
 
 
 @main.command("ls")
 @click.argument("root", metavar="DIR", type=_SET)
 @_SOURCE
 @_TASK
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many.")
+@click.option("--limit", type=click.IntRange(1), help="List at most this many samples.")
 @guard
 def ls_command(root: Path, source: str | None, task: str | None, limit: int | None) -> None:
-    """List samples: key, task, shard, bytes, picture, boxes, characters of text."""
+    """List samples: key, task, shard, bytes, image or text only, boxes, characters of text."""
     shards, rows = _choose(root, source, task)
     for count, row in enumerate(rows):
         if limit is not None and count >= limit:
             break
         facts = shards.index[row]
         name = shards.lock.shards[int(facts["shard"])].name
-        picture = "picture" if facts["has_image"] else "text"
+        kind = "image" if facts["has_image"] else "text"
         click.echo(
-            f"{shards.key(row)}  {TASKS[int(facts['task'])]:8}{name}  {int(facts['bytes']):>10,} B  {picture:8}"
+            f"{shards.key(row)}  {TASKS[int(facts['task'])]:8}{name}  {int(facts['bytes']):>10,} B  {kind:6}"
             f"{int(facts['boxes']):>4} boxes  {int(facts['text_chars']):>7,} characters"
         )
 
@@ -89,10 +89,12 @@ def ls_command(root: Path, source: str | None, task: str | None, limit: int | No
 @main.command("show")
 @click.argument("root", metavar="DIR", type=_SET)
 @click.argument("key")
-@click.option("--draw", type=click.Path(path_type=Path, dir_okay=False), help="Write the picture with its boxes there.")
+@click.option(
+    "--draw", type=click.Path(path_type=Path, dir_okay=False), help="Write the image with its boxes to this file."
+)
 @guard
 def show_command(root: Path, key: str, draw: Path | None) -> None:
-    """Show one sample: its conversation, where it came from, and with --draw its boxes on the picture."""
+    """Show one sample: its conversation and its origin. With --draw, also draw its boxes on its image."""
     shards = open_set(root)
     row = shards.row(key)
     sample = shards[row]
@@ -101,18 +103,18 @@ def show_command(root: Path, key: str, draw: Path | None) -> None:
     click.echo(f"in     {shards.lock.shards[int(shards.index[row]['shard'])].name}")
     if sample.image is not None:
         click.echo(f"image  {sample.image_format} {sample.width_px}x{sample.height_px}, {size(len(sample.image))}")
-    for number, rendering in enumerate(sample.renderings):
+    for variant, rendering in enumerate(sample.renderings):
         if len(sample.renderings) > 1:
-            click.echo(f"\nvariant {number}")
+            click.echo(f"\nvariant {variant}")
         if rendering.region_xyxy_px is not None:
             click.echo("region {:.1f}, {:.1f}, {:.1f}, {:.1f} px".format(*rendering.region_xyxy_px))
         for turn in rendering.turns:
             click.echo(f"\n[{turn.role}] {turn.text}")
     if draw is not None:
-        picture = draw_sample(sample, shards.lock.render["boxes"])
+        drawing = draw_sample(sample, shards.lock.render["boxes"])
         try:
-            picture.save(draw)
-        except ValueError as error:  # Pillow's, for an extension that it does not know
+            drawing.save(draw)
+        except ValueError as error:  # Pillow does not know the extension
             raise SettingsError(f"--draw {draw}: {error}; name it .png or .jpg") from None
         click.echo(f"\nwrote {draw}")
 
@@ -124,23 +126,23 @@ def show_command(root: Path, key: str, draw: Path | None) -> None:
 @click.option("--key", help="Only this sample.")
 @guard
 def cat_command(root: Path, source: str | None, task: str | None, key: str | None) -> None:
-    """Write samples as JSONL: the key as `__key__`, and what their KEY.json holds."""
+    """Print samples as JSONL: the fields of KEY.json, and the key as `__key__`."""
     shards, rows = _choose(root, source, task)
     out = sys.stdout.buffer
-    chosen: Iterable[int] = rows if key is None else [shards.row(key)]
-    for row in chosen:
+    selected: Iterable[int] = rows if key is None else [shards.row(key)]
+    for row in selected:
         sample = shards[row]
         out.write(b'{"__key__":' + json.dumps(sample.key).encode() + b"," + encode_sample(sample)[1:] + b"\n")
-    out.flush()  # here, where a closed pipe or a full disk is met by `guard`
+    out.flush()  # here, so that `guard` handles a closed pipe or a full disk
 
 
 @main.command("verify")
 @click.argument("root", metavar="DIR", type=_SET)
-@click.option("--deep", is_flag=True, help="Also decode every picture and parse every answer back to boxes.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--deep", is_flag=True, help="Also decode every image and parse every answer with boxes.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @guard
 def verify_command(root: Path, deep: bool, as_json: bool) -> None:
-    """Check every checksum, offset and member of a set; exit code 1 and a line for each fault."""
+    """Check every checksum, offset and member of a set. Print one line per fault and exit with 1 if there is any."""
     faults = list(verify_set(root, deep=deep))
     if as_json:
         digest = None if faults else read_lock(root).digest
@@ -148,8 +150,8 @@ def verify_command(root: Path, deep: bool, as_json: bool) -> None:
     elif not faults:
         lock = read_lock(root)
         samples = sum(shard.samples for shard in lock.shards)
-        what = "every checksum, offset and member" + (", every picture and every answer" if deep else "")
-        click.echo(f"ok: {what} of {samples:,} samples in {len(lock.shards):,} shards")
+        checked = "every checksum, offset and member" + (", every image and every answer" if deep else "")
+        click.echo(f"ok: {checked} of {samples:,} samples in {len(lock.shards):,} shards")
         click.echo(f"digest {lock.digest}")
     for fault in faults if not as_json else ():
         click.echo(f"error: {fault}", err=True)

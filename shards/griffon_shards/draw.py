@@ -1,4 +1,4 @@
-"""Boxes and labels drawn onto a sample's picture, to look at."""
+"""Draw a sample's boxes and labels onto its image."""
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -23,37 +23,37 @@ _REGION_COLOUR = "#ffe119"
 
 
 def labelled_boxes(sample: Sample, style: str) -> list[tuple[str, BoxXYXY]]:
-    """Labels and boxes (fractions) that the sample's conversation holds; REG's box comes from its question."""
-    found: list[tuple[str, BoxXYXY]] = []
+    """Labels and boxes (as fractions) in the sample's conversation. The box of a REG sample is in its question."""
+    labelled: list[tuple[str, BoxXYXY]] = []
     for question, answer in zip(sample.turns[::2], sample.turns[1::2], strict=False):
         if sample.task in ANSWERED_WITH_BOXES:
-            found += parse_answer(answer.text, sample.task, style)
+            labelled += parse_answer(answer.text, sample.task, style)
         elif sample.task == "REG":
-            found += [(answer.text, box) for box in parse_boxes_in(question.text, style)]
-    return found
+            labelled += [(answer.text, box) for box in parse_boxes_in(question.text, style)]
+    return labelled
 
 
 def draw_sample(sample: Sample, style: str) -> Image.Image:
-    """The sample's picture with its boxes and labels, and the region of VISJ in yellow.
+    """The sample's image with its boxes and labels, and the region of a VISJ sample in yellow.
 
     Raises:
-        DataError: the sample has no picture, or it does not decode.
+        DataError: the sample has no image, or its image does not decode.
     """
     if sample.image is None:
-        raise DataError(f"{sample.key}: has no picture to draw on")
+        raise DataError(f"{sample.key}: has no image to draw on")
     try:
-        picture = decode(sample.image)
+        image = decode(sample.image)
     except ImageError as error:
-        raise DataError(f"{sample.key}: its picture does not decode: {error}") from error
-    draw = ImageDraw.Draw(picture)
-    side_px = max(picture.size)
+        raise DataError(f"{sample.key}: its image does not decode: {error}") from error
+    draw = ImageDraw.Draw(image)
+    side_px = max(image.size)
     line_px = max(1, side_px // 300)
     font = ImageFont.load_default(size=max(10, side_px // 45))
     boxes = labelled_boxes(sample, style)
-    colours = {label: _COLOURS[place % len(_COLOURS)] for place, label in enumerate(dict.fromkeys(b[0] for b in boxes))}
+    colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(dict.fromkeys(b[0] for b in boxes))}
     for label, (x1, y1, x2, y2) in boxes:
-        x, y = picture.size
-        box = _onto_pixels((x1 * x, y1 * y, x2 * x, y2 * y), picture)
+        x, y = image.size
+        box = _onto_pixels((x1 * x, y1 * y, x2 * x, y2 * y), image)
         draw.rectangle(box, outline=colours[label], width=line_px)
         label = " ".join(label.split())
         if label:
@@ -61,12 +61,12 @@ def draw_sample(sample: Sample, style: str) -> Image.Image:
             draw.rectangle(draw.textbbox(corner, label, font=font), fill=colours[label])
             draw.text(corner, label, fill="white", font=font)
     if sample.region_xyxy_px is not None:
-        draw.rectangle(_onto_pixels(sample.region_xyxy_px, picture), outline=_REGION_COLOUR, width=2 * line_px)
-    return picture
+        draw.rectangle(_onto_pixels(sample.region_xyxy_px, image), outline=_REGION_COLOUR, width=2 * line_px)
+    return image
 
 
-def _onto_pixels(box_xyxy_px: BoxXYXY, picture: Image.Image) -> BoxXYXY:
-    """The box with its edges on pixels that there are: a line at x = width would not be seen."""
+def _onto_pixels(box_xyxy_px: BoxXYXY, image: Image.Image) -> BoxXYXY:
+    """The box with its edges inside the image: a line at x = width would not be visible."""
     x1, y1, x2, y2 = box_xyxy_px
-    right, bottom = picture.width - 1, picture.height - 1
+    right, bottom = image.width - 1, image.height - 1
     return min(x1, right), min(y1, bottom), min(x2, right), min(y2, bottom)

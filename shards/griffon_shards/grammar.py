@@ -1,7 +1,7 @@
 """The answer grammar of released Griffon-G weights: how boxes are written, and read back.
 
-A coordinate is a fraction of the picture's side with exactly three decimals. Boxes of an answer are joined by `&`,
-each with its label and a hyphen in front where the task names one; no box at all is `None`.
+A coordinate is a fraction of the image's side with exactly three decimals. The boxes of an answer are joined by `&`.
+In tasks with labels, each box is preceded by its label and a hyphen. An answer without boxes is `None`.
 """
 
 import re
@@ -26,7 +26,7 @@ ANSWERED_WITH_BOXES = (*LABELLED_TASKS, "VISJ")
 
 
 def round_box(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> BoxXYXY:
-    """The box as fractions of the picture's sides, clamped to [0, 1] and rounded to three decimals.
+    """The box as fractions of the image's sides, clamped to [0, 1] and rounded to three decimals.
 
     The box must be finite; whether it is worth writing (`DESIGN §6`) is the caller's question.
     """

@@ -1,7 +1,7 @@
-"""Pictures read and decoded, in one way for everybody: checks, resizing, streams, drawings, `verify` and training.
+"""The one image decoder: for checks, resizing, streams, drawings, `verify` and training.
 
-Each coding is opened by Pillow's own reader for it. `Image.open` would try readers that nobody asked for, and warn of
-sizes that are usual here. A picture is seen as it is stored: an orientation in EXIF or TIFF is not followed.
+Each format is opened with Pillow's reader for it. `Image.open` would try other readers too, and warn about sizes that
+are usual here. Images are decoded as stored: an orientation in EXIF or TIFF is not applied.
 """
 
 import re
@@ -26,10 +26,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 from griffon_shards.support.errors import DataError
 
 MAX_PIXELS = 178_956_970
-"""Larger pictures are refused; it is Pillow's own limit, half a gigabyte of RGB."""
+"""Larger images are refused. This is Pillow's own limit: half a gigabyte of RGB."""
 
 _READERS: dict[str, type[ImageFile]] = {
-    "JPEG": JpegImageFile,  # of several pictures in one file (MPO) it reads the first, as all readers here do
+    "JPEG": JpegImageFile,  # of several images in one file (MPO) it reads the first, as all readers here do
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
     "BMP": BmpImageFile,
@@ -52,16 +52,19 @@ _MAGIC = tuple(
 _STRANGERS = tuple(
     (re.compile(magic, re.DOTALL), what)
     for magic, what in (
-        (rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", "HEIC, which is not read; convert it to JPEG or PNG"),
-        (rb"....ftyp", "a video; take a frame of it"),
-        (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000, which is not read; convert it to JPEG or PNG"),
-        (rb"\0\0\0\x0cJXL |\xff\x0a", "JPEG XL, which is not read; convert it to JPEG or PNG"),
-        (rb"8BPS", "a Photoshop file, which is not read; convert it to JPEG or PNG"),
+        (rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", "HEIC, which is not supported; convert it to JPEG or PNG"),
+        (rb"....ftyp", "a video; extract a frame of it"),
+        (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000, which is not supported; convert it to JPEG or PNG"),
+        (rb"\0\0\0\x0cJXL |\xff\x0a", "JPEG XL, which is not supported; convert it to JPEG or PNG"),
+        (rb"8BPS", "a Photoshop file, which is not supported; convert it to JPEG or PNG"),
         (rb"%PDF", "a PDF; convert its pages to JPEG or PNG"),
-        (rb"(?i:\s*<(!doctype\s+html|html|head|body))", "an HTML page, as a failed download leaves it; fetch it again"),
-        (rb"(?i:(\xef\xbb\xbf)?\s*<(\?xml|svg|error))", "SVG or other XML; convert it, or fetch the picture again"),
-        (rb"version https://git-lfs", "a Git LFS pointer; fetch what it stands for with `git lfs pull`"),
-        (rb"\s*[\[{]\s*[\"\]}]", "JSON, as a failed download leaves it; fetch the picture again"),
+        (
+            rb"(?i:\s*<(!doctype\s+html|html|head|body))",
+            "an HTML page, probably from a failed download; download it again",
+        ),
+        (rb"(?i:(\xef\xbb\xbf)?\s*<(\?xml|svg|error))", "SVG or other XML; convert it, or download the image again"),
+        (rb"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
+        (rb"\s*[\[{]\s*[\"\]}]", "JSON, probably from a failed download; download the image again"),
         (rb"PK\x03\x04", "a zip archive; unpack it"),
         (rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|7z\xbc\xaf", "a compressed file; unpack it"),
     )
@@ -69,7 +72,7 @@ _STRANGERS = tuple(
 _HEAD_BYTES = 256
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _ORIENTATION = 0x0112  # in TIFF and in EXIF, which is a TIFF
-# What Pillow's TIFF reader does to a picture for its orientation, undone.
+# The inverse of what Pillow's TIFF reader does to an image for its orientation.
 _UNDOING = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -82,7 +85,7 @@ _UNDOING = {
 SIDEWAYS = (5, 6, 7, 8)
 """Orientations that swap width and height."""
 
-# All that Pillow's decoders were seen to raise for damaged bytes; they share no base class.
+# Everything that Pillow's decoders were seen to raise for damaged bytes. These errors share no base class.
 _DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -101,12 +104,12 @@ _DECODE_ERRORS = (
 
 
 class ImageError(DataError):
-    """Bytes that are no picture, a damaged one, or one that is not read; the message says which, without a name."""
+    """The bytes are not an image, or a damaged or unsupported one. The message says which, without a file name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """A picture's coding (Pillow's name for it) and its stored size."""
+    """An image's format (Pillow's name for it) and its stored size."""
 
     format: str
     width_px: int
@@ -114,10 +117,10 @@ class Header:
 
 
 def format_of(data: bytes) -> str:
-    """A picture's coding, by its first bytes.
+    """An image's format, by its first bytes.
 
     Raises:
-        PictureError: it is none of those that are read.
+        ImageError: it is not one of the supported formats.
     """
     head = data[:_HEAD_BYTES]
     found = next((form for magic, form in _MAGIC if magic.match(head)), None)
@@ -126,21 +129,21 @@ def format_of(data: bytes) -> str:
     if not data:
         raise ImageError("an empty file")
     if not head.strip(b"\0") and not data.strip(b"\0"):
-        raise ImageError("nothing but zero bytes, as a broken copy or download leaves it; fetch it again")
+        raise ImageError("nothing but zero bytes, probably from a failed copy or download; get it again")
     what = next((what for magic, what in _STRANGERS if magic.match(head)), None)
-    raise ImageError(what or "not a picture, or one of a kind that is not read")
+    raise ImageError(what or "not an image, or one of an unsupported format")
 
 
 def read_header(data: bytes, *, check_pixels: bool = False) -> Header:
-    """Coding and stored size of a picture.
+    """Format and stored size of an image.
 
     Args:
         data: the file's bytes.
-        check_pixels: also find whether it is cut short: JPEG by entropy-decoding at an eighth of the size, PNG by its
-            chunk checksums, the other codings by decoding.
+        check_pixels: also check whether it is truncated: JPEG by entropy-decoding at an eighth of the size, PNG by its
+            chunk checksums, the other formats by decoding.
 
     Raises:
-        PictureError: it is no picture that is read, or damaged.
+        ImageError: it is not a supported image, or is damaged.
     """
     with _opened(data) as image:
         form = str(image.format)
@@ -157,50 +160,50 @@ def read_header(data: bytes, *, check_pixels: bool = False) -> Header:
 
 
 def check_end(data: bytes) -> None:
-    """Find a JPEG, PNG or WebP that is cut short by its missing end, without decoding it.
+    """Check for the end of a JPEG, PNG or WebP, without decoding it.
 
     Raises:
-        PictureError: it has no end. (Of JPEGs that lack the mark alone, decoders take some and refuse most.)
+        ImageError: its end is missing. (Decoders refuse most JPEGs that lack only the end mark, but not all.)
     """
     form = format_of(data)
     if form == "JPEG" and data.rfind(b"\xff\xd9", _jpeg_scan_start(data)) < 0:
-        raise ImageError("a JPEG that is cut short: its end mark is missing")
+        raise ImageError("a truncated JPEG: its end mark is missing")
     if form == "PNG" and not any(kind == b"IEND" for kind, _, _ in _png_chunks(data)):
-        raise ImageError("a PNG that is cut short: its last chunk is missing")
+        raise ImageError("a truncated PNG: its last chunk is missing")
     if form == "WEBP" and len(data) < (size := 8 + int.from_bytes(data[4:8], "little")):
-        raise ImageError(f"a WebP that is cut short: it has {len(data):,} of {size:,} bytes")
+        raise ImageError(f"a truncated WebP: it has {len(data):,} of {size:,} bytes")
 
 
 def decode(data: bytes, mode: str = "RGB") -> Image.Image:
-    """A picture's pixels as they are stored, 8 bits a channel.
+    """An image's pixels as stored, 8 bits per channel.
 
-    16-bit greys are scaled (`>> 8`); colours below full transparency stay what the file says they are.
+    16-bit greys are scaled (`>> 8`). Fully transparent pixels keep the colours in the file.
 
     Args:
         data: the file's bytes.
         mode: `RGB`, `RGBA` or `L`.
 
     Raises:
-        PictureError: it is no picture that is read, or damaged.
+        ImageError: it is not a supported image, or is damaged.
     """
     with _opened(data) as image:
         orientation = _tiff_orientation(image)
-        picture: Image.Image = image
-        if image.mode.startswith("I;16"):  # Pillow would cut off what is above 255
-            picture = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        pixels: Image.Image = image
+        if image.mode.startswith("I;16"):  # Pillow would clip values above 255
+            pixels = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         elif image.mode == "P" and "transparency" in image.info:
-            picture = image.convert("RGBA")  # the same colours, without Pillow's warning
+            pixels = image.convert("RGBA")  # the same colours, without Pillow's warning
         elif image.mode == "LAB":
-            picture = image.convert("RGB")  # the only mode that it becomes
-        picture = picture.convert(mode)
-        return picture.transpose(_UNDOING[orientation]) if orientation in _UNDOING else picture
+            pixels = image.convert("RGB")  # the only mode that Pillow converts it to
+        pixels = pixels.convert(mode)
+        return pixels.transpose(_UNDOING[orientation]) if orientation in _UNDOING else pixels
 
 
 def orientation(data: bytes) -> int:
-    """The orientation that a picture asks viewers for: 1 (none) to 8, as in EXIF.
+    """The orientation in which viewers should show an image: 1 (as stored) to 8, as in EXIF.
 
     Raises:
-        PictureError: it is no picture that is read, or damaged.
+        ImageError: it is not a supported image, or is damaged.
     """
     with _opened(data) as image:
         found = _tiff_orientation(image) if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
@@ -209,7 +212,7 @@ def orientation(data: bytes) -> int:
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[ImageFile]:
-    """A picture whose header has been read, to use while its errors become `ImageError`."""
+    """Open an image and read its header; decoding errors within the context become `ImageError`."""
     form = format_of(data)
     try:
         with _READERS[form](BytesIO(_without_texts(data) if form == "PNG" else data)) as image:
@@ -224,9 +227,9 @@ def _opened(data: bytes) -> Iterator[ImageFile]:
 def _check_kind(image: ImageFile) -> None:
     width_px, height_px = image.size
     if width_px * height_px > MAX_PIXELS:
-        raise ImageError(f"{width_px}x{height_px} pixels, and at most {MAX_PIXELS:,} are read; make it smaller")
-    if image.mode in ("I", "F"):  # no number stands for white
-        raise ImageError("32 bits a pixel, of which nobody can tell what is white; convert it to 8 or 16 bits")
+        raise ImageError(f"{width_px}x{height_px} pixels, at most {MAX_PIXELS:,} are supported; make it smaller")
+    if image.mode in ("I", "F"):  # no value is defined as white
+        raise ImageError("32 bits per pixel, for which white is not defined; convert it to 8 or 16 bits")
 
 
 def _tiff_orientation(image: ImageFile) -> int:
@@ -235,18 +238,18 @@ def _tiff_orientation(image: ImageFile) -> int:
 
 
 def _jpeg_scan_start(data: bytes) -> int:
-    """Where the entropy-coded data begin: what comes before may hold a preview, with marks of its own."""
+    """Where the entropy-coded data begin. The part before may hold a preview with its own end mark."""
     place = 2
     while data[place : place + 1] == b"\xff":
         marker = data[place + 1 : place + 2]
         if marker == b"\xda":
             return place
         place += 1 if marker == b"\xff" else 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
-    return 2  # something that no marker begins: decoders go on at the next one
+    return 2  # not a marker: decoders continue at the next one
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Type, start and end of the chunks of a PNG, up to where it is cut short; the last may lack its checksum."""
+    """Type, start and end of each chunk of a PNG, complete or truncated. The last may lack its checksum."""
     place, kind = 8, b""
     while place + 8 <= len(data) and kind != b"IEND":
         start, kind = place, data[place + 4 : place + 8]
@@ -255,12 +258,12 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _without_texts(data: bytes) -> bytes:
-    """A PNG without its texts and colour profile: Pillow unpacks them, and refuses the picture where they are large."""
+    """A PNG without its texts and colour profile. Pillow unpacks them, and refuses the image if they are large."""
     drop = [(start, end) for kind, start, end in _png_chunks(data) if kind in _TEXTS and end <= len(data)]
     if not drop:
         return data
     for start, end in drop:
         if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise ImageError("a damaged PNG (a text or profile in it has another checksum)")
+            raise ImageError("a damaged PNG (a text or profile does not match its checksum)")
     bounds = [0, *(place for pair in drop for place in pair), len(data)]
     return b"".join(data[start:end] for start, end in zip(bounds[::2], bounds[1::2], strict=True))

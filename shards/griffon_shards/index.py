@@ -1,4 +1,4 @@
-"""`index.npy` and `SHARD.tar.idx`: where every sample lies, and what training must know of it without opening it."""
+"""`index.npy` and `SHARD.tar.idx`: where each sample is, and the facts that training needs without opening it."""
 
 import os
 from collections.abc import Iterable
@@ -13,24 +13,25 @@ from griffon_shards.support.files import write_whole
 INDEX_NAME = "index.npy"
 INDEX_DTYPE = np.dtype(
     [
-        ("shard", "<u4"),  # place in the lock's list of shards
+        ("shard", "<u4"),  # position in the lock's list of shards
         ("offset", "<u8"),  # first byte of the sample in its tar
-        ("bytes", "<u4"),  # of the whole sample: headers, members, padding
+        ("bytes", "<u4"),  # size of the sample: headers, members, padding
         ("crc32", "<u4"),  # of those bytes
-        ("record", "<u4"),  # number in the annotation
-        ("source", "<u2"),  # place in the lock's list of sources
-        ("task", "u1"),  # place in griffon_shards.types.TASKS
+        ("record", "<u4"),  # record number in the annotation
+        ("source", "<u2"),  # position in the lock's list of sources
+        ("task", "u1"),  # position in griffon_shards.types.TASKS
         ("has_image", "u1"),
-        ("boxes", "<u2"),  # boxes written, largest over the variants (65535 stands for that many or more)
-        ("text_chars", "<u4"),  # of all turns together, largest over the variants
+        ("boxes", "<u2"),  # boxes written, maximum over the variants (65535 means that many or more)
+        ("text_chars", "<u4"),  # total of all turns, maximum over the variants
     ]
 )
 
 
 def index_header(rows: int) -> bytes:
-    """The `.npy` header (version 1.0) in front of `rows` rows of `INDEX_DTYPE`.
+    """The `.npy` header (version 1.0) for `rows` rows of `INDEX_DTYPE`, 512 bytes.
 
-    Source: the NPY format, numpy.lib.format. Written here because the header numpy writes has changed between versions.
+    Source: the NPY format, numpy.lib.format. It is written here because the header that numpy writes has changed
+    between versions.
     """
     text = f"{{'descr': {INDEX_DTYPE.descr!r}, 'fortran_order': False, 'shape': ({rows},), }}"
     padded = text.ljust(512 - 10 - 1) + "\n"
@@ -38,20 +39,20 @@ def index_header(rows: int) -> bytes:
 
 
 def open_index(path: Path) -> NDArray[np.void]:
-    """The rows of an index, memory-mapped read-only, shape [samples].
+    """Open the rows of an index, memory-mapped read-only, shape [samples].
 
     Raises:
-        DataError: the file is missing, cut short, or not of this layout.
+        DataError: the file is missing, truncated, or has another layout.
     """
     try:
         with path.open("rb") as file:
             head = file.read(len(index_header(0)))
             rows, surplus = divmod(os.fstat(file.fileno()).st_size - len(head), INDEX_DTYPE.itemsize)
     except FileNotFoundError:
-        raise DataError(f"{path}: missing; the set is incomplete, copy it again or build it anew") from None
-    if surplus or head != index_header(rows):  # compared whole: numpy reads many a damaged header without complaint
+        raise DataError(f"{path}: missing; the set is incomplete, copy it again or rebuild it") from None
+    if surplus or head != index_header(rows):  # compare all of it: numpy reads many damaged headers silently
         raise DataError(
-            f"{path}: cut short, damaged, or not of index format 1; copy the set again, build it anew, "
+            f"{path}: truncated, damaged, or not of index format 1; copy the set again or rebuild it, "
             "or read it with the version that wrote it"
         )
     index: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -59,7 +60,7 @@ def open_index(path: Path) -> NDArray[np.void]:
 
 
 def idx_bytes(offsets: Iterable[int], end: int) -> bytes:
-    """`SHARD.tar.idx`: little-endian uint64 sample offsets and the end (Megatron-Energon's layout)."""
+    """Content of `SHARD.tar.idx`: sample offsets and the end, little-endian uint64 (Megatron-Energon's layout)."""
     return np.array([*offsets, end], "<u8").tobytes()
 
 
@@ -69,5 +70,5 @@ def write_idx(tar: Path, offsets: Iterable[int], end: int) -> None:
 
 
 def idx_path(tar: Path) -> Path:
-    """The offsets file of a shard: `X.tar` has `X.tar.idx`."""
+    """Path of a shard's offsets file: `X.tar.idx` for `X.tar`."""
     return tar.with_name(tar.name + ".idx")

@@ -1,8 +1,8 @@
-"""What wids, Megatron-Energon and Hugging Face datasets need to read a frozen set as it is.
+"""Files that let wids, Megatron-Energon and Hugging Face datasets read a frozen set directly.
 
 wids: `ShardListDataset(f"{OUT}/wids.json", localname=str)`; without `localname` it first copies every shard.
 Energon: `get_train_dataset(OUT, ...)`, or with your cookers `get_train_dataset(OUT, dataset_config="crude.yaml", ...)`.
-Hugging Face: `load_dataset(OUT)`. webdataset is given the tars and needs no file.
+Hugging Face: `load_dataset(OUT)`. webdataset reads the tars and needs no extra file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,8 +17,8 @@ ENERGON_FOLDER = ".nv-meta"
 HUGGING_FACE_NAME = ".huggingface.yaml"
 
 # A field map, so that Energon's own tools and a task encoder without cookers work. `a,b` means: a, or b if there is no
-# a; `image_format` is "" just where there is no picture. PIL, because Energon stacks tensors into a batch, fails when
-# one of them is "", and goes on without the batch; of PIL pictures it makes a list.
+# a; `image_format` is "" exactly if there is no image. PIL, because Energon stacks tensors into a batch, fails if one
+# of them is "", and skips the batch; PIL images become a list.
 _DATASET_YAML = """\
 # image: a PIL picture, or "" in a sample without one. caption: the whole of KEY.json.
 sample_type:
@@ -39,8 +39,8 @@ __module__: megatron.energon
 __class__: CrudeWebdataset
 """
 
-# `load_dataset(OUT)` takes columns and files from here. Without, it guesses the columns from the first five samples of
-# the first shard, loses all pictures in silence if these have none, and takes `.tar.idx` for a tar.
+# `load_dataset(OUT)` takes columns and files from here. Without it, it guesses the columns from the first five samples
+# of the first shard, silently loses all images if these have none, and reads `.tar.idx` as a tar.
 _HUGGING_FACE_YAML = """\
 configs:
 - config_name: default
@@ -67,9 +67,9 @@ dataset_info:
 
 
 def peer_files(shards: Mapping[str, int]) -> dict[str, bytes]:
-    """The files that others need, by their path relative to the set; the same shards, the same bytes.
+    """The content of these files, by path relative to the set. The same shards give the same bytes.
 
-    Shards without samples are left out: Energon does not allow them.
+    Shards without samples are left out, because Energon does not allow them.
 
     Sources: the docstring of `wids.wids_specs.resolve_dsdesc` (wids 0.1); Megatron-Energon's documentation, "Dataset
     Format on Disk". Energon's `index.sqlite` serves look-ups by key only, and its `index.uuid` is random: neither is
@@ -98,7 +98,7 @@ def write_peer_files(root: Path, shards: Mapping[str, int]) -> None:
 
 
 def _split_yaml(shards: Iterable[str]) -> str:
-    """All shards are `train`; the other two are named because `energon lint` asks for them, and skips them if empty."""
+    """All shards are `train`. `energon lint` requires the other two splits, and skips them if they are empty."""
     names = "".join(f"  - {name}\n" for name in shards)
     return f"split_parts:\n  train:\n{names}  val: []\n  test: []\n"
 

@@ -1,7 +1,7 @@
-"""`griffon.lock.json`: what was frozen, with which settings, and the digest that names it.
+"""`griffon.lock.json`: the sources and shards of a set, the settings it was built with, and its digest.
 
-The digest leaves out what may differ between machines (tool and library versions) and what may differ between runs over
-the same samples (weights); everything else in the lock is a function of the inputs.
+The digest leaves out tool and library versions, which may differ between machines, and weights, which may differ
+between trainings on the same samples. Everything else in the lock is a function of the inputs.
 """
 
 import hashlib
@@ -22,21 +22,21 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceEntry:
-    """One manifest line as it was frozen.
+    """A source of the set: one line of the manifest.
 
     Attributes:
-        tag: unique name of the source, and of its folder.
+        tag: unique name of the source and of its folder.
         task: one of `TASKS`.
-        format: the annotation's format.
-        annotation: its path relative to the data root.
+        format: format of the annotation file.
+        annotation: path of the annotation file, relative to the data root.
         annotation_bytes: its size.
         annotation_sha256: its hash.
-        options: the manifest options that decide which records are taken and how (`limit`, `split`, `rounds`).
-        records: how many records the annotation has, after `split`, before `limit` and rejections.
-        samples: how many samples were made.
+        options: manifest options that select records or group them (`limit`, `split`, `rounds`).
+        records: number of records in the annotation, after `split`, before `limit` and rejections.
+        samples: number of samples in the set.
         rejected: rejected records by reason.
-        weight: how often an epoch shows the source, as an exact fraction (`2`, `1/2`).
-        companions: further files that the records were read from: hashes by name; left out of the JSON where empty.
+        weight: how many times an epoch goes through the source, as an exact fraction (`2`, `1/2`).
+        companions: hashes of further files that the records were read from, by name; not in the JSON if empty.
     """
 
     tag: str
@@ -55,7 +55,7 @@ class SourceEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardEntry:
-    """One shard: name relative to the set, size, hash, and the boxes that its samples lost, by reason."""
+    """A shard: path relative to the set, size, hash, and the number of boxes left out of its samples, by reason."""
 
     name: str
     samples: int
@@ -66,7 +66,7 @@ class ShardEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock:
-    """The whole lock. `render` holds every setting that changes bytes."""
+    """The content of the lock. `render` holds every setting that changes bytes."""
 
     format_version: int = FORMAT_VERSION
     tool_version: str
@@ -78,7 +78,7 @@ class Lock:
     digest: str = field(default="")
 
     def fields(self) -> dict[str, Any]:
-        """The lock as it stands in its file."""
+        """The lock as the JSON object in its file."""
         fields = asdict(self)
         for source in fields["sources"]:
             if not source["companions"]:
@@ -86,7 +86,7 @@ class Lock:
         return fields
 
     def computed_digest(self) -> str:
-        """SHA-256 of the canonical JSON (sorted keys, no blanks, UTF-8) of what identifies the set."""
+        """SHA-256 of the canonical JSON (sorted keys, no whitespace, UTF-8) of the fields that identify the set."""
         fields = self.fields()
         for name in ("digest", "tool_version", "library_versions"):
             del fields[name]
@@ -96,31 +96,31 @@ class Lock:
 
 
 def write_lock(root: Path, lock: Lock) -> Lock:
-    """Write the lock, with its digest, into `root`: from then on the set is frozen. Returns what was written."""
-    whole = replace(lock, digest=lock.computed_digest())
+    """Write the lock with its digest into `root`, which freezes the set. Returns the lock with its digest."""
+    complete = replace(lock, digest=lock.computed_digest())
     write_whole(
-        root / LOCK_NAME, orjson.dumps(whole.fields(), option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n"
+        root / LOCK_NAME, orjson.dumps(complete.fields(), option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n"
     )
-    return whole
+    return complete
 
 
 def read_lock(root: Path) -> Lock:
-    """The lock of a frozen set.
+    """Read the lock of a frozen set.
 
     Raises:
-        DataError: `root` is no set, is not frozen, or its lock is damaged or of another format version.
+        DataError: `root` is not a set, is not frozen, or its lock is damaged or has another format version.
     """
     path = root / LOCK_NAME
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the folder that `griffon-prep build` wrote")
+        raise DataError(f"{root}: no such folder; give the --out folder of `griffon-prep build`")
     try:
         fields = orjson.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(
-            f"{root}: not a frozen set, it has no {LOCK_NAME}; a build that was stopped goes on when run again"
+            f"{root}: not a frozen set, it has no {LOCK_NAME}; if its build was interrupted, rerun it"
         ) from None
     except orjson.JSONDecodeError as error:
-        raise DataError(f"{path}: damaged, not JSON ({error}); copy the set again or build it anew") from error
+        raise DataError(f"{path}: damaged, not JSON ({error}); copy the set again or rebuild it") from error
     if not isinstance(fields, dict) or fields.get("format_version") != FORMAT_VERSION:
         raise DataError(f"{path}: its format_version is not {FORMAT_VERSION}; read it with the version that wrote it")
     try:
@@ -128,7 +128,7 @@ def read_lock(root: Path) -> Lock:
         fields["shards"] = tuple(ShardEntry(**shard) for shard in fields["shards"])
         lock = Lock(**fields)
     except (TypeError, KeyError) as error:
-        raise DataError(f"{path}: damaged, {error}; copy the set again or build it anew") from error
+        raise DataError(f"{path}: damaged, {error}; copy the set again or rebuild it") from error
     if lock.computed_digest() != lock.digest:
-        raise DataError(f"{path}: altered, its content gives digest {lock.computed_digest()} and it says {lock.digest}")
+        raise DataError(f"{path}: altered, its content has digest {lock.computed_digest()}, it states {lock.digest}")
     return lock

@@ -20,21 +20,21 @@ _CHUNK = 1 << 15  # the working arrays of a chunk stay in the second-level cache
 
 
 def permutation_key(*parts: object) -> bytes:
-    """32 bytes that stand for the ordered parts (each written as text), to be used as a permutation's key."""
+    """A permutation key: 32 bytes derived from the ordered parts, each as text."""
     text = "\0".join(str(part) for part in parts)
     return hashlib.blake2b(text.encode(), digest_size=32, person=b"griffon-permute").digest()
 
 
 def permute(places: NDArray[np.integer], n: int, key: bytes) -> NDArray[np.uint64]:
-    """Map places in a shuffled order to the elements that stand there.
+    """Map places in a shuffled order to the elements at these places.
 
     Args:
-        places: integers in [0, n), shape [P]. P may be anything: one place costs no more than its share of all.
+        places: integers in [0, n), shape [P]. Any P: the cost is linear in P.
         n: size of the domain, 1 to 2^40.
         key: from `permutation_key`.
 
     Returns:
-        Elements in [0, n), shape [P]. Over all n places every element comes exactly once.
+        Elements in [0, n), shape [P]. Over all n places every element occurs exactly once.
 
     Raises:
         ValueError: n is out of range, or a place is not in [0, n).
@@ -46,7 +46,7 @@ def permute(places: NDArray[np.integer], n: int, key: bytes) -> NDArray[np.uint6
     words = np.frombuffer(hashlib.blake2b(key, digest_size=8 * _ROUNDS, person=b"griffon-rounds").digest(), "<u8")
     bits = max(_MIN_BITS, (n - 1).bit_length())
     result = places.astype(np.uint64)
-    if n == 1:  # nothing to shuffle, and long to walk
+    if n == 1:  # nothing to shuffle, and a long walk
         return result
     for start in range(0, result.size, _CHUNK):
         chunk = _network(result[start : start + _CHUNK], bits, words)

@@ -1,6 +1,6 @@
-"""`KEY.json`: the same keys and types in every sample of every source, so that no reader has to guess a schema.
+"""`KEY.json`: the same keys and types in every sample of every source, so that readers need not guess a schema.
 
-No nulls: a sample without a picture has width, height 0 and an empty format; one without a region four zeros.
+There are no nulls. Without an image, width and height are 0 and the format is empty. A missing region is four zeros.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ _NO_REGION = [0.0, 0.0, 0.0, 0.0]
 
 
 def encode_sample(sample: Sample) -> bytes:
-    """The bytes of `KEY.json`; further renderings stand under `variants`, in order."""
+    """The bytes of `KEY.json`. Renderings after the first are under `variants`, in order."""
     first, *others = [
         {
             "conversations": [{"from": turn.role, "value": turn.text} for turn in rendering.turns],
@@ -36,10 +36,10 @@ def encode_sample(sample: Sample) -> bytes:
 
 
 def decode_sample(key: str, image: bytes | None, json: bytes) -> Sample:
-    """The sample whose members these are.
+    """Make a sample from its members.
 
     Raises:
-        DataError: the JSON is not what `encode_sample` writes.
+        DataError: the JSON does not have the fields that `encode_sample` writes.
     """
     try:
         fields = orjson.loads(json)

@@ -1,4 +1,4 @@
-"""A frozen set as a plain `webdataset` pipeline, for those who want just that."""
+"""A frozen set as a plain `webdataset` pipeline."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 def shard_urls(
     root: str | os.PathLike[str], *, sources: Collection[str] | None = None, tasks: Collection[str] | None = None
 ) -> list[str]:
-    """A set's shards as `webdataset.WebDataset` takes them: paths that it reads as they are.
+    """The shards of a set as paths for `webdataset.WebDataset`, in the set's order.
 
-    They stand in the set's order, of all sources or of those named, of all tasks or of those named.
+    Args:
+        root: the set's folder.
+        sources: tags to include, or None for all.
+        tasks: tasks to include, or None for all.
 
     Raises:
-        DataError: the set is not frozen, or nothing in it has these names.
-        SettingsError: webdataset would take the set's path for something else than a path.
+        DataError: the set is not frozen, or no shard matches.
+        SettingsError: webdataset would not read the set's path as a path.
     """
     paths = _shard_paths(Path(root), sources, tasks)
     plain = [str(path) for path in paths]
@@ -41,7 +44,7 @@ def shard_urls(
 
 
 def _is_plain(path: str) -> bool:
-    """Whether the path, taken for a URL, is a path and nothing else."""
+    """Whether the path, parsed as a URL, is only a path."""
     try:
         return urlparse(path)[:3] == ("", "", path)
     except ValueError:  # half an IPv6 address
@@ -73,26 +76,26 @@ def stream(
     shuffle: int = 0,
     seed: int = 0,
 ) -> "webdataset.FluidWrapper":
-    """A webdataset pipeline over a frozen set: dicts with `__key__`, `json` and, with a picture, `jpg`.
+    """A webdataset pipeline over a frozen set: dicts with `__key__`, `json` and, if there is an image, `jpg`.
 
-    Shards are split over nodes (`RANK`, `WORLD_SIZE`) and DataLoader workers. As everywhere in WebDataset there is no
-    resumption; for that use `griffon-train`, or `open_set` and your own sampler.
+    Shards are split over nodes (`RANK`, `WORLD_SIZE`) and DataLoader workers. WebDataset cannot resume; to
+    resume, use `griffon-train`, or `open_set` with a custom sampler.
 
     Args:
         root: the set's folder.
         sources: tags to read, or None for all.
         tasks: tasks to read, or None for all.
-        decode: what pictures become, by the names of webdataset's image handlers (`pil`, `rgb8`, `torchrgb`, ...), with
-            the pixels that training sees; None leaves bytes, of the JSON too.
-        shuffle: size of the sample buffer, through which shuffled shards go; 0 keeps the set's order, which is
-            shuffled within each source already.
-        seed: of the buffer and of the order of shards.
+        decode: one of webdataset's image handlers (`pil`, `rgb8`, `torchrgb`, ...); the pixels are those that training
+            sees. None leaves image and JSON as bytes.
+        shuffle: size of the shuffle buffer in samples; the shards are shuffled too. 0 keeps the set's order, which is
+            already shuffled within each source.
+        seed: seed of both shuffles.
 
     Raises:
-        DataError: the set is not frozen, or nothing in it has these names.
-        SettingsError: no image handler is called `decode`.
+        DataError: the set is not frozen, or no shard matches.
+        SettingsError: `decode` is not an image handler.
     """
-    import webdataset  # not at the top: it takes longer to import than all the rest, and only this needs it
+    import webdataset  # not at the top: its import is slow, and only this function needs it
 
     paths = _shard_paths(Path(root), sources, tasks)
     dataset = webdataset.FluidWrapper(webdataset.SimpleShardList([str(path) for path in paths]))
@@ -116,19 +119,19 @@ def stream(
 
 
 def _open_shards(shards: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Open files by their paths: webdataset would take them for URLs, cut them at `#` and run what follows `pipe:`."""
+    """Open files by path: webdataset would parse paths as URLs, cut them at `#` and run what follows `pipe:`."""
     for shard in shards:
         with open(shard["url"], "rb") as stream:  # noqa: PTH123 - the path is a string here
             yield {**shard, "stream": stream, "local_path": shard["url"]}
 
 
 def _decoded(handler: Callable[[str, bytes], Any] | None, mode: str, key: str, data: bytes) -> Any:  # noqa: ANN401
-    """A picture by our decoder, put by one of webdataset's handlers into arrays or tensors; None for what is none."""
+    """Decode an image with our decoder, then convert it with webdataset's handler. None for other members."""
     if key.removeprefix(".") != "jpg":
         return None
-    picture = images.decode(data, mode)
+    image = images.decode(data, mode)
     if handler is None:
-        return picture
+        return image
     plain = BytesIO()
-    picture.save(plain, "TIFF")
+    image.save(plain, "TIFF")
     return handler("tiff", plain.getvalue())

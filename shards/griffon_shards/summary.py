@@ -1,4 +1,4 @@
-"""Totals of a frozen set by source, for people and for programs."""
+"""Totals of a frozen set by source, as a table and as data."""
 
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from griffon_shards.support.tables import counts, size, table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTotals:
-    """What a set holds of one source."""
+    """Counts and sizes of one source in a set."""
 
     tag: str
     task: str
@@ -56,7 +56,7 @@ def totals(lock: Lock) -> list[SourceTotals]:
 
 
 def totals_table(lock: Lock) -> str:
-    """The totals as a table, with a last line for the whole set."""
+    """The totals as a table. Its last line is for the complete set."""
     found = totals(lock)
     rows = [totals_row(t.tag, t.records, t.samples, t.rejected, t.dropped_boxes, t.shards, t.bytes) for t in found]
     rejected, dropped = Counter[str](), Counter[str]()
@@ -82,7 +82,7 @@ def totals_row(
 
 
 def info(lock: Lock) -> dict[str, object]:
-    """All of it as plain data, for `griffon-shards info --json`."""
+    """Facts and totals of a set as plain data, for `griffon-shards info --json`."""
     return {
         "digest": lock.digest,
         "format_version": lock.format_version,

@@ -1,6 +1,6 @@
-"""Tar bytes as a function of content only: plain USTAR, time 0, no owner, mode 0644, nothing but samples inside.
+"""Tar bytes that depend on content only: plain USTAR, time 0, no owner, mode 0644, no members but samples.
 
-Written here and not with `tarfile`, whose header bytes have changed between Python versions; read back by any tar.
+`tarfile` is not used because its header bytes have changed between Python versions. Any tar reads the result.
 Source of the layout: POSIX.1-1988 ustar interchange format.
 """
 
@@ -12,7 +12,7 @@ BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 MAX_MEMBER_BYTES = 8**11 - 1  # eleven octal digits
 _MODE, _ZERO8, _ZERO12 = b"0000644\0", b"0000000\0", b"00000000000\0"
-# The fields of a header that are the same in every one, and what they add to its checksum.
+# The fields that are the same in every header, and their part of its checksum.
 _OWNER = _MODE + _ZERO8 + _ZERO8
 _TAIL = (b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + _ZERO8 + _ZERO8).ljust(356, b"\0")
 _FIXED_SUM = sum(_OWNER) + sum(_ZERO12) + sum(b" " * 8) + sum(_TAIL)
@@ -33,7 +33,7 @@ def header(name: str, size: int) -> bytes:
 
 
 def sample_bytes(key: str, image: bytes | None, json: bytes) -> bytes:
-    """The members of a sample as they stand in a shard: `KEY.jpg` (if it has a picture), then `KEY.json`."""
+    """The members of a sample as stored in a shard: `KEY.jpg` (if it has an image), then `KEY.json`."""
     parts: list[bytes] = []
     for extension, data in (("jpg", image), ("json", json)):
         if data is not None:
@@ -42,11 +42,11 @@ def sample_bytes(key: str, image: bytes | None, json: bytes) -> bytes:
 
 
 def split_sample(raw: bytes, where: str) -> tuple[str, bytes | None, bytes]:
-    """Take `sample_bytes` apart again: key, picture or None, JSON.
+    """The inverse of `sample_bytes`: key, image or None, JSON.
 
     Args:
-        raw: the bytes of one whole sample.
-        where: shard and place, for the error.
+        raw: the bytes of one complete sample.
+        where: shard and key, for the error.
 
     Raises:
         DataError: the bytes are not exactly those that `sample_bytes` writes.

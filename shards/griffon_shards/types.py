@@ -1,13 +1,13 @@
-"""The types that both halves share: what a training sample is once every decision about it has been taken."""
+"""The types that builds and training share: a training sample as it is stored."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 BoxXYXY = tuple[float, float, float, float]
-"""x1, y1, x2, y2; in pixels or as fractions of the picture's sides, as the name that carries it says."""
+"""x1, y1, x2, y2; in pixels (names that end in `_px`) or as fractions of the image's sides."""
 
 TASKS = ("LAZY", "DET", "RANDDET", "REG", "VG", "VISJ")
-"""Task names; a task's place here is its code in `index.npy` and never changes."""
+"""Task names; a task's position here is its code in `index.npy` and never changes."""
 
 BOX_STYLES = ("text", "bin")
 """How a box is written: `[0.120,0.034,0.560,0.800]` or `<bin_120><bin_34><bin_560><bin_800>`."""
@@ -18,7 +18,7 @@ REGION_TOKEN = "<region>"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One utterance of a conversation."""
+    """One turn of a conversation."""
 
     role: Literal["human", "gpt"]
     text: str
@@ -26,11 +26,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering:
-    """One way a sample is put into words.
+    """One wording of a sample.
 
     Attributes:
         turns: the conversation.
-        region_xyxy_px: the crop that `<region>` stands for, in pixels of the picture, or None.
+        region_xyxy_px: the crop that `<region>` stands for, in pixels of the image, or None.
     """
 
     turns: tuple[Turn, ...]
@@ -51,13 +51,13 @@ class Sample:
 
     Attributes:
         key: `{tag}-{record_no:09d}`, unique in a set.
-        image: the picture's bytes as they stand in the shard, or None for a text-only sample.
-        image_format: the true coding of `image` (`JPEG`, `PNG`, `WEBP`, ...), empty without a picture.
-        width_px: the picture's stored width, 0 without a picture.
-        height_px: the picture's stored height, 0 without a picture.
+        image: the image's bytes as stored in the shard, or None for a text-only sample.
+        image_format: the actual format of `image` (`JPEG`, `PNG`, `WEBP`, ...), empty without an image.
+        width_px: the image's stored width, 0 without an image.
+        height_px: the image's stored height, 0 without an image.
         task: one of `TASKS`.
         renderings: the K variants; at least one.
-        origin: the record it was made of.
+        origin: the record that it was made from.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""Check a frozen set: every checksum, every offset, every member; deeply, every picture and every answer too."""
+"""Check a frozen set: every checksum, offset and member; with `deep`, every image and answer too."""
 
 import hashlib
 import os
@@ -27,16 +27,16 @@ _PIECE = 1 << 20
 
 
 def verify_set(root: Path, *, deep: bool = False) -> Iterator[str]:
-    """Every fault of a set, one line each, with the shard and the sample it lies in; nothing if the set is whole.
+    """Yield the faults of a set, one line each, with shard and sample. A set without faults yields nothing.
 
     Args:
         root: the set's folder.
-        deep: also decode every picture and parse every answer back to boxes.
+        deep: also decode every image and parse every answer with boxes.
     """
     try:
         lock = read_lock(root)
-        if (found := sha256_of(root / INDEX_NAME)) != lock.index_sha256:
-            yield f"{root / INDEX_NAME}: damaged, its SHA-256 is {found} and the lock says {lock.index_sha256}"
+        if (sha256 := sha256_of(root / INDEX_NAME)) != lock.index_sha256:
+            yield f"{root / INDEX_NAME}: damaged, its SHA-256 is {sha256}, the lock says {lock.index_sha256}"
             return
         shards = FrozenSet(root)
     except FileNotFoundError as error:
@@ -54,43 +54,43 @@ def verify_set(root: Path, *, deep: bool = False) -> Iterator[str]:
 
 
 def _check_folder(shards: FrozenSet) -> Iterator[str]:
-    """Files that the lock does not know, and the reject list."""
+    """Check for shards that are not in the lock; check the files for other readers and the reject list."""
     known = {shard.name for shard in shards.lock.shards}
     for path in sorted(shards.root.rglob("*.tar")):
         if path.relative_to(shards.root).as_posix() not in known:
-            yield f"{path}: not in the lock; it is no part of the set, and readers that take every tar would read it"
+            yield f"{path}: not in the lock; readers that take every tar would read it too, move it elsewhere"
     for name, content in peer_files({shard.name: shard.samples for shard in shards.lock.shards}).items():
         path = shards.root / name
         if not path.is_file():
             yield f"{path}: missing"
         elif path.read_bytes() != content:
-            yield f"{path}: altered, it is not what the set was frozen with"
+            yield f"{path}: altered, its content is not what was frozen"
     yield from _check_rejects(shards)
 
 
 def _check_rejects(shards: FrozenSet) -> Iterator[str]:
-    """The reject list against the lock's counts by source and reason."""
+    """Compare the reject list with the lock's counts by source and reason."""
     path = shards.root / REJECTS_NAME
     if not path.is_file():
         yield f"{path}: missing"
         return
-    found: Counter[tuple[str, str]] = Counter()
+    listed_counts: Counter[tuple[str, str]] = Counter()
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             fields = orjson.loads(line)
-            found[fields["source"], fields["reason"]] += 1
-            whole = fields.keys() == {"source", "record", "reason", "detail"} and isinstance(fields["record"], int)
+            listed_counts[fields["source"], fields["reason"]] += 1
+            valid = fields.keys() == {"source", "record", "reason", "detail"} and isinstance(fields["record"], int)
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            whole = False
-        if not whole:
+            valid = False
+        if not valid:
             yield f"{path}: line {number} is damaged"
     known = {source.tag for source in shards.lock.sources}
-    for tag in dict.fromkeys(tag for tag, _ in found if tag not in known):
-        listed = sum(count for (source, _), count in found.items() if source == tag)
-        yield f"{path}: lists {listed} records of {tag!r}, and the lock knows no such source"
+    for tag in dict.fromkeys(tag for tag, _ in listed_counts if tag not in known):
+        listed = sum(count for (source, _), count in listed_counts.items() if source == tag)
+        yield f"{path}: lists {listed} records of {tag!r}, a source that is not in the lock"
     for source in shards.lock.sources:
-        for reason in sorted({*source.rejected, *(reason for tag, reason in found if tag == source.tag)}):
-            listed, counted = found[source.tag, reason], source.rejected.get(reason, 0)
+        for reason in sorted({*source.rejected, *(reason for tag, reason in listed_counts if tag == source.tag)}):
+            listed, counted = listed_counts[source.tag, reason], source.rejected.get(reason, 0)
             if listed != counted:
                 yield f"{path}: lists {listed} records of {source.tag} as {reason}, the lock counts {counted}"
 
@@ -104,7 +104,7 @@ def _check_shard(shards: FrozenSet, number: int, rows: range, deep: bool) -> Ite
         yield f"{path}: missing"
         return
     if size_bytes != entry.bytes:
-        yield f"{path}: {size_bytes} bytes, the lock says {entry.bytes}: cut short or altered"
+        yield f"{path}: {size_bytes} bytes, the lock says {entry.bytes}: truncated or altered"
     if len(rows) != entry.samples:
         yield f"{path}: {len(rows)} rows in the index, the lock says {entry.samples} samples"
     digest = hashlib.sha256()
@@ -113,7 +113,7 @@ def _check_shard(shards: FrozenSet, number: int, rows: range, deep: bool) -> Ite
     with path.open("rb") as file:
         for row, facts in zip(rows, index, strict=True):
             if int(facts["offset"]) != end:
-                yield f"{shards.where(row)}: the index puts it at {int(facts['offset'])}, it begins at {end}"
+                yield f"{shards.where(row)}: the index has offset {int(facts['offset'])}, the sample begins at {end}"
             raw = file.read(int(facts["bytes"]))
             end += int(facts["bytes"])
             digest.update(raw)
@@ -121,20 +121,20 @@ def _check_shard(shards: FrozenSet, number: int, rows: range, deep: bool) -> Ite
         rest = file.read(_PIECE)
         digest.update(rest)
     if rest != END_OF_ARCHIVE and size_bytes == entry.bytes:
-        yield f"{path}: does not end as a tar does"
+        yield f"{path}: does not end with the two zero blocks of a tar"
     if digest.hexdigest() != entry.sha256:
-        yield f"{path}: its SHA-256 is {digest.hexdigest()} and the lock says {entry.sha256}"
+        yield f"{path}: its SHA-256 is {digest.hexdigest()}, the lock says {entry.sha256}"
     offsets = idx_path(path)
     if not offsets.exists():
         yield f"{offsets}: missing"
     elif offsets.read_bytes() != idx_bytes(index["offset"].tolist(), end):
-        yield f"{offsets}: its offsets are not those of the shard"
+        yield f"{offsets}: its offsets do not match the shard"
 
 
 def _check_sample(shards: FrozenSet, row: int, facts: np.void, raw: bytes, deep: bool) -> Iterator[str]:
     where = shards.where(row)
     if crc32(raw) != int(facts["crc32"]):
-        yield f"{where}: damaged, its bytes are not those that were frozen"
+        yield f"{where}: damaged, its bytes do not match their checksum in the index"
         return
     try:
         key, image, json = split_sample(raw, where)
@@ -143,11 +143,11 @@ def _check_sample(shards: FrozenSet, row: int, facts: np.void, raw: bytes, deep:
         yield str(error)
         return
     if key != shards.key(row) or sample.origin.record != int(facts["record"]):
-        yield f"{where}: the shard holds {key} there"
+        yield f"{where}: the shard holds {key} (record {sample.origin.record}) instead"
     if TASKS[int(facts["task"])] != sample.task or bool(facts["has_image"]) != (image is not None):
-        yield f"{where}: task or picture are not what the index says"
+        yield f"{where}: its task or image does not match the index"
     if encode_sample(sample) != json:
-        yield f"{where}: its JSON is not of the set's form"
+        yield f"{where}: its JSON is not in canonical form"
     if deep:
         yield from _check_content(sample, int(facts["boxes"]), shards.lock.render["boxes"], where)
 
@@ -157,19 +157,19 @@ def _check_content(sample: Sample, boxes: int, style: str, where: str) -> Iterat
         try:
             size_px = decode(sample.image).size
         except ImageError as error:
-            yield f"{where}: the picture does not decode: {error}"
+            yield f"{where}: the image does not decode: {error}"
         else:
             if size_px != (sample.width_px, sample.height_px):
-                yield f"{where}: the picture is {size_px}, its JSON says {(sample.width_px, sample.height_px)}"
+                yield f"{where}: the image is {size_px}, its JSON says {(sample.width_px, sample.height_px)}"
     if sample.task not in ANSWERED_WITH_BOXES:
         return
     try:
-        found = max(
+        parsed_boxes = max(
             sum(len(parse_answer(turn.text, sample.task, style)) for turn in item.turns if turn.role == "gpt")
             for item in sample.renderings
         )
     except ValueError as error:
         yield f"{where}: {error}"
         return
-    if min(found, 0xFFFF) != boxes:
-        yield f"{where}: its answers hold {found} boxes, the index says {boxes}"
+    if min(parsed_boxes, 0xFFFF) != boxes:
+        yield f"{where}: its answers hold {parsed_boxes} boxes, the index says {boxes}"

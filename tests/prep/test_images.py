@@ -122,9 +122,9 @@ def test_a_png_with_one_wrong_bit_is_refused(kind: str) -> None:
     [
         (b"", "an empty file"),
         (b"<html>not found</html>", "an HTML page"),
-        (b"\0\0\0\x18ftypheic" + bytes(99), "HEIC, which is not read"),
+        (b"\0\0\0\x18ftypheic" + bytes(99), "HEIC, which is not supported"),
         (bytes(999), "nothing but zero bytes"),
-        (b"some text", "not a picture, or one of a kind that is not read"),
+        (b"some text", "not an image, or one of an unsupported format"),
     ],
 )
 def test_what_is_no_image_is_named(data: bytes, words: str, check: str) -> None:
@@ -154,7 +154,7 @@ def test_the_header_check_finds_a_missing_end(kind: str) -> None:
     for size in (len(data) * percent // 100 for percent in (60, 80, 90, 95, 99)):
         why, what = reason(partial(check_image, data[:size], "header", SIDES_PX, "a.jpg"))
         assert why == "picture_unreadable"
-        assert re.match(r"a\.jpg: a (JPEG|PNG|WebP) that is cut short: |a\.jpg: a damaged WEBP", what)
+        assert re.match(r"a\.jpg: a truncated (JPEG|PNG|WebP): |a\.jpg: a damaged WEBP", what)
     assert reason(partial(check_image, data[:-5], "header", SIDES_PX, "a.jpg"))[0] == "picture_unreadable"
 
 

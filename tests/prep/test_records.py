@@ -107,7 +107,7 @@ def test_a_cut_image_passes_only_where_nothing_is_checked(tmp_path: Path) -> Non
     cut = {**VG, "image_path": "cut.jpg"}
     assert make(tmp_path, "VG", cut, check="none").image_format == "JPEG"
     (tmp_path / "work").rename(tmp_path / "done")
-    with pytest.raises(Rejected, match=r"cut\.jpg: a JPEG that is cut short"):
+    with pytest.raises(Rejected, match=r"cut\.jpg: a truncated JPEG"):
         make(tmp_path, "VG", cut, check="header")
 
 

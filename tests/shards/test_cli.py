@@ -90,7 +90,7 @@ def test_ls_lists_every_sample_in_order(frozen_set: Path, shards: FrozenSet, sha
     for row, line in enumerate(lines):
         facts = shards.index[row]
         sample = shards[row]
-        kind = "text" if sample.image is None else "picture"
+        kind = "text" if sample.image is None else "image"
         assert line.split() == [
             *(sample.key, sample.task, shards.lock.shards[facts["shard"]].name, f"{facts['bytes']:,}", "B", kind),
             *(str(facts["boxes"]), "boxes", f"{facts['text_chars']:,}", "characters"),
@@ -213,7 +213,7 @@ def test_show_draws_the_boxes(
 
 def test_show_of_a_text_has_no_image_to_draw(frozen_set: Path, tmp_path: Path, shards_cli: Cli) -> None:
     said = shards_cli("show", frozen_set, "LAZY_text-000000003", "--draw", tmp_path / "x.png")
-    assert (said.returncode, said.stderr) == (1, "error: LAZY_text-000000003: has no picture to draw on\n")
+    assert (said.returncode, said.stderr) == (1, "error: LAZY_text-000000003: has no image to draw on\n")
     assert not (tmp_path / "x.png").exists()
     assert "image" not in output(shards_cli("show", frozen_set, "LAZY_text-000000003"))
 

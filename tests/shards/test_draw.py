@@ -111,7 +111,7 @@ def test_images_of_every_mode_are_drawn_on(make_sample: Make, mode: str) -> None
 
 
 def test_a_text_only_sample_is_refused(make_sample: Make) -> None:
-    with pytest.raises(DataError, match="LAZY-000000000: has no picture"):
+    with pytest.raises(DataError, match="LAZY-000000000: has no image"):
         draw_sample(make_sample("LAZY-000000000", size_px=None), "text")
 
 
@@ -119,5 +119,5 @@ def test_a_image_that_does_not_decode_is_refused(make_sample: Make) -> None:
     sample = make_sample("DET-000000000", size_px=(WIDTH_PX, HEIGHT_PX))
     assert sample.image is not None
     for image in (sample.image[: len(sample.image) // 2], b"", b"no picture"):
-        with pytest.raises(DataError, match="DET-000000000: its picture does not decode"):
+        with pytest.raises(DataError, match="DET-000000000: its image does not decode"):
             draw_sample(replace(sample, image=image), "text")

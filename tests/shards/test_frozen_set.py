@@ -238,5 +238,5 @@ def test_what_is_not_frozen_whole_is_refused(copy_of_set: Path) -> None:
 
 def test_an_index_of_another_set_is_refused(small_set: Path, copy_of_set: Path) -> None:
     shutil.copy(small_set / INDEX_NAME, copy_of_set / INDEX_NAME)
-    with pytest.raises(DataError, match="has 8 rows, but the lock counts 288 samples"):
+    with pytest.raises(DataError, match="has 8 rows, expected the 288 samples of the lock"):
         open_set(copy_of_set)

@@ -47,14 +47,14 @@ def box(brand: bytes, *more: bytes) -> bytes:
     [
         (b"", "an empty file"),
         (bytes(999), "nothing but zero bytes"),
-        (b"\n", "not a picture, or one of a kind that is not read"),
-        (b"\x07" * 400, "not a picture, or one of a kind that is not read"),
-        (box(b"heic", b"mif1", b"heic"), "HEIC, which is not read; convert it"),
-        (box(b"mif1", b"heic"), "HEIC, which is not read; convert it"),
+        (b"\n", "not an image, or one of an unsupported format"),
+        (b"\x07" * 400, "not an image, or one of an unsupported format"),
+        (box(b"heic", b"mif1", b"heic"), "HEIC, which is not supported; convert it"),
+        (box(b"mif1", b"heic"), "HEIC, which is not supported; convert it"),
         (box(b"isom"), "a video"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
         (b"\xff\x0a" + bytes(9), "JPEG XL"),
-        (b"<!DOCTYPE html><title>404</title>", "an HTML page, as a failed download leaves it"),
+        (b"<!DOCTYPE html><title>404</title>", "an HTML page, probably from a failed download"),
         (b"\r\n <HTML>Not found", "an HTML page"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
@@ -63,7 +63,7 @@ def box(brand: bytes, *more: bytes) -> bytes:
         (b"PK\x03\x04....", "a zip archive"),
         (b"\x1f\x8b\x08....", "a compressed file"),
         (b"%PDF-1.7", "a PDF"),
-        (b"RIFF\0\0\0\0WAVE", "not a picture"),
+        (b"RIFF\0\0\0\0WAVE", "not an image"),
         (b"\xff\xd8\xff", "a damaged JPEG"),
         (b"\x89PNG\r\n\x1a\n", "a damaged PNG"),
         (b"RIFF\0\0\0\0WEBP", "a damaged WEBP"),
@@ -86,7 +86,7 @@ def test_what_is_no_image_is_named(data: bytes, words: str) -> None:
 def test_numbers_without_a_white_are_refused(mode: str) -> None:
     data = encoded(Image.new(mode, SIDES_PX, 700), "TIFF")
     for function in (read_header, decode):
-        assert refused(lambda function=function: function(data)).startswith("32 bits a pixel")  # type: ignore[misc]
+        assert refused(lambda function=function: function(data)).startswith("32 bits per pixel")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("turned", range(1, 9))
@@ -175,7 +175,7 @@ def test_larger_ones_are_refused_with_their_size() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert refused(lambda: read_header(data)) == (
-            "20000x20000 pixels, and at most 178,956,970 are read; make it smaller"
+            "20000x20000 pixels, at most 178,956,970 are supported; make it smaller"
         )
 
 

@@ -82,7 +82,7 @@ def test_a_flipped_bit_in_any_byte_of_the_header_is_refused(tmp_path: Path) -> N
 def test_a_file_cut_short_is_refused(tmp_path: Path, kept: int) -> None:
     path = write_index(tmp_path / INDEX_NAME, 20)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataError, match=f"{INDEX_NAME}: cut short"):
+    with pytest.raises(DataError, match=f"{INDEX_NAME}: truncated"):
         open_index(path)
 
 

@@ -162,7 +162,7 @@ def test_a_lock_altered_by_hand_is_named_with_both_digests(tmp_path: Path) -> No
     write_lock(tmp_path, LOCK)
     path = tmp_path / LOCK_NAME
     path.write_text(path.read_text(encoding="utf-8").replace('"samples": 9', '"samples": 8'), encoding="utf-8")
-    with pytest.raises(DataError, match=rf"altered, its content gives digest [0-9a-f]{{64}} and it says {PINNED}"):
+    with pytest.raises(DataError, match=rf"altered, its content has digest [0-9a-f]{{64}}, it states {PINNED}"):
         read_lock(tmp_path)
 
 

@@ -61,7 +61,7 @@ def flip_in_sample(part: str) -> Callable[[Path], list[str]]:
 
 def flip_end_of_archive(root: Path) -> list[str]:
     flip(root / SHARD, -1)
-    return [f"{SHARD}: does not end as a tar does", f"{SHARD}: its SHA-256"]
+    return [f"{SHARD}: does not end with the two zero blocks of a tar", f"{SHARD}: its SHA-256"]
 
 
 def flip_in(name: str, place: int, *expected: str) -> Callable[[Path], list[str]]:
@@ -82,12 +82,12 @@ def cut(root: Path) -> list[str]:
 
 def cut_one_byte(root: Path) -> list[str]:
     (root / SHARD).write_bytes((root / SHARD).read_bytes()[:-1])
-    return [f"{SHARD}: .* bytes, the lock says .*: cut short or altered"]
+    return [f"{SHARD}: .* bytes, the lock says .*: truncated or altered"]
 
 
 def append(root: Path) -> list[str]:
     (root / SHARD).write_bytes((root / SHARD).read_bytes() + bytes(10240))
-    return [f"{SHARD}: .* bytes, the lock says .*: cut short or altered"]
+    return [f"{SHARD}: .* bytes, the lock says .*: truncated or altered"]
 
 
 def swap_two_samples(root: Path) -> list[str]:
@@ -130,7 +130,7 @@ def add_reject(root: Path) -> list[str]:
 
 def add_rejects_of_a_stranger(root: Path) -> list[str]:
     add_lines(root, *['{"source":"VG_old","record":1,"reason":"x","detail":""}'] * 2)
-    return [f"{REJECTS_NAME}: lists 2 records of 'VG_old', and the lock knows no such source"]
+    return [f"{REJECTS_NAME}: lists 2 records of 'VG_old', a source that is not in the lock"]
 
 
 def add_no_reject(line: str) -> Callable[[Path], list[str]]:
@@ -161,8 +161,8 @@ DAMAGES: dict[str, Callable[[Path], list[str]]] = {
     "bit in padding of index header": flip_in(INDEX_NAME, 500, f"{INDEX_NAME}: damaged, its SHA-256"),
     "bit in index rows": flip_in(INDEX_NAME, 512 + 34 * 100 + 30, f"{INDEX_NAME}: damaged, its SHA-256"),
     "bit in last index row": flip_in(INDEX_NAME, -1, f"{INDEX_NAME}: damaged, its SHA-256"),
-    "bit in offsets": flip_in(f"{SHARD}.idx", 9, rf"{SHARD}\.idx: its offsets are not those of the shard"),
-    "bit in end of offsets": flip_in(f"{SHARD}.idx", -1, rf"{SHARD}\.idx: its offsets are not those of the shard"),
+    "bit in offsets": flip_in(f"{SHARD}.idx", 9, rf"{SHARD}\.idx: its offsets do not match the shard"),
+    "bit in end of offsets": flip_in(f"{SHARD}.idx", -1, rf"{SHARD}\.idx: its offsets do not match the shard"),
     **{f"bit in lock at {place}": flip_in(LOCK_NAME, place, LOCK_NAME) for place in (0, 5, 100, 700, 2500, -200, -3)},
     "shard cut": cut,
     "shard cut by a byte": cut_one_byte,
@@ -261,7 +261,7 @@ def test_what_others_read_is_checked_too(copy_of_set: Path, name: str) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert list(verify_set(copy_of_set)) == [f"{path}: altered, it is not what the set was frozen with"]
+    assert list(verify_set(copy_of_set)) == [f"{path}: altered, its content is not what was frozen"]
     path.unlink()
     assert list(verify_set(copy_of_set)) == [f"{path}: missing"]
 

@@ -54,7 +54,7 @@ def test_json_of_another_form(faults_of: Callable[..., list[str]], make_sample: 
     sample = make_sample(KEY)
     json = encode_sample(sample).replace(b'"task":"DET"', b'"task": "DET"')
     said = said_of_the_sample(faults_of(sample, deep=False, options={"json": {KEY: json}}))
-    assert said == "its JSON is not of the set's form"
+    assert said == "its JSON is not in canonical form"
 
 
 def test_json_that_is_no_sample(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
@@ -66,7 +66,7 @@ def test_a_record_other_than_the_key_says(faults_of: Callable[..., list[str]], m
     sample = make_sample(KEY)
     stranger = encode_sample(replace(sample, origin=Origin(annotation="x", record=9)))
     faults = faults_of(sample, deep=False, options={"json": {KEY: stranger}})
-    assert said_of_the_sample(faults) == f"the shard holds {KEY} there"
+    assert said_of_the_sample(faults) == f"the shard holds {KEY} (record 9) instead"
 
 
 @pytest.mark.parametrize(("field", "value"), [("task", 4), ("has_image", 0)])
@@ -77,14 +77,14 @@ def test_task_or_image_other_than_the_index_says(
         rows[field][1] = value
 
     faults = faults_of(make_sample(KEY), deep=False, options={"edit": edit})
-    assert said_of_the_sample(faults) == "task or picture are not what the index says"
+    assert said_of_the_sample(faults) == "its task or image does not match the index"
 
 
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("record", 8, "sample DET-000000008: the shard holds DET-000000001 there"),
-        ("offset", 512, "sample DET-000000001: the index puts it at 512, it begins at"),
+        ("record", 8, "sample DET-000000008: the shard holds DET-000000001 (record 1) instead"),
+        ("offset", 512, "sample DET-000000001: the index has offset 512, the sample begins at"),
         ("crc32", 0, "sample DET-000000001: damaged"),
         ("shard", 1, "DET-000000.tar: 1 rows in the index, the lock says 2 samples"),
     ],
@@ -103,17 +103,17 @@ def test_deep_a_image_that_does_not_decode(faults_of: Callable[..., list[str]], 
     sample = make_sample(KEY, size_px=(300, 200))
     assert sample.image is not None
     cut = replace(sample, image=sample.image[: len(sample.image) // 2])
-    assert said_of_the_sample(faults_of(cut, deep=True)).startswith("the picture does not decode: ")
+    assert said_of_the_sample(faults_of(cut, deep=True)).startswith("the image does not decode: ")
 
 
 def test_deep_bytes_that_are_no_image(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
     faults = faults_of(replace(make_sample(KEY), image=b"no picture"), deep=True)
-    assert said_of_the_sample(faults).startswith("the picture does not decode: ")
+    assert said_of_the_sample(faults).startswith("the image does not decode: ")
 
 
 def test_deep_a_image_of_another_size(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
     faults = faults_of(replace(make_sample(KEY), width_px=65), deep=True)
-    assert said_of_the_sample(faults) == "the picture is (64, 48), its JSON says (65, 48)"
+    assert said_of_the_sample(faults) == "the image is (64, 48), its JSON says (65, 48)"
 
 
 def test_deep_an_answer_that_is_not_of_the_grammar(faults_of: Callable[..., list[str]], make_sample: Make) -> None:

@@ -1,1 +1,1 @@
-"""What all three packages share that is no part of the shard format."""
+"""Helpers that all three packages share and that are not part of the shard format."""

@@ -1,4 +1,4 @@
-"""How the command lines fail: in one line for a user, with an exit code for a program."""
+"""Error handling of the command lines: one line for the user, an exit code for programs."""
 
 import errno
 import os
@@ -14,22 +14,22 @@ import click
 
 from griffon_shards.support.errors import DataError, SettingsError
 
-Given = ParamSpec("Given")
+Arguments = ParamSpec("Arguments")
 
 
-def guard(command: Callable[Given, None]) -> Callable[Given, None]:
-    """Turn what can go wrong for a user into a message and an exit code: 2 for settings, 1 for data and storage."""
+def guard(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Report a command's expected errors in one line and exit with 2 for settings, 1 for data and storage."""
     return _guarded(command, ())
 
 
-def resumable(command: Callable[Given, None]) -> Callable[Given, None]:
-    """`guard` for a command that goes on where it stopped when it is run again, and says so."""
-    return _guarded(command, ("the same command goes on where it stopped",))
+def resumable(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """`guard` for a command that resumes when it is rerun; its messages say so."""
+    return _guarded(command, ("rerun the same command to resume",))
 
 
-def _guarded(command: Callable[Given, None], goes_on: tuple[str, ...]) -> Callable[Given, None]:
+def _guarded(command: Callable[Arguments, None], how_to_resume: tuple[str, ...]) -> Callable[Arguments, None]:
     @wraps(command)
-    def guarded(*args: Given.args, **kwargs: Given.kwargs) -> None:
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         _prepare()
         try:
             command(*args, **kwargs)
@@ -38,30 +38,30 @@ def _guarded(command: Callable[Given, None], goes_on: tuple[str, ...]) -> Callab
         except DataError as error:
             _fail(str(error), 1)
         except BrokenPipeError:
-            # `... | head` is no fault; what is left to write goes nowhere, or Python would complain at its end
+            # `... | head` is not an error. Discard what is still buffered, or Python complains when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except OSError as error:
-            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            _fail("; ".join((what, "make room", *goes_on) if full else (what,)), 1)
+            message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            disk_is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            _fail("; ".join((message, "free some space", *how_to_resume) if disk_is_full else (message,)), 1)
         except KeyboardInterrupt:
-            _fail("; ".join(("interrupted", *goes_on)), 130)
+            _fail("; ".join(("interrupted", *how_to_resume)), 130)
 
     return guarded
 
 
 def _prepare() -> None:
-    """See to what the surroundings lack, before anything can go wrong."""
+    """Set up streams, warnings and signals before anything can fail."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller; what is said goes nowhere
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for as long as the process lives
-    warnings.filterwarnings("ignore", module="PIL")  # of metadata that nobody asked for; faults are errors
+        if getattr(sys, name) is None:  # closed by the caller: discard the output
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - open until the process ends
+    warnings.filterwarnings("ignore", module="PIL")  # about unused metadata; real damage raises an error
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's word to stop is Ctrl-C to us
-    found = sys.getfilesystemencoding()
-    if found != "utf-8":
-        _fail(f"file names are read as {found} in this locale; set PYTHONUTF8=1 and run it again", 2)
+        signal.signal(signal.SIGTERM, _interrupt)  # schedulers stop a job with SIGTERM: treat it like Ctrl-C
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        _fail(f"this locale reads file names as {encoding}, expected utf-8; set PYTHONUTF8=1 and run it again", 2)
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

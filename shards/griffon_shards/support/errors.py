@@ -1,9 +1,9 @@
-"""The two errors a user can meet. Messages say what, where, what was expected and how to go on."""
+"""The two errors that users meet. A message says what is wrong, where, what was expected and how to fix it."""
 
 
 class SettingsError(ValueError):
-    """The command or its manifest is wrong; nothing was written. Command lines exit with 2."""
+    """The command line or the manifest is wrong; nothing was written. Command lines exit with 2."""
 
 
 class DataError(ValueError):
-    """Data on disk is not what it should be: rejected too often, damaged, unfinished. Command lines exit with 1."""
+    """Data on disk are damaged, incomplete, or rejected too often. Command lines exit with 1."""

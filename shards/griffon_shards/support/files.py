@@ -1,15 +1,18 @@
-"""Files that get their name only when they are whole: temporary name, fsync, rename, fsync of the folder."""
+"""Files and folders that appear complete or not at all: temporary name, fsync, rename, fsync of the parent folder."""
 
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from griffon_shards.support.errors import SettingsError
+
 TEMPORARY_PREFIX = ".tmp-"
-"""What the name of an unfinished file begins with; such files may be deleted when no build is running."""
+"""Prefix of the names of unfinished files. They may be deleted while no build is running."""
 
 _BUFFER_BYTES = 1 << 18
 _WRITE_BACK_BYTES = 8 << 20
@@ -18,12 +21,12 @@ _PIECE_BYTES = 1 << 20
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for writing so that it appears under its name only when whole and on disk.
+    """Open `path` for writing. The file gets its name only when it is complete and on disk.
 
-    Two processes may write the same path at once: each has its own temporary file, the last rename stands.
-    On an error the temporary file is removed and `path` is left as it was.
+    Two processes may write the same path at once: each has its own temporary file, and the last rename wins.
+    On an error the temporary file is removed and `path` is unchanged.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{path.name}")
+    temporary = _temporary_path(path)
     try:
         with temporary.open("wb", buffering=_BUFFER_BYTES) as file:
             yield file
@@ -32,17 +35,57 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a failed write does not say of which file
+        if isinstance(error, OSError) and error.filename is None:  # a failed write does not name its file
             error.filename = str(path)
         raise
     sync_folder(path.parent)
 
 
-def begin_write_back(file: BinaryIO, start: int, stop: int) -> int:
-    """Let the system write bytes [start, stop) of an open file to disk while more are made, where it knows how.
+@contextmanager
+def whole_folder(folder: Path, moved: Callable[[], object] = lambda: None) -> Iterator[Path]:
+    """Yield a temporary folder to fill. It becomes `folder` on success and is removed on an error.
 
-    Linux does so when it is told that they are not needed any more; the fsync at the end has little left to do.
-    Nothing happens before some megabytes have come together. Returns where the next call is to begin.
+    Args:
+        folder: the final path; its parents are created.
+        moved: called after each file is synced to disk.
+
+    Raises:
+        SettingsError: `folder` is a file, or is not empty.
+    """
+    refuse_taken(folder)
+    final = folder.resolve()
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_path(final)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            path.chmod(temporary.stat().st_mode & 0o666)  # safetensors makes its files readable by the owner alone
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            moved()
+        sync_folder(temporary)
+        temporary.replace(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(final.parent)
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raise SettingsError if `folder` is a file, or is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{folder}: already exists and is not empty; nothing is overwritten, give another folder")
+
+
+def begin_write_back(file: BinaryIO, start: int, stop: int) -> int:
+    """Start writing bytes [start, stop) of an open file to disk in the background, where the system supports it.
+
+    Linux does this when told that the pages are no longer needed. Little is then left for the fsync at the end.
+    Ranges under 8 MiB are left alone.
+
+    Returns:
+        The `start` of the next call.
     """
     if stop - start < _WRITE_BACK_BYTES or not hasattr(os, "posix_fadvise"):
         return start
@@ -58,7 +101,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and deletions in `folder` survive a power cut."""
+    """Make renames and deletions in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -67,16 +110,20 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Delete what killed writers left below `folder`; call it only while no build runs there."""
+    """Delete the temporary files of killed writers anywhere below `folder`. Call it only while no build runs there."""
     for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path, moved: Callable[[], object] = lambda: None) -> str:
-    """SHA-256 of a file, as lower-case hexadecimal, read in pieces; `moved` is called for each."""
+    """SHA-256 of a file in lower-case hexadecimal. The file is read in pieces; `moved` is called after each."""
     digest, piece = hashlib.sha256(), bytearray(_PIECE_BYTES)
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(piece):
             digest.update(memoryview(piece)[:count])
             moved()
     return digest.hexdigest()
+
+
+def _temporary_path(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{path.name}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table with aligned columns; numbers to the right, with thousands separated."""
+    """A table with aligned columns. Numbers are right-aligned, with thousands separators."""
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     numeric = [bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(head))]
@@ -18,12 +18,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def counts(by_reason: Mapping[str, int]) -> str:
-    """Counts by reason in one cell; a dash for none."""
+    """Counts by reason as one cell; a dash if there are none."""
     return ", ".join(f"{reason} {count:,}" for reason, count in sorted(by_reason.items())) or "-"
 
 
 def size(number_bytes: float) -> str:
-    """A number of bytes for people, in decimal units."""
+    """A number of bytes, readable, in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if number_bytes < 1000:
             return f"{number_bytes:.0f} B" if unit == "B" else f"{number_bytes:.1f} {unit}"

@@ -136,7 +136,7 @@ def test_terminated_by_a_scheduler(data: Path, tmp_path: Path, prep: Prep) -> No
     process.terminate()
     _, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "error: interrupted; the same command goes on where it stopped"
+    assert err.splitlines()[-1] == "error: interrupted; rerun the same command to resume"
 
 
 def test_closed_standard_streams(data: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_interrupt(small_data: Path, tmp_path: Path, digest: str, prep: Prep) ->
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "error: interrupted; the same command goes on where it stopped"
+    assert err.splitlines()[-1] == "error: interrupted; rerun the same command to resume"
     assert "Traceback" not in err
     assert prep(*arguments(small_data, out)).stdout.splitlines()[-1] == digest
 

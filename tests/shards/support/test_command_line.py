@@ -39,4 +39,4 @@ def test_a_full_disk_is_said_with_what_there_is_to_do(frozen_set: Path) -> None:
     command = [sys.executable, "-m", "griffon_shards", "cat", str(frozen_set)]
     with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
         said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (said.returncode, said.stderr) == (1, "error: [Errno 28] No space left on device; make room\n")
+    assert (said.returncode, said.stderr) == (1, "error: [Errno 28] No space left on device; free some space\n")

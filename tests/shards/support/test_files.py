@@ -1,11 +1,12 @@
-"""Files appear under their names only when whole, and a failed write leaves what was there."""
+"""Files and folders appear only when complete; a failed write leaves what was there."""
 
 import hashlib
 from pathlib import Path
 
 import pytest
 
-from griffon_shards.support.files import remove_temporaries, sha256_of, whole_file, write_whole
+from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.files import remove_temporaries, sha256_of, whole_file, whole_folder, write_whole
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -39,6 +40,33 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Pat
             raise error
     assert old.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [old]
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    final, synced = tmp_path / "parent" / "model", []
+    with whole_folder(final, lambda: synced.append(1)) as folder:
+        (folder / "a.bin").write_bytes(b"a")
+        (folder / "b.bin").write_bytes(b"b")
+        assert not final.exists()
+    assert sorted(path.name for path in final.iterdir()) == ["a.bin", "b.bin"]
+    assert len(synced) == 2
+    assert list(final.parent.iterdir()) == [final]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
+def test_a_folder_that_fails_is_removed(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), whole_folder(tmp_path / "model") as folder:
+        (folder / "a.bin").write_bytes(b"a")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_files_in_it_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/old.bin").write_bytes(b"old")
+    with pytest.raises(SettingsError, match="not empty; nothing is overwritten"), whole_folder(tmp_path / "model"):
+        pytest.fail("the folder was opened")
+    assert [path.name for path in tmp_path.rglob("*.bin")] == ["old.bin"]
 
 
 def test_what_killed_writers_left_is_deleted_and_nothing_else(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_flipped_bit_anywhere_in_a_sample_is_found(copy_of_set: Path) -> None:
             flip_bit(copy_of_set, row, place)  # back
 
 
-FROZEN = "damaged, its bytes are not those that were frozen"
+FROZEN = "damaged, its bytes do not match their checksum in the index"
 DAMAGE: dict[str, tuple[Callable[[Path, int], str], str, int]] = {
     "a flipped bit, found by a worker": (flip_bit, FROZEN, 2),
     "a flipped bit, found by a rank": (flip_bit, FROZEN, 0),

@@ -363,4 +363,4 @@ def test_a_missing_shard_is_said_before_anything_is_counted(train_cli: Run, copy
     shard.unlink()
     refused = train_cli("lengths", copy_of_set, "--tokenizer", tmp_path / "none yet", "--chat", "plain")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr == f"error: {shard}: the shard is missing; copy the set again or build it anew\n"
+    assert refused.stderr == f"error: {shard}: the shard is missing; copy the set again or rebuild it\n"

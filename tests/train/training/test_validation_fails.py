@@ -39,7 +39,7 @@ LACKS: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "{set}: no such folder; "),
     "no lock": (lambda shards: (shards / "griffon.lock.json").unlink(), "{set}: not a frozen set, "),
     "a damaged lock": (lambda shards: cut(shards / "griffon.lock.json"), "{set}/griffon.lock.json: "),
-    "a cut index": (lambda shards: cut(shards / "index.npy"), "{set}/index.npy: cut short"),
+    "a cut index": (lambda shards: cut(shards / "index.npy"), "{set}/index.npy: truncated"),
     "no shard": (lambda shards: last_shard(shards).unlink(), "{shard}: the shard is missing; "),
     "a cut shard": (lambda shards: cut(last_shard(shards)), "{shard}: has "),
 }

@@ -1,12 +1,9 @@
-"""Weights on disk: mapped tensor by tensor, and written into a folder that gets its name only when it is whole."""
+"""Weights on disk: mapped tensor by tensor, and written as safetensors."""
 
-import os
 import pickle
-import secrets
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,8 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.files import TEMPORARY_PREFIX, sync_folder
+from griffon_shards.support.files import refuse_taken as refuse_taken
+from griffon_shards.support.files import whole_folder as whole_folder
 from griffon_shards.support.tables import size
 
 CONFIG_NAME = "config.json"
@@ -204,35 +202,3 @@ def write_json(path: Path, fields: Mapping[str, Any]) -> None:
     """As transformers writes it: indented, sorted."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
     path.write_bytes(orjson.dumps(fields, option=options))
-
-
-def refuse_taken(folder: Path) -> None:
-    """Raise SettingsError if something is there already."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(f"{folder}: exists already and is not empty; nothing is overwritten, give another folder")
-
-
-@contextmanager
-def whole_folder(folder: Path, moved: Callable[[], object] = lambda: None) -> Iterator[Path]:
-    """A folder beside `folder` to write into, which takes its name when all went well and is removed when not.
-
-    At the end every file is brought to disk, and `moved` called for each.
-    """
-    refuse_taken(folder)
-    final = folder.resolve()
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{final.name}")
-    temporary.mkdir()
-    try:
-        yield temporary
-        for path in temporary.iterdir():
-            path.chmod(temporary.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read what it writes
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            moved()
-        sync_folder(temporary)
-        temporary.replace(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(final.parent)
