@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import Turn
 from griffon_train.model.bin_tokens import byte_tokenizer
-from griffon_train.text.chat_templates import CHATS, PICTURE_TOKEN, REGION_TOKEN_ID, encode
+from griffon_train.text.chat_templates import CHATS, IMAGE_TOKEN_ID, REGION_TOKEN_ID, encode
 from griffon_train.text.jinja_templates import chat_template, parts_of, turns_of
 
 from ..small_tokenizers import byte_level, conversation
@@ -84,7 +84,7 @@ def test_images_and_regions_stand_where_training_has_them(chat: str, name: str) 
         text = rendered(tokenizer, messages_of(turns))
         ids: list[int] = []
         for part in re.split("(<image>|<region>)", text):
-            place = {"<image>": PICTURE_TOKEN, "<region>": REGION_TOKEN_ID}.get(part)
+            place = {"<image>": IMAGE_TOKEN_ID, "<region>": REGION_TOKEN_ID}.get(part)
             ids += tokenizer(part, add_special_tokens=False)["input_ids"] if place is None else [place]
         assert ids == encode(chat, turns, tokenizer, pictures=pictures, regions=regions).ids
 

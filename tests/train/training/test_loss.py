@@ -22,7 +22,7 @@ from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.normalize import normalised
 from griffon_train.text.chat_templates import (
     IGNORE,
-    PICTURE_TOKEN,
+    IMAGE_TOKEN_ID,
     REGION_TOKEN_ID,
     Encoded,
     encode,
@@ -85,7 +85,7 @@ class Alone:
         pixels = regions = None
         if sample.image is not None:
             picture = decode(sample, "")
-            assert int((ids == PICTURE_TOKEN).sum()) == self.model.image_tokens
+            assert int((ids == IMAGE_TOKEN_ID).sum()) == self.model.image_tokens
             pixels = self.squared(resized(picture, self.tower("vision").image_size))
             if sample.region_xyxy_px is not None and REGION_TOKEN_ID in ids:
                 crop = cropped(picture, sample.region_xyxy_px)

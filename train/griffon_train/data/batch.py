@@ -15,7 +15,7 @@ from griffon_train.data.images import cropped, decode, resized
 from griffon_train.data.rank_split import DUMMY
 from griffon_train.data.shared_memory import no_room
 from griffon_train.data.slots import ReadRequest, Slot
-from griffon_train.text.tokenization import PICTURE_TOKEN, REGION_TOKEN_ID, Encoded
+from griffon_train.text.tokenization import IMAGE_TOKEN_ID, REGION_TOKEN_ID, Encoded
 
 T = TypeVar("T")
 
@@ -57,11 +57,8 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """The same with its tensors in pinned memory; torch's DataLoader calls it."""
-        tensors = {
-            name: getattr(self, name).pin_memory()
-            for name in ("pixels_PHWC", "picture_of_P", "regions_RHWC", "region_of_R")
-        }
-        return replace(self, **tensors)
+        names = ("pixels_PHWC", "image_of_P", "regions_RHWC", "region_of_R")
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +125,7 @@ class SampleReader(Dataset[Any]):
             if self._encode is not None:
                 encoded, overlong[place] = _encoded(self._encode, sample, rendering, where)
                 examples[place] = encoded
-                sees, is_shown = PICTURE_TOKEN in encoded.ids, REGION_TOKEN_ID in encoded.ids  # what was not cut off
+                sees, is_shown = IMAGE_TOKEN_ID in encoded.ids, REGION_TOKEN_ID in encoded.ids  # what was not cut off
             if sees or is_shown:
                 picture = decode(sample, where)
                 pictures += [(place, picture)] if sees else []

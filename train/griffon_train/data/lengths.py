@@ -22,7 +22,7 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import sha256_of, write_whole
 from griffon_train.data.worker_process import end_with_parent
-from griffon_train.text.chat_templates import PICTURE_TOKEN, Tokenizer, check_tokenizer, encode
+from griffon_train.text.chat_templates import IMAGE_TOKEN_ID, Tokenizer, check_tokenizer, encode
 from griffon_train.text.tokenizer import load_tokenizer
 
 IMAGE_TOKENS = 1369
@@ -207,7 +207,7 @@ def _text_tokens(frozen: FrozenSet, row: int, chat: str, tokenizer: Tokenizer) -
             encoded = encode(chat, rendering.turns, tokenizer, pictures=pictures, regions=regions)
         except DataError as error:
             raise DataError(f"{frozen.where(row)}: {error}") from None
-        counts.append(len(encoded.ids) - encoded.ids.count(PICTURE_TOKEN))
+        counts.append(len(encoded.ids) - encoded.ids.count(IMAGE_TOKEN_ID))
     return counts
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from griffon_train.text.chat_templates import PICTURE_TOKEN, REGION_TOKEN_ID
+from griffon_train.text.chat_templates import IMAGE_TOKEN_ID, REGION_TOKEN_ID
 
 
 class GriffonConfig(PreTrainedConfig):
@@ -36,7 +36,7 @@ class GriffonConfig(PreTrainedConfig):
     projector: str = "conv_reduce"
     select_layer: int = -2
     # No vocabulary has a negative token, so these stay what they are whatever is added to one.
-    image_token_id: int = PICTURE_TOKEN
+    image_token_id: int = IMAGE_TOKEN_ID
     region_token_id: int = REGION_TOKEN_ID
     box_style: str = "text"
     released_config: dict[str, Any] | None = None

@@ -13,7 +13,7 @@ from griffon_train.data.images import REGION_PX, cropped
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.image_processor import GriffonImageProcessor, opened, pixels_of
 from griffon_train.model.projector import image_tokens
-from griffon_train.text.chat_templates import PICTURE_TOKEN, REGION_TOKEN_ID, encode
+from griffon_train.text.chat_templates import IMAGE_TOKEN_ID, REGION_TOKEN_ID, encode
 from griffon_train.text.jinja_templates import IMAGE_PARTS, Message, chat_template, parts_of, turns_of
 
 _SOURCES = ("image", "url", "path", "base64", "image_url")
@@ -159,7 +159,7 @@ class GriffonProcessor(ProcessorMixin):
         for part in re.split(f"({IMAGE_TOKEN}|{REGION_TOKEN})", text):
             if left.get(part):
                 left[part] -= 1
-                places.append(PICTURE_TOKEN if part == IMAGE_TOKEN else REGION_TOKEN_ID)
+                places.append(IMAGE_TOKEN_ID if part == IMAGE_TOKEN else REGION_TOKEN_ID)
                 stretches.append("")
             else:
                 stretches[-1] += part
@@ -178,7 +178,7 @@ class GriffonProcessor(ProcessorMixin):
         self, rows: Sequence[Sequence[int]], images: list[list[Any]], regions: list[list[Any]], tensors: str | None
     ) -> BatchFeature:
         """Pictures spread to their tokens, rows padded on the left, pictures and regions decoded."""
-        takes = {PICTURE_TOKEN: self.image_tokens}
+        takes = {IMAGE_TOKEN_ID: self.image_tokens}
         spread = [[each for token in row for each in [token] * takes.get(token, 1)] for row in rows]
         longest = max(map(len, spread))
         pad = self.tokenizer.pad_token_id or 0

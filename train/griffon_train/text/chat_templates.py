@@ -14,8 +14,8 @@ from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN, Turn
 from griffon_train.text.tokenization import (
     IGNORE,
+    IMAGE_TOKEN_ID,
     OVERLONG,
-    PICTURE_TOKEN,
     REGION_TOKEN_ID,
     ControlTokens,
     Encoded,
@@ -29,9 +29,9 @@ from griffon_train.text.tokenization import (
 __all__ = [
     "CHATS",
     "IGNORE",
+    "IMAGE_TOKEN_ID",
     "NO_QUESTION",
     "OVERLONG",
-    "PICTURE_TOKEN",
     "REGION_TOKEN_ID",
     "SYSTEMS",
     "Encoded",
@@ -60,7 +60,7 @@ SYSTEMS: Mapping[str, str] = {"llama_2": _LLAMA_2_SYSTEM, "qwen2": "You are a he
 
 NO_QUESTION = "the conversation must end with a question, for the model to answer it"
 
-_PLACES = {IMAGE_TOKEN: PICTURE_TOKEN, REGION_TOKEN: REGION_TOKEN_ID}
+_PLACES = {IMAGE_TOKEN: IMAGE_TOKEN_ID, REGION_TOKEN: REGION_TOKEN_ID}
 
 
 def encode(
@@ -152,7 +152,7 @@ def _alternating(turns: Sequence[Turn]) -> list[Turn]:
 
 def _plain(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) -> Iterator[TextSegment]:
     """Pictures and captions; questions are dropped, so pictures need no place in one."""
-    yield from [TextSegment(place=PICTURE_TOKEN)] * pictures + [TextSegment(place=REGION_TOKEN_ID)] * regions
+    yield from [TextSegment(place=IMAGE_TOKEN_ID)] * pictures + [TextSegment(place=REGION_TOKEN_ID)] * regions
     for turn in turns:
         if turn.role == "gpt":
             yield TextSegment(text=f"{turn.text}\n", target=True)

@@ -14,7 +14,7 @@ from griffon_shards.support.errors import DataError, SettingsError
 IGNORE = -100
 """The label of a token that is not learned."""
 
-PICTURE_TOKEN = -200
+IMAGE_TOKEN_ID = -200
 """Stands for the picture in token ids: no vocabulary has it."""
 
 REGION_TOKEN_ID = -201
@@ -49,7 +49,7 @@ class Encoded:
     """A conversation as training takes it.
 
     Attributes:
-        ids: token ids, with `PICTURE_TOKEN` for a picture and `REGION_TOKEN_ID` for a region.
+        ids: token ids, with `IMAGE_TOKEN_ID` for a picture and `REGION_TOKEN_ID` for a region.
         labels: of the same length; the id itself where it is learned, else `IGNORE`.
     """
 
@@ -70,7 +70,7 @@ class TextSegment:
         text: what it says; of a control token, its name; of a place, nothing.
         control: it is a control token, where other text of the same spelling is only text.
         target: it is learned.
-        place: `PICTURE_TOKEN` or `REGION_TOKEN_ID`, which then stands here, or None.
+        place: `IMAGE_TOKEN_ID` or `REGION_TOKEN_ID`, which then stands here, or None.
     """
 
     text: str = ""
@@ -125,14 +125,14 @@ def expand_and_truncate(
     """Spread pictures to their tokens, and cut what is longer than training takes.
 
     Args:
-        encoded: a conversation with one `PICTURE_TOKEN` for each picture.
+        encoded: a conversation with one `IMAGE_TOKEN_ID` for each picture.
         max_length: tokens at most, those of pictures counted.
         overlong: one of `OVERLONG`: cut it; cut it and learn nothing of it; or end the run.
         image_tokens: what a picture takes; a cut within one falls in front of it.
         where: of the sample, for the message.
 
     Returns:
-        The conversation with `image_tokens` times `PICTURE_TOKEN` for each picture, and whether it was too long.
+        The conversation with `image_tokens` times `IMAGE_TOKEN_ID` for each picture, and whether it was too long.
 
     Raises:
         DataError: it is too long, and `overlong` is `error`.
@@ -140,7 +140,7 @@ def expand_and_truncate(
     """
     if overlong not in OVERLONG:
         raise SettingsError(f"overlong samples: expected {', '.join(OVERLONG)}, got {overlong!r}")
-    length = len(encoded.ids) + (image_tokens - 1) * encoded.ids.count(PICTURE_TOKEN)
+    length = len(encoded.ids) + (image_tokens - 1) * encoded.ids.count(IMAGE_TOKEN_ID)
     too_long = length > max_length
     if too_long and overlong == "error":
         raise DataError(
@@ -150,7 +150,7 @@ def expand_and_truncate(
     ids: list[int] = []
     labels: list[int] = []
     for token, label in zip(encoded.ids, encoded.labels, strict=True):
-        takes = image_tokens if token == PICTURE_TOKEN else 1
+        takes = image_tokens if token == IMAGE_TOKEN_ID else 1
         if len(ids) + takes > max_length:
             break
         ids += [token] * takes
