@@ -357,7 +357,7 @@ NO_LANGUAGE_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "the Hub's cache": (holding("snapshots/abc/config.json"), "the Hub's cache; give the one in it: .*/snapshots/abc"),
     "the folder above": (holding("gemma/config.json"), "no config.json in it; perhaps .*/gemma is meant"),
     "an empty folder": (holding(), "an empty folder; give a folder as save_pretrained"),
-    "a file": (lambda path: path.write_text(""), "a file; give the folder that it is in"),
+    "a file": (lambda path: path.write_text(""), "is a file; give the folder that contains it"),
     "nothing": (lambda path: None, "no such folder"),
 }
 
