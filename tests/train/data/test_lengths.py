@@ -330,7 +330,7 @@ def test_a_tokenizer_that_is_not_there_and_an_unknown_chat_are_said(
         f"error: --tokenizer {tmp_path / 'none'}: no such folder; give the folder that contains"
     )
     assert len(said.stderr.splitlines()) == 1
-    with pytest.raises(SettingsError, match="no chat template 'other'; there are plain, gemma_instruct"):
+    with pytest.raises(SettingsError, match="unknown chat template 'other'; expected one of plain, gemma_instruct"):
         count_lengths(variants_set, str(tokenizer_folder), "other", table, workers=1, done=lambda _: None)
     said = train_cli("lengths", variants_set, "--tokenizer", tokenizer_folder, "--out", table)
     assert said.returncode == 2
@@ -344,8 +344,8 @@ def test_a_tokenizer_of_another_template_is_refused_before_anything_is_counted(
     said = train_cli("lengths", variants_set, "--tokenizer", tokenizer_folder, "--chat", "qwen2", "--out", table)
     assert said.returncode == 2
     assert said.stderr == (
-        "error: chat template qwen2: TokenizersBackend has no control token <|im_start|>; take the tokenizer that the "
-        "template's language model came with, or another template\n"
+        "error: chat template qwen2: TokenizersBackend has no control token <|im_start|>; use the tokenizer of the "
+        "template's language model, or another template\n"
     )
     assert not table.exists()
 

@@ -252,7 +252,7 @@ def test_a_folder_that_holds_something_is_left_alone(train_cli: Run, tmp_path: P
     for command in (("griffon", tmp_path / "released", ours), ("export", ours, ours)):
         said = train_cli("convert", *command)
         assert (said.returncode, said.stdout) == (2, "")
-        assert "exists already and is not empty" in said.stderr
+        assert "already exists and is not empty" in said.stderr
     assert {path.name: path.read_bytes() for path in ours.iterdir()} == before
 
 

@@ -144,9 +144,9 @@ def test_turns_of_one_role_in_a_row_are_one(chat: str, roles: str) -> None:
     ("messages", "said"),
     [
         ([{"role": "system", "content": "Be brief."}], "what the system says is a part of the template"),
-        ([{"role": "tool", "content": "3"}], "a message is of the user or the assistant"),
-        ([{"role": "user", "content": [{"type": "video"}]}], "a message has text, and one of the user images"),
-        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": [IMAGE]}], "a message has text"),
+        ([{"role": "tool", "content": "3"}], "expected a message of the user or the assistant"),
+        ([{"role": "user", "content": [{"type": "video"}]}], "a message contains text, and a user message"),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": [IMAGE]}], "a message contains text"),
     ],
 )
 def test_what_training_never_has_is_refused(chat: str, messages: list[dict[str, Any]], said: str) -> None:

@@ -281,6 +281,6 @@ def test_an_overlong_sample_is_an_error_where_it_shall_be(with_limit: Overlong, 
     assert ended.codes == [1, 1], ended.said
     lines = [line for said in ended.said for line in said.splitlines() if line.startswith("error: ")]
     told = [line for line in lines if any(line.startswith(f"error: {where}: ") for where in longer)]
-    assert told and all(f"at most {limit} are taken" in line for line in told)
+    assert told and all(f"at most {limit} are allowed" in line for line in told)
     assert all("another rank has ended" in line for line in lines if line not in told)
     assert metrics_of(tmp_path / "run") == []
