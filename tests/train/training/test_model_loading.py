@@ -432,7 +432,7 @@ def test_a_second_alignment_goes_on_from_the_first(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (lambda run: (run / "settings.json").unlink(), "settings.json: no such file"),
-        (lambda run: (run / "settings.json").write_bytes(b"{"), "settings.json: no JSON"),
+        (lambda run: (run / "settings.json").write_bytes(b"{"), "settings.json: not valid JSON"),
         (lambda run: (run / "settings.json").write_bytes(b'{"stage": 1}'), "stored settings: "),
         (
             lambda run: (run / "mm_projector.bin").write_bytes(b"PK"),
