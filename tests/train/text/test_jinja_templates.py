@@ -143,7 +143,7 @@ def test_turns_of_one_role_in_a_row_are_one(chat: str, roles: str) -> None:
 @pytest.mark.parametrize(
     ("messages", "said"),
     [
-        ([{"role": "system", "content": "Be brief."}], "what the system says is a part of the template"),
+        ([{"role": "system", "content": "Be brief."}], "the system prompt is part of the template"),
         ([{"role": "tool", "content": "3"}], "expected a message of the user or the assistant"),
         ([{"role": "user", "content": [{"type": "video"}]}], "a message contains text, and a user message"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": [IMAGE]}], "a message contains text"),
