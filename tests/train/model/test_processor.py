@@ -237,8 +237,8 @@ def test_a_message_names_its_image_in_several_ways(key: str, tmp_path: Path) -> 
         ({"text": "How many?", "images": [picture()]}, r"the text lacks 1 <image> for 1 image\(s\)"),
         ({"text": "<image> <region>", "images": [picture()], "regions": [(0, 0, 1, 1)] * 2}, "lacks 1 <region>"),
         ({"text": "<region>", "regions": [(0, 0, 1, 1)]}, "without an image"),
-        ({"text": ["<image>", "<image>"], "images": [picture()]}, "2 texts, and images for 1 of them"),
-        ({"images": [picture()]}, "a text is needed"),
+        ({"text": ["<image>", "<image>"], "images": [picture()]}, "2 texts, but images for 1 of them"),
+        ({"images": [picture()]}, "a text is required"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(given: dict[str, Any], said: str) -> None:
