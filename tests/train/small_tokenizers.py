@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from griffon_shards.types import Turn
-from griffon_train.text.chat_templates import IGNORE, PICTURE_TOKEN, REGION_TOKEN_ID, Encoded
+from griffon_train.text.chat_templates import IGNORE, IMAGE_TOKEN_ID, REGION_TOKEN_ID, Encoded
 
 MARKS = ("<start_of_turn>", "<end_of_turn>", "</s>", "<|im_start|>", "<|im_end|>")
 
@@ -58,4 +58,4 @@ def shown(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _kind(pair: tuple[int, int]) -> tuple[bool, str]:
     token, label = pair
-    return label != IGNORE, {PICTURE_TOKEN: "🖼", REGION_TOKEN_ID: "✂"}.get(token, "")
+    return label != IGNORE, {IMAGE_TOKEN_ID: "🖼", REGION_TOKEN_ID: "✂"}.get(token, "")

@@ -1,12 +1,13 @@
 """Model and training loop over frozen shard sets.
 
-Where transformers is in use already, its Auto classes and pipelines know saved models from here on. Otherwise nothing
-heavy is imported, for the sake of the command lines; `import griffon_train.model` makes them known in any case.
+If transformers is already imported, importing this package registers the saved models with its Auto classes and
+pipelines. Otherwise nothing heavy is imported, which keeps the commands fast; `import griffon_train.model` always
+registers them.
 """
 
 import sys
 from contextlib import suppress
 
 if "transformers" in sys.modules:
-    with suppress(ImportError):  # without torch or with an old transformers there is no model, but all the rest
+    with suppress(ImportError):  # without torch or with an old transformers only the model is unavailable
         import griffon_train.model  # noqa: F401

@@ -1,4 +1,4 @@
-"""Folders that options name: there, or what the user meant instead."""
+"""Check that the folder given to an option exists, and suggest a fix if not."""
 
 import re
 from pathlib import Path
@@ -9,19 +9,20 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def existing_folder(option: str, given: Path | str) -> Path:
-    """The folder that an option names.
+    """Return the folder given to an option.
 
     Raises:
-        SettingsError: there is none; a name on the Hugging Face Hub is told apart, for nothing is downloaded here.
+        SettingsError: it does not exist. A repository name on the Hugging Face Hub gets a message of its own, because
+            nothing is downloaded here.
     """
     path = Path(given)
     if path.is_dir():
         return path
     if path.exists():
-        raise SettingsError(f"{option} {given}: a file; give the folder that it is in")
+        raise SettingsError(f"{option} {given}: is a file; give the folder that contains it")
     if _HUB_NAME.fullmatch(str(given)) and not path.parent.is_dir():
         raise SettingsError(
-            f"{option} {given}: no such folder. If it is the name of a repository on the Hugging Face Hub, download it "
-            f"with `hf download {given} --local-dir {path.name}`, then give {option} {path.name}"
+            f"{option} {given}: no such folder. If it is a repository on the Hugging Face Hub, download it with "
+            f"`hf download {given} --local-dir {path.name}`, then give {option} {path.name}"
         )
-    raise SettingsError(f"{option} {given}: no such folder; give the one that holds its files")
+    raise SettingsError(f"{option} {given}: no such folder; give the folder that contains the files")

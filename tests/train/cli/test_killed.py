@@ -98,7 +98,9 @@ def test_a_killed_worker_ends_the_run(frozen_set: Path, tmp_path: Path) -> None:
         os.kill(children_of(rank)[0], signal.SIGKILL)
         code, said = run.ended()
     steps = check_samples(run.stdout, frozen_set)
-    lost = r"error: rank 1: a reading process was killed, perhaps for memory, awaiting step (\d+): (.*)\n"
+    lost = (
+        r"error: rank 1: a worker process was killed, possibly for lack of memory, while waiting for step (\d+): (.*)\n"
+    )
     found = re.fullmatch(lost, said)
     assert found, said
     assert code == 1
@@ -113,7 +115,7 @@ def test_a_killed_rank_ends_the_run(frozen_set: Path, tmp_path: Path) -> None:
         os.kill(children_of(run.process.pid)[1], signal.SIGKILL)
         code, said = run.ended()
     steps = check_samples(run.stdout, frozen_set)
-    assert (code, said) == (1, f"error: rank 1 was killed at step {steps}, perhaps for memory\n")
+    assert (code, said) == (1, f"error: rank 1 was killed at step {steps}, possibly for lack of memory\n")
 
 
 @pytest.mark.parametrize("word", [signal.SIGTERM, signal.SIGINT])
@@ -165,5 +167,5 @@ def test_a_worker_that_is_lost_during_a_step_is_found_at_the_next_batch(frozen_s
     os.kill(worker, signal.SIGKILL)
     while worker in children_of(os.getpid()):
         time.sleep(0.01)  # an error would be raised here
-    with pytest.raises(DataError, match=r"a reading process was killed.*awaiting step \d+: .*\.tar, sample "):
+    with pytest.raises(DataError, match=r"a worker process was killed.*while waiting for step \d+: .*\.tar, sample "):
         list(batches)

@@ -145,9 +145,13 @@ REFUSED = {
     "weight of none": (
         ["plan", "SET", "--global-batch", "4", "--weight", "DTE=2"],
         2,
-        r"weights for DTE, and no set has such a source; it is one of .*DET_shapes",
+        r"weights given for DTE, but no set has such a source; the sources are .*DET_shapes",
     ),
-    "weight to read": (["read", "SET", "--global-batch", "4", "--weight", "DTE=2"], 2, r"weights for DTE, and no set"),
+    "weight to read": (
+        ["read", "SET", "--global-batch", "4", "--weight", "DTE=2"],
+        2,
+        r"weights given for DTE, but no set",
+    ),
     "no weight": (["plan", "SET", "--global-batch", "4", "--weight", "DET_shapes"], 2, r"DET_shapes: expected TAG=W"),
     "weight of 0": (["plan", "SET", "--global-batch", "4", "--weight", "DET_shapes=0"], 2, r"above 0, .* got '0'"),
     "weights": (

@@ -96,7 +96,7 @@ def test_a_image_that_does_not_decode_is_named(train: Run, demo_data: Path, tmp_
     subprocess.run([sys.executable, "-m", "griffon_prep", "build", *options], check=True, capture_output=True)
     ended = train("read", tmp_path / "set", *READ, "--steps", 4, "--workers", 1)
     assert ended.returncode == 1
-    assert "its picture does not decode" in ended.stderr
+    assert "its image cannot be decoded" in ended.stderr
     assert f"{tmp_path / 'set'}/DET_" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert len(ended.stdout.splitlines()) % GLOBAL_BATCH == 0
@@ -107,7 +107,7 @@ def test_storage_that_stalls_is_named(train: Run, copy_of_set: Path, whole: list
     where = stall(copy_of_set, row)
     ended = train("read", copy_of_set, *READ, "--steps", 20, "--workers", 1, "--stall", 2)
     assert ended.returncode == 1
-    stalls = f"storage stalls: nothing was read in 2 s, awaiting step {step}: {where}"
+    stalls = f"storage stalled: nothing was read for 2 s, while waiting for step {step}: {where}"
     assert ended.stderr == f"error: rank 0: {stalls}\n"
     assert samples_in(ended.stdout) == whole[: step * GLOBAL_BATCH]
 

@@ -181,6 +181,6 @@ BROKEN = {
 def test_what_does_not_decode_is_named(what: str) -> None:
     whole = stored(Image.fromarray(gradient(3)), "JPEG").image
     assert whole is not None
-    with pytest.raises(DataError, match="does not decode") as refused:
+    with pytest.raises(DataError, match="cannot be decoded") as refused:
         decode(sample_of(whole[:-400] if what == "truncated" else BROKEN[what]), WHERE)
     assert str(refused.value).startswith(WHERE)

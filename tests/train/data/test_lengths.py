@@ -227,7 +227,7 @@ def test_tables_that_were_counted_in_different_ways_are_refused(
     options = [each for path in sets for each in ("--lengths", f"{path.root} table")]
     said = train_cli(command, *(each.root for each in sets), "--global-batch", 2, *options)
     assert said.returncode == 2
-    assert f"set 0 table and {tmp_path}/set 1 table: counted with another {field}" in said.stderr
+    assert f"set 0 table and {tmp_path}/set 1 table: counted with a different {field}" in said.stderr
     assert len(said.stderr.splitlines()) == 1
 
 
@@ -244,7 +244,7 @@ def test_a_table_of_another_template_or_tokenizer_is_not_the_run_s(
     lengths.check(CHAT, PreTrainedTokenizerFast.from_pretrained(tmp_path / "copy"))
     ours.add_tokens(["the"])
     with pytest.raises(
-        SettingsError, match=r"another tokenizer than the model's: .*\.tar, sample .* count it again with"
+        SettingsError, match=r"not counted with the model's tokenizer: .*\.tar, sample .* count it again with"
     ):
         lengths.check(CHAT, ours)
     with pytest.raises(SettingsError, match=f"counted with --chat {CHAT}, not plain; count it again with"):
@@ -269,9 +269,9 @@ def tables_bytes(frozen: FrozenSet, **changes: object) -> bytes:
 def test_missing_and_surplus_tables_are_said(table: Path, variants_set: Path, frozen_set: Path, tmp_path: Path) -> None:
     ours, other = open_set(variants_set), open_set(frozen_set)
     for sets, paths, said in (
-        ([other], [table], f"1 tables of lengths for 1 sets, none of {frozen_set}"),
-        ([ours, other], [table], f"1 tables of lengths for 2 sets, none of {frozen_set}"),
-        ([ours], [table, table], "2 tables of lengths for 1 sets; give one for each set"),
+        ([other], [table], f"1 table(s) for 1 set(s), none for {frozen_set}"),
+        ([ours, other], [table], f"1 table(s) for 2 set(s), none for {frozen_set}"),
+        ([ours], [table, table], "2 table(s) for 1 set(s); give one table per set"),
         ([ours], [tmp_path / "nothing"], f"{tmp_path / 'nothing'}: no such table; `griffon-train lengths`"),
         ([ours], [tmp_path], f"{tmp_path}: no such table"),
     ):
@@ -326,9 +326,11 @@ def test_a_tokenizer_that_is_not_there_and_an_unknown_chat_are_said(
     table = tmp_path / "table"
     said = train_cli("lengths", variants_set, "--tokenizer", tmp_path / "none", "--chat", CHAT, "--out", table)
     assert said.returncode == 2
-    assert said.stderr.startswith(f"error: --tokenizer {tmp_path / 'none'}: no such folder; give the one that holds")
+    assert said.stderr.startswith(
+        f"error: --tokenizer {tmp_path / 'none'}: no such folder; give the folder that contains"
+    )
     assert len(said.stderr.splitlines()) == 1
-    with pytest.raises(SettingsError, match="no chat template 'other'; there are plain, gemma_instruct"):
+    with pytest.raises(SettingsError, match="unknown chat template 'other'; expected one of plain, gemma_instruct"):
         count_lengths(variants_set, str(tokenizer_folder), "other", table, workers=1, done=lambda _: None)
     said = train_cli("lengths", variants_set, "--tokenizer", tokenizer_folder, "--out", table)
     assert said.returncode == 2
@@ -342,8 +344,8 @@ def test_a_tokenizer_of_another_template_is_refused_before_anything_is_counted(
     said = train_cli("lengths", variants_set, "--tokenizer", tokenizer_folder, "--chat", "qwen2", "--out", table)
     assert said.returncode == 2
     assert said.stderr == (
-        "error: chat template qwen2: TokenizersBackend has no control token <|im_start|>; take the tokenizer that the "
-        "template's language model came with, or another template\n"
+        "error: chat template qwen2: TokenizersBackend has no control token <|im_start|>; use the tokenizer of the "
+        "template's language model, or another template\n"
     )
     assert not table.exists()
 

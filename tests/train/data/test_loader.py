@@ -19,7 +19,7 @@ from griffon_train.data.batch import Batch
 from griffon_train.data.loader import Loader, Slot, rank_slots
 from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import DUMMY, micro_steps
-from griffon_train.text.tokenization import IGNORE, PICTURE_TOKEN, Encoded
+from griffon_train.text.tokenization import IGNORE, IMAGE_TOKEN_ID, Encoded
 
 SIDE, REGION = 48, 20
 
@@ -162,7 +162,7 @@ def test_a_loader_can_be_gone_through_again(plan: Plan) -> None:
 
 def words_as_tokens(turns: Sequence[Turn], pictures: int, _regions: int, _where: str) -> tuple[Encoded, bool]:
     """A token for each word; those of answers are learned."""
-    ids, labels = [PICTURE_TOKEN] * pictures, [IGNORE] * pictures
+    ids, labels = [IMAGE_TOKEN_ID] * pictures, [IGNORE] * pictures
     for turn in turns:
         tokens = [len(word) for word in turn.text.split()]
         ids += tokens

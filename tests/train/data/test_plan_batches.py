@@ -215,10 +215,10 @@ def test_a_plan_opens_no_shard(frozen: FrozenSet) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"grouping": "size"}, "no grouping 'size'.*none, modality, task"),
+        ({"grouping": "size"}, "unknown grouping 'size'.*none, modality, task"),
         ({"global_batch": 0}, "global batch"),
         ({"window": 0}, "window"),
-        ({"weights": {"DTE": "1"}}, "weights for DTE.*DET"),
+        ({"weights": {"DTE": "1"}}, "weights given for DTE.*DET"),
         ({"weights": {"DET": "0"}}, "DET.*above 0.*'0'"),
         ({"weights": {"DET": "-1"}}, "DET.*above 0.*'-1'"),
         ({"weights": {"DET": "1/0"}}, "DET.*above 0.*'1/0'"),
@@ -233,7 +233,7 @@ def test_what_is_wrong_with_the_settings_is_said(frozen: FrozenSet, settings: di
 def test_the_same_set_twice_and_no_set_are_refused(frozen: FrozenSet) -> None:
     with pytest.raises(SettingsError, match=r"twice.*weights"):
         Plan([frozen, FrozenSet(frozen.root)], seed=0, global_batch=8)
-    with pytest.raises(SettingsError, match="needs a set"):
+    with pytest.raises(SettingsError, match="needs at least one set"):
         Plan([], seed=0, global_batch=8)
     with pytest.raises(ValueError, match="-1"):
         Plan([frozen], seed=0, global_batch=8).step(-1)

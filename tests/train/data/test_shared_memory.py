@@ -45,7 +45,7 @@ except DataError as error:
             "--device cpu --micro-batch 128 --workers 64",
             "8 MB free",
         ),
-        ("-c LOOP SET", "no room in /dev/shm"),
+        ("-c LOOP SET", "/dev/shm is full"),
     ],
     ids=["read", "run", "full on the way"],
 )
@@ -79,7 +79,7 @@ def test_what_all_ranks_of_a_machine_need_is_counted(tmp_path: Path, monkeypatch
     monkeypatch.setattr(shared_memory, "SHARED", tmp_path)
     free = shutil.disk_usage(tmp_path).free
     check_shared_memory(free // 8, loaders=4)
-    with pytest.raises(SettingsError, match=r"MB free, and .* take up to [\d,]+ MB: give it more"):
+    with pytest.raises(SettingsError, match=r"MB free, but .* take up to [\d,]+ MB: enlarge it"):
         check_shared_memory(free // 4, loaders=8)
     monkeypatch.setattr(shared_memory, "SHARED", tmp_path / "no such folder")
     check_shared_memory(free, loaders=8)

@@ -60,7 +60,7 @@ def test_what_is_none_is_refused(train_cli: Run, option: str, value: str, says: 
 
 
 def test_two_rates_for_one_step_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"--lr-from 5=2e-5: step 5 has 1e-05 already"):
+    with pytest.raises(SettingsError, match=r"--lr-from 5=2e-5: step 5 already has 1e-05"):
         Steering.of((), ("5=1e-5", "5=2e-5"))
 
 
@@ -99,9 +99,9 @@ def test_what_trained_steps_had_may_not(plan: Plan, now: Steering, given: str) -
     with pytest.raises(SettingsError) as refused:
         restore_cursor(cursor_state(plan, 8, TRAINED), plan, now)
     said = str(refused.value)
-    assert said.startswith("the steps before 8 were trained with --skip-steps 3:6 --lr-from 4=1e-05, and ")
+    assert said.startswith("the steps before 8 were trained with --skip-steps 3:6 --lr-from 4=1e-05, but ")
     assert given in said
-    assert said.endswith("what is new may concern steps from 8 on")
+    assert said.endswith("new ones may only affect steps from 8 on")
 
 
 def test_steps_to_come_are_not_in_the_cursor(plan: Plan) -> None:
@@ -109,6 +109,6 @@ def test_steps_to_come_are_not_in_the_cursor(plan: Plan) -> None:
     assert cursor_state(plan, 3, TRAINED) == cursor_state(plan, 3)
     assert restore_cursor(cursor_state(plan, 3), plan, TRAINED) == 3
     with pytest.raises(
-        SettingsError, match="were trained with neither --skip-steps nor --lr-from, and --skip-steps 3:4"
+        SettingsError, match="were trained with neither --skip-steps nor --lr-from, but --skip-steps 3:4"
     ):
         restore_cursor(cursor_state(plan, 4), plan, TRAINED)

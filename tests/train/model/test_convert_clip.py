@@ -119,8 +119,8 @@ def test_the_preprocessor_keeps_all_but_its_size(
 @pytest.mark.parametrize(
     ("image_px", "message"),
     [
-        (1024, r"--image-size 1024: no multiple of the patch size 14; the nearest: 1022 and 1036"),
-        (10, r"--image-size 10: no multiple of the patch size 14; the nearest: 14$"),
+        (1024, r"--image-size 1024: not a multiple of the patch size 14; nearest: 1022 and 1036"),
+        (10, r"--image-size 10: not a multiple of the patch size 14; nearest: 14$"),
         (0, r"'--image-size': 0 is not in"),
     ],
 )

@@ -140,7 +140,7 @@ def test_a_image_too_many_or_too_few_is_refused(pictures: tuple[int, ...], given
     model = made("tiny-llama2")
     inputs = batch(model, pictures, (0,) * len(pictures))
     inputs["pixel_values"] = torch.zeros(given, 3, 70, 70)
-    with pytest.raises(ValueError, match=rf"{sum(pictures) * 9} tokens for pictures and {given} pictures"):
+    with pytest.raises(ValueError, match=rf"{sum(pictures) * 9} tokens for images, but {given} images"):
         model(**inputs)
 
 

@@ -234,11 +234,11 @@ def test_a_message_names_its_image_in_several_ways(key: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"text": "How many?", "images": [picture()]}, r"the text lacks 1 <image>, for 1 picture\(s\)"),
+        ({"text": "How many?", "images": [picture()]}, r"the text lacks 1 <image> for 1 image\(s\)"),
         ({"text": "<image> <region>", "images": [picture()], "regions": [(0, 0, 1, 1)] * 2}, "lacks 1 <region>"),
-        ({"text": "<region>", "regions": [(0, 0, 1, 1)]}, "without a picture"),
-        ({"text": ["<image>", "<image>"], "images": [picture()]}, "2 texts, and images for 1 of them"),
-        ({"images": [picture()]}, "a text is needed"),
+        ({"text": "<region>", "regions": [(0, 0, 1, 1)]}, "without an image"),
+        ({"text": ["<image>", "<image>"], "images": [picture()]}, "2 texts, but images for 1 of them"),
+        ({"images": [picture()]}, "a text is required"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(given: dict[str, Any], said: str) -> None:
@@ -248,7 +248,7 @@ def test_what_does_not_fit_together_is_refused(given: dict[str, Any], said: str)
 
 def test_an_image_without_a_image_is_refused() -> None:
     messages: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many?"}]}]
-    with pytest.raises(DataError, match="an image part without a picture"):
+    with pytest.raises(DataError, match="an image part without an image"):
         processor("qwen2").apply_chat_template(messages, tokenize=True)
 
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import Turn
 from griffon_train.model.bin_tokens import byte_tokenizer
-from griffon_train.text.chat_templates import CHATS, PICTURE_TOKEN, REGION_TOKEN_ID, encode
+from griffon_train.text.chat_templates import CHATS, IMAGE_TOKEN_ID, REGION_TOKEN_ID, encode
 from griffon_train.text.jinja_templates import chat_template, parts_of, turns_of
 
 from ..small_tokenizers import byte_level, conversation
@@ -84,7 +84,7 @@ def test_images_and_regions_stand_where_training_has_them(chat: str, name: str) 
         text = rendered(tokenizer, messages_of(turns))
         ids: list[int] = []
         for part in re.split("(<image>|<region>)", text):
-            place = {"<image>": PICTURE_TOKEN, "<region>": REGION_TOKEN_ID}.get(part)
+            place = {"<image>": IMAGE_TOKEN_ID, "<region>": REGION_TOKEN_ID}.get(part)
             ids += tokenizer(part, add_special_tokens=False)["input_ids"] if place is None else [place]
         assert ids == encode(chat, turns, tokenizer, pictures=pictures, regions=regions).ids
 
@@ -143,10 +143,10 @@ def test_turns_of_one_role_in_a_row_are_one(chat: str, roles: str) -> None:
 @pytest.mark.parametrize(
     ("messages", "said"),
     [
-        ([{"role": "system", "content": "Be brief."}], "what the system says is a part of the template"),
-        ([{"role": "tool", "content": "3"}], "a message is of the user or the assistant"),
-        ([{"role": "user", "content": [{"type": "video"}]}], "a message has text, and one of the user images"),
-        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": [IMAGE]}], "a message has text"),
+        ([{"role": "system", "content": "Be brief."}], "the system prompt is part of the template"),
+        ([{"role": "tool", "content": "3"}], "expected a message of the user or the assistant"),
+        ([{"role": "user", "content": [{"type": "video"}]}], "a message contains text, and a user message"),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": [IMAGE]}], "a message contains text"),
     ],
 )
 def test_what_training_never_has_is_refused(chat: str, messages: list[dict[str, Any]], said: str) -> None:

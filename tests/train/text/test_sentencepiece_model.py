@@ -219,15 +219,15 @@ def test_a_folder_that_wants_no_blank_in_front(wanted: bool | None, first: str, 
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (trained(model_type="unigram"), "cannot give the tokens that SentencePiece does"),
-        (trained(normalization_rule_name="nfkc"), "cannot give the tokens that SentencePiece does"),
-        (trained(remove_extra_whitespaces=True), "cannot give the tokens that SentencePiece does"),
-        (b"IQ== 0\nIg== 1\n", "no SentencePiece model, or damaged"),
-        (trained()[:1000], "no SentencePiece model, or damaged"),
-        (b"", "no SentencePiece model, or damaged"),
+        (trained(model_type="unigram"), "cannot reproduce SentencePiece's tokens"),
+        (trained(normalization_rule_name="nfkc"), "cannot reproduce SentencePiece's tokens"),
+        (trained(remove_extra_whitespaces=True), "cannot reproduce SentencePiece's tokens"),
+        (b"IQ== 0\nIg== 1\n", "not a SentencePiece model, or damaged"),
+        (trained()[:1000], "not a SentencePiece model, or damaged"),
+        (b"", "not a SentencePiece model, or damaged"),
     ],
     ids=["unigram", "nfkc", "blanks removed", "tiktoken", "cut short", "empty"],
 )
 def test_what_cannot_be_followed_is_refused(model: bytes, said: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=rf"tokenizer\.model: .*{said}.*take a folder that has a tokenizer\.json"):
+    with pytest.raises(SettingsError, match=rf"tokenizer\.model: .*{said}.*use a folder that has a tokenizer\.json"):
         load_tokenizer(folder_of(tmp_path / "made", model, {}))

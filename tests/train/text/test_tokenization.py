@@ -8,7 +8,7 @@ from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.text.chat_templates import (
     CHATS,
     IGNORE,
-    PICTURE_TOKEN,
+    IMAGE_TOKEN_ID,
     REGION_TOKEN_ID,
     Encoded,
     encode,
@@ -73,13 +73,13 @@ def test_blanks_that_tokens_places_leave_out_are_learned_all_the_same(chat: str,
 
 
 @given(
-    st.lists(st.sampled_from([1, 2, 3, PICTURE_TOKEN, REGION_TOKEN_ID]), max_size=12),
+    st.lists(st.sampled_from([1, 2, 3, IMAGE_TOKEN_ID, REGION_TOKEN_ID]), max_size=12),
     st.integers(1, 40),
     st.integers(1, 9),
 )
 def test_a_conversation_is_cut_to_its_length_with_images_whole(ids: list[int], max_length: int, takes: int) -> None:
     encoded = Encoded(ids=ids, labels=[token if token > 1 else IGNORE for token in ids])
-    spread = [(token, part) for token in ids for part in range(takes if token == PICTURE_TOKEN else 1)]
+    spread = [(token, part) for token in ids for part in range(takes if token == IMAGE_TOKEN_ID else 1)]
     kept = min(max_length, len(spread))
     while kept and kept < len(spread) and spread[kept][1]:  # the next is inside a picture
         kept -= 1
@@ -97,7 +97,7 @@ def test_a_conversation_is_cut_to_its_length_with_images_whole(ids: list[int], m
     )
     if overlong:
         with pytest.raises(
-            DataError, match=rf"^x: {len(spread)} tokens, .* at most {max_length} are taken; raise --max"
+            DataError, match=rf"^x: {len(spread)} tokens, .* at most {max_length} are allowed; raise --max"
         ):
             expand_and_truncate(encoded, max_length, "error", takes, "x")
     else:
@@ -109,10 +109,10 @@ def test_a_conversation_is_cut_to_its_length_with_images_whole(ids: list[int], m
 
 def test_a_image_of_full_size_is_kept_whole_or_cut_off_whole() -> None:
     encoded = encode("qwen2", conversation("<image>\nq", "a"), byte_level(), pictures=1)
-    before = encoded.ids.index(PICTURE_TOKEN)
+    before = encoded.ids.index(IMAGE_TOKEN_ID)
     for max_length, pictures in ((before + 1369, 1), (before + 1368, 0), (4096, 1)):
         found, overlong = expand_and_truncate(encoded, max_length, "truncate", 1369, "x")
-        assert found.ids.count(PICTURE_TOKEN) == pictures * 1369
+        assert found.ids.count(IMAGE_TOKEN_ID) == pictures * 1369
         assert found.ids[:before] == encoded.ids[:before]
         assert overlong == (max_length < 4096)
         assert len(found.ids) <= max_length

@@ -34,11 +34,11 @@ def of_a_newer_version(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (pointer("tokenizer.json"), "tokenizer.json is a pointer of Git LFS, not the file; run `git lfs pull`"),
-        (pointer("tokenizer.model"), "tokenizer.model is a pointer of Git LFS"),
-        (pointer("vocab.json"), "vocab.json is a pointer of Git LFS"),
-        (of_a_newer_version, "a newer version wrote it: pip install -U tokenizers"),
-        (lambda folder: (folder / "tokenizer.json").unlink(), "there is no tokenizer.json or tokenizer.model in it"),
+        (pointer("tokenizer.json"), "tokenizer.json is a Git LFS pointer, not the file; run `git lfs pull`"),
+        (pointer("tokenizer.model"), "tokenizer.model is a Git LFS pointer"),
+        (pointer("vocab.json"), "vocab.json is a Git LFS pointer"),
+        (of_a_newer_version, "written by a newer version: pip install -U tokenizers"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "the folder has no tokenizer.json or tokenizer.model"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_with_the_remedy(
@@ -63,6 +63,6 @@ def test_code_that_comes_with_a_tokenizer_is_not_run_and_nobody_is_asked(
     (folder / "own.py").write_text(CODE.format(ran=ran))
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # what a user at a terminal might answer
-    with pytest.raises(SettingsError, match="code that comes with a tokenizer is not run"):
+    with pytest.raises(SettingsError, match="custom code of a tokenizer is not run"):
         load_tokenizer(folder)
     assert not ran.exists()

@@ -14,7 +14,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.types import Turn
-from griffon_train.text.chat_templates import IGNORE, PICTURE_TOKEN, REGION_TOKEN_ID, Encoded, check_tokenizer, encode
+from griffon_train.text.chat_templates import IGNORE, IMAGE_TOKEN_ID, REGION_TOKEN_ID, Encoded, check_tokenizer, encode
 from griffon_train.text.tokenizer import load_tokenizer
 
 from ..small_tokenizers import conversation, id_of
@@ -151,7 +151,7 @@ def llava_ids(
     ids = [] if chat == "qwen2" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     for number, part in enumerate(prompt.split("\ue000")):
         if number % 2:
-            ids.append(PICTURE_TOKEN if part == "<image>" else REGION_TOKEN_ID)
+            ids.append(IMAGE_TOKEN_ID if part == "<image>" else REGION_TOKEN_ID)
         else:
             ids += tokenizer(part, add_special_tokens=False)["input_ids"]
     return ids
@@ -238,7 +238,7 @@ def test_random_conversations_with_the_models_own_vocabularies(chat: str, name: 
         spelled, pictures, regions = number % 2 == 0, draws.choice((0, 1, 1, 2)), draws.choice((0, 0, 1))
         turns = random_turns(draws, spelled=spelled, pictures=pictures, regions=regions)
         encoded = encode(chat, turns, tokenizer, pictures=pictures, regions=regions)
-        assert (encoded.ids.count(PICTURE_TOKEN), encoded.ids.count(REGION_TOKEN_ID)) == (pictures, regions)
+        assert (encoded.ids.count(IMAGE_TOKEN_ID), encoded.ids.count(REGION_TOKEN_ID)) == (pictures, regions)
         controls = Counter(token for token in encoded.ids if token in special)
         assert controls == expected_controls(chat, len(turns) // 2, tokenizer)
         check_learned(chat, name, [turn.text for turn in turns[1::2]], learned_runs(encoded, tokenizer))
@@ -268,7 +268,7 @@ def test_released_vocabularies_by_hand() -> None:
     """The tokens of Llama 2 around the places where its blanks could go wrong."""
     tokenizer = vocabulary("llama2")
     encoded = encode("llama_2", conversation("<image>\nq", "Two.", "两", "两"), tokenizer, pictures=1)
-    after = encoded.ids.index(PICTURE_TOKEN) + 1
+    after = encoded.ids.index(IMAGE_TOKEN_ID) + 1
     tokens = tokenizer.convert_ids_to_tokens(encoded.ids[after:])
     learned = [label != IGNORE for label in encoded.labels[after:]]
     first = ["▁", "<0x0A>", "q", "▁[", "/", "INST", "]", "▁Two", ".", "▁", "</s>"]

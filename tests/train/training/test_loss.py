@@ -22,7 +22,7 @@ from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.normalize import normalised
 from griffon_train.text.chat_templates import (
     IGNORE,
-    PICTURE_TOKEN,
+    IMAGE_TOKEN_ID,
     REGION_TOKEN_ID,
     Encoded,
     encode,
@@ -85,7 +85,7 @@ class Alone:
         pixels = regions = None
         if sample.image is not None:
             picture = decode(sample, "")
-            assert int((ids == PICTURE_TOKEN).sum()) == self.model.image_tokens
+            assert int((ids == IMAGE_TOKEN_ID).sum()) == self.model.image_tokens
             pixels = self.squared(resized(picture, self.tower("vision").image_size))
             if sample.region_xyxy_px is not None and REGION_TOKEN_ID in ids:
                 crop = cropped(picture, sample.region_xyxy_px)
@@ -281,6 +281,6 @@ def test_an_overlong_sample_is_an_error_where_it_shall_be(with_limit: Overlong, 
     assert ended.codes == [1, 1], ended.said
     lines = [line for said in ended.said for line in said.splitlines() if line.startswith("error: ")]
     told = [line for line in lines if any(line.startswith(f"error: {where}: ") for where in longer)]
-    assert told and all(f"at most {limit} are taken" in line for line in told)
+    assert told and all(f"at most {limit} are allowed" in line for line in told)
     assert all("another rank has ended" in line for line in lines if line not in told)
     assert metrics_of(tmp_path / "run") == []

@@ -12,7 +12,7 @@ from griffon_shards.frozen_set import open_set
 from griffon_train.data.loader import Loader
 from griffon_train.data.plan import Plan
 from griffon_train.text.chat_templates import IGNORE
-from griffon_train.text.tokenization import PICTURE_TOKEN, REGION_TOKEN_ID, Encoded
+from griffon_train.text.tokenization import IMAGE_TOKEN_ID, REGION_TOKEN_ID, Encoded
 from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.loss_stats import LossAccumulator
 from griffon_train.training.signals import Requests
@@ -39,7 +39,7 @@ def test_a_sample_is_counted_in_the_group_that_the_plan_has_it_in(
     """Also one whose picture was cut off by the largest length."""
 
     def encode(_turns: object, pictures: int, regions: int, _where: str) -> tuple[Encoded, bool]:
-        places = [PICTURE_TOKEN] * pictures + [REGION_TOKEN_ID] * regions if sees else []
+        places = [IMAGE_TOKEN_ID] * pictures + [REGION_TOKEN_ID] * regions if sees else []
         return Encoded(ids=[*places, 5, 6], labels=[IGNORE] * len(places) + [IGNORE, 6]), not sees
 
     plan = Plan([open_set(frozen_set)], seed=0, global_batch=6, grouping="task")

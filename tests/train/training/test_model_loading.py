@@ -404,7 +404,7 @@ def test_an_alignment_whose_folders_have_moved_is_told_where_they_are_now(tmp_pa
     with pytest.raises(SettingsError, match="--projector linear: the model was made with conv_reduce"):
         load_model(settings(**now, projector="linear"), torch.float32)
     now["model"] = str(language_model_folder(tmp_path / "wide", "gemma2", hidden_size=48))
-    with pytest.raises(DataError, match=r"--from .*mm_projector.bin: no weights of a projector.*shape: "):
+    with pytest.raises(DataError, match=r"--from .*mm_projector.bin: not the weights of a projector.*shape: "):
         load_model(settings(**now), torch.float32)
 
 
@@ -432,11 +432,11 @@ def test_a_second_alignment_goes_on_from_the_first(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (lambda run: (run / "settings.json").unlink(), "settings.json: no such file"),
-        (lambda run: (run / "settings.json").write_bytes(b"{"), "settings.json: no JSON"),
+        (lambda run: (run / "settings.json").write_bytes(b"{"), "settings.json: not valid JSON"),
         (lambda run: (run / "settings.json").write_bytes(b'{"stage": 1}'), "stored settings: "),
         (
             lambda run: (run / "mm_projector.bin").write_bytes(b"PK"),
-            "mm_projector.bin: holds more than tensors, or is d",
+            "mm_projector.bin: contains more than tensors, or is d",
         ),
         (
             lambda run: (run / "mm_projector.bin").unlink(),

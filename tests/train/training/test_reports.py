@@ -22,7 +22,7 @@ from griffon_train.data.plan import Plan
 from griffon_train.model.bin_tokens import byte_tokenizer
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.normalize import normalised
-from griffon_train.text.chat_templates import IGNORE, PICTURE_TOKEN, encode
+from griffon_train.text.chat_templates import IGNORE, IMAGE_TOKEN_ID, encode
 from griffon_train.training.model_loading import load_model
 
 from ...waiting import TIMEOUT_S
@@ -105,7 +105,7 @@ def one_sample(
     ids: list[int] = []
     labels: list[int] = []
     for token, label in zip(encoded.ids, encoded.labels, strict=True):
-        times = IMAGE_TOKENS if token == PICTURE_TOKEN else 1
+        times = IMAGE_TOKENS if token == IMAGE_TOKEN_ID else 1
         ids += [token] * times
         labels += [label] * times
     if sample.image is None:

@@ -186,7 +186,7 @@ def test_what_hangs_ends_the_run(launcher: Launcher, frozen_set: Path, copy_of_s
     ended = slow.wait()
     assert 1 in ended.codes
     told = " ".join(line for said in ended.said for line in errors(said))
-    assert f"storage stalls: nothing was read in {STALL_S} s, awaiting step " in told
+    assert f"storage stalled: nothing was read for {STALL_S} s, while waiting for step " in told
     assert str(copy_of_set) in told
     assert checkpoints_of(in_step) == checkpoints_of(starting) == checkpoints_of(reading) == []
 

@@ -17,7 +17,7 @@ from .launcher import Launcher
     ("chat", "says"),
     [
         ("qwen2", "counted with --chat qwen2, not gemma_instruct; count it again with"),
-        ("gemma_instruct", "counted with another tokenizer than the model's: "),
+        ("gemma_instruct", "not counted with the model's tokenizer: "),
     ],
 )
 def test_a_table_that_is_not_the_run_s_is_refused(

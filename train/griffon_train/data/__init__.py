@@ -1,1 +1,1 @@
-"""The order of samples, and loading them: from frozen sets to batches."""
+"""The order of samples, and loading them from frozen sets into batches."""

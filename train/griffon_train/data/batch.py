@@ -1,4 +1,4 @@
-"""A micro-batch, and how reading processes make one."""
+"""A micro-batch, and how worker processes read one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,31 +15,35 @@ from griffon_train.data.images import cropped, decode, resized
 from griffon_train.data.rank_split import DUMMY
 from griffon_train.data.shared_memory import no_room
 from griffon_train.data.slots import ReadRequest, Slot
-from griffon_train.text.tokenization import PICTURE_TOKEN, REGION_TOKEN_ID, Encoded
+from griffon_train.text.tokenization import IMAGE_TOKEN_ID, REGION_TOKEN_ID, Encoded
 
 T = TypeVar("T")
 
 Encode = Callable[[Sequence[Turn], int, int, str], tuple[Encoded, bool]]
-"""From turns, the numbers of pictures and regions, and where the sample is, to its tokens and whether they were cut."""
+"""Encodes a sample.
+
+Takes the turns, the number of images, the number of regions, and the sample's location for messages. Returns the tokens
+and whether they were too long.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """A micro-batch of one rank. B samples, of which P have a picture and R a region.
+    """A micro-batch of one rank: B samples, P images and R regions.
 
     Attributes:
-        step: of the optimizer.
-        slots: places in the global batch, -1 for a dummy; B.
-        keys: of the samples, empty for a dummy; B.
-        tasks: of the samples, empty for a dummy; B.
-        pictured: whether the samples hold a picture, which the model sees unless it was cut off; B.
-        conversations: of the samples, empty for a dummy; B.
-        examples: the conversations as tokens, None for a dummy and where the loader has no way to encode; B.
-        overlong: whether the tokens were cut; B.
-        pixels_PHWC: pictures, uint8, shape [P, side, side, 3].
-        picture_of_P: which of the B samples each picture belongs to, int64.
-        regions_RHWC: crops that `<region>` stands for, uint8, shape [R, side, side, 3].
-        region_of_R: which of the B samples each region belongs to, int64.
+        step: optimizer step.
+        slots: positions in the global batch, -1 for a dummy; length B.
+        keys: sample keys, empty for a dummy; length B.
+        tasks: sample tasks, empty for a dummy; length B.
+        pictured: whether the sample has an image, which the model sees unless truncation removed it; length B.
+        conversations: the turns, empty for a dummy; length B.
+        examples: the encoded conversations, None for a dummy or if the loader has no `encode`; length B.
+        overlong: whether the sample was longer than allowed; length B.
+        pixels_PHWC: images, uint8, shape [P, side, side, 3].
+        image_of_P: index of the sample that each image belongs to, int64, shape [P].
+        regions_RHWC: the crops that `<region>` stands for, uint8, shape [R, side, side, 3].
+        region_of_R: index of the sample that each region belongs to, int64, shape [R].
     """
 
     step: int
@@ -56,23 +60,20 @@ class Batch:
     region_of_R: torch.Tensor
 
     def pin_memory(self) -> "Batch":
-        """The same with its tensors in pinned memory; torch's DataLoader calls it."""
-        tensors = {
-            name: getattr(self, name).pin_memory()
-            for name in ("pixels_PHWC", "picture_of_P", "regions_RHWC", "region_of_R")
-        }
-        return replace(self, **tensors)
+        """Return a copy with its tensors in pinned memory; torch's DataLoader calls this."""
+        names = ("pixels_PHWC", "image_of_P", "regions_RHWC", "region_of_R")
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """What a worker gives instead of a batch: an exception would come through torch as a page of traceback."""
+    """An error that a worker returns in place of a batch; torch would turn an exception into a long traceback."""
 
     message: str
 
 
 class SampleReader(Dataset[Any]):
-    """Map-style access to micro-batches of slots."""
+    """A map-style dataset whose items are micro-batches, requested by their slots."""
 
     def __init__(self, sets: Sequence[FrozenSet], encode: Encode | None, image_px: int, region_px: int) -> None:
         self._sets, self._encode = sets, encode
@@ -94,11 +95,11 @@ class SampleReader(Dataset[Any]):
             return Unreadable(f"{error.filename or self._where(slots)}: {error.strerror}")
 
     def _targets(self, slots: list[Slot]) -> int:
-        """Tokens that are learned of some samples, their pictures left as they are."""
+        """Count the target tokens of some samples, without decoding their images."""
         targets = 0
         for slot in slots:
             if slot.row != DUMMY:
-                assert self._encode is not None, "targets are counted in tokens"
+                assert self._encode is not None, "counting targets requires an encoder"
                 where = self._sets[slot.set_no].where(slot.row)
                 sample = self._sets[slot.set_no][slot.row]
                 encoded, _ = _encoded(self._encode, sample, sample.renderings[slot.variant], where)
@@ -106,7 +107,7 @@ class SampleReader(Dataset[Any]):
         return targets
 
     def _where(self, slots: list[Slot]) -> str:
-        return self._sets[slots[0].set_no].where(slots[0].row) + ", or one read with it"
+        return self._sets[slots[0].set_no].where(slots[0].row) + " or another sample of its micro-batch"
 
     def _batch(self, slots: list[Slot]) -> Batch:
         count = len(slots)
@@ -114,25 +115,26 @@ class SampleReader(Dataset[Any]):
         conversations: list[tuple[Turn, ...]] = [()] * count
         examples: list[Encoded | None] = [None] * count
         pictured, overlong = [False] * count, [False] * count
-        pictures: list[tuple[int, Image]] = []
+        images: list[tuple[int, Image]] = []
         regions: list[tuple[int, Image]] = []
-        for place, slot in enumerate(slots):
+        for index, slot in enumerate(slots):
             if slot.row == DUMMY:
                 continue
             where = self._sets[slot.set_no].where(slot.row)
             sample = self._sets[slot.set_no][slot.row]
             rendering = sample.renderings[slot.variant]
-            keys[place], tasks[place], conversations[place] = sample.key, sample.task, rendering.turns
-            sees, is_shown = sample.image is not None, rendering.region_xyxy_px is not None
-            pictured[place] = sees
+            keys[index], tasks[index], conversations[index] = sample.key, sample.task, rendering.turns
+            has_image, has_region = sample.image is not None, rendering.region_xyxy_px is not None
+            pictured[index] = has_image
             if self._encode is not None:
-                encoded, overlong[place] = _encoded(self._encode, sample, rendering, where)
-                examples[place] = encoded
-                sees, is_shown = PICTURE_TOKEN in encoded.ids, REGION_TOKEN_ID in encoded.ids  # what was not cut off
-            if sees or is_shown:
-                picture = decode(sample, where)
-                pictures += [(place, picture)] if sees else []
-                regions += [(place, _region(picture, rendering))] if is_shown else []
+                encoded, overlong[index] = _encoded(self._encode, sample, rendering, where)
+                examples[index] = encoded
+                # Truncation may have removed either.
+                has_image, has_region = IMAGE_TOKEN_ID in encoded.ids, REGION_TOKEN_ID in encoded.ids
+            if has_image or has_region:
+                image = decode(sample, where)
+                images += [(index, image)] if has_image else []
+                regions += [(index, _region(image, rendering))] if has_region else []
         return Batch(
             step=slots[0].step,
             slots=tuple(slot.slot for slot in slots),
@@ -142,33 +144,33 @@ class SampleReader(Dataset[Any]):
             conversations=tuple(conversations),
             examples=tuple(examples),
             overlong=tuple(overlong),
-            pixels_PHWC=_squares([picture for _, picture in pictures], self._image_px),
-            image_of_P=torch.tensor([place for place, _ in pictures], dtype=torch.int64),
+            pixels_PHWC=_squares([image for _, image in images], self._image_px),
+            image_of_P=torch.tensor([index for index, _ in images], dtype=torch.int64),
             regions_RHWC=_squares([region for _, region in regions], self._region_px),
-            region_of_R=torch.tensor([place for place, _ in regions], dtype=torch.int64),
+            region_of_R=torch.tensor([index for index, _ in regions], dtype=torch.int64),
         )
 
 
 def _encoded(encode: Encode, sample: Sample, rendering: Rendering, where: str) -> tuple[Encoded, bool]:
-    pictures, regions = int(sample.image is not None), int(rendering.region_xyxy_px is not None)
-    return encode(rendering.turns, pictures, regions, where)
+    images, regions = int(sample.image is not None), int(rendering.region_xyxy_px is not None)
+    return encode(rendering.turns, images, regions, where)
 
 
-def _region(picture: Image, rendering: Rendering) -> Image:
+def _region(image: Image, rendering: Rendering) -> Image:
     assert rendering.region_xyxy_px is not None
-    return cropped(picture, rendering.region_xyxy_px)
+    return cropped(image, rendering.region_xyxy_px)
 
 
-def _squares(pictures: list[Image], side_px: int) -> torch.Tensor:
-    """All pictures as one uint8 tensor, shape [pictures, side_px, side_px, 3]; a worker makes it in shared memory."""
-    pixels = torch.empty((len(pictures), side_px, side_px, 3), dtype=torch.uint8)
-    if pictures and torch.utils.data.get_worker_info() is not None:
+def _squares(images: list[Image], side_px: int) -> torch.Tensor:
+    """Resize images into one uint8 tensor, shape [images, side_px, side_px, 3]; in shared memory if in a worker."""
+    pixels = torch.empty((len(images), side_px, side_px, 3), dtype=torch.uint8)
+    if images and torch.utils.data.get_worker_info() is not None:
         try:
-            pixels.share_memory_()  # or it would be copied once more on its way
+            pixels.share_memory_()  # saves a copy on the way to the rank
         except RuntimeError as error:
             if "shared memory" not in str(error):
                 raise
             raise DataError(no_room()) from error
-    for place, picture in enumerate(pictures):
-        pixels[place].numpy()[...] = resized(picture, side_px)
+    for index, image in enumerate(images):
+        pixels[index].numpy()[...] = resized(image, side_px)
     return pixels

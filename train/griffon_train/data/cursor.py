@@ -1,4 +1,4 @@
-"""The cursor: how many steps the optimizer has taken of which plan. With the plan it is all that resuming needs."""
+"""The cursor: how many optimizer steps of which plan are done. Resuming needs only the cursor and the plan."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +11,9 @@ _AS_PLANNED = Steering()
 
 
 def cursor_state(plan: Plan, steps_done: int, steering: Steering = _AS_PLANNED) -> dict[str, Any]:
-    """A cursor as a plain dict, for a checkpoint: steps taken by the optimizer, never batches prefetched.
+    """Return a cursor as a plain dict for a checkpoint.
 
-    With it goes what of `steering` these steps were taken with.
+    It counts optimizer steps, never prefetched batches, and includes the part of `steering` that affected them.
     """
     state = {"steps_done": steps_done, "plan_digest": plan.digest, "plan": plan.identity}
     taken = steering.before(steps_done)
@@ -21,11 +21,11 @@ def cursor_state(plan: Plan, steps_done: int, steering: Steering = _AS_PLANNED) 
 
 
 def restore_cursor(state: Mapping[str, Any], plan: Plan, steering: Steering = _AS_PLANNED) -> int:
-    """The step to go on with.
+    """Return the step to resume from.
 
     Raises:
-        SettingsError: the cursor is of another plan, or its steps were steered otherwise; the message names each
-            difference, both sides.
+        SettingsError: the cursor belongs to another plan, or its steps had another steering. The message states each
+            difference with both values.
     """
     if not isinstance(state, Mapping):
         raise SettingsError(f"not a cursor: {type(state).__name__}, expected a dict")
@@ -36,7 +36,7 @@ def restore_cursor(state: Mapping[str, Any], plan: Plan, steering: Steering = _A
         or type(steps_done) is not int
         or steps_done < 0
     ):
-        raise SettingsError(f"not a cursor: expected steps_done from 0 on, plan_digest and plan, got {list(state)}")
+        raise SettingsError(f"not a cursor: expected steps_done of at least 0, plan_digest and plan, got {list(state)}")
     if digest != plan.digest:
         differences = "; ".join(
             f"{name} was {identity.get(name)!r} and is {plan.identity.get(name)!r}"
@@ -44,14 +44,14 @@ def restore_cursor(state: Mapping[str, Any], plan: Plan, steering: Steering = _A
             if identity.get(name) != plan.identity.get(name)
         )
         raise SettingsError(
-            f"the checkpoint is of another plan ({differences or f'{digest} and {plan.digest}'}): what comes "
-            "next would not be what would have come; give the run the settings and sets it had, or begin a new run"
+            f"the checkpoint belongs to another plan ({differences or f'{digest} and {plan.digest}'}), so the samples "
+            "that follow would differ; resume with the original settings and sets, or start a new run"
         )
     taken = Steering.from_state(state.get("steering", {}))
     given = steering.before(steps_done)
     if taken != given:
         raise SettingsError(
-            f"the steps before {steps_done} were trained with {taken}, and {given} is given: "
-            f"give what they had again; what is new may concern steps from {steps_done} on"
+            f"the steps before {steps_done} were trained with {taken}, but {given} is given; "
+            f"repeat the original options, new ones may only affect steps from {steps_done} on"
         )
     return steps_done

@@ -1,4 +1,4 @@
-"""`griffon-train read`: the real loader of every rank, each in a process of its own, and what it gives by steps."""
+"""`griffon-train read`: run the loader of every rank, each in its own process, and report the samples of each step."""
 
 import hashlib
 import multiprocessing
@@ -25,7 +25,7 @@ from griffon_train.data.worker_process import end_with_parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadSample:
-    """A sample that a rank has read; the hash is that of the decoded tensors and the conversation."""
+    """A sample that a rank has read; `sha256` covers the decoded tensors and the conversation."""
 
     step: int
     slot: int
@@ -35,7 +35,7 @@ class ReadSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankSettings:
-    """What the loaders of all ranks share."""
+    """Settings that the loaders of all ranks share."""
 
     world_size: int
     micro_batch: int
@@ -47,11 +47,11 @@ class RankSettings:
 
 
 def read_steps(plan: Plan, settings: RankSettings) -> Iterator[list[ReadSample]]:
-    """The samples of each step in order of their slots, read by all ranks at once.
+    """Yield the samples of each step, sorted by slot, read by all ranks in parallel.
 
     Raises:
         SettingsError: shared memory is too small.
-        DataError: a rank failed; the others are ended.
+        DataError: a rank failed; the others are killed.
     """
     check_shared_memory(
         needed_bytes(
@@ -77,24 +77,24 @@ def read_steps(plan: Plan, settings: RankSettings) -> Iterator[list[ReadSample]]
             yield sorted((sample for part in parts for sample in part), key=lambda sample: sample.slot)
     finally:
         for process, _ in ranks:
-            process.kill()  # their workers go with them
+            process.kill()  # their workers end with them
         for process, _ in ranks:
             process.join()
 
 
 def _received(rank: int, connection: Connection, step: int) -> list[ReadSample]:
     try:
-        found: list[ReadSample] | str = connection.recv()
+        received: list[ReadSample] | str = connection.recv()
     except EOFError:
-        raise DataError(f"rank {rank} was killed at step {step}, perhaps for memory") from None
-    if isinstance(found, str):
-        raise DataError(f"rank {rank}: {found}")
-    return found
+        raise DataError(f"rank {rank} was killed at step {step}, possibly for lack of memory") from None
+    if isinstance(received, str):
+        raise DataError(f"rank {rank}: {received}")
+    return received
 
 
 def _rank(plan: Plan, settings: RankSettings, rank: int, connection: Connection) -> None:
-    """One rank: its loader's batches, hashed, a message a step; or a text that says what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends all of us
+    """Run one rank: send the hashed samples of each step, or an error message."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent kills every rank
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with_parent()
     loader = Loader(
@@ -120,17 +120,17 @@ def _rank(plan: Plan, settings: RankSettings, rank: int, connection: Connection)
 
 
 def hashed(batch: Batch) -> list[ReadSample]:
-    """The samples of a micro-batch, dummies left out, with the SHA-256 of what the model would be given of each."""
-    pictures = dict(zip(batch.image_of_P.tolist(), batch.pixels_PHWC, strict=True))
+    """Return the samples of a micro-batch, without dummies, each with the SHA-256 of its model input."""
+    images = dict(zip(batch.image_of_P.tolist(), batch.pixels_PHWC, strict=True))
     regions = dict(zip(batch.region_of_R.tolist(), batch.regions_RHWC, strict=True))
-    found = []
-    for place, (slot, key, turns) in enumerate(zip(batch.slots, batch.keys, batch.conversations, strict=True)):
+    samples = []
+    for index, (slot, key, turns) in enumerate(zip(batch.slots, batch.keys, batch.conversations, strict=True)):
         if slot == DUMMY:
             continue
         digest = hashlib.sha256(orjson.dumps([[turn.role, turn.text] for turn in turns]))
-        for pixels in (pictures.get(place), regions.get(place)):
+        for pixels in (images.get(index), regions.get(index)):
             if pixels is not None:
                 digest.update(repr(tuple(pixels.shape)).encode())
                 digest.update(pixels.numpy().data)
-        found.append(ReadSample(step=batch.step, slot=slot, key=key, sha256=digest.hexdigest()))
-    return found
+        samples.append(ReadSample(step=batch.step, slot=slot, key=key, sha256=digest.hexdigest()))
+    return samples

@@ -1,4 +1,4 @@
-"""Pictures as training sees them: decoded, made square by a bilinear resize as in the reference, 8 bits a channel."""
+"""Images for training: decoded to 8 bits a channel and resized to a square bilinearly, as in the reference."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,36 +9,36 @@ from griffon_shards.support.errors import DataError
 from griffon_shards.types import BoxXYXY, Sample
 
 IMAGE_PX = 1022
-"""Side of the picture that the vision tower sees."""
+"""Side of the vision tower's input."""
 
 REGION_PX = 224
-"""Side of the crop that the region tower sees."""
+"""Side of the region tower's input."""
 
 Pixels = NDArray[np.uint8]
-"""Height, width, RGB."""
+"""Shape [height, width, 3], RGB."""
 
 
 def decode(sample: Sample, where: str) -> Image.Image:
-    """The sample's picture in RGB, in its stored orientation.
+    """Decode a sample's image to RGB, in its stored orientation.
 
     Raises:
-        DataError: it does not decode.
+        DataError: the image cannot be decoded.
     """
-    assert sample.image is not None, "only samples with a picture are decoded"
+    assert sample.image is not None, "the sample has no image"
     try:
         return images.decode(sample.image)
     except images.ImageError as error:
-        raise DataError(f"{where}: its picture does not decode: {error}") from error
+        raise DataError(f"{where}: its image cannot be decoded: {error}") from error
 
 
-def resized(picture: Image.Image, side_px: int) -> Pixels:
-    """The whole picture, squeezed to a square of `side_px`; shape [side_px, side_px, 3]."""
-    return np.asarray(picture.resize((side_px, side_px), Image.Resampling.BILINEAR))
+def resized(image: Image.Image, side_px: int) -> Pixels:
+    """Resize an image to a square, ignoring its aspect ratio; shape [side_px, side_px, 3]."""
+    return np.asarray(image.resize((side_px, side_px), Image.Resampling.BILINEAR))
 
 
-def cropped(picture: Image.Image, region_xyxy_px: BoxXYXY) -> Image.Image:
-    """A region of the picture, at least a pixel wide and high."""
+def cropped(image: Image.Image, region_xyxy_px: BoxXYXY) -> Image.Image:
+    """Crop a region of an image, at least one pixel wide and high."""
     x1, y1, x2, y2 = region_xyxy_px
-    left, top = min(int(x1), picture.width - 1), min(int(y1), picture.height - 1)
-    right, bottom = max(left + 1, min(round(x2), picture.width)), max(top + 1, min(round(y2), picture.height))
-    return picture.reduce(1, (left, top, right, bottom))  # `crop` warns where a region is very large
+    left, top = min(int(x1), image.width - 1), min(int(y1), image.height - 1)
+    right, bottom = max(left + 1, min(round(x2), image.width)), max(top + 1, min(round(y2), image.height))
+    return image.reduce(1, (left, top, right, bottom))  # `crop` warns about very large regions

@@ -1,6 +1,7 @@
-"""How long a sample is, in tokens: estimated from the index, or counted with a tokenizer into a table of its own.
+"""Sample lengths in tokens: estimated from the index, or counted with a tokenizer into a table.
 
-The table lies beside a set and is no part of it. Its hash enters the plan: other lengths, other batches.
+The table is stored next to a set and is not part of it. Its hash is part of the plan's identity, because other lengths
+make other batches.
 """
 
 import hashlib
@@ -22,16 +23,16 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import sha256_of, write_whole
 from griffon_train.data.worker_process import end_with_parent
-from griffon_train.text.chat_templates import PICTURE_TOKEN, Tokenizer, check_tokenizer, encode
+from griffon_train.text.chat_templates import IMAGE_TOKEN_ID, Tokenizer, check_tokenizer, encode
 from griffon_train.text.tokenizer import load_tokenizer
 
 IMAGE_TOKENS = 1369
-"""What a picture of 1022 px takes: 73 x 73 patches, halved by the projector to 37 x 37."""
+"""Tokens of an image of 1022 px: 73 x 73 patches, halved by the projector to 37 x 37."""
 
 _CHARS_PER_TOKEN = 4
 _ROWS_A_JOB = 2000
 _MAGIC = "griffon lengths 1"
-_RECOUNTED = 4  # rows of a source
+_RECOUNTED = 4  # rows per source that are counted again as a check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,11 +40,11 @@ class Table:
     """A table of counted lengths.
 
     Attributes:
-        path: where it lies.
-        sha256: of the file.
-        of_set: digest of the set that it is of.
-        chat: template that it was counted with.
-        tokenizer: SHA-256 of the files of the tokenizer that it was counted with.
+        path: path of the file.
+        sha256: SHA-256 of the file.
+        of_set: digest of the set whose rows were counted.
+        chat: chat template used for counting.
+        tokenizer: SHA-256 of the files of the tokenizer used for counting.
         counts: text tokens, shape [rows, variants], memory-mapped.
     """
 
@@ -57,12 +58,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lengths:
-    """Lengths of the rows of some sets.
+    """Lengths of the rows of several sets.
 
     Attributes:
-        identity: what they are, for the plan's digest.
+        identity: identifies the lengths in the plan's digest.
         sets: the sets, in the plan's order.
-        tables: one for each set; None for estimates.
+        tables: one per set; None for estimates.
     """
 
     identity: Any
@@ -71,44 +72,47 @@ class Lengths:
 
     @classmethod
     def estimated(cls, sets: Sequence[FrozenSet]) -> "Lengths":
-        """A token for every four characters, and the picture's."""
+        """Estimate one token for every four characters, plus the tokens of the image."""
         return cls(identity="estimate", sets=sets, tables=None)
 
     @classmethod
     def counted(cls, sets: Sequence[FrozenSet], paths: Sequence[Path]) -> "Lengths":
-        """Those of tables that `count_lengths` wrote, one for each set, in any order.
+        """Read tables written by `count_lengths`, one per set, in any order.
 
         Raises:
-            SettingsError: a set has no table among them, a table is of no set, or they were counted in different ways.
+            SettingsError: a set has no table, a table belongs to none of the sets, or the tables were counted with
+                different templates or tokenizers.
             DataError: a table is damaged.
         """
         tables = {table.of_set: table for table in map(_read_table, paths)}
         for each in sets:
             table = tables.get(each.lock.digest)
             if table is not None and table.counts.shape != (len(each), int(each.lock.render["variants"])):
-                raise DataError(f"a table of lengths has {table.counts.shape} counts for {each.root}; count it again")
+                raise DataError(
+                    f"{table.path}: the table's shape {table.counts.shape} does not fit {each.root}; count it again"
+                )
         missing = [str(each.root) for each in sets if each.lock.digest not in tables]
         if missing or len(paths) != len(sets):
             raise SettingsError(
-                f"{len(paths)} tables of lengths for {len(sets)} sets"
-                + (f", none of {', '.join(missing)}" if missing else "")
-                + "; give one for each set, counted with `griffon-train lengths`"
+                f"--lengths: {len(paths)} table(s) for {len(sets)} set(s)"
+                + (f", none for {', '.join(missing)}" if missing else "")
+                + "; give one table per set, written by `griffon-train lengths`"
             )
-        found = [tables[each.lock.digest] for each in sets]
-        for table in found[1:]:
+        ordered = [tables[each.lock.digest] for each in sets]
+        for table in ordered[1:]:
             for name in ("chat", "tokenizer"):
-                if getattr(table, name) != getattr(found[0], name):
+                if getattr(table, name) != getattr(ordered[0], name):
                     raise SettingsError(
-                        f"--lengths {found[0].path} and {table.path}: counted with another {name} "
-                        f"({getattr(found[0], name):.12} and {getattr(table, name):.12}); count both with the model's"
+                        f"--lengths {ordered[0].path} and {table.path}: counted with a different {name} "
+                        f"({getattr(ordered[0], name):.12} and {getattr(table, name):.12}); count both with the model's"
                     )
-        return cls(identity=[table.sha256 for table in found], sets=sets, tables=found)
+        return cls(identity=[table.sha256 for table in ordered], sets=sets, tables=ordered)
 
     def check(self, chat: str, tokenizer: Tokenizer) -> None:
-        """See that the tables were counted as a run counts; some rows of every source are counted again for it.
+        """Check that the tables were counted as the run counts; some rows of every source are counted again.
 
         Raises:
-            SettingsError: with another template, or another tokenizer.
+            SettingsError: a table was counted with another template or tokenizer.
         """
         for each, table in zip(self.sets, self.tables or (), strict=self.tables is not None):
             again = f"count it again with `griffon-train lengths {each.root} --chat {chat}` and the model's tokenizer"
@@ -118,12 +122,12 @@ class Lengths:
                 there, here = table.counts[row].tolist(), _text_tokens(each, row, chat, tokenizer)
                 if there != here:
                     raise SettingsError(
-                        f"--lengths {table.path}: counted with another tokenizer than the model's: {each.where(row)} "
-                        f"has {there} tokens there and {here} here; {again}"
+                        f"--lengths {table.path}: not counted with the model's tokenizer: {each.where(row)} "
+                        f"has {there} tokens in the table, but {here} with the model's tokenizer; {again}"
                     )
 
     def text_tokens(self, set_no: int, rows: slice) -> NDArray[np.int64]:
-        """Tokens of some rows in their longest variant, without those of the picture; shape [rows]."""
+        """Text tokens of some rows in their longest variant, without the image's; shape [rows]."""
         if self.tables is None:
             chars = self.sets[set_no].index["text_chars"][rows].astype(np.int64)
             return -(-chars // _CHARS_PER_TOKEN)
@@ -131,16 +135,16 @@ class Lengths:
         return longest
 
     def of(self, set_no: int, rows: NDArray[np.int64], variants: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Tokens of some rows' variants, those of the picture among them; shape as `rows`."""
+        """Tokens of some rows' variants, including the image's; same shape as `rows`."""
         index = self.sets[set_no].index
-        pictures = index["has_image"][rows].astype(np.int64) * IMAGE_TOKENS
+        of_image = index["has_image"][rows].astype(np.int64) * IMAGE_TOKENS
         if self.tables is None:
-            return pictures + -(-index["text_chars"][rows].astype(np.int64) // _CHARS_PER_TOKEN)
-        return pictures + self.tables[set_no].counts[rows, variants].astype(np.int64)
+            return of_image + -(-index["text_chars"][rows].astype(np.int64) // _CHARS_PER_TOKEN)
+        return of_image + self.tables[set_no].counts[rows, variants].astype(np.int64)
 
 
 def default_table_path(root: Path, chat: str) -> Path:
-    """Beside the set."""
+    """Return the path of a set's table: next to the set, named after it and the template."""
     return root.absolute().with_name(f"{root.absolute().name}.lengths-{chat}")
 
 
@@ -151,20 +155,20 @@ def count_lengths(
 
     Args:
         root: the set's folder.
-        tokenizer: folder of a tokenizer, as transformers' AutoTokenizer takes it.
-        chat: a name of `griffon_train.text.chat_templates.CHATS`.
+        tokenizer: folder of a tokenizer, as transformers' AutoTokenizer loads it.
+        chat: a name in `griffon_train.text.chat_templates.CHATS`.
         path: where to write the table.
-        workers: processes.
-        done: called with the number of rows counted since it was called last.
+        workers: number of processes.
+        done: called with the number of rows counted since the last call.
 
     Returns:
-        The table's SHA-256, which enters plans.
+        The table's SHA-256, which becomes part of a plan's identity.
 
     Raises:
-        SettingsError: there is no such template, transformers cannot load the tokenizer, or it is not the template's.
-        DataError: the set is damaged, or a picture has no place in its conversation.
+        SettingsError: the template is unknown, transformers cannot load the tokenizer, or the two do not fit.
+        DataError: the set is damaged, or a conversation has no `<image>` for its image.
     """
-    check_tokenizer(chat, _tokenizer(tokenizer))  # what is wrong with it is said before processes start
+    check_tokenizer(chat, _tokenizer(tokenizer))  # report errors before processes start
     frozen = open_set(root)
     counts = np.zeros((len(frozen), int(frozen.lock.render["variants"])), "<u4")
     jobs = [(str(root), tokenizer, chat, first) for first in range(0, len(frozen), _ROWS_A_JOB)]
@@ -175,7 +179,9 @@ def count_lengths(
                 counts[first : first + len(part)] = part
                 done(len(part))
     except BrokenProcessPool:
-        raise DataError(f"{root}: a counting process was killed, perhaps for memory; take fewer --workers") from None
+        raise DataError(
+            f"{root}: a counting process was killed, possibly for lack of memory; use fewer --workers"
+        ) from None
     raw = counts.tobytes()
     head = {
         "magic": _MAGIC,
@@ -198,27 +204,27 @@ def _count(job: tuple[str, str, str, int]) -> NDArray[np.uint32]:
 
 
 def _text_tokens(frozen: FrozenSet, row: int, chat: str, tokenizer: Tokenizer) -> list[int]:
-    """Of each variant of a row; a region is one."""
+    """Count the text tokens of each variant of a row; a region counts as one."""
     sample = frozen[row]
     counts = []
     for rendering in sample.renderings:
-        pictures, regions = int(sample.image is not None), int(rendering.region_xyxy_px is not None)
+        images, regions = int(sample.image is not None), int(rendering.region_xyxy_px is not None)
         try:
-            encoded = encode(chat, rendering.turns, tokenizer, pictures=pictures, regions=regions)
+            encoded = encode(chat, rendering.turns, tokenizer, pictures=images, regions=regions)
         except DataError as error:
             raise DataError(f"{frozen.where(row)}: {error}") from None
-        counts.append(len(encoded.ids) - encoded.ids.count(PICTURE_TOKEN))
+        counts.append(len(encoded.ids) - encoded.ids.count(IMAGE_TOKEN_ID))
     return counts
 
 
 @lru_cache(maxsize=1)
 def _tokenizer(folder: str) -> Tokenizer:
-    found: Tokenizer = load_tokenizer(folder)
-    return found
+    tokenizer: Tokenizer = load_tokenizer(folder)
+    return tokenizer
 
 
 def _tokenizer_sha256(folder: str) -> str:
-    """Of all files in a tokenizer's folder that make it what it is."""
+    """Hash all files in a folder that define its tokenizer."""
     digest = hashlib.sha256()
     for path in sorted(Path(folder).iterdir()):
         if path.is_file() and ("token" in path.name or path.name in ("vocab.json", "merges.txt")):
@@ -232,7 +238,7 @@ def _begin() -> None:
 
 
 def _some(rows: range) -> Sequence[int]:
-    """A few rows, spread evenly."""
+    """Pick a few rows, evenly spaced."""
     return rows[:: max(1, len(rows) // _RECOUNTED)][:_RECOUNTED]
 
 
@@ -242,8 +248,8 @@ def _read_table(path: Path) -> Table:
             head = file.readline(4096)
             fields = orjson.loads(head)
             rows, variants = fields["shape"]
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if fields["magic"] != _MAGIC or fields["sha256"] != found:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if fields["magic"] != _MAGIC or fields["sha256"] != digest:
             raise ValueError
         table: NDArray[np.uint32] = np.memmap(path, "<u4", "r", len(head), (rows, variants))
         return Table(
@@ -255,6 +261,6 @@ def _read_table(path: Path) -> Table:
             counts=table,
         )
     except (FileNotFoundError, IsADirectoryError):
-        raise SettingsError(f"{path}: no such table; `griffon-train lengths` writes one") from None
+        raise SettingsError(f"{path}: no such table; create one with `griffon-train lengths`") from None
     except (ValueError, KeyError, TypeError, OverflowError):
-        raise DataError(f"{path}: no table of lengths, or a damaged one; count it again") from None
+        raise DataError(f"{path}: not a table of lengths, or damaged; count it again") from None

@@ -1,7 +1,7 @@
-"""The loader: the plan's steps, shared out to one rank, read and decoded by torch's DataLoader.
+"""The loader: one rank's part of each step of the plan, read and decoded by torch's DataLoader.
 
-What a rank gets depends on plan, step, rank, world size and micro-batch alone; workers and prefetching only decide how
-soon. A sample that cannot be read ends the run with its shard and key: nothing is skipped or replaced.
+A rank's samples depend only on plan, step, rank, world size and micro-batch; workers and prefetching only affect speed.
+A sample that cannot be read ends the run with an error that names its shard and key; nothing is skipped or replaced.
 """
 
 import signal
@@ -31,7 +31,7 @@ __all__ = ["STALL_S", "Batch", "Encode", "Loader", "Slot", "StepBatches", "rank_
 
 T = TypeVar("T")
 
-_LOOK_EVERY_S = 1.0  # for workers that are gone, while a batch is awaited
+_LOOK_EVERY_S = 1.0  # how often to check for lost workers while waiting for a batch
 
 STALL_S = 50.0
 """How long the next micro-batch may take before the run ends with an error."""
@@ -39,12 +39,12 @@ STALL_S = 50.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepBatches:
-    """What one rank computes of a step. The number of targets is known before the first picture is there.
+    """One rank's micro-batches of a step. The number of targets is known before the first image is decoded.
 
     Attributes:
-        step: of the optimizer.
-        targets: tokens that are learned in all its micro-batches.
-        batches: the micro-batches, read as they are asked for; take them all before the next share.
+        step: optimizer step.
+        targets: target tokens of all its micro-batches.
+        batches: the micro-batches, read lazily; consume all of them before requesting the next step.
     """
 
     step: int
@@ -53,17 +53,17 @@ class StepBatches:
 
 
 class StopSignal(Protocol):
-    """Ranks that go on together, and stop together."""
+    """Lets the ranks agree on whether to continue, so that all of them stop at the same micro-batch."""
 
     def asked_to_stop(self, patience_s: float) -> bool:
-        """Whether this rank is to stop, or is told so within some seconds; asked every second of waiting for data."""
+        """Return whether a stop is requested now or within `patience_s` seconds; called every second while waiting."""
 
     def go_on(self) -> None:
-        """Meet the other ranks after a micro-batch, or instead of one; raises an error on all if one is to stop."""
+        """Synchronize with the other ranks before a micro-batch is used; raises on all ranks if one must stop."""
 
 
 class Loader:
-    """Iterates over the micro-batches of one rank, in order of steps; each step has `micro_steps` of them."""
+    """Iterates over the micro-batches of one rank, step by step; each step has `micro_steps` of them."""
 
     def __init__(
         self,
@@ -82,22 +82,22 @@ class Loader:
         stall_s: float = STALL_S,
         company: StopSignal | None = None,
     ) -> None:
-        """Make ready; workers start with the first batch.
+        """Prepare the loader; workers start when iteration starts.
 
         Args:
-            plan: what comes when.
-            rank: of this process.
+            plan: maps a step to its samples.
+            rank: rank of this process.
             world_size: number of ranks.
-            micro_batch: samples computed at once.
-            workers: processes that read, decode and encode; 0 does it here.
-            encode: makes tokens of conversations; without it a batch has none.
+            micro_batch: samples per micro-batch.
+            workers: processes that read, decode and encode; 0 does this in the current process.
+            encode: turns conversations into tokens; without it batches have no tokens.
             start: first step.
-            stop: one past the last step, or None to go on without end.
-            skipped: steps that are left out: nothing of them is read.
-            image_px: side of the pictures.
+            stop: one past the last step, or None for no end.
+            skipped: steps to skip; none of their samples is read.
+            image_px: side of the images.
             region_px: side of the regions.
-            stall_s: how long a micro-batch may take; without workers nobody watches.
-            company: of other ranks, which may have to stop before the next micro-batch.
+            stall_s: seconds that a micro-batch may take; not checked without workers.
+            company: the other ranks, which may request a stop before the next micro-batch.
         """
         self._plan, self._stall_s, self._workers, self._company = plan, stall_s, workers, company
         self._start, self._stop, self._skipped = start, stop, skipped
@@ -106,37 +106,38 @@ class Loader:
         self._samples = SampleReader(plan.sets, encode, image_px, region_px)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The micro-batches.
+        """Yield the micro-batches.
 
         Raises:
-            DataError: a sample cannot be read, a worker was lost, or storage stalls; it says what and where.
+            DataError: a sample cannot be read, a worker was lost, or storage stalls; the message names the samples.
         """
         for batch, _ in self._messages(counted=False):
             assert batch is not None
             yield batch
 
     def steps(self) -> Iterator[StepBatches]:
-        """This rank's share of each step of a plan; a few micro-batches are held at once, however many a step has.
+        """Yield this rank's part of each step of a plan; only a few micro-batches are in memory at any time.
 
-        Raises: as iterating.
+        Raises:
+            DataError: as for iteration.
         """
-        assert isinstance(self._plan, Plan), "the steps of a sweep have unlike numbers of micro-batches"
+        assert isinstance(self._plan, Plan), "the steps of a sequential order differ in size"
         of_a_step = micro_steps(self._plan.global_batch, self._world_size, self._micro_batch)
         messages = self._messages(counted=True)
         counts = [targets for _, targets in islice(messages, of_a_step)]
-        for number in self._numbers():
+        for step in self._steps():
             targets = sum(map(_readable, counts))
             counts = []
-            yield StepBatches(step=number, targets=targets, batches=_batches(islice(messages, of_a_step), counts))
+            yield StepBatches(step=step, targets=targets, batches=_batches(islice(messages, of_a_step), counts))
 
-    def _numbers(self) -> Iterator[int]:
-        """The steps."""
-        numbers = count(self._start) if self._stop is None else range(self._start, self._stop)
-        return (number for number in numbers if number not in self._skipped)
+    def _steps(self) -> Iterator[int]:
+        """Yield the numbers of the steps that are not skipped."""
+        steps = count(self._start) if self._stop is None else range(self._start, self._stop)
+        return (step for step in steps if step not in self._skipped)
 
     def _messages(self, *, counted: bool) -> Iterator[tuple[Batch | None, int | Unreadable]]:
-        """What the workers send, in the order of what they were asked for."""
-        requests = ReadRequests(self._slots_of, self._numbers, counted=counted)
+        """Yield what the workers send, in the order of the requests."""
+        requests = ReadRequests(self._slots_of, self._steps, counted=counted)
         loader: DataLoader[Any] = _unwarned(
             DataLoader,
             self._samples,
@@ -158,13 +159,13 @@ class Loader:
                 batch, targets = next(messages)
             except StopIteration:
                 return
-            except (RuntimeError, OSError, EOFError) as error:  # torch's: no answer yet, or a worker is gone
+            except (RuntimeError, OSError, EOFError) as error:  # from torch: no answer yet, or a worker is lost
                 self._perhaps_stop(error)
                 if "timed out" in str(error) and waited_s + _LOOK_EVERY_S < self._stall_s:
                     waited_s += _LOOK_EVERY_S
                     continue
                 raise DataError(
-                    f"{self._what_failed(error, messages)}, awaiting {self._named(next(awaited))}"
+                    f"{self._what_failed(error, messages)}, while waiting for {self._named(next(awaited))}"
                 ) from error
             waited_s = 0.0
             next(awaited)
@@ -173,32 +174,32 @@ class Loader:
             yield _readable(batch), targets
 
     def _perhaps_stop(self, error: Exception) -> None:
-        """A request to stop does not wait for data; and if it went to all processes, it has ended workers first."""
+        """Stop if requested, without waiting for data; a signal to all processes may have ended the workers first."""
         patience_s = 0.0 if "timed out" in str(error) else _LOOK_EVERY_S
         if self._company is not None and self._company.asked_to_stop(patience_s):
             self._company.go_on()
 
     def _what_failed(self, error: Exception, messages: Iterator[Any]) -> str:
         if "timed out" in str(error):
-            return f"storage stalls: nothing was read in {self._stall_s:.0f} s"
+            return f"storage stalled: nothing was read for {self._stall_s:.0f} s"
         if any(worker.exitcode == -signal.SIGBUS for worker in getattr(messages, "_workers", ())):
             return no_room()
-        # What it had ready cannot be fetched any more either, which comes as one of several errors of the system.
+        # Batches that the lost worker had prepared are lost, too; fetching them raises one of several system errors.
         lost = isinstance(error, OSError | EOFError) or "exited unexpectedly" in str(error)
-        return "a reading process was killed, perhaps for memory" if lost else f"reading failed ({error})"
+        return "a worker process was killed, possibly for lack of memory" if lost else f"reading failed ({error})"
 
     def _named(self, request: ReadRequest) -> str:
-        """Step, shards and keys of a micro-batch."""
+        """Name the step, shards and keys of a micro-batch."""
         slots = request.slots or request.ahead
-        there = [self._plan.sets[slot.set_no].where(slot.row) for slot in slots if slot.row != DUMMY]
-        more = f" and {len(there) - 3} more" if len(there) > 3 else ""
-        return f"step {slots[0].step}: {'; '.join(there[:3])}{more}"
+        samples = [self._plan.sets[slot.set_no].where(slot.row) for slot in slots if slot.row != DUMMY]
+        more = f" and {len(samples) - 3} more" if len(samples) > 3 else ""
+        return f"step {slots[0].step}: {'; '.join(samples[:3])}{more}"
 
 
 def _batches(
     messages: Iterable[tuple[Batch | None, int | Unreadable]], counts: list[int | Unreadable]
 ) -> Iterator[Batch]:
-    """The micro-batches of a step; the targets of the next one's are noted in `counts`."""
+    """Yield the micro-batches of a step; append the target counts of the next step to `counts`."""
     for batch, targets in messages:
         assert batch is not None
         counts.append(targets)
@@ -212,9 +213,9 @@ def _readable(sent: T | Unreadable) -> T:
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Start the workers, without two things that torch does: warn of more of them than cores, and take over SIGCHLD.
+    """Start the workers, without torch's warning about more workers than cores and without its SIGCHLD handler.
 
-    Its handler of that signal raises an error for a lost worker wherever this process is; we find it in `next`.
+    That handler raises an error for a lost worker at any point of this process; we detect lost workers in `next`.
     """
     before = signal.getsignal(signal.SIGCHLD)
     batches: Iterator[Any] = _unwarned(iter, loader)
@@ -223,7 +224,7 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
     return batches
 
 
-def _unwarned(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever is made
+def _unwarned(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - returns what `make` returns
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         return make(*args, **kwargs)
@@ -232,9 +233,9 @@ def _unwarned(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # no
 def _end_with_rank(_worker: int) -> None:
     end_with_parent()
     leave_signals_to_rank()
-    # torch hands a worker's own errors on; what is left is the noise of threads that lose their rank.
+    # torch forwards a worker's own errors; the rest is noise from threads that lost their rank.
     sys.excepthook = lambda *_: None
 
 
-def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - the dataset gives whole micro-batches
+def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - the dataset returns complete micro-batches
     return batch

@@ -1,4 +1,4 @@
-"""What a plan looks like from above: steps by group, and how much of a batch would be padding."""
+"""An overview of a plan: steps per group, and the share of padding in a batch."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ class GroupReport:
     """One group in one epoch.
 
     Attributes:
-        steps: that belong to the epoch.
-        tokens: of all its samples.
-        padded_tokens: the same with every sample as long as the longest of its batch.
+        steps: number of steps in the epoch.
+        tokens: tokens of all its samples.
+        padded_tokens: tokens if every sample is padded to the longest of its global batch.
     """
 
     steps: int = 0
@@ -21,26 +21,26 @@ class GroupReport:
 
     @property
     def waste(self) -> float:
-        """The share of a batch that is padding."""
+        """The share of padding in a batch, from 0 to 1."""
         return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
 
 
 def epoch_report(plan: Plan, epoch: int) -> dict[str, GroupReport]:
-    """The groups of an epoch, with a whole batch padded to its longest sample."""
-    found = dict.fromkeys(plan.groups, GroupReport())
+    """Report on the groups of an epoch, with every global batch padded to its longest sample."""
+    reports = dict.fromkeys(plan.groups, GroupReport())
     for number in range(plan.first_step(epoch), plan.first_step(epoch + 1)):
         step = plan.step(number)
-        before = found[step.group]
-        found[step.group] = GroupReport(
+        before = reports[step.group]
+        reports[step.group] = GroupReport(
             steps=before.steps + 1,
             tokens=before.tokens + int(step.lengths.sum()),
             padded_tokens=before.padded_tokens + int(step.lengths.max()) * plan.global_batch,
         )
-    return found
+    return reports
 
 
 def merge_reports(groups: dict[str, GroupReport]) -> GroupReport:
-    """All groups as one."""
+    """Merge the reports of all groups into one."""
     return GroupReport(
         steps=sum(group.steps for group in groups.values()),
         tokens=sum(group.tokens for group in groups.values()),

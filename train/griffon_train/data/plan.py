@@ -1,7 +1,7 @@
-"""The plan: which rows an optimizer step eats, as a pure function of frozen sets, weights, seed and batch size.
+"""The plan: which rows an optimizer step consumes, as a pure function of frozen sets, weights, seed and batch size.
 
-No step depends on the one before it: any of them is computed alone, at the same small cost, by random access through
-keyed permutations. World size, micro-batch and workers do not enter; `split.py` shares a step out.
+No step depends on the one before it. Each is computed independently, at the same small cost, by random access through
+keyed permutations. World size, micro-batch and workers play no part; `rank_split.py` divides a step among the ranks.
 """
 
 import hashlib
@@ -23,29 +23,29 @@ from griffon_train.data.lengths import Lengths
 from griffon_train.data.source_stream import SourceStream, find_runs
 
 PLAN_VERSION = 1
-"""Raised only when our code changes the order for the same inputs and settings."""
+"""Increased only when a code change alters the order for the same inputs and settings."""
 
 DEFAULT_WINDOW = 32
-"""Batches of a group that are sorted by length together, an eighth of an epoch's at most."""
+"""Batches of a group that are sorted by length together; at most an eighth of an epoch."""
 
 _MAX_NUMBER = 1 << 62
-_WINDOWS_AT_ONCE = 8  # looked up together, which costs less than one by one and changes nothing
-_LEAST_WINDOWS = 8  # of an epoch; if one window were all of it, sorting would cut the same batches every epoch
-_SHUFFLE = "full"  # the whole epoch of a group; the digest has a place for other ways
+_WINDOWS_AT_ONCE = 8  # looked up together for speed; does not affect the order
+_LEAST_WINDOWS = 8  # per epoch; with a single window, sorting would make the same batches every epoch
+_SHUFFLE = "full"  # over the complete epoch of a group; part of the digest, so that other ways can be added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:
-    """One global batch. A row's place in these arrays is its slot.
+    """One global batch of G rows. A row's index in these arrays is its slot.
 
     Attributes:
-        number: of the step, from 0 on, over all epochs.
-        epoch: that the batch belongs to.
-        group: name of the group that all rows are of.
-        sets: which set each row is of, shape [G].
-        rows: rows in these sets, shape [G].
-        variants: which rendering of each, shape [G].
-        lengths: in tokens, shape [G].
+        number: number of the step, from 0, across all epochs.
+        epoch: epoch that the batch belongs to.
+        group: group that all rows belong to.
+        sets: set number of each row, shape [G].
+        rows: row number within its set, shape [G].
+        variants: rendering of each row, shape [G].
+        lengths: length of each row in tokens, shape [G].
     """
 
     number: int
@@ -62,11 +62,11 @@ class Plan:
 
     Attributes:
         sets: the frozen sets, in order.
-        global_batch: samples of a step.
-        lengths: of the rows.
+        global_batch: samples per step.
+        lengths: lengths of the rows.
         groups: names of the groups that have rows.
         identity: everything that the order depends on.
-        digest: SHA-256 of the canonical JSON of it.
+        digest: SHA-256 of the canonical JSON of `identity`.
     """
 
     def __init__(
@@ -80,42 +80,43 @@ class Plan:
         lengths: Lengths | None = None,
         weights: Mapping[str, str] | None = None,
     ) -> None:
-        """Lay out the sources of some sets.
+        """Build a plan over the sources of some sets.
 
         Args:
-            sets: at least one; the order counts.
-            seed: of every shuffle.
-            global_batch: samples of a step, fixed for the run.
+            sets: at least one; their order matters.
+            seed: seed of every shuffle.
+            global_batch: samples per step, fixed for the run.
             grouping: one of `griffon_train.data.source_stream.GROUPINGS`.
-            window: batches of a group that are sorted by length together; with 1 each is what falls to it.
-            lengths: of the rows; estimated from the indexes where not given.
-            weights: overrides what the locks say, by tag.
+            window: batches of a group that are sorted by length together; 1 turns sorting off.
+            lengths: lengths of the rows; estimated from the indexes by default.
+            weights: weights by tag, which override those in the locks.
 
         Raises:
-            SettingsError: no such grouping or tag, a set given twice, or no rows at all.
+            SettingsError: an unknown grouping or tag, a set given twice, or no rows at all.
         """
-        digests = [each.lock.digest for each in sets]
+        digests = [frozen.lock.digest for frozen in sets]
         if len(set(digests)) != len(digests):
-            raise SettingsError("the same set is given twice; to show it more often, raise its sources' weights")
+            raise SettingsError("the same set is given twice; to use it more often, raise its sources' weights")
         if not sets or global_batch < 1 or window < 1:
-            raise SettingsError("a plan needs a set, and a global batch and a window of at least 1")
+            raise SettingsError("a plan needs at least one set, and a global batch and a window of at least 1")
         if not -_MAX_NUMBER < seed < _MAX_NUMBER:
-            raise SettingsError(f"seed {seed}: expected a whole number of at most 62 bits")
+            raise SettingsError(f"seed {seed}: expected an integer of at most 62 bits")
         self.sets = tuple(sets)
         self.global_batch = global_batch
         self._seed = seed
         self._window = window
         self.lengths = lengths or Lengths.estimated(sets)
-        runs = find_runs(sets, grouping, weights or {})
-        self._runs = {name: tuple(runs[name]) for name in runs}
-        self.groups = tuple(self._runs)
-        if not runs:
+        streams = find_runs(sets, grouping, weights or {})
+        self._streams = {name: tuple(streams[name]) for name in streams}
+        self.groups = tuple(self._streams)
+        if not streams:
             raise SettingsError("the sets have no rows")
         self.identity: dict[str, Any] = {
             "plan_version": PLAN_VERSION,
             "sets": digests,
             "weights": [
-                {run.tag: str(run.weight) for run in self._all_runs if run.set_no == i} for i in range(len(sets))
+                {stream.tag: str(stream.weight) for stream in self._all_streams if stream.set_no == i}
+                for i in range(len(sets))
             ],
             "seed": seed,
             "global_batch": global_batch,
@@ -131,65 +132,65 @@ class Plan:
         self._sorted = lru_cache(2 * len(self.groups))(self._sorted_windows)
 
     @property
-    def _all_runs(self) -> list[SourceStream]:
-        return [run for runs in self._runs.values() for run in runs]
+    def _all_streams(self) -> list[SourceStream]:
+        return [stream for streams in self._streams.values() for stream in streams]
 
     def first_step(self, epoch: int) -> int:
-        """The step that epoch begins with."""
+        """Return the first step of an epoch."""
         return sum(self._first_batch(group, epoch) for group in self.groups)
 
     def steps_of(self, epochs: float) -> int:
-        """Steps of some epochs, at least one; a part of an epoch ends at the nearest step."""
+        """Return the number of steps in some epochs, at least one; a fraction of an epoch ends at the nearest step."""
         whole, part = divmod(Fraction(str(epochs)), 1)
         first = self.first_step(whole)
         return max(1, first + round(part * (self.first_step(whole + 1) - first)))
 
     def epoch_of(self, step: int) -> int:
-        """The epoch that a step belongs to."""
+        """Return the epoch that a step belongs to."""
         high = 1
         while self.first_step(high) <= step:
             high *= 2
         return bisect_right(range(high + 1), step, key=self.first_step) - 1
 
     def step(self, number: int) -> Step:
-        """The rows of a step.
+        """Return the rows of a step.
 
         Raises:
-            SettingsError: the number is below 0, or beyond any run.
+            SettingsError: the number is negative or too large.
         """
         if not 0 <= number < _MAX_NUMBER // self.global_batch:
-            raise SettingsError(f"step {number}: steps are numbered from 0 on, and places in the stream have 62 bits")
+            raise SettingsError(f"step {number}: expected at least 0, and positions in the stream of at most 62 bits")
         epoch = self.epoch_of(number)
         labels = self._labels(epoch)
         within = number - self.first_step(epoch)
         label = int(labels[within])
         group = self.groups[label]
         batch = self._first_batch(group, epoch) + int(np.count_nonzero(labels[:within] == label))
-        run_of, rows, variants, lengths = self._batch(group, epoch, batch)
-        sets = np.array([run.set_no for run in self._runs[group]])[run_of]
+        stream_of, rows, variants, lengths = self._batch(group, epoch, batch)
+        sets = np.array([stream.set_no for stream in self._streams[group]])[stream_of]
         return Step(number=number, epoch=epoch, group=group, sets=sets, rows=rows, variants=variants, lengths=lengths)
 
     def steps_by_group(self, epoch: int) -> dict[str, int]:
-        """How many steps of an epoch each group has."""
+        """Return the number of steps that each group has in an epoch."""
         return {group: self._first_batch(group, epoch + 1) - self._first_batch(group, epoch) for group in self.groups}
 
     def samples_by_group(self, epoch: int) -> dict[str, int]:
-        """How many samples an epoch shows of each group; its last step may take some of the next epoch."""
+        """Return the number of samples of each group in an epoch; its last step may include some of the next epoch."""
         return {group: self._first_place(group, epoch + 1) - self._first_place(group, epoch) for group in self.groups}
 
     def _first_place(self, group: str, epoch: int) -> int:
-        """Where in its group's stream an epoch begins."""
+        """Return the position in a group's stream where an epoch begins."""
         return self._first_places(group, epoch)
 
     def _first_place_of(self, group: str, epoch: int) -> int:
-        return sum(run.first_place(epoch) for run in self._runs[group])
+        return sum(stream.first_place(epoch) for stream in self._streams[group])
 
     def _first_batch(self, group: str, epoch: int) -> int:
-        """The first batch of a group that belongs to an epoch: whose first place does."""
+        """Return the first batch of a group in an epoch; a batch belongs to the epoch of its first position."""
         return -(-self._first_place(group, epoch) // self.global_batch)
 
     def _labels_of(self, epoch: int) -> NDArray[np.uint8]:
-        """The group of each step of an epoch, as its place in `groups`."""
+        """Return the group of each step of an epoch, as its index in `groups`."""
         counts = list(self.steps_by_group(epoch).values())
         total = sum(counts)
         if not total:
@@ -198,25 +199,25 @@ class Plan:
         return np.searchsorted(np.cumsum(counts), drawn, side="right").astype(np.uint8)
 
     def _batch(self, group: str, epoch: int, batch: int) -> tuple[NDArray[np.int64], ...]:
-        """Runs, rows, variants and lengths of a batch of a group."""
+        """Return streams, rows, variants and lengths of a batch of a group."""
         size = self.global_batch
         first_whole = self._first_batch(group, epoch)
         whole = self._first_place(group, epoch + 1) // size - first_whole
         within = batch - first_whole
-        if within >= whole:  # it straddles two epochs
+        if within >= whole:  # the batch spans two epochs
             return self._rows(group, np.arange(batch * size, (batch + 1) * size))
         window = min(self._window, max(1, whole // _LEAST_WINDOWS))
         first = within - within % (window * _WINDOWS_AT_ONCE)
         stop = min(whole, first + window * _WINDOWS_AT_ONCE)
         columns = self._sorted(group, epoch, first_whole + first, first_whole + stop, window)
         place = (within - first) * size
-        run_of, rows, variants, lengths = (column[place : place + size] for column in columns)
-        return run_of, rows, variants, lengths
+        stream_of, rows, variants, lengths = (column[place : place + size] for column in columns)
+        return stream_of, rows, variants, lengths
 
     def _sorted_windows(
         self, group: str, epoch: int, first: int, stop: int, window: int
     ) -> tuple[NDArray[np.int64], ...]:
-        """The rows of some whole batches; in each window like lengths together, its batches in drawn order."""
+        """Return the rows of complete batches; each window is sorted by length into batches, then shuffled by batch."""
         size = self.global_batch
         columns = self._rows(group, np.arange(first * size, stop * size))
         orders = []
@@ -227,14 +228,14 @@ class Plan:
             drawn = permute(np.arange(count), count, self._key("window", group, epoch, start))
             orders.append(place + by_length[drawn.astype(np.int64)].reshape(-1))
         order = np.concatenate(orders)
-        for each in self.sets:
-            each.let_index_go()
+        for frozen in self.sets:
+            frozen.let_index_go()
         return tuple(column[order] for column in columns)
 
     def _rows(self, group: str, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        """Runs, rows, variants and lengths at ascending places of a group's stream."""
-        runs = self._runs[group]
-        run_of, place = np.empty_like(places), np.empty_like(places)
+        """Return streams, rows, variants and lengths at ascending positions of a group's stream."""
+        streams = self._streams[group]
+        stream_of, place = np.empty_like(places), np.empty_like(places)
         position = 0
         epoch = self._epoch_at(group, int(places[0]))
         while position < len(places):
@@ -242,14 +243,14 @@ class Plan:
             stop = int(np.searchsorted(places, end))
             if stop > position:
                 drawn = permute(places[position:stop] - first, end - first, self._key("group", group, epoch))
-                firsts = np.array([run.first_place(epoch) for run in runs])
-                ends = np.cumsum(np.array([run.first_place(epoch + 1) for run in runs]) - firsts)
-                found = np.searchsorted(ends, drawn.astype(np.int64), side="right")
+                firsts = np.array([stream.first_place(epoch) for stream in streams])
+                ends = np.cumsum(np.array([stream.first_place(epoch + 1) for stream in streams]) - firsts)
+                chosen = np.searchsorted(ends, drawn.astype(np.int64), side="right")
                 starts = firsts - np.concatenate(([0], ends[:-1]))
-                run_of[position:stop] = found
-                place[position:stop] = drawn.astype(np.int64) + starts[found]
+                stream_of[position:stop] = chosen
+                place[position:stop] = drawn.astype(np.int64) + starts[chosen]
             position, epoch = stop, epoch + 1
-        return self._at(runs, run_of, place)
+        return self._at(streams, stream_of, place)
 
     def _epoch_at(self, group: str, place: int) -> int:
         high = 1
@@ -258,15 +259,15 @@ class Plan:
         return bisect_right(range(high + 1), place, key=lambda epoch: self._first_place(group, epoch)) - 1
 
     def _at(
-        self, runs: Sequence[SourceStream], run_of: NDArray[np.int64], place: NDArray[np.int64]
+        self, streams: Sequence[SourceStream], stream_of: NDArray[np.int64], place: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], ...]:
         rows, variants, lengths = np.empty_like(place), np.empty_like(place), np.empty_like(place)
-        for number, run in enumerate(runs):
-            mine = np.flatnonzero(run_of == number)
+        for number, stream in enumerate(streams):
+            mine = np.flatnonzero(stream_of == number)
             if mine.size:
-                rows[mine], variants[mine] = run.rows(place[mine], self._seed)
-                lengths[mine] = self.lengths.of(run.set_no, rows[mine], variants[mine])
-        return run_of, rows, variants, lengths
+                rows[mine], variants[mine] = stream.rows(place[mine], self._seed)
+                lengths[mine] = self.lengths.of(stream.set_no, rows[mine], variants[mine])
+        return stream_of, rows, variants, lengths
 
     def _key(self, *parts: object) -> bytes:
         return permutation_key("plan", self._seed, *self.identity["sets"], *parts)

@@ -1,4 +1,4 @@
-"""Sharing a global batch out: over ranks, and over micro-steps of each, so that like lengths go together."""
+"""Divide a global batch among ranks and their micro-steps, so that samples of similar length run together."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,28 +6,28 @@ from numpy.typing import NDArray
 from griffon_shards.support.errors import SettingsError
 
 DUMMY = -1
-"""Stands in a micro-batch where there is no sample left: it has no targets, and only keeps all ranks in step."""
+"""Fills a micro-batch when no sample is left; it has no targets and only keeps the ranks in step."""
 
 
 def micro_steps(global_batch: int, world_size: int, micro_batch: int) -> int:
-    """How many micro-batches every rank runs in a step."""
+    """Return the number of micro-batches that every rank runs per step."""
     most_of_a_rank = -(-global_batch // world_size)
     return -(-most_of_a_rank // micro_batch)
 
 
 def split_slots(lengths: NDArray[np.int64], world_size: int, micro_batch: int) -> NDArray[np.int64]:
-    """Which slots each rank takes in each micro-step.
+    """Assign the slots of a global batch to ranks and micro-steps.
 
-    Slots are dealt by length, longest first, to and fro over the ranks: every rank gets as much to do, ranks differ by
-    at most one sample, and what meets in a micro-batch, or at the same time on all ranks, is of like length.
+    Slots are dealt by length, longest first, back and forth over the ranks. Every rank gets about the same amount of
+    work, ranks differ by at most one sample, and samples that run at the same time have similar lengths.
 
     Args:
-        lengths: of the slots of a global batch, shape [G].
+        lengths: length of each slot of a global batch, shape [G].
         world_size: number of ranks.
-        micro_batch: samples of a rank that are computed at once.
+        micro_batch: samples per micro-batch.
 
     Returns:
-        Slots, or `DUMMY`; shape [world_size, micro_steps, micro_batch]. Every slot stands there exactly once.
+        Slots, or `DUMMY`; shape [world_size, micro_steps, micro_batch]. Every slot occurs exactly once.
 
     Raises:
         SettingsError: a size is below 1.

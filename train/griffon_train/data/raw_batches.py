@@ -1,7 +1,6 @@
-"""The plan's samples as they lie in the shards, for those who decode elsewhere (on the device, say).
+"""The plan's samples as stored in the shards, for decoding elsewhere, such as on the GPU.
 
-Read ahead by threads: neither reading nor the checksum holds the interpreter, and nothing has to be copied from one
-process to another.
+Threads read ahead: reading and checksums release the interpreter lock, and nothing is copied between processes.
 """
 
 from collections import deque
@@ -12,27 +11,27 @@ from griffon_train.data.loader import Slot, rank_slots
 from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import DUMMY
 
-_AHEAD = 4  # micro-batches for each thread
+_AHEAD = 4  # micro-batches per thread
 
 
 def raw_batches(
     plan: Plan, *, rank: int = 0, world_size: int = 1, micro_batch: int = 1, threads: int = 2, start: int = 0, stop: int
 ) -> Iterator[list[tuple[Slot, bytes]]]:
-    """The micro-batches of one rank: each slot with its sample's tar bytes, checked; dummies are left out.
+    """Yield the micro-batches of one rank: each slot with its sample's verified tar bytes, without dummies.
 
-    `griffon_shards.tar.split_sample` takes the bytes apart.
+    Split the bytes with `griffon_shards.tar.split_sample`.
 
     Args:
-        plan: what comes when.
-        rank: of this process.
+        plan: maps a step to its samples.
+        rank: rank of this process.
         world_size: number of ranks.
-        micro_batch: samples that come together.
-        threads: that read ahead.
+        micro_batch: samples per micro-batch.
+        threads: number of threads that read ahead.
         start: first step.
         stop: one past the last step.
 
     Raises:
-        DataError: a sample cannot be read; it names shard and key.
+        DataError: a sample cannot be read; the message names its shard and key.
     """
 
     def read(slots: list[Slot]) -> list[tuple[Slot, bytes]]:
@@ -41,8 +40,8 @@ def raw_batches(
     awaited: deque[Future[list[tuple[Slot, bytes]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for number in range(start, stop):
-                for slots in rank_slots(plan, number, rank, world_size, micro_batch):
+            for step in range(start, stop):
+                for slots in rank_slots(plan, step, rank, world_size, micro_batch):
                     awaited.append(pool.submit(read, slots))
                     if len(awaited) > _AHEAD * threads:
                         yield awaited.popleft().result()

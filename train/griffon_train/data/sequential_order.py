@@ -1,4 +1,4 @@
-"""A sweep: every row of some sets once, in order, for validation. To the loader it looks like a plan."""
+"""Every row of some sets once, in order, for validation. The loader uses it like a plan."""
 
 from collections.abc import Sequence
 
@@ -10,22 +10,22 @@ from griffon_train.data.plan import Plan, Step
 
 
 class SequentialOrder:
-    """Steps over all rows of some sets, in set and row order, variant 0; the last step may be shorter.
+    """Steps over all rows of some sets, in the order of sets and rows, variant 0; the last step may be smaller.
 
     Attributes:
         sets: the frozen sets.
-        steps: how many steps it takes.
+        steps: number of steps.
     """
 
     def __init__(self, sets: Sequence[FrozenSet], global_batch: int) -> None:
         self.sets = tuple(sets)
         self._global_batch = global_batch
-        self._ends = np.cumsum([len(each) for each in sets])
+        self._ends = np.cumsum([len(frozen) for frozen in sets])
         self._lengths = Lengths.estimated(sets)
         self.steps = -(-int(self._ends[-1]) // global_batch)
 
     def step(self, number: int) -> Step:
-        """The rows of a step."""
+        """Return the rows of a step."""
         stop = min((number + 1) * self._global_batch, int(self._ends[-1]))
         places = np.arange(number * self._global_batch, stop)
         sets = np.searchsorted(self._ends, places, side="right")
@@ -39,4 +39,4 @@ class SequentialOrder:
 
 
 StepOrder = Plan | SequentialOrder
-"""What a loader reads: it has sets, and maps a step to rows of them."""
+"""An order that a loader can read: it has sets, and maps a step to rows of these sets."""

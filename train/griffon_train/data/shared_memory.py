@@ -1,7 +1,7 @@
-"""Shared memory, through which pictures come from the reading processes: whether there is room, and what to do if not.
+"""Shared memory, which passes images from worker processes to their rank: check that there is enough of it.
 
-Containers often have 64 MB of it. A tensor that finds no room ends the process that writes it, by an error of torch's
-or by SIGBUS.
+Containers often have only 64 MB. If a tensor does not fit, the process that writes it ends with an error from torch or
+with SIGBUS.
 """
 
 import os
@@ -11,26 +11,26 @@ from griffon_shards.support.errors import SettingsError
 from griffon_train.data.source_stream import Shows
 
 SHARED = Path("/dev/shm")
-"""Where Linux keeps it."""
+"""Where Linux mounts shared memory."""
 
 AHEAD = 2
-"""Micro-batches that each reading process has ready or in work."""
+"""Micro-batches that each worker process has prepared or is preparing."""
 
-_IN_USE = 2  # micro-batches that the rank itself holds: the one in work, and the one that is being fetched
+_IN_USE = 2  # micro-batches that the rank itself holds: the current one and the one being fetched
 _REMEDY = (
-    "give it more (docker run --shm-size 8g; mount -o remount,size=8g /dev/shm), or take fewer --workers or a smaller "
+    "enlarge it (docker run --shm-size 8g; mount -o remount,size=8g /dev/shm), or use fewer --workers or a smaller "
     "--micro-batch; --workers 0 needs none"
 )
 
 
 def needed_bytes(shows: Shows, *, workers: int, micro_batch: int, image_px: int, region_px: int) -> int:
-    """What the pictures of one rank's loader take at most.
+    """Return the shared memory, in bytes, that one rank's loader needs at most.
 
     Args:
-        shows: what is in the sets.
-        workers: reading processes.
-        micro_batch: samples that come together.
-        image_px: side of the pictures.
+        shows: what the samples contain.
+        workers: number of worker processes.
+        micro_batch: samples per micro-batch.
+        image_px: side of the images.
         region_px: side of the regions.
     """
     of_a_sample = 3 * (shows.pictures * image_px**2 + shows.regions * region_px**2)
@@ -38,14 +38,14 @@ def needed_bytes(shows: Shows, *, workers: int, micro_batch: int, image_px: int,
 
 
 def check_shared_memory(needed: int, loaders: int) -> None:
-    """See that there is room for the pictures of some loaders on this machine, if it keeps them there at all.
+    """Check that shared memory is large enough for the loaders on this machine; without /dev/shm, do nothing.
 
     Args:
-        needed: bytes that each needs.
-        loaders: how many there are at once.
+        needed: bytes that each loader needs.
+        loaders: number of loaders that run at the same time.
 
     Raises:
-        SettingsError: there is too little, with both numbers.
+        SettingsError: it is too small; the message states what is free and what is needed.
     """
     if not SHARED.is_dir():
         return
@@ -53,16 +53,16 @@ def check_shared_memory(needed: int, loaders: int) -> None:
     free = room.f_bavail * room.f_frsize
     if needed * loaders > free:
         raise SettingsError(
-            f"{SHARED} has {free / 1e6:,.0f} MB free, and the pictures that reading processes have ready take up to "
+            f"{SHARED} has {free / 1e6:,.0f} MB free, but images from worker processes take up to "
             f"{needed * loaders / 1e6:,.0f} MB: {_REMEDY}"
         )
 
 
 def ranks_here() -> int:
-    """Ranks on this machine, as torchrun (or DeepSpeed's launcher) says; 1 where there is no launcher."""
+    """Return the number of ranks on this machine, as set by torchrun or DeepSpeed's launcher; 1 without a launcher."""
     return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
 
 
 def no_room() -> str:
-    """That it has run full, for messages."""
-    return f"no room in {SHARED} for the pictures that reading processes have ready: {_REMEDY}"
+    """Return the error message for full shared memory."""
+    return f"{SHARED} is full, so worker processes cannot pass on images: {_REMEDY}"

@@ -1,4 +1,4 @@
-"""What a rank asks its reading processes for: the plan's steps, shared out to it in micro-batches of slots."""
+"""Requests from a rank to its worker processes: its part of the plan's steps, in micro-batches of slots."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from griffon_train.data.sequential_order import StepOrder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A sample's place in a global batch, and which sample stands there; a row of -1 is a dummy."""
+    """A position in a global batch and the sample at it; a row of -1 is a dummy."""
 
     step: int
     slot: int
@@ -21,7 +21,7 @@ class Slot:
 
 
 def rank_slots(plan: StepOrder, number: int, rank: int, world_size: int, micro_batch: int) -> list[list[Slot]]:
-    """The micro-batches of one rank in one step."""
+    """Return the micro-batches of one rank in one step."""
     step = plan.step(number)
     sets, rows, variants = step.sets.tolist(), step.rows.tolist(), step.variants.tolist()
     return [
@@ -37,11 +37,11 @@ def rank_slots(plan: StepOrder, number: int, rank: int, world_size: int, micro_b
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """What a worker is asked for in one message.
+    """A request to a worker.
 
     Attributes:
-        slots: a micro-batch to read, or none.
-        ahead: a micro-batch of the next step, of which only the targets are counted; or none.
+        slots: a micro-batch to read, or empty.
+        ahead: a micro-batch of the next step whose targets are counted, or empty.
     """
 
     slots: list[Slot]
@@ -49,10 +49,10 @@ class ReadRequest:
 
 
 class ReadRequests(Sampler[ReadRequest]):
-    """The micro-batches of one rank from a step on, without end or up to a step; those of skipped steps are left out.
+    """Yields the read requests of one rank, in order: one per micro-batch of the given steps.
 
-    With `counted`, targets are counted a step ahead: first those of the first step, then with each micro-batch those of
-    its like in the next step, so that all workers have as much to do.
+    With `counted`, targets are counted one step ahead: first those of the first step, then with each micro-batch those
+    of the corresponding one in the next step, so that all workers do the same amount of work.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Runs: a source as an endless row of keyed passes over its rows, cut into epochs by its weight; and their groups."""
+"""A source as an endless stream of shuffled passes over its rows, divided into epochs by its weight; and groups."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ GROUPINGS: dict[str, tuple[str, ...]] = {
     "modality": ("text", "image"),
     "task": ("text", "general", "localization", "referring"),
 }
-"""How rows are grouped into batches, and the groups there may be, in order."""
+"""The possible groups of each grouping, in order; all rows of a batch belong to one group."""
 
 _REFERRING = "VISJ"
 _TALK = "LAZY"
@@ -24,18 +24,18 @@ _TALK = "LAZY"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SourceStream:
-    """The passes over one source, or over those rows of one that are of one group.
+    """The passes over one source, or over its rows in one group.
 
     Attributes:
-        set_no: place of its set in the plan.
-        set_digest: keys the passes, with the tag.
-        tag: of the source.
-        group: that its rows are of.
-        weight: passes an epoch.
-        variants: renderings that each row has; pass p shows rendering p mod that.
-        first_row: of the set.
-        count: rows of the run.
-        picked: these rows, counted from `first_row`, where they are not all that follow it; shape [count].
+        set_no: index of the set in the plan.
+        set_digest: digest of the set, which keys the shuffles together with the tag.
+        tag: tag of the source.
+        group: group of its rows.
+        weight: passes per epoch.
+        variants: renderings per row; pass p uses rendering p mod `variants`.
+        first_row: first row of the source in its set.
+        count: number of rows in the stream.
+        picked: the rows of the stream relative to `first_row`, shape [count]; None if they are consecutive.
     """
 
     set_no: int
@@ -49,31 +49,31 @@ class SourceStream:
     picked: NDArray[np.uint32] | None
 
     def first_place(self, epoch: int) -> int:
-        """Where in the run an epoch begins: ⌊epoch · weight · rows⌋."""
+        """Return the position in the stream where an epoch begins: ⌊epoch · weight · rows⌋."""
         return epoch * self.weight.numerator * self.count // self.weight.denominator
 
     def rows(self, places: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of the set, and variants, at some places of the run; shapes as `places`."""
+        """Return rows of the set, and variants, at some positions of the stream; same shape as `places`."""
         passes, within = np.divmod(places, self.count)
-        found = np.empty_like(places)
-        for number in np.unique(passes).tolist():
-            mine = passes == number
+        rows = np.empty_like(places)
+        for pass_no in np.unique(passes).tolist():
+            mine = passes == pass_no
             parts = (self.group,) if self.picked is not None else ()
-            key = permutation_key("pass", seed, self.set_digest, self.tag, number, *parts)
-            found[mine] = permute(within[mine], self.count, key)
+            key = permutation_key("pass", seed, self.set_digest, self.tag, pass_no, *parts)
+            rows[mine] = permute(within[mine], self.count, key)
         if self.picked is not None:
-            found = self.picked[found].astype(np.int64)
-        return found + self.first_row, passes % self.variants
+            rows = self.picked[rows].astype(np.int64)
+        return rows + self.first_row, passes % self.variants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shows:
-    """What there is in the samples of some sets.
+    """What the samples of some sets contain.
 
     Attributes:
-        words: any has words alone.
-        pictures: any has a picture.
-        regions: any has a region, which `<region>` stands for.
+        words: some samples have text only.
+        pictures: some samples have an image.
+        regions: some samples have a region, for which `<region>` stands.
     """
 
     words: bool
@@ -82,58 +82,59 @@ class Shows:
 
     @classmethod
     def of(cls, sets: Sequence[FrozenSet]) -> "Shows":
-        """As the locks say; where talk may be with or without pictures, as the indexes do."""
+        """Read it from the locks, and from the indexes for conversations that may or may not have an image."""
         words = pictures = regions = False
-        for each in sets:
-            for source in each.lock.sources:
-                rows = each.rows_of_source(source.tag)
-                pictured = int(np.count_nonzero(_pictured(each, rows))) if source.task == _TALK else len(rows)
+        for frozen in sets:
+            for source in frozen.lock.sources:
+                rows = frozen.rows_of_source(source.tag)
+                pictured = int(np.count_nonzero(_pictured(frozen, rows))) if source.task == _TALK else len(rows)
                 words, pictures = words or pictured < len(rows), pictures or pictured > 0
                 regions = regions or (source.task == _REFERRING and len(rows) > 0)
         return cls(words=words, pictures=pictures, regions=regions)
 
 
 def find_runs(sets: Sequence[FrozenSet], grouping: str, weights: Mapping[str, str]) -> dict[str, list[SourceStream]]:
-    """The runs of some sets by group, in the order of `GROUPINGS`; groups without rows are left out.
+    """Return the streams of some sets by group, in the order of `GROUPINGS`, without empty groups.
 
-    A source whose rows are of two groups (a LAZY one with pictures and without) is a run for each.
+    A source with rows in two groups (a LAZY source with and without images) becomes two streams.
 
     Raises:
-        SettingsError: there is no such grouping, or a weight is given for a tag that no set has, or is not above 0.
+        SettingsError: the grouping is unknown, or a weight is not above 0 or is given for a tag that no set has.
     """
     if grouping not in GROUPINGS:
-        raise SettingsError(f"no grouping {grouping!r}; there are {', '.join(GROUPINGS)}")
-    tags = {source.tag for each in sets for source in each.lock.sources}
+        raise SettingsError(f"unknown grouping {grouping!r}; expected one of {', '.join(GROUPINGS)}")
+    tags = {source.tag for frozen in sets for source in frozen.lock.sources}
     if unknown := sorted(set(weights) - tags):
         raise SettingsError(
-            f"weights for {', '.join(unknown)}, and no set has such a source; it is one of {', '.join(sorted(tags))}"
+            f"weights given for {', '.join(unknown)}, but no set has such a source; the sources are "
+            f"{', '.join(sorted(tags))}"
         )
     groups: dict[str, list[SourceStream]] = {name: [] for name in GROUPINGS[grouping]}
-    for set_no, each in enumerate(sets):
-        for source in each.lock.sources:
-            rows = each.rows_of_source(source.tag)
+    for set_no, frozen in enumerate(sets):
+        for source in frozen.lock.sources:
+            rows = frozen.rows_of_source(source.tag)
             if not rows:
                 continue
             weight = _weight(source.tag, weights.get(source.tag, source.weight))
-            for group, picked in _groups_of(each, source.task, rows, grouping):
+            for group, picked in _groups_of(frozen, source.task, rows, grouping):
                 groups[group].append(
                     SourceStream(
                         set_no=set_no,
-                        set_digest=each.lock.digest,
+                        set_digest=frozen.lock.digest,
                         tag=source.tag,
                         group=group,
                         weight=weight,
-                        variants=int(each.lock.render["variants"]),
+                        variants=int(frozen.lock.render["variants"]),
                         first_row=rows.start,
                         count=len(rows) if picked is None else len(picked),
                         picked=picked,
                     )
                 )
-    return {name: runs for name, runs in groups.items() if runs}
+    return {name: streams for name, streams in groups.items() if streams}
 
 
 def task_group(task: str, has_image: bool) -> str:
-    """The group that a sample is of, when they are grouped by task."""
+    """Return the group of a sample under the grouping `task`."""
     if task == _TALK:
         return "general" if has_image else "text"
     return "referring" if task == _REFERRING else "localization"
@@ -149,20 +150,20 @@ def _weight(tag: str, given: str) -> Fraction:
     return weight
 
 
-def _pictured(each: FrozenSet, rows: range) -> NDArray[np.bool_]:
-    """Which rows have a picture; shape [rows]."""
-    found: NDArray[np.bool_] = each.index["has_image"][rows.start : rows.stop] != 0
-    return found
+def _pictured(frozen: FrozenSet, rows: range) -> NDArray[np.bool_]:
+    """Return which rows have an image; shape [rows]."""
+    has_image: NDArray[np.bool_] = frozen.index["has_image"][rows.start : rows.stop] != 0
+    return has_image
 
 
-def _groups_of(each: FrozenSet, task: str, rows: range, grouping: str) -> list[tuple[str, NDArray[np.uint32] | None]]:
-    """The groups that rows of a source are of, and which of the rows; None for all of them."""
+def _groups_of(frozen: FrozenSet, task: str, rows: range, grouping: str) -> list[tuple[str, NDArray[np.uint32] | None]]:
+    """Return the groups of a source's rows, each with its rows; None means all rows."""
     if grouping == "none":
         return [("all", None)]
     with_image = "image" if grouping == "modality" else task_group(task, has_image=True)
-    if task != _TALK:  # every other task is about a picture
+    if task != _TALK:  # every other task has an image
         return [(with_image, None)]
-    has_image = _pictured(each, rows)
+    has_image = _pictured(frozen, rows)
     pictured = int(np.count_nonzero(has_image))
     if pictured in (0, len(rows)):
         return [(with_image if pictured else "text", None)]

@@ -1,7 +1,7 @@
-"""What may be changed about steps to come: which are left out, and the learning rate from a step on.
+"""Changes to future steps: skipped steps, and a new learning rate from a given step.
 
-It is how a run goes on after a loss that is not a number. What trained steps were steered with is kept with the cursor,
-so a run that goes on is still exactly the run that was given the same from its beginning.
+They let a run continue after a loss that is not a number. The cursor stores the changes that trained steps had, so a
+resumed run is identical to one that had the same options from the start.
 """
 
 import math
@@ -15,11 +15,11 @@ from griffon_shards.support.errors import SettingsError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
-    """Steps left out, and learning rates from a step on. `step in steering` says whether it is left out.
+    """Skipped steps and changed learning rates. `step in steering` is true if the step is skipped.
 
     Attributes:
-        skipped: first step and one past the last, in order, with gaps between them.
-        rates: a step, and the learning rate that holds from it on, in order.
+        skipped: sorted, disjoint ranges of steps, each as the first step and one past the last.
+        rates: sorted pairs of a step and the learning rate that applies from that step.
     """
 
     skipped: tuple[tuple[int, int], ...] = ()
@@ -27,57 +27,57 @@ class Steering:
 
     @classmethod
     def of(cls, skip_steps: Sequence[str], lr_from: Sequence[str]) -> "Steering":
-        """As given on the command line: `A:B` or `A`, and `STEP=LR`.
+        """Parse command-line values: `A:B` or `A`, and `STEP=LR`.
 
         Raises:
-            SettingsError: one is not that, or a step has two rates.
+            SettingsError: a value is malformed, or a step has two rates.
         """
         rates: dict[int, float] = {}
         for given in lr_from:
             step, rate = _rate(given)
             if rates.setdefault(step, rate) != rate:
-                raise SettingsError(f"--lr-from {given}: step {step} has {rates[step]} already; give one rate for it")
+                raise SettingsError(f"--lr-from {given}: step {step} already has {rates[step]}; give one rate per step")
         return cls(skipped=_merged(map(_skipped, skip_steps)), rates=tuple(sorted(rates.items())))
 
     def __contains__(self, step: object) -> bool:
         return isinstance(step, int) and any(first <= step < stop for first, stop in self.skipped)
 
     def ratio(self, step: int, lr: float) -> float:
-        """What the learning rates of a step are multiplied with, for `lr` to become the one that holds there."""
+        """Return the factor that turns `lr` into the learning rate at a step."""
         held = [rate for first, rate in self.rates if first <= step]
         return held[-1] / lr if held else 1.0
 
     def before(self, step: int) -> "Steering":
-        """What of it concerns steps before that one."""
+        """Return the part that affects steps before the given one."""
         skipped = tuple((first, min(stop, step)) for first, stop in self.skipped if first < step)
-        return Steering(skipped=skipped, rates=tuple(each for each in self.rates if each[0] < step))
+        return Steering(skipped=skipped, rates=tuple(change for change in self.rates if change[0] < step))
 
     def state(self) -> dict[str, Any]:
-        """In plain types, for a checkpoint."""
-        return {"skipped": [list(each) for each in self.skipped], "rates": [list(each) for each in self.rates]}
+        """Return it in plain types for a checkpoint."""
+        return {"skipped": [list(steps) for steps in self.skipped], "rates": [list(change) for change in self.rates]}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Steering":
-        """What `state` has made."""
+        """Restore it from the result of `state`."""
         return cls(
             skipped=tuple((first, stop) for first, stop in state.get("skipped", ())),
             rates=tuple((step, rate) for step, rate in state.get("rates", ())),
         )
 
     def __str__(self) -> str:
-        """As it is given on the command line."""
+        """Format it as command-line options."""
         options = [f"--skip-steps {first}:{stop}" for first, stop in self.skipped]
         options += [f"--lr-from {step}={rate}" for step, rate in self.rates]
         return " ".join(options) or "neither --skip-steps nor --lr-from"
 
 
 def _skipped(given: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)(?::(\d+))?", given)
-    first, stop = (int(found[1]), int(found[2] or int(found[1]) + 1)) if found else (0, 0)
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", given)
+    first, stop = (int(match[1]), int(match[2] or int(match[1]) + 1)) if match else (0, 0)
     if first >= stop:
         raise SettingsError(
-            f"--skip-steps {given}: expected A:B with A below B, which leaves out the steps A to B - 1, "
-            "as metrics.jsonl numbers them"
+            f"--skip-steps {given}: expected A:B with A below B, which skips the steps A to B - 1, "
+            "as numbered in metrics.jsonl"
         )
     return first, stop
 
@@ -85,12 +85,12 @@ def _skipped(given: str) -> tuple[int, int]:
 def _rate(given: str) -> tuple[int, float]:
     step, _, rate = given.partition("=")
     try:
-        found = int(step), float(rate)
+        change = int(step), float(rate)
     except ValueError:
-        found = -1, 0.0
-    if found[0] < 0 or not 0 < found[1] < math.inf:
+        change = -1, 0.0
+    if change[0] < 0 or not 0 < change[1] < math.inf:
         raise SettingsError(f"--lr-from {given}: expected STEP=LR, such as 1200=1e-5")
-    return found
+    return change
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

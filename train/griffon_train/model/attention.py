@@ -1,4 +1,4 @@
-"""Which attention each part computes with: the fastest that computes what the part was trained with."""
+"""Select the attention implementation of each part: the fastest that computes what the part was trained with."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from transformers.utils import is_flash_attn_2_available
 from griffon_shards.support.errors import SettingsError
 
 _SUPPORTS = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
-"""What a class of transformers says of itself, by implementation."""
+"""The attribute by which a transformers class declares support, by implementation."""
 
 ATTENTIONS = ("auto", "eager", "sdpa", "flex_attention", "flash_attention_2")
 
@@ -35,8 +35,8 @@ def attention_of(
         raise SettingsError(f"attention {requested!r}: expected one of {', '.join(ATTENTIONS)}")
     if requested == "sdpa" and capped:
         raise SettingsError(
-            f"attention sdpa: {text_config.model_type} caps attention scores, which sdpa would leave out without a "
-            "word; take auto, eager, flex_attention or flash_attention_2"
+            f"attention sdpa: {text_config.model_type} caps attention scores, which sdpa would silently ignore; "
+            "use auto, eager, flex_attention or flash_attention_2"
         )
     if requested == "flash_attention_2" and not flash:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""CLIP towers: read out of a checkpoint of whatever make, and made for pictures of another size."""
+"""CLIP towers: read from CLIP checkpoints, and resized for images of another size."""
 
 import math
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def read_tower_config(folder: Path) -> CLIPVisionConfig:
         raise SettingsError(f"{folder}: a model of type {kind!r}; expected CLIP's, 'clip' or 'clip_vision_model'")
     vision = fields if kind == "clip_vision_model" else fields.get("vision_config")
     if not isinstance(vision, dict):
-        raise SettingsError(f"{folder / CONFIG_NAME}: no vision_config; get it anew from where the weights are from")
+        raise SettingsError(f"{folder / CONFIG_NAME}: no vision_config; download it again, from where the weights are")
     with making_model(folder):
         config = CLIPVisionConfig(
             **{name: value for name, value in vision.items() if name not in ("model_type", "_name_or_path")}
@@ -52,11 +52,11 @@ def read_tower_config(folder: Path) -> CLIPVisionConfig:
     if channels != 3 or not isinstance(image_px, int) or not isinstance(patch_px, int):
         raise SettingsError(
             f"{folder}: a tower for {image_px} px, patches of {patch_px} px and {channels} channels; expected one for "
-            "square pictures of 3 channels"
+            "square images of 3 channels"
         )
     if patch_px < 1 or image_px < patch_px or image_px % patch_px:
         raise SettingsError(
-            f"{folder}: pictures of {image_px} px are no whole number of patches of {patch_px} px; make a tower for "
+            f"{folder}: images of {image_px} px are not a multiple of the patch size {patch_px} px; make a tower for "
             "another size with `griffon-train convert clip`"
         )
     return config
@@ -92,7 +92,7 @@ def _whole_tower(folder: Path, config: CLIPVisionConfig) -> dict[str, torch.Tens
     tensors = tower_tensors(folder)
     with making_model(folder), torch.device("meta"):
         wanted = CLIPVisionModel(config).state_dict()
-    refuse_other(f"{folder}: other tensors than its configuration says", wanted, tensors)
+    refuse_other(f"{folder}: its tensors do not match its configuration", wanted, tensors)
     return tensors
 
 
@@ -115,9 +115,7 @@ def convert_clip(src: Path, dst: Path, *, image_px: int, say: Callable[[str], No
     if image_px % patch_px:
         below, above = image_px // patch_px * patch_px, -(-image_px // patch_px) * patch_px
         nearest = f"{below} and {above}" if below else str(above)
-        raise SettingsError(
-            f"--image-size {image_px}: no multiple of the patch size {patch_px}; the nearest: {nearest}"
-        )
+        raise SettingsError(f"--image-size {image_px}: not a multiple of the patch size {patch_px}; nearest: {nearest}")
     tensors = _whole_tower(src, config)
     side, old_side = image_px // patch_px, old_px // patch_px
     tensors[_POSITIONS] = resized_positions(tensors[_POSITIONS], side)

@@ -5,22 +5,22 @@ from typing import Any
 from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from griffon_train.text.chat_templates import PICTURE_TOKEN, REGION_TOKEN_ID
+from griffon_train.text.chat_templates import IMAGE_TOKEN_ID, REGION_TOKEN_ID
 
 
 class GriffonConfig(PreTrainedConfig):
-    """What a Griffon model is made of.
+    """Configuration of a Griffon model.
 
     Attributes:
-        vision_config: the tower that sees the whole picture; its `image_size` is the model's.
+        vision_config: the tower that sees the image; its `image_size` is the model's.
         text_config: a language model that `AutoModelForCausalLM` knows.
         region_config: the frozen tower that sees the crop of `<region>`; None without visual referring.
         projector: a name of `griffon_train.model.projector.PROJECTORS`.
         select_layer: which of the tower's hidden states is taken; -2 is before its last layer.
-        image_token_id: stands in `input_ids` where a picture's features come, `image_tokens` times.
-        region_token_id: stands in `input_ids` where a region's feature comes.
+        image_token_id: placeholder in `input_ids` for an image's features, `image_tokens` times.
+        region_token_id: placeholder in `input_ids` for a region's feature.
         box_style: how boxes are written, one of `griffon_shards.types.BOX_STYLES`.
-        released_config: the configuration that released weights came with, whole, so that they can go back.
+        released_config: the complete configuration of the released weights, for converting back.
     """
 
     model_type = "griffon"
@@ -36,7 +36,7 @@ class GriffonConfig(PreTrainedConfig):
     projector: str = "conv_reduce"
     select_layer: int = -2
     # No vocabulary has a negative token, so these stay what they are whatever is added to one.
-    image_token_id: int = PICTURE_TOKEN
+    image_token_id: int = IMAGE_TOKEN_ID
     region_token_id: int = REGION_TOKEN_ID
     box_style: str = "text"
     released_config: dict[str, Any] | None = None
@@ -44,6 +44,6 @@ class GriffonConfig(PreTrainedConfig):
 
     @property
     def patches_a_side(self) -> int:
-        """Patches of the picture along each side."""
+        """Patches along each side of the image."""
         vision: Any = self.vision_config
         return int(vision.image_size) // int(vision.patch_size)

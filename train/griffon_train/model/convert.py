@@ -1,4 +1,4 @@
-"""From the layout of released Griffon weights to ours and back, tensor by tensor, bit for bit."""
+"""Convert between the layout of released Griffon weights and ours, tensor by tensor, bit for bit."""
 
 import io
 import shutil
@@ -123,7 +123,7 @@ def export_griffon(
     """
     refuse_taken(dst)
     if (kind := read_json(src / CONFIG_NAME).get("model_type")) != GriffonConfig.model_type:
-        raise SettingsError(f"{src}: a model of type {kind!r}; expected one of ours, {GriffonConfig.model_type!r}")
+        raise SettingsError(f"{src}: a model of type {kind!r}; expected a Griffon model, {GriffonConfig.model_type!r}")
     config: GriffonConfig = GriffonConfig.from_pretrained(src)
     released = released_config_of(config, vision_tower)
     renamed = _renamed(src, dict(WeightFiles(src)), config, lambda name: name, released_name, say)
@@ -166,7 +166,7 @@ def load_projector(model: GriffonForConditionalGeneration, path: Path) -> None:
     with torch.device("meta"):
         others = [kind for kind, make in PROJECTORS.items() if make(1, 1).state_dict().keys() == found.keys()]
     of = "".join(f", but of {kind!r}" for kind in others if kind != model.config.projector)
-    refuse_other(f"{path}: no weights of a projector {model.config.projector!r}{of}", wanted, found)
+    refuse_other(f"{path}: not the weights of a projector {model.config.projector!r}{of}", wanted, found)
     model.projector.load_state_dict(found)
 
 
@@ -177,16 +177,16 @@ def _towers(src: Path, released: Mapping[str, Any], vision: Path | None, region:
         vision = Path(named)
     if vision is None:
         raise SettingsError(
-            f"{src}: names its vision tower {named!r}, which is no folder here, and does not hold its sizes; "
+            f"{src}: its vision tower {named!r} is not a local folder, and config.json does not state its sizes; "
             "give --vision-tower DIR, a CLIP folder of the same sizes (griffon-train convert clip makes one)"
         )
     if not has_regions(released):
         if region is not None:
-            raise SettingsError(f"--region-tower {region}: the weights in {src} have no tower for regions")
+            raise SettingsError(f"--region-tower {region}: the weights in {src} have no region tower")
         return {TOWER: vision}
     if region is None:
         raise SettingsError(
-            f"{src}: has a second tower, for <region>, and does not hold its sizes; give --region-tower DIR, a CLIP "
+            f"{src}: has a region tower, and config.json does not state its sizes; give --region-tower DIR, a CLIP "
             "folder of the same sizes (the released weights have openai/clip-vit-large-patch14)"
         )
     return {TOWER: vision, REGION_TOWER: region}
@@ -207,7 +207,7 @@ def _box_style(src: Path) -> str:
 def _renamed(
     src: Path, found: dict[str, torch.Tensor], config: GriffonConfig, name_in: Rename, name_out: Rename, say: Say
 ) -> dict[str, torch.Tensor]:
-    """What a model of this configuration has, under new names.
+    """Rename the tensors of a model with this configuration.
 
     Args:
         src: where the tensors are from.
@@ -215,7 +215,7 @@ def _renamed(
         config: of the model.
         name_in: from our names to those in `found`.
         name_out: from our names to those to return.
-        say: gets a line on what was left out.
+        say: called with a line for what was skipped.
     """
     with torch.device("meta"):
         model = GriffonForConditionalGeneration(config)
@@ -223,14 +223,14 @@ def _renamed(
     for copy, original in model.all_tied_weights_keys.items():
         again, first = found.pop(name_in(copy), None), found.get(name_in(original))
         if again is not None and first is not None and not torch.equal(again, first):
-            raise DataError(f"{src}: {name_in(copy)} differs from {name_in(original)}, and the configuration ties them")
+            raise DataError(f"{src}: {name_in(copy)} differs from {name_in(original)}, but the configuration ties them")
         if again is not None:
-            say(f"left out, for it is {name_in(original)}: {name_in(copy)}")
+            say(f"skipped, tied to {name_in(original)}: {name_in(copy)}")
     if computed := [name for name in found if is_computed(name)]:
-        say(f"left out, for they are computed anew: {listed(computed)}")
+        say(f"skipped, computed from the configuration: {listed(computed)}")
     found = {name: tensor for name, tensor in found.items() if name not in computed}
     there = {name_in(name): tensor for name, tensor in wanted.items()}
-    refuse_other(f"{src}: other tensors than its configuration says", there, found)
+    refuse_other(f"{src}: its tensors do not match its configuration", there, found)
     return {name_out(name): found[name_in(name)] for name in wanted}
 
 
@@ -246,13 +246,13 @@ def _writing(
         for name in copied:
             shutil.copyfile(src / name, folder / name)
         write_json(folder / CONFIG_NAME, config)
-        say(f"copied: {', '.join(copied) or 'nothing, there is no tokenizer beside the weights'}")
+        say(f"copied: {', '.join(copied) or 'nothing; there is no tokenizer next to the weights'}")
         yield folder
     say(f"written: {dst}")
 
 
 def _complete(src: Path, folder: Path, config: GriffonConfig, say: Say) -> None:
-    """What a folder of ours has besides, where its tokenizer can be loaded: that it stops, and a processor."""
+    """Add the generation settings and the processor, if the tokenizer can be loaded."""
     if not any((src / name).is_file() for name in _TOKENIZERS):
         return
     text: Any = config.text_config
@@ -263,4 +263,4 @@ def _complete(src: Path, folder: Path, config: GriffonConfig, say: Say) -> None:
     try:
         save_beside(folder, config, generation, FAMILY_CHATS[text.model_type], load_tokenizer(src))
     except SettingsError as error:
-        say(f"without chat template and processor: {error}")
+        say(f"no chat template and processor written: {error}")

@@ -1,4 +1,4 @@
-"""What a folder that is given as a model holds, judged by its files before any weights are read."""
+"""Identify the contents of a model folder from its files, before any weights are read."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ def is_saved_griffon(folder: Path) -> bool:
     fields = read_json(folder / CONFIG_NAME)
     kind = fields.get("model_type")
     if not isinstance(kind, str) or not kind:
-        raise SettingsError(f"{folder / CONFIG_NAME}: has no model_type; get it anew from where the weights are from")
+        raise SettingsError(f"{folder / CONFIG_NAME}: has no model_type; download it again, from where the weights are")
     if kind == GriffonConfig.model_type:
         return True
     objection = _no_language_model(kind, fields)
@@ -44,7 +44,7 @@ def is_saved_griffon(folder: Path) -> bool:
 
 
 def _no_language_model(kind: str, fields: Mapping[str, Any]) -> str | None:
-    """What a model is, and what can be done, if it is no language model that we train."""
+    """Return what a model is and what to do, if it is not a language model that can be trained."""
     classes = fields.get("architectures") or ["unknown"]
     name = str(classes[0]) if isinstance(classes, list) else str(classes)
     if kind.endswith("_Griffon"):
@@ -60,7 +60,7 @@ def _no_language_model(kind: str, fields: Mapping[str, Any]) -> str | None:
         return f"quantized weights ({method}), which cannot be trained; give the folder that they were made from"
     if kind not in CONFIG_MAPPING:
         return (
-            f"model_type {kind!r} in its config.json is none that transformers {transformers.__version__} knows; give "
+            f"model_type {kind!r} in its config.json is unknown to transformers {transformers.__version__}; give "
             "a Gemma-2, Llama or Qwen2 model, or one that AutoModelForCausalLM loads without remote code"
         )
     sequences = kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES or fields.get("is_encoder_decoder")
@@ -94,7 +94,7 @@ def _adapter(folder: Path) -> str:
 
 
 def _without_config(folder: Path) -> str:
-    """What a folder without a config.json may be."""
+    """Describe a folder without a config.json."""
     names = {path.name for path in folder.iterdir()}
     whole = "give a folder as save_pretrained writes it, or `hf download` leaves it"
     if not names:
@@ -102,14 +102,14 @@ def _without_config(folder: Path) -> str:
     if "settings.json" in names and names & {"model", "mm_projector.bin", "checkpoints"}:
         return f"the folder of a run; give it as --from {folder}"
     if "checkpoint.json" in names:
-        return "a checkpoint of a run, from which the same command goes on; give the model/ of a run that has ended"
+        return "a checkpoint of a run; rerun the same command to resume it, or give the model/ of a finished run"
     if "snapshots" in names:
         found = sorted(path.parent for path in folder.glob(f"snapshots/*/{CONFIG_NAME}"))
-        return f"a folder of the Hub's cache; give the one in it: {found[0] if found else folder / 'snapshots/...'}"
+        return f"a folder of the Hub's cache; give its snapshot: {found[0] if found else folder / 'snapshots/...'}"
     if any(name.endswith(".gguf") for name in names):
         return "GGUF files, which cannot be trained; give the safetensors that they were made from"
     if "params.json" in names and any(name.startswith("consolidated.") for name in names):
         return "Meta's own layout of Llama; get the one for transformers, whose name on the Hub ends with -hf"
     inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG_NAME}"))
-    hint = f"; perhaps {folder / inside[0]} is meant" if inside else ""
+    hint = f"; did you mean {folder / inside[0]}?" if inside else ""
     return f"no {CONFIG_NAME} in it{hint}; {whole}"

@@ -12,7 +12,7 @@ from griffon_train.model.projector import PROJECTORS, image_tokens, region_proje
 
 
 class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """A language model that sees a picture, and the crop of it that a user points at.
+    """A language model that sees an image and the region of it that a user points at.
 
     Attributes:
         vision_tower: sees the picture.
@@ -43,7 +43,7 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Of the projectors, as torch does it and so did the reference; the other parts begin as their classes say."""
+        """Initialize the projectors as torch and the reference do; the other parts use their classes' own."""
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.reset_parameters()
 
@@ -58,13 +58,13 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return head
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the language model reads for pictures; [P, 3, side, side] to [P, image_tokens, width]."""
+        """Return the features of images; [P, 3, side, side] to [P, image_tokens, width]."""
         states = self.vision_tower(pixel_values, output_hidden_states=True).hidden_states
         features: torch.Tensor = self.projector(states[self.config.select_layer][:, 1:])
         return self._scaled(features)
 
     def region_features(self, region_values: torch.Tensor) -> torch.Tensor:
-        """What the language model reads for regions; [R, 3, side, side] to [R, width]."""
+        """Return the features of regions; [R, 3, side, side] to [R, width]."""
         assert self.region_tower is not None and self.region_projector is not None
         with torch.no_grad():
             states = self.region_tower(region_values, output_hidden_states=True).hidden_states
@@ -96,20 +96,18 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ValueError: there are other pictures or regions than tokens for them.
         """
         places = {
-            "picture": input_ids == self.config.image_token_id,
+            "image": input_ids == self.config.image_token_id,
             "region": input_ids == self.config.region_token_id,
         }
-        embeds: torch.Tensor = self.get_input_embeddings()(
-            input_ids.masked_fill(places["picture"] | places["region"], 0)
-        )
+        embeds: torch.Tensor = self.get_input_embeddings()(input_ids.masked_fill(places["image"] | places["region"], 0))
         for name, values, tower, features_of in (
-            ("picture", pixel_values, self.vision_tower, self.image_features),
+            ("image", pixel_values, self.vision_tower, self.image_features),
             ("region", region_values, self.region_tower, self.region_features),
         ):
             wanted, given = int(places[name].sum()), 0 if values is None else len(values)
-            if wanted != given * (self.image_tokens if name == "picture" else 1) or (given and tower is None):
+            if wanted != given * (self.image_tokens if name == "image" else 1) or (given and tower is None):
                 raise ValueError(
-                    f"{wanted} tokens for {name}s and {given} {name}s; a picture takes {self.image_tokens} tokens, "
+                    f"{wanted} tokens for {name}s, but {given} {name}s; an image takes {self.image_tokens} tokens, "
                     "a region one, and only a model with `region_config` takes regions"
                 )
             if given:

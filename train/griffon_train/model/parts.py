@@ -46,7 +46,7 @@ def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN
     """
     weights = WeightFiles(folder)  # says what is damaged, where transformers would raise whatever it comes across
     if not weights:
-        raise DataError(f"{folder}: its weights hold no tensor; get them anew")
+        raise DataError(f"{folder}: its weights contain no tensor; download them again")
     with making_model(folder), _quiet():
         model, info = kind.from_pretrained(
             folder,
@@ -76,8 +76,8 @@ def load_language_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if model.config.tie_word_embeddings and head is not None and head.weight is not embeddings.weight:
         raise DataError(
-            f"{folder}: the weights of its head and of its embeddings differ, and its config.json ties them; say "
-            '"tie_word_embeddings": false there if they are to differ'
+            f"{folder}: the weights of its head and of its embeddings differ, but its config.json ties them; set "
+            '"tie_word_embeddings": false there if they should differ'
         )
     found: PreTrainedModel = model
     return found
@@ -91,7 +91,7 @@ def making_model(folder: Path) -> Iterator[None]:
     except _WHAT_LOADING_RAISES as error:
         told = " ".join(str(error).split())[:300]
         raise SettingsError(
-            f"{folder}: transformers cannot load it ({type(error).__name__}: {told}); get its config.json anew"
+            f"{folder}: transformers cannot load it ({type(error).__name__}: {told}); download its config.json again"
         ) from None
 
 

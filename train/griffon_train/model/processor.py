@@ -1,4 +1,4 @@
-"""Conversations with pictures for transformers: the tokens and pixels that training has of them."""
+"""The processor for transformers: the same tokens and pixels from conversations and images as in training."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from griffon_train.data.images import REGION_PX, cropped
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.image_processor import GriffonImageProcessor, opened, pixels_of
 from griffon_train.model.projector import image_tokens
-from griffon_train.text.chat_templates import PICTURE_TOKEN, REGION_TOKEN_ID, encode
+from griffon_train.text.chat_templates import IMAGE_TOKEN_ID, REGION_TOKEN_ID, encode
 from griffon_train.text.jinja_templates import IMAGE_PARTS, Message, chat_template, parts_of, turns_of
 
 _SOURCES = ("image", "url", "path", "base64", "image_url")
@@ -21,7 +21,7 @@ _SOURCES = ("image", "url", "path", "base64", "image_url")
 
 
 class GriffonProcessor(ProcessorMixin):
-    """Conversations and pictures as a Griffon model takes them.
+    """Prepares conversations and images for a Griffon model.
 
     Attributes:
         image_processor: of the pictures.
@@ -69,7 +69,7 @@ class GriffonProcessor(ProcessorMixin):
             DataError: a text has too few places for its pictures or regions, or a picture does not decode.
         """
         if text is None:
-            raise DataError("a text is needed; of pictures alone the image_processor takes care")
+            raise DataError("a text is required; for images alone, use the image_processor")
         texts = [text] if isinstance(text, str) else list(text)
         seen = _by_text(images, len(texts), _is_image, "images")
         shown = _by_text(regions, len(texts), _is_box, "regions")
@@ -152,21 +152,19 @@ class GriffonProcessor(ProcessorMixin):
         return self.tokenizer.decode([token for token in row if token >= 0], **settings)
 
     def _ids(self, text: str, pictures: int, regions: int, add_special_tokens: bool) -> list[int]:
-        """Of a text that is written out: what stands between two pictures is tokenized as a whole."""
+        """Tokenize a rendered text; the text between two images is tokenized at once."""
         left = {IMAGE_TOKEN: pictures, REGION_TOKEN: regions}
         stretches: list[str] = [""]
         places: list[int] = []
         for part in re.split(f"({IMAGE_TOKEN}|{REGION_TOKEN})", text):
             if left.get(part):
                 left[part] -= 1
-                places.append(PICTURE_TOKEN if part == IMAGE_TOKEN else REGION_TOKEN_ID)
+                places.append(IMAGE_TOKEN_ID if part == IMAGE_TOKEN else REGION_TOKEN_ID)
                 stretches.append("")
             else:
                 stretches[-1] += part
         if missing := [f"{count} {mark}" for mark, count in left.items() if count]:
-            raise DataError(
-                f"the text lacks {' and '.join(missing)}, for {pictures} picture(s) and {regions} region(s)"
-            )
+            raise DataError(f"the text lacks {' and '.join(missing)} for {pictures} image(s) and {regions} region(s)")
         bos = self.tokenizer.bos_token
         special = add_special_tokens and not (bos is not None and text.startswith(bos))
         ids: list[int] = self.tokenizer(stretches[0], add_special_tokens=special)["input_ids"]
@@ -178,7 +176,7 @@ class GriffonProcessor(ProcessorMixin):
         self, rows: Sequence[Sequence[int]], images: list[list[Any]], regions: list[list[Any]], tensors: str | None
     ) -> BatchFeature:
         """Pictures spread to their tokens, rows padded on the left, pictures and regions decoded."""
-        takes = {PICTURE_TOKEN: self.image_tokens}
+        takes = {IMAGE_TOKEN_ID: self.image_tokens}
         spread = [[each for token in row for each in [token] * takes.get(token, 1)] for row in rows]
         longest = max(map(len, spread))
         pad = self.tokenizer.pad_token_id or 0
@@ -220,9 +218,7 @@ def processor_of(config: GriffonConfig, chat: str, tokenizer: PreTrainedTokenize
 
 def _crop(box_xyxy_px: BoxXYXY, pictures: Sequence[Image.Image]) -> Image.Image:
     if not pictures:
-        raise DataError(
-            f"a region {tuple(box_xyxy_px)} without a picture; a region is a box of the text's first picture"
-        )
+        raise DataError(f"a region {tuple(box_xyxy_px)} without an image; a region is a box in the text's first image")
     return cropped(pictures[0], box_xyxy_px)
 
 
@@ -231,7 +227,7 @@ def _source(part: Message) -> Any:  # noqa: ANN401
         if name in part:
             found = part[name]
             return found["url"] if isinstance(found, Mapping) else found
-    raise DataError(f"an image part without a picture; give it under one of {', '.join(_SOURCES)}")
+    raise DataError(f"an image part without an image; give it as one of {', '.join(_SOURCES)}")
 
 
 def _by_text(given: Any, texts: int, is_one: Callable[[Any], bool], what: str) -> list[list[Any]]:  # noqa: ANN401
@@ -244,7 +240,7 @@ def _by_text(given: Any, texts: int, is_one: Callable[[Any], bool], what: str) -
     else:
         rows = [several] if texts == 1 else [[each] for each in several]
     if len(rows) != texts:
-        raise DataError(f"{texts} texts, and {what} for {len(rows)} of them; give a list for each text")
+        raise DataError(f"{texts} texts, but {what} for {len(rows)} of them; give one list per text")
     return rows
 
 

@@ -40,7 +40,7 @@ _SAYS_NOTHING = {"architectures", "dtype", "model_type", "transformers_version"}
 
 
 def released_name(name: str) -> str:
-    """What our tensor is called in released weights."""
+    """Return the name of one of our tensors in released weights."""
     return next(theirs + name.removeprefix(ours) for theirs, ours in _PREFIXES if name.startswith(ours))
 
 

@@ -1,4 +1,4 @@
-"""What stands beside weights in a folder, so that it generates, and answers, as it was trained to."""
+"""Save what a model folder needs besides weights to generate as it was trained."""
 
 from pathlib import Path
 

@@ -68,7 +68,7 @@ def _files_of(folder: Path) -> tuple[list[Path], set[str] | None]:
         if (index := folder / f"{name}.index.json").is_file():
             places = read_json(index).get("weight_map")
             if not isinstance(places, dict) or any(Path(str(place)).name != place for place in places.values()):
-                raise DataError(f"{index}: no index of shards beside it; get it anew")
+                raise DataError(f"{index}: not an index of the shards next to it; download it again")
             return [folder / place for place in sorted(set(places.values()))], set(places)
     raise SettingsError(f"{folder}: no weights; expected {' or '.join(_WEIGHTS_NAMES)}, or shards with their index")
 
@@ -80,7 +80,7 @@ def _open_safetensors(file: Path) -> tuple[Iterable[str], Callable[[str], torch.
     except FileNotFoundError as error:
         raise _missing(file) from error
     except SafetensorError as error:
-        raise DataError(f"{file}: damaged: {error}; get it anew") from error
+        raise DataError(f"{file}: damaged: {error}; download it again") from error
     names: list[str] = opened.keys()  # type: ignore[no-untyped-call]
     return names, opened.get_tensor
 
@@ -92,10 +92,10 @@ def _open_bin(file: Path) -> tuple[Iterable[str], Callable[[str], torch.Tensor]]
     try:  # torch maps only its zip files; what it wrote before 1.6 has to be read
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
-        raise DataError(f"{file}: holds more than tensors, or is damaged; nothing in it was called") from error
+        raise DataError(f"{file}: contains more than tensors, or is damaged; no code in it was run") from error
     except (RuntimeError, EOFError) as error:
         raise DataError(
-            f"{file}: damaged: {str(error).partition(chr(10))[0] or 'it ends early'}; get it anew"
+            f"{file}: damaged: {str(error).partition(chr(10))[0] or 'it is truncated'}; download it again"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise DataError(f"{file}: expected tensors by name")
@@ -108,13 +108,13 @@ def _refuse_pointer(file: Path) -> None:
         with file.open("rb") as opened:
             if opened.read(len(_LFS)) == _LFS:
                 raise DataError(
-                    f"{file}: a pointer of Git LFS, not the weights; run `git lfs pull` in its repository, or get it "
-                    "with `hf download`"
+                    f"{file}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository, or download "
+                    "it with `hf download`"
                 )
 
 
 def _missing(file: Path) -> DataError:
-    return DataError(f"{file}: no such file; the weights are not whole, get it from where the others are from")
+    return DataError(f"{file}: no such file; the weights are incomplete, download it from the source of the others")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -129,9 +129,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
-        raise DataError(f"{path}: no JSON: {error}") from error
+        raise DataError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(found, dict):
-        raise DataError(f"{path}: expected an object of JSON")
+        raise DataError(f"{path}: expected a JSON object")
     return found
 
 
@@ -162,7 +162,7 @@ def refuse_unfit(
     titles = {"missing": sorted(missing), "not expected": sorted(unexpected), "shape": told}
     lists = [f"{title}: {listed(names)}" for title, names in titles.items() if names]
     if any(0 in found for _, found, _ in shapes):
-        lists.append("tensors without elements are what ZeRO-3 leaves if it is not told to gather; save them again")
+        lists.append("ZeRO-3 leaves empty tensors if the weights are not gathered; save them again")
     if lists:
         raise DataError("; ".join([what, *lists]))
 
@@ -181,7 +181,7 @@ def write_weights(folder: Path, tensors: dict[str, torch.Tensor], shard_size: st
     """
     needed_bytes, free_bytes = bytes_of(tensors), shutil.disk_usage(folder).free
     if needed_bytes > free_bytes:
-        raise DataError(f"{folder.parent}: {size(needed_bytes)} to write and {size(free_bytes)} free; make room")
+        raise DataError(f"{folder.parent}: {size(needed_bytes)} to write, but {size(free_bytes)} free; free some space")
     seen: set[int] = set()
     for name, tensor in tensors.items():
         if tensor.data_ptr() in seen:  # saving would leave the second of two names for one tensor out

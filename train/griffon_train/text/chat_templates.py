@@ -1,7 +1,7 @@
-"""Chat templates: how a conversation becomes token ids, and which of them are learned.
+"""Chat templates: how a conversation becomes token ids, and which tokens are targets.
 
-A template is a pure function from turns to pieces. `plain` is for aligning the projector, the others are the formats
-that the language models were released with.
+A template is a pure function from turns to text segments. `plain` is for aligning the projector; the others are the
+formats that the language models were released with.
 """
 
 import re
@@ -14,8 +14,8 @@ from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN, Turn
 from griffon_train.text.tokenization import (
     IGNORE,
+    IMAGE_TOKEN_ID,
     OVERLONG,
-    PICTURE_TOKEN,
     REGION_TOKEN_ID,
     ControlTokens,
     Encoded,
@@ -29,9 +29,9 @@ from griffon_train.text.tokenization import (
 __all__ = [
     "CHATS",
     "IGNORE",
+    "IMAGE_TOKEN_ID",
     "NO_QUESTION",
     "OVERLONG",
-    "PICTURE_TOKEN",
     "REGION_TOKEN_ID",
     "SYSTEMS",
     "Encoded",
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 Template = Callable[[Sequence[Turn], int, int, bool], Iterable[TextSegment]]
-"""From turns, the numbers of pictures and of regions, and whether it is a prompt. Human and model take turns."""
+"""Takes alternating turns, the number of images, the number of regions, and whether it is a prompt."""
 
 # Llama 2's own, from the code it was released with; the two blanks are its.
 _LLAMA_2_SYSTEM = (
@@ -56,11 +56,11 @@ _LLAMA_2_SYSTEM = (
     "not correct. If you don't know the answer to a question, please don't share false information."
 )
 SYSTEMS: Mapping[str, str] = {"llama_2": _LLAMA_2_SYSTEM, "qwen2": "You are a helpful assistant."}
-"""What the system says, of templates in which it says anything."""
+"""System prompts, by template."""
 
 NO_QUESTION = "the conversation must end with a question, for the model to answer it"
 
-_PLACES = {IMAGE_TOKEN: PICTURE_TOKEN, REGION_TOKEN: REGION_TOKEN_ID}
+_PLACES = {IMAGE_TOKEN: IMAGE_TOKEN_ID, REGION_TOKEN: REGION_TOKEN_ID}
 
 
 def encode(
@@ -68,21 +68,21 @@ def encode(
 ) -> Encoded:
     """Token ids and labels of a conversation.
 
-    The first `<image>` and `<region>` of questions are the places of pictures and regions; any more are text, as is
-    whatever spells a control token. What the model says before any question is left out; turns of one role in a row
-    are one turn of several lines; a question without an answer stays, and nothing of it is learned.
+    The first `<image>` and `<region>` in questions stand for images and regions. Further ones are plain text, as is
+    text that spells a control token. Model turns before the first question are skipped. Consecutive turns of one role
+    are joined by newlines. A question without an answer is kept, without targets.
 
     Args:
-        chat: a name of `CHATS`.
+        chat: a name in `CHATS`.
         turns: the conversation.
-        tokenizer: one of transformers that knows its tokens' places.
-        pictures: how many there are.
-        regions: how many there are.
-        prompt: for generation: nothing is learned, and the ids end where the model's answer begins.
+        tokenizer: a transformers tokenizer that reports token offsets.
+        pictures: number of images.
+        regions: number of regions.
+        prompt: encode for generation: no targets, and the ids end where the model's answer begins.
 
     Raises:
-        SettingsError: as `check_tokenizer`.
-        DataError: a picture or region has no place in a question, or a prompt does not end with a question.
+        SettingsError: as for `check_tokenizer`.
+        DataError: the questions lack `<image>` or `<region>`, or a prompt does not end with a question.
     """
     controls = _controls(chat, tokenizer)
     alternating = _alternating(turns)
@@ -93,16 +93,16 @@ def encode(
 
 
 def check_tokenizer(chat: str, tokenizer: object) -> None:
-    """See that a tokenizer will do, before any sample is read.
+    """Check that a tokenizer fits a template, before any sample is read.
 
     Raises:
-        SettingsError: there is no such template, or the tokenizer lacks a control token or tokens' places.
+        SettingsError: the template is unknown, or the tokenizer lacks a control token or token offsets.
     """
     _controls(chat, tokenizer)
 
 
 def end_tokens(chat: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - one of transformers
-    """The tokens with which a model ends its answer: the template's mark, or those that end a line.
+    """Return the tokens that end a model's answer: the template's end mark, or all tokens that end a line.
 
     Raises:
         SettingsError: as `check_tokenizer`.
@@ -114,7 +114,7 @@ def end_tokens(chat: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - one of
 
 
 def ends_line(token: int, tokenizer: Any) -> bool:  # noqa: ANN401 - one of transformers
-    """Whether what a token stands for ends with a newline."""
+    """Return whether a token's text ends with a newline."""
     return str(tokenizer.decode([token])).endswith("\n")
 
 
@@ -122,21 +122,21 @@ def ends_line(token: int, tokenizer: Any) -> bool:  # noqa: ANN401 - one of tran
 def _controls(chat: str, tokenizer: Any) -> ControlTokens:  # noqa: ANN401 - what it is, is to be seen
     """Once for a tokenizer, as listing its added tokens takes milliseconds."""
     if chat not in CHATS:
-        raise SettingsError(f"no chat template {chat!r}; there are {', '.join(CHATS)}")
+        raise SettingsError(f"unknown chat template {chat!r}; expected one of {', '.join(CHATS)}")
     kind = type(tokenizer).__name__
     if not getattr(tokenizer, "is_fast", False):
         raise SettingsError(
-            f"chat template {chat}: {kind} does not tell where its tokens lie in the text; take a fast tokenizer, "
+            f"chat template {chat}: {kind} does not report token offsets; use a fast tokenizer, "
             "one with a tokenizer.json"
         )
-    remedy = "take the tokenizer that the template's language model came with, or another template"
+    remedy = "use the tokenizer of the template's language model, or another template"
     special = {added.content: token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     for mark in _MARKS[chat]:
         if mark not in special:
             raise SettingsError(f"chat template {chat}: {kind} has no control token {mark}; {remedy}")
     bos = None if chat in _WITHOUT_BOS else tokenizer.bos_token_id
     if bos is None and chat in _NEED_BOS:
-        raise SettingsError(f"chat template {chat}: {kind} has no token to begin with (bos_token); {remedy}")
+        raise SettingsError(f"chat template {chat}: {kind} has no bos_token; {remedy}")
     marks = {mark: special[mark] for mark in _MARKS[chat]}
     apart = any(stands_apart(mark, tokenizer) for mark in marks)
     return ControlTokens(bos=bos, marks=marks, special=frozenset(special.values()), apart=apart)
@@ -152,7 +152,7 @@ def _alternating(turns: Sequence[Turn]) -> list[Turn]:
 
 def _plain(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) -> Iterator[TextSegment]:
     """Pictures and captions; questions are dropped, so pictures need no place in one."""
-    yield from [TextSegment(place=PICTURE_TOKEN)] * pictures + [TextSegment(place=REGION_TOKEN_ID)] * regions
+    yield from [TextSegment(place=IMAGE_TOKEN_ID)] * pictures + [TextSegment(place=REGION_TOKEN_ID)] * regions
     for turn in turns:
         if turn.role == "gpt":
             yield TextSegment(text=f"{turn.text}\n", target=True)
@@ -224,7 +224,7 @@ _MARKS: Mapping[str, tuple[str, ...]] = {
 """Control tokens that a template sets, besides bos."""
 
 _ENDS: Mapping[str, str] = {"gemma_instruct": "<end_of_turn>", "llama_2": "</s>", "qwen2": "<|im_end|>"}
-"""What ends an answer; without one it is a newline, which may be a part of many tokens."""
+"""The control token that ends an answer; other templates end it with a newline, which many tokens may contain."""
 
 _NEED_BOS = ("gemma_instruct", "llama_2")
 _WITHOUT_BOS = ("qwen2",)
@@ -236,12 +236,12 @@ def _with_places(turns: Sequence[Turn], pictures: int, regions: int) -> list[tup
     found = [(turn, _pieces(turn, left)) for turn in turns]
     missing = " and ".join(f"{count} {mark}" for mark, count in left.items() if count)
     if missing:
-        raise DataError(f"the questions lack {missing}, for {pictures} picture(s) and {regions} region(s)")
+        raise DataError(f"the questions lack {missing} for {pictures} image(s) and {regions} region(s)")
     return found
 
 
 def _pieces(turn: Turn, left: dict[str, int]) -> list[TextSegment]:
-    """Of a turn's text; `left` counts down the places to be found."""
+    """Split a turn's text into segments; `left` counts the placeholders that are still to be found."""
     if turn.role == "gpt":
         return [TextSegment(text=turn.text, target=True)]
     found = []
@@ -266,10 +266,10 @@ def encode_sample(
     overlong: str,
     image_tokens: int,
 ) -> tuple[Encoded, bool]:
-    """A sample's tokens, pictures spread, and whether they were cut.
+    """Encode a sample, with its image expanded, and return whether it was too long.
 
     Raises:
-        DataError: a picture or region has no place in its conversation, or it is too long where that is an error.
+        DataError: the conversation lacks `<image>` or `<region>`, or it is too long and `overlong` is `error`.
     """
     try:
         encoded = encode(chat, turns, tokenizer, pictures=pictures, regions=regions)

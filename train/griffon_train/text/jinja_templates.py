@@ -18,11 +18,11 @@ from griffon_train.text.tokenization import stands_apart
 Message = Mapping[str, Any]
 
 IMAGE_PARTS = ("image", "image_url")
-"""What parts with a picture are called: by transformers, and by OpenAI."""
+"""Types of parts with an image, as transformers and OpenAI call them."""
 
 _ROLES: Mapping[str, Literal["human", "gpt"]] = {"user": "human", "assistant": "gpt"}
-_ROLE_REFUSED = "a message is of the user or the assistant; what the system says is a part of the template"
-_PART_REFUSED = "a message has text, and one of the user images and regions, too"
+_ROLE_REFUSED = "expected a message of the user or the assistant; the system prompt is part of the template"
+_PART_REFUSED = "a message contains text, and a user message may also contain images and regions"
 
 
 def chat_template(chat: str, tokenizer: Any) -> str:  # noqa: ANN401 - one of transformers

@@ -72,8 +72,8 @@ def fast_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - a PreTrainedTokenizer
     for text in _PROBES:
         if made(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] != model.encode(text):
             raise SettingsError(
-                f"{path}: the tokenizers library cannot give the tokens that SentencePiece does (they differ for "
-                f"{text!r}); take a folder that has a tokenizer.json"
+                f"{path}: the tokenizers library cannot reproduce SentencePiece's tokens (they differ for "
+                f"{text!r}); use a folder that has a tokenizer.json"
             )
     return made
 
@@ -88,7 +88,7 @@ def _read(path: Path) -> Any:  # noqa: ANN401 - a ModelProto
         if proto.pieces:
             return proto
     raise SettingsError(
-        f"{path}: no SentencePiece model, or damaged; get it anew, or take a folder that has a tokenizer.json"
+        f"{path}: not a SentencePiece model, or damaged; download it again, or use a folder that has a tokenizer.json"
     )
 
 
@@ -147,10 +147,10 @@ def _backend(proto: Any, said: Mapping[str, Any]) -> Any:  # noqa: ANN401
 
 
 def _merges(scores: Mapping[str, float]) -> list[tuple[str, str]]:
-    """What becomes one, in the order in which it does: that of the scores.
+    """Return the merges, ordered by score.
 
-    Of equal scores the one with the longer left part comes first. So runs of blanks, which all score the same in Llama
-    2's vocabulary, become as long as they can from the left, as SentencePiece makes them.
+    Among equal scores the one with the longer left part comes first. So sequences of spaces, which all score the same
+    in Llama 2's vocabulary, become as long as they can from the left, as SentencePiece makes them.
     """
     splits = [
         (score, place, len(piece), piece[:place], piece[place:])

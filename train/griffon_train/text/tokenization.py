@@ -12,20 +12,20 @@ from typing import Any, Protocol
 from griffon_shards.support.errors import DataError, SettingsError
 
 IGNORE = -100
-"""The label of a token that is not learned."""
+"""The label of a token that is not a target."""
 
-PICTURE_TOKEN = -200
-"""Stands for the picture in token ids: no vocabulary has it."""
+IMAGE_TOKEN_ID = -200
+"""Placeholder for the image in token ids; no vocabulary has a negative id."""
 
 REGION_TOKEN_ID = -201
-"""Stands for the region in token ids."""
+"""Placeholder for the region in token ids."""
 
 OVERLONG = ("truncate", "mask", "error")
-"""What can be done with a sample longer than training takes."""
+"""Ways to handle a sample that is longer than allowed."""
 
 
 class Tokenizer(Hashable, Protocol):
-    """What is asked of a tokenizer of transformers."""
+    """The part of a transformers tokenizer that is used here."""
 
     def __call__(
         self,
@@ -49,8 +49,8 @@ class Encoded:
     """A conversation as training takes it.
 
     Attributes:
-        ids: token ids, with `PICTURE_TOKEN` for a picture and `REGION_TOKEN_ID` for a region.
-        labels: of the same length; the id itself where it is learned, else `IGNORE`.
+        ids: token ids, with `IMAGE_TOKEN_ID` for an image and `REGION_TOKEN_ID` for a region.
+        labels: same length as `ids`; the id itself for a target, else `IGNORE`.
     """
 
     ids: list[int]
@@ -58,7 +58,7 @@ class Encoded:
 
     @property
     def targets(self) -> int:
-        """How many tokens are learned; the first is predicted from nothing."""
+        """Number of target tokens; the first token is never one, because nothing precedes it."""
         return sum(label != IGNORE for label in self.labels[1:])
 
 
@@ -67,10 +67,10 @@ class TextSegment:
     """A part of a conversation.
 
     Attributes:
-        text: what it says; of a control token, its name; of a place, nothing.
-        control: it is a control token, where other text of the same spelling is only text.
-        target: it is learned.
-        place: `PICTURE_TOKEN` or `REGION_TOKEN_ID`, which then stands here, or None.
+        text: the text; for a control token, its name; for a placeholder, empty.
+        control: whether it is a control token; other text of the same spelling is plain text.
+        target: whether it is a training target.
+        place: the placeholder, `IMAGE_TOKEN_ID` or `REGION_TOKEN_ID`, or None.
     """
 
     text: str = ""
@@ -122,17 +122,17 @@ def encode_pieces(pieces: Iterable[TextSegment], tokenizer: Tokenizer, controls:
 def expand_and_truncate(
     encoded: Encoded, max_length: int, overlong: str, image_tokens: int, where: str
 ) -> tuple[Encoded, bool]:
-    """Spread pictures to their tokens, and cut what is longer than training takes.
+    """Expand images to their tokens, and truncate what is longer than allowed.
 
     Args:
-        encoded: a conversation with one `PICTURE_TOKEN` for each picture.
-        max_length: tokens at most, those of pictures counted.
-        overlong: one of `OVERLONG`: cut it; cut it and learn nothing of it; or end the run.
-        image_tokens: what a picture takes; a cut within one falls in front of it.
-        where: of the sample, for the message.
+        encoded: a conversation with one `IMAGE_TOKEN_ID` per image.
+        max_length: maximum number of tokens, including those of images.
+        overlong: one of `OVERLONG`: truncate it, truncate it without targets, or raise an error.
+        image_tokens: tokens per image; an image that does not fit completely is dropped.
+        where: location of the sample, for the message.
 
     Returns:
-        The conversation with `image_tokens` times `PICTURE_TOKEN` for each picture, and whether it was too long.
+        The conversation with `image_tokens` times `IMAGE_TOKEN_ID` per image, and whether it was too long.
 
     Raises:
         DataError: it is too long, and `overlong` is `error`.
@@ -140,17 +140,17 @@ def expand_and_truncate(
     """
     if overlong not in OVERLONG:
         raise SettingsError(f"overlong samples: expected {', '.join(OVERLONG)}, got {overlong!r}")
-    length = len(encoded.ids) + (image_tokens - 1) * encoded.ids.count(PICTURE_TOKEN)
+    length = len(encoded.ids) + (image_tokens - 1) * encoded.ids.count(IMAGE_TOKEN_ID)
     too_long = length > max_length
     if too_long and overlong == "error":
         raise DataError(
-            f"{where}: {length:,} tokens, pictures counted, and at most {max_length:,} are taken; raise --max-length, "
-            "or take --overlong truncate or mask"
+            f"{where}: {length:,} tokens including images, but at most {max_length:,} are allowed; raise --max-length, "
+            "or use --overlong truncate or mask"
         )
     ids: list[int] = []
     labels: list[int] = []
     for token, label in zip(encoded.ids, encoded.labels, strict=True):
-        takes = image_tokens if token == PICTURE_TOKEN else 1
+        takes = image_tokens if token == IMAGE_TOKEN_ID else 1
         if len(ids) + takes > max_length:
             break
         ids += [token] * takes
@@ -161,7 +161,7 @@ def expand_and_truncate(
 
 
 def _encode_stretch(pieces: Sequence[TextSegment], tokenizer: Tokenizer, controls: ControlTokens) -> Encoded:
-    """What stands between two pictures: as a whole, unless some text in it spells a control token."""
+    """Encode the text between two images at once, unless some of it spells a control token."""
     text = "".join(piece.text for piece in pieces)
     if not text:
         return Encoded(ids=[], labels=[])
@@ -219,7 +219,7 @@ def _tokens_behind_mark(text: str, tokenizer: Tokenizer, *, as_text: bool) -> tu
 
 
 def _labels(ids: Sequence[int], spans: Sequence[tuple[int, int]], pieces: Sequence[TextSegment]) -> list[int]:
-    """Of the tokens of a text: a token is learned if any of its characters is.
+    """Return the labels of a text's tokens: a token is a target if any of its characters is.
 
     Some tokenizers leave the blanks in front out of a token's place, so it reaches back to where the one before ends.
     """

@@ -1,4 +1,4 @@
-"""A tokenizer from its folder, as transformers stores it; with what is wrong with it said in a line."""
+"""Load a tokenizer from its folder; what is wrong with it is reported in one line."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -10,11 +10,11 @@ from griffon_train.text.sentencepiece_model import MODEL_NAME, fast_tokenizer
 
 _LFS = b"version https://git-lfs"
 _REMEDIES = {
-    "did not match any variant": "unless the file is damaged, a newer version wrote it: pip install -U tokenizers",
-    "custom code": "code that comes with a tokenizer is not run; give one with a tokenizer.json",
-    "instantiate the backend tokenizer": f"there is no tokenizer.json or {MODEL_NAME} in it; get one of them, too",
+    "did not match any variant": "the file is damaged, or written by a newer version: pip install -U tokenizers",
+    "custom code": "custom code of a tokenizer is not run; use one with a tokenizer.json",
+    "instantiate the backend tokenizer": f"the folder has no tokenizer.json or {MODEL_NAME}; download one of them, too",
 }
-"""By a part of what transformers says, what to do."""
+"""Remedies, by a part of the message from transformers."""
 
 
 def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTokenizerBase; transformers takes seconds to import
@@ -51,8 +51,8 @@ def _refuse_pointers(folder: Path) -> None:
             with file.open("rb") as opened:
                 if opened.read(len(_LFS)) == _LFS:
                     raise SettingsError(
-                        f"--tokenizer {folder}: {file.name} is a pointer of Git LFS, not the file; run `git lfs pull` "
-                        "in its repository, or get it with `hf download`"
+                        f"--tokenizer {folder}: {file.name} is a Git LFS pointer, not the file; run `git lfs pull` "
+                        "in its repository, or download it with `hf download`"
                     )
 
 
