@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     ("more", "message"),
     [
         ({"model": "gemma2-2b"}, "has random weights and no tokenizer; give --tokenizer"),
-        ({"model": "nowhere"}, "neither one of gemma2-2b, .* nor a folder with a model in it"),
+        ({"model": "nowhere"}, "neither a preset .gemma2-2b, .* nor a folder with a model"),
         ({"from_run": Path("nowhere")}, "--from nowhere: no such folder"),
         ({"from_run": Path("tests")}, "holds neither model/ nor mm_projector.bin; has that run ended"),
     ],
@@ -102,7 +102,7 @@ def test_a_language_model_and_a_tower_are_joined(family: str, whole: bool, tmp_p
     assert model.region_tower is None
     again, _ = load_model(settings(**given), torch.float32)
     assert torch.equal(again.state_dict()["projector.conv.weight"], state["projector.conv.weight"])
-    with pytest.raises(SettingsError, match="a language model that cannot see; give --vision-tower"):
+    with pytest.raises(SettingsError, match="a language model without a vision tower; give --vision-tower"):
         load_model(settings(model=str(tmp_path / "text")), torch.float32)
 
 
@@ -346,7 +346,7 @@ def test_a_folder_with_the_name_of_a_preset_is_told_from_it(
     """Random weights in the place of those of the folder would be trained without a word."""
     shutil.copytree(saved / "plain", tmp_path / "tiny-llama2")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SettingsError, match=r"a preset with random weights, and a folder here; give \./tiny-llama2"):
+    with pytest.raises(SettingsError, match=r"a preset with random weights and a folder here; give \./tiny-llama2"):
         load_model(settings(model="tiny-llama2"), torch.float32)
     load_model(settings(model="./tiny-llama2"), torch.float32)
 
@@ -392,12 +392,12 @@ def test_an_alignment_whose_folders_have_moved_is_told_where_they_are_now(tmp_pa
     ended = aligned(tmp_path / "run", model=str(tmp_path / "text"), **towers)
     (tmp_path / "text").rename(tmp_path / "text2")
     run = tmp_path / "run"
-    with pytest.raises(SettingsError, match=r"--from .*run began with --model .*text, which is not .* with --model$"):
+    with pytest.raises(SettingsError, match=r"run was started with --model .*text, which no longer .* with --model$"):
         load_model(settings(from_run=run), torch.float32)
     assert same(load_model(settings(from_run=run, model=str(tmp_path / "text2")), torch.float32)[0], ended)
     (tmp_path / "tower").rename(tmp_path / "tower2")
     now = {"from_run": run, "model": str(tmp_path / "text2")}
-    with pytest.raises(SettingsError, match=r"--from .*run began with --vision-tower .*tower, .* with --vision-tower$"):
+    with pytest.raises(SettingsError, match=r"run was started with --vision-tower .*tower, .* --vision-tower$"):
         load_model(settings(**now), torch.float32)
     now["vision_tower"] = tmp_path / "tower2"
     assert same(load_model(settings(**now), torch.float32)[0], ended)
