@@ -115,7 +115,7 @@ def test_samples_that_are_too_long_are_counted_by_source(tmp_path: Path) -> None
     assert "REG 75%" in line and f"DET {expected['DET'] / 6:.0%}" in line
     assert "--overlong truncate" in line
     (masked,) = remarks_on_lengths(lengths, settings_of(frozen.root, max_length=108, overlong="mask"), 9)
-    assert "nothing is learned of them" in masked
+    assert "nothing is learned from them" in masked
     assert not [*remarks_on_lengths(lengths, settings_of(frozen.root, max_length=4096), 9)]
 
 
