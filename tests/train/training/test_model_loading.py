@@ -303,9 +303,15 @@ OWN_PARTS: dict[str, tuple[dict[str, object], str]] = {
     "a saved region": ({"model": "region", "region_tower": "tower"}, "--region-tower .*: --model .*region has its own"),
     "a saved projector": ({"model": "plain", "projector": "linear"}, "--projector linear: the model .* conv_reduce"),
     "a saved layer": ({"model": "plain", "select_layer": -3}, "--select-layer -3: the model was made with -2"),
-    "a run's model": ({"from_run": "run", "model": "plain"}, "--from .*run has a complete model already; leave out --model"),
+    "a run's model": (
+        {"from_run": "run", "model": "plain"},
+        "--from .*run has a complete model already; leave out --model",
+    ),
     "a run's preset": ({"from_run": "run", "model": "tiny-llama2"}, "has a complete model already; leave out --model"),
-    "a run's tower": ({"from_run": "run", "vision_tower": "tower"}, "has a complete model already; leave out --vision-tower"),
+    "a run's tower": (
+        {"from_run": "run", "vision_tower": "tower"},
+        "has a complete model already; leave out --vision-tower",
+    ),
     "a run's region": ({"from_run": "run", "region_tower": "tower"}, "--region-tower .*: --from .*run.* has its own"),
     "a run's projector": ({"from_run": "run", "projector": "mlp2x_gelu"}, "--projector mlp2x_gelu: the model was made"),
     "a run's layer": ({"from_run": "run", "select_layer": -1}, "--select-layer -1: the model was made with -2"),
