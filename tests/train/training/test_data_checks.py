@@ -35,8 +35,8 @@ def check(frozen: FrozenSet, settings: Settings, image_tokens: int = 9) -> None:
 SEES_NOTHING = {
     "regions alone, and none": (BOXES, {"stage": "visual_referring"}, "the region projector, which sees regions"),
     "regions alone, and words": (WORDS, {"tune_region_projector": True}, "the region projector"),
-    "projector, and words": (WORDS, {"stage": "alignment"}, "the projector, which sees pictures"),
-    "towers, and words": (WORDS, {"freeze_llm": True}, "the vision tower, which sees pictures; the projector, which"),
+    "projector, and words": (WORDS, {"stage": "alignment"}, "the projector, which sees images"),
+    "towers, and words": (WORDS, {"freeze_llm": True}, "the vision tower, which sees images; the projector, which"),
     "tower, and words": (WORDS, {"freeze_llm": True, "freeze_mm_mlp_adapter": True}, "the vision tower, which"),
     "projector alone, and words": (WORDS, {"freeze_llm": True, "freeze_vision_tower": True}, "the projector, which"),
 }
@@ -50,7 +50,7 @@ def test_what_trains_and_is_shown_nothing_is_refused(
     with pytest.raises(SettingsError) as refused:
         check(frozen, settings_of(frozen.root, **given))
     said = str(refused.value)
-    assert said.startswith(f"nothing that trains would learn from {frozen.root}: what trains is {says}")
+    assert said.startswith(f"nothing would be learned from {frozen.root}: the only parts that train are {says}")
     assert "--shards" in said and "freezing flags" in said
 
 
@@ -92,7 +92,7 @@ def test_images_that_do_not_fit_teach_nothing(
     if taught:
         check(frozen, settings, image_tokens)
         return
-    with pytest.raises(SettingsError, match=f"--max-length 32: a picture takes {image_tokens} tokens, .* raise"):
+    with pytest.raises(SettingsError, match=f"--max-length 32: an image takes {image_tokens} tokens, .* raise"):
         check(frozen, settings, image_tokens)
 
 
@@ -115,7 +115,7 @@ def test_samples_that_are_too_long_are_counted_by_source(tmp_path: Path) -> None
     assert "REG 75%" in line and f"DET {expected['DET'] / 6:.0%}" in line
     assert "--overlong truncate" in line
     (masked,) = remarks_on_lengths(lengths, settings_of(frozen.root, max_length=108, overlong="mask"), 9)
-    assert "nothing is learned of them" in masked
+    assert "nothing is learned from them" in masked
     assert not [*remarks_on_lengths(lengths, settings_of(frozen.root, max_length=4096), 9)]
 
 
@@ -131,11 +131,11 @@ def test_counted_lengths_count_in_their_longest_variant(tmp_path: Path) -> None:
 def test_a_set_that_is_smaller_than_a_step_is_said(tmp_path: Path) -> None:
     frozen = write_synthetic(tmp_path / "set", [Source(tag="DET", rows=5)])
     assert [*remarks_on_order(Plan([frozen], seed=0, global_batch=16), {})] == [
-        "an epoch has 5 samples, and a step takes 16: each comes 3 to 4 times in one step; for once an epoch take "
-        "--global-batch 5 or less"
+        "an epoch has 5 samples, and a step takes 16: each is used 3 to 4 times in one step; "
+        "to use each once per epoch, give --global-batch 5 or less"
     ]
     (twice,) = remarks_on_order(Plan([frozen], seed=0, global_batch=10), {})
-    assert "each comes 2 times in one step" in twice
+    assert "each is used 2 times in one step" in twice
     assert not [*remarks_on_order(Plan([frozen], seed=0, global_batch=5), {})]
 
 
@@ -143,7 +143,7 @@ def test_a_group_that_is_smaller_than_a_step_is_said(tmp_path: Path) -> None:
     frozen = write_synthetic(tmp_path / "set", [Source(tag="DET", rows=50), Source(tag="VISJ", rows=6, weight="1/2")])
     (line,) = remarks_on_order(Plan([frozen], seed=0, global_batch=10, grouping="task"), {})
     assert line.startswith(
-        "an epoch has 3 samples of the group referring, and a step takes 10: each comes 3 to 4 times"
+        "an epoch has 3 samples of the group referring, and a step takes 10: each is used 3 to 4 times"
     )
 
 
@@ -153,7 +153,7 @@ def test_a_weight_that_counts_in_two_sets_is_said(tmp_path: Path) -> None:
     weights = {"DET": "2", "REG": "3"}
     plan = Plan(sets, seed=0, global_batch=4, weights=weights)
     assert [*remarks_on_order(plan, weights)] == [
-        f"--weight DET=2 counts for DET in each of {tmp_path / 'a'} and {tmp_path / 'b'}"
+        f"--weight DET=2 applies to DET in each of {tmp_path / 'a'} and {tmp_path / 'b'}"
     ]
     settings = settings_of(sets[0].root, weights=("DET=2", "REG=3"), max_length=16)
     assert len([*remarks(plan, settings, 9)]) == 2

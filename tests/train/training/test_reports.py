@@ -161,7 +161,7 @@ def test_lines_of_progress(resumed: tuple[Path, list[str]]) -> None:
         r"data wait \d+%  (?:cut \d+%  )?(?:without targets \d+%  )?\d+:\d\d:\d\d left$",
         re.MULTILINE,
     )
-    first = int(re.findall(r"going on with step (\d+) of 12", said[1])[0])
+    first = int(re.findall(r"resuming at step (\d+) of 12", said[1])[0])
     assert first in range(SAVE_STEPS, STEPS)
     shown_at = sorted({first + 1, *(step for step in (5, 10, 12) if step > first)})
     found = line.findall(said[1])

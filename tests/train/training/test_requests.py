@@ -69,7 +69,7 @@ def test_a_signal_to_whole_process_groups(
     running.signal_groups(number)
     done = check_stopped(running, run, number)
     running = launcher.start(arguments, 2)
-    running.wait_until(lambda: f"going on with step {done} of 100" in running.said()[0])
+    running.wait_until(lambda: f"resuming at step {done} of 100" in running.said()[0])
     running.signal_groups(signal.SIGKILL)
     running.wait()
 

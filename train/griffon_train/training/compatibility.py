@@ -1,4 +1,4 @@
-"""Whether settings and tokenizer fit the model that a run begins with; what does not is said before the first step."""
+"""Checks before the first step that the settings and the tokenizer fit the model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,17 @@ from griffon_train.model.griffon import GriffonForConditionalGeneration
 
 _NAMED = 3
 _EXTENDED = ("linear", "dynamic", "yarn")
-"""Kinds of RoPE scaling that multiply the positions; of the others, `max_position_embeddings` tells all of them."""
+"""RoPE scaling types that multiply the positions; for others, `max_position_embeddings` is the limit."""
 
 
 def refuse_unfit_settings(
     model: GriffonForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, settings: Settings
 ) -> None:
-    """Raise SettingsError if settings or tokenizer ask for what the model does not have."""
+    """Check that the settings and the tokenizer fit the model.
+
+    Raises:
+        SettingsError: they ask for something that the model does not have.
+    """
     config: Any = model.config
     for name in ("projector", "select_layer"):
         given, has = getattr(settings, name), getattr(config, name)
@@ -28,7 +32,7 @@ def refuse_unfit_settings(
             )
     if settings.boxes == "text" and config.box_style != "text":
         raise SettingsError(
-            f"--boxes text: the model writes {config.box_style} boxes and cannot unlearn it; leave it out"
+            f"--boxes text: the model writes {config.box_style} boxes, which cannot be changed back; leave it out"
         )
     layers = config.vision_config.num_hidden_layers
     if not -layers - 1 <= config.select_layer <= layers:
@@ -40,17 +44,17 @@ def refuse_unfit_settings(
     positions = positions_of(config.get_text_config())
     if positions is not None and settings.max_length > positions:
         raise SettingsError(
-            f"--max-length {settings.max_length} is more than the {positions} positions that the language model has; "
-            f"give --max-length {positions}, or less"
+            f"--max-length {settings.max_length} is more than the language model's {positions} positions; "
+            f"give --max-length {positions} or less"
         )
 
 
 def positions_of(text_config: PreTrainedConfig) -> int | None:
-    """How many positions a language model has; None where nothing limits them.
+    """The number of positions of a language model, or None if there is no limit.
 
-    `max_position_embeddings`; with RoPE scaled by a factor, that many times the positions before scaling, if that is
-    more. Configurations differ in whether their `max_position_embeddings` is that of before (Qwen2.5 with YaRN, Vicuna
-    16k) or after (Llama 3.1, DeepSeek); this admits both. A sliding window limits attention, not positions.
+    This is `max_position_embeddings`, or with scaled RoPE the factor times the positions before scaling, if that is
+    more. Configurations give `max_position_embeddings` either before scaling (Qwen2.5 with YaRN, Vicuna 16k) or after
+    it (Llama 3.1, DeepSeek); both are handled. A sliding window limits attention, not positions.
     """
     positions = getattr(text_config, "max_position_embeddings", None)
     rope = getattr(text_config, "rope_parameters", None)
@@ -72,8 +76,8 @@ def _refuse_tokens_without_embeddings(
         some = ", ".join(f"{token!r} ({number})" for number, token in beyond[:_NAMED])
         raise SettingsError(
             f"the tokenizer has {len(beyond):,} tokens beyond the {rows:,} embeddings of the language model, such as "
-            f"{some}: give the tokenizer that the model came with (--tokenizer), or first enlarge the model with "
-            "resize_token_embeddings"
+            f"{some}: give the tokenizer that the model came with (--tokenizer), or first enlarge the model's "
+            "embeddings with resize_token_embeddings"
         )
     if model.config.box_style == "bin" and (missing := [token for token in BIN_TOKENS if token not in tokens]):
         raise SettingsError(

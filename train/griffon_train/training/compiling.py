@@ -1,4 +1,4 @@
-"""What a run has compiled before its first step. On CPUs, and with our own DeepSpeed files, that is nothing."""
+"""Kernels that DeepSpeed compiles before a run's first step: none on CPUs or with the DeepSpeed files shipped here."""
 
 import os
 import shutil
@@ -19,10 +19,10 @@ _QUANTIZED = ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "
 
 
 def announce(settings: Settings) -> None:
-    """Say what is going to be compiled, once on each machine.
+    """Print which kernels are going to be compiled, once on each machine.
 
     Raises:
-        SettingsError: what compiles it is missing.
+        SettingsError: a tool that compiles them is missing.
     """
     lines = announcements(compiled_kernels(zero_config(settings)["zero_optimization"]))
     if os.environ.get("LOCAL_RANK", "0") == "0":
@@ -31,7 +31,7 @@ def announce(settings: Settings) -> None:
 
 
 def compiled_kernels(zero: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """DeepSpeed's kernels that a section `zero_optimization` needs, and the tools that compile each."""
+    """DeepSpeed kernels that a `zero_optimization` section needs, with the tools that compile each."""
     kernels: dict[str, Sequence[str]] = {}
     offloads = [zero.get(name) or {} for name in ("offload_optimizer", "offload_param")]
     if any(each.get("device") == "nvme" for each in offloads):
@@ -42,7 +42,7 @@ def compiled_kernels(zero: Mapping[str, Any]) -> dict[str, Sequence[str]]:
 
 
 def announcements(kernels: Mapping[str, Sequence[str]]) -> list[str]:
-    """Lines about what is going to be compiled, and about what may keep it from being.
+    """Messages about the kernels that are going to be compiled, and about stale locks that may block this.
 
     Raises:
         SettingsError: a tool is missing.
@@ -53,15 +53,15 @@ def announcements(kernels: Mapping[str, Sequence[str]]) -> list[str]:
         if missing:
             raise SettingsError(
                 f"--deepspeed: its file needs the kernel {name}, which DeepSpeed compiles with {', '.join(tools)}; "
-                f"{' and '.join(missing)} cannot be found: install it, or take --zero and --offload instead of the file"
+                f"{' and '.join(missing)} cannot be found: install it, or give --zero and --offload instead of the file"
             )
         folder = _cache(name)
         if not any(folder.glob("*.so")):
-            lines.append(f"DeepSpeed compiles {name} into {folder}, once; it may take minutes")
+            lines.append(f"DeepSpeed compiles {name} into {folder}, once; this may take minutes")
         if (folder / "lock").exists():
             lines.append(
-                f"{folder / 'lock'} exists: another process is compiling {name}, or was killed while it did, and then "
-                f"this run waits in vain. If nothing is compiling, delete it: rm {folder / 'lock'}"
+                f"{folder / 'lock'} exists: another process is compiling {name}, or was killed while compiling it, in "
+                f"which case this run waits forever. If nothing is compiling, delete it: rm {folder / 'lock'}"
             )
     return lines
 
@@ -73,7 +73,7 @@ def _found(tool: str) -> bool:
 
 
 def _cache(name: str) -> Path:
-    """The folder that torch compiles a kernel in, as `torch.utils.cpp_extension` chooses it."""
+    """The folder in which torch compiles a kernel, computed as in `torch.utils.cpp_extension`."""
     if "TORCH_EXTENSIONS_DIR" in os.environ:
         return Path(os.environ["TORCH_EXTENSIONS_DIR"], name)
     python = f"py{sys.version_info.major}{sys.version_info.minor}{getattr(sys, 'abiflags', '')}"

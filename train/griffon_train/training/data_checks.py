@@ -1,6 +1,6 @@
-"""What the sets have in store for a run, seen before its first step: what nothing could be learned from is refused.
+"""Checks of the sets before a run's first step: sets from which nothing could be learned are refused.
 
-And lines are said about samples that are cut, and about samples that come again and again.
+Also reports samples that are too long, and samples that repeat within a step.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,28 +15,30 @@ from griffon_train.data.plan import Plan
 from griffon_train.data.source_stream import Shows
 
 _SEES = {
-    "vision_tower": "pictures",
-    "projector": "pictures",
-    "language_model": "words",
-    "region_projector": "regions, which VISJ samples alone have",
+    "vision_tower": "images",
+    "projector": "images",
+    "language_model": "text",
+    "region_projector": "regions, which only VISJ samples have",
 }
 _SOURCES_NAMED = 3
 _ROWS_AT_ONCE = 1 << 20
 _WHEN_CUT = {
-    "truncate": "they are cut (--overlong truncate), and what is behind the cut is not learned",
-    "mask": "nothing is learned of them (--overlong mask)",
+    "truncate": "they are truncated (--overlong truncate), and what is cut off is not learned",
+    "mask": "nothing is learned from them (--overlong mask)",
     "error": "the first of them ends the run (--overlong error)",
 }
 
 
 def check_taught(trained: Sequence[str], shows: Shows, settings: Settings, *, image_tokens: int) -> None:
-    """See that something that trains is shown something. A picture comes before all answers, so it has to fit.
+    """Check that the sets have something to learn from for a part that trains.
+
+    An image comes before all answers, so it has to fit into `--max-length`.
 
     Args:
-        trained: the parts that train, of `PARTS`.
-        shows: what the sets have.
-        settings: of the run.
-        image_tokens: what a picture takes; 0 where that is not known yet.
+        trained: trained parts, of `PARTS`.
+        shows: kinds of content in the sets.
+        settings: settings of the run.
+        image_tokens: number of tokens of an image; 0 if unknown.
 
     Raises:
         SettingsError: every gradient would be 0.
@@ -53,22 +55,22 @@ def check_taught(trained: Sequence[str], shows: Shows, settings: Settings, *, im
     roots = ", ".join(map(str, settings.shards))
     if shows.pictures and not fits:
         raise SettingsError(
-            f"--max-length {settings.max_length}: a picture takes {image_tokens:,} tokens, so no answer about one "
-            f"would be learned, and {roots} has nothing else for what trains; raise --max-length"
+            f"--max-length {settings.max_length}: an image takes {image_tokens:,} tokens, so no answer about one "
+            f"would be learned, and {roots} has nothing else for the parts that train; raise --max-length"
         )
     parts = "; ".join(f"the {part.replace('_', ' ')}, which sees {_SEES[part]}" for part in trained)
     raise SettingsError(
-        f"nothing that trains would learn from {roots}: what trains is {parts}, and no sample there has any; give "
-        "--shards that have, or another --stage or freezing flags"
+        f"nothing would be learned from {roots}: the only parts that train are {parts}, and no sample has any; give "
+        "other --shards, another --stage, or other freezing flags"
     )
 
 
 def remarks_on_order(plan: Plan, weights: Mapping[str, str]) -> Iterator[str]:
-    """Lines about samples that come more often than one would think."""
+    """Messages about samples that are used more often than a user may expect."""
     for tag, weight in weights.items():
-        with_tag = [each.root for each in plan.sets if any(source.tag == tag for source in each.lock.sources)]
+        with_tag = [frozen.root for frozen in plan.sets if any(source.tag == tag for source in frozen.lock.sources)]
         if len(with_tag) > 1:
-            yield f"--weight {tag}={weight} counts for {tag} in each of {_listed(with_tag)}"
+            yield f"--weight {tag}={weight} applies to {tag} in each of {_listed(with_tag)}"
     for group, samples in plan.samples_by_group(0).items():
         if 0 < samples < plan.global_batch:
             size = plan.global_batch
@@ -76,44 +78,44 @@ def remarks_on_order(plan: Plan, weights: Mapping[str, str]) -> Iterator[str]:
             often = f"{least} to {least + 1} times" if more else f"{least} times"
             of_group = "" if group == "all" else f" of the group {group}"
             yield (
-                f"an epoch has {samples:,} samples{of_group}, and a step takes {size:,}: each comes {often} "
-                f"in one step; for once an epoch take --global-batch {samples} or less"
+                f"an epoch has {samples:,} samples{of_group}, and a step takes {size:,}: each is used {often} "
+                f"in one step; to use each once per epoch, give --global-batch {samples} or less"
             )
 
 
 def remarks_on_lengths(lengths: Lengths, settings: Settings, image_tokens: int) -> Iterator[str]:
-    """A line about samples that are longer than training takes, if there are any."""
+    """A message about samples that are longer than `--max-length`, if there are any."""
     samples = sum(map(len, lengths.sets))
     longer = _longer(lengths, settings.max_length, image_tokens)
     if not longer:
         return
-    worst = sorted(longer.items(), key=lambda each: -each[1][0] / each[1][1])
+    worst = sorted(longer.items(), key=lambda source: -source[1][0] / source[1][1])
     named = [f"{tag} {count / rows:.0%}" for tag, (count, rows) in worst[:_SOURCES_NAMED]]
-    rest = f", and {len(worst) - len(named)} sources more" if len(worst) > len(named) else ""
-    found = sum(count for count, _ in longer.values())
+    rest = f", and {len(worst) - len(named)} more sources" if len(worst) > len(named) else ""
+    overlong = sum(count for count, _ in longer.values())
     how = "estimated" if lengths.tables is None else "counted"
     yield (
-        f"by {how} lengths {found:,} of {samples:,} samples ({found / samples:.1%}) are longer than --max-length "
+        f"by {how} lengths {overlong:,} of {samples:,} samples ({overlong / samples:.1%}) are longer than --max-length "
         f"{settings.max_length} ({', '.join(named)}{rest}): {_WHEN_CUT[settings.overlong]}"
     )
 
 
 def _longer(lengths: Lengths, max_length: int, image_tokens: int) -> dict[str, tuple[int, int]]:
-    """By source that has any: rows that are longer in their longest variant, and all its rows."""
-    found: dict[str, tuple[int, int]] = {}
-    for set_no, each in enumerate(lengths.sets):
-        for source in each.lock.sources:
-            rows = each.rows_of_source(source.tag)
+    """By source with overlong rows: the number of rows whose longest variant is too long, and of all rows."""
+    counts: dict[str, tuple[int, int]] = {}
+    for set_no, frozen in enumerate(lengths.sets):
+        for source in frozen.lock.sources:
+            rows = frozen.rows_of_source(source.tag)
             longer = 0
             for first in range(rows.start, rows.stop, _ROWS_AT_ONCE):
                 part = slice(first, min(first + _ROWS_AT_ONCE, rows.stop))
-                pictures = each.index["has_image"][part].astype(np.int64) * image_tokens
-                longer += int(np.count_nonzero(pictures + lengths.text_tokens(set_no, part) > max_length))
+                of_images = frozen.index["has_image"][part].astype(np.int64) * image_tokens
+                longer += int(np.count_nonzero(of_images + lengths.text_tokens(set_no, part) > max_length))
             if longer:
-                before = found.get(source.tag, (0, 0))
-                found[source.tag] = (before[0] + longer, before[1] + len(rows))
-        each.let_index_go()
-    return found
+                before = counts.get(source.tag, (0, 0))
+                counts[source.tag] = (before[0] + longer, before[1] + len(rows))
+        frozen.let_index_go()
+    return counts
 
 
 def _listed(paths: Sequence[Path]) -> str:
@@ -121,6 +123,6 @@ def _listed(paths: Sequence[Path]) -> str:
 
 
 def remarks(plan: Plan, settings: Settings, image_tokens: int) -> Iterator[str]:
-    """All lines to be said before the first step."""
+    """All messages to show before the first step."""
     yield from remarks_on_order(plan, weights_by_tag(settings.weights))
     yield from remarks_on_lengths(plan.lengths, settings, image_tokens)

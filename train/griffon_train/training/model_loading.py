@@ -1,4 +1,4 @@
-"""The model and tokenizer that a run begins with, from whatever it was told: a preset, folders, or an earlier run."""
+"""Loads the model and tokenizer that a run starts from: a preset, folders, or the result of an earlier run."""
 
 import os
 from dataclasses import fields, replace
@@ -28,24 +28,24 @@ from griffon_train.training.compatibility import refuse_unfit_settings
 SETTINGS_NAME = "settings.json"
 MODEL_NAME = "model"
 PROJECTOR_NAME = "mm_projector.bin"
-"""What a run leaves in its folder: how it was made, and what came out; of alignment the projector alone."""
+"""Files in a run's folder: its settings, and its result; after alignment the result is the projector alone."""
 
 _FOLDERS = ("model", "vision_tower", "region_tower", "tokenizer")
-"""Settings that name what a model is made of."""
+"""Settings that name the folders that a model is built from."""
 _OF_NEW = ("projector", "select_layer")
-"""Settings of a model that is made of parts; a saved one has them in its configuration."""
+"""Settings of a model that is built from parts; a saved model has them in its configuration."""
 
 
 def load_model(
     settings: Settings, dtype: torch.dtype
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
-    """The model on the CPU, before any training of this run, and its tokenizer; the same every time.
+    """Load the untrained model onto the CPU, with its tokenizer. The result is deterministic.
 
     Raises:
         SettingsError: there is no such model, a part of it is missing or given twice, or settings do not fit it.
         DataError: weights or a configuration are damaged, or do not fit each other.
     """
-    torch.manual_seed(settings.seed)  # what no checkpoint gives begins as the seed has it
+    torch.manual_seed(settings.seed)  # for weights that are in no checkpoint
     model, tokenizer = _of_model(settings, dtype) if settings.from_run is None else _of_run(settings, dtype)
     if settings.pretrain_mm_mlp_adapter is not None:
         with naming("--pretrain-mm-mlp-adapter"):
@@ -58,56 +58,58 @@ def load_model(
         model.set_attn_implementation(dict(attention))
     except (ImportError, ValueError) as error:
         raise SettingsError(f"--attention {settings.attention}: {str(error).splitlines()[0]}") from None
-    for parameter in model.parameters():  # not the buffers: rotary frequencies rounded to bfloat16 would be others
+    for parameter in model.parameters():  # not the buffers: rotary frequencies need float32
         parameter.data = parameter.data.to(dtype)
     return model, tokenizer
 
 
 def placed(settings: Settings) -> Settings:
-    """Settings whose paths are absolute, so that they name the same things wherever they are read again.
+    """Make the paths of settings absolute, so that a later run can read them from any working directory.
 
-    What is not there stays as it is given, for the message that it is not.
+    Paths that do not exist stay as they are given, for the error message.
     """
-    found: dict[str, Any] = {}
+    absolute: dict[str, Any] = {}
     for each in fields(settings):
         value = getattr(settings, each.name)
         if isinstance(value, Path) and value.exists():
-            found[each.name] = _absolute(value)
+            absolute[each.name] = _absolute(value)
         elif isinstance(value, tuple):
-            found[each.name] = tuple(_absolute(one) if isinstance(one, Path) and one.exists() else one for one in value)
+            absolute[each.name] = tuple(
+                _absolute(item) if isinstance(item, Path) and item.exists() else item for item in value
+            )
     if settings.model is not None and settings.model not in PRESETS and Path(settings.model).is_dir():
-        found["model"] = str(_absolute(Path(settings.model)))
-    return replace(settings, **found)
+        absolute["model"] = str(_absolute(Path(settings.model)))
+    return replace(settings, **absolute)
 
 
 def _absolute(path: Path) -> Path:
-    """Without `..`, so that one folder has one spelling; links stay, for they may lead elsewhere on another machine."""
+    """An absolute path without `..`; symbolic links stay, as their targets may differ on another machine."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
 
 
 def default_chat(model: GriffonForConditionalGeneration) -> str:
-    """The template that the model's family was released with.
+    """The chat template that the model's family was released with.
 
     Raises:
-        SettingsError: the family is none that we know.
+        SettingsError: the family is unknown.
     """
     family = model.config.get_text_config().model_type
     if family not in FAMILY_CHATS:
-        raise SettingsError(f"language models of type {family} have no chat template of their own here; give --chat")
+        raise SettingsError(f"there is no default chat template for language models of type {family}; give --chat")
     return FAMILY_CHATS[family]
 
 
 def _of_run(settings: Settings, dtype: torch.dtype) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
-    """What an earlier run ended with: its model; or after alignment what that began with, and its projector."""
+    """The result of an earlier run: its model, or after alignment the model that it started from and its projector."""
     assert settings.from_run is not None
     run = existing_folder("--from", settings.from_run)
     if (run / MODEL_NAME).is_dir():
         given = [option_name(name) for name in ("model", "vision_tower") if getattr(settings, name) is not None]
         if given:
-            raise SettingsError(f"--from {run} has a model with all its parts already; leave out {' and '.join(given)}")
+            raise SettingsError(f"--from {run} has a complete model already; leave out {' and '.join(given)}")
         with naming("--from"):
             if not is_saved_griffon(run / MODEL_NAME):
-                raise SettingsError(f"{run / MODEL_NAME}: not a Griffon model, as a run leaves it; give another run")
+                raise SettingsError(f"{run / MODEL_NAME}: not a Griffon model saved by a run; give another run")
         return _saved("--from", run / MODEL_NAME, settings, dtype)
     if not (run / PROJECTOR_NAME).is_file():
         hint = f"; it holds a model, give it as --model {run}" if (run / "config.json").is_file() else ""
@@ -121,10 +123,10 @@ def _of_run(settings: Settings, dtype: torch.dtype) -> tuple[GriffonForCondition
 
 
 def _began_with(run: Path, settings: Settings) -> Settings:
-    """The settings of an earlier run that left only its projector; what is given for this run holds for it, too.
+    """The settings of an earlier run that saved only its projector, overridden by folders given for this run.
 
     Raises:
-        SettingsError: a folder that it began with has moved.
+        SettingsError: a folder that it started from is missing.
         DataError: its settings are damaged.
     """
     with naming("--from"):
@@ -140,8 +142,8 @@ def _began_with(run: Path, settings: Settings) -> Settings:
         if name not in given and path is not None and path not in PRESETS and not Path(path).exists():
             now = option_name("model" if name == "from_run" else name)
             raise SettingsError(
-                f"--from {run} began with {option_name(name)} {path}, which is not there any more; say where it is "
-                f"now with {now}"
+                f"--from {run} was started with {option_name(name)} {path}, which no longer exists; give its new "
+                f"location with {now}"
             )
     return earlier
 
@@ -163,9 +165,9 @@ def _of_model(
 
 
 def _is_saved(given: str) -> bool:
-    """Whether `--model` is a saved Griffon model; else it is a language model."""
+    """Whether `--model` is a saved Griffon model rather than a language model."""
     if not Path(given).exists() and "/" not in given:
-        raise SettingsError(f"--model {given}: neither one of {', '.join(PRESETS)}, nor a folder with a model in it")
+        raise SettingsError(f"--model {given}: neither a preset ({', '.join(PRESETS)}) nor a folder with a model")
     folder = existing_folder("--model", given)
     with naming("--model"):
         return is_saved_griffon(folder)
@@ -174,8 +176,8 @@ def _is_saved(given: str) -> bool:
 def _of_preset(name: str, settings: Settings) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     if Path(name).is_dir():
         raise SettingsError(
-            f"--model {name}: a preset with random weights, and a folder here; give ./{name} for the folder, or run "
-            "from elsewhere for the preset"
+            f"--model {name}: both a preset with random weights and a folder here; give ./{name} for the folder, or "
+            "run in another directory for the preset"
         )
     for part in ("vision_tower", "region_tower"):
         if getattr(settings, part) is not None:
@@ -202,15 +204,15 @@ def _saved(
 
 
 def _joined(folder: Path, settings: Settings, dtype: torch.dtype) -> GriffonForConditionalGeneration:
-    """A language model, a tower, and a projector that has not learned anything yet."""
+    """Join a language model, a vision tower and a new projector."""
     if settings.vision_tower is None:
-        raise SettingsError(f"--model {folder} is a language model that cannot see; give --vision-tower FOLDER, too")
+        raise SettingsError(f"--model {folder} is a language model without a vision tower; give --vision-tower FOLDER")
     tower_folder = existing_folder("--vision-tower", settings.vision_tower)
     with naming("--vision-tower"):
         tower = load_tower(tower_folder, dtype)
     with naming("--model"):
         language_model = load_language_model(folder, dtype)
-    config = GriffonConfig(  # the parts' own configurations, not copies: what changes in one has to change in both
+    config = GriffonConfig(  # shares the parts' configurations, so that changes apply to both
         text_config=language_model.config, vision_config=tower.config, **_new_model(settings)
     )
     with torch.device("meta"):
@@ -223,12 +225,12 @@ def _joined(folder: Path, settings: Settings, dtype: torch.dtype) -> GriffonForC
 
 
 def _new_model(settings: Settings) -> dict[str, Any]:
-    """What settings say of a model that is made here; the configuration has defaults for the rest."""
+    """Configuration of a new model from the settings; GriffonConfig has defaults for the rest."""
     return {name: value for name in _OF_NEW if (value := getattr(settings, name)) is not None}
 
 
 def _add_region_tower(model: GriffonForConditionalGeneration, folder: Path, dtype: torch.dtype) -> None:
-    """Give a model that has none the tower for `<region>`, and a projector that has not learned anything yet."""
+    """Add a region tower and a new region projector to a model that has none."""
     existing_folder("--region-tower", folder)
     with naming("--region-tower"):
         tower = load_tower(folder, dtype)
@@ -238,13 +240,13 @@ def _add_region_tower(model: GriffonForConditionalGeneration, folder: Path, dtyp
 
 
 def _tokenizer(option: str, folder: Path, settings: Settings) -> PreTrainedTokenizerBase:
-    """The one that is given, or the model's."""
+    """The given tokenizer, or the model's."""
     if settings.tokenizer is None and not any(
         "token" in path.name or "vocab" in path.name for path in folder.iterdir()
     ):
         raise SettingsError(f"{option} {folder}: has no tokenizer; give --tokenizer FOLDER")
-    found: PreTrainedTokenizerBase = load_tokenizer(settings.tokenizer or folder)
-    return found
+    tokenizer: PreTrainedTokenizerBase = load_tokenizer(settings.tokenizer or folder)
+    return tokenizer
 
 
 def _has_already(part: str, what: str, settings: Settings) -> SettingsError:
