@@ -61,7 +61,7 @@ def test_rejects_are_listed_and_counted(data: Path, tmp_path: Path, prep: Prep, 
     assert (source["records"], source["samples"]) == (7, 1)
     assert source["rejected"] == {reject["reason"]: 1 for reject in rejects}
     assert "VG: record 1 rejected, picture_not_found: gone.jpg" in result.stderr
-    assert "size_mismatch: p.jpg: the picture is 64x48, the record says 65x48" in result.stderr
+    assert "size_mismatch: p.jpg: the image is 64x48, the record says 65x48" in result.stderr
 
 
 def test_too_many_stop_the_build_and_mended_data_go_on(data: Path, tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
