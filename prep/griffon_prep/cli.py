@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from griffon_prep.build.run import build, check, judge
+from griffon_prep.build.run import build, check, check_counts
 from griffon_prep.build.settings import BuildSettings, ShardSettings
 from griffon_prep.images import CHECKS
 from griffon_prep.readers import FORMATS
+from griffon_prep.render.settings import RenderSettings
 from griffon_prep.render.templates import load_templates
 from griffon_prep.sample_data import write_sample_data
 from griffon_prep.sources.manifest import read_manifest, single_line
@@ -148,10 +149,12 @@ def _settings(
     data_root: Path,
     workers: int,
     templates: Path | None,
+    check: str,
+    resize_px: int | None,
     samples_per_shard: int | None,
     max_rejects: Fraction,
     allow_empty: bool,
-    **shard: Any,  # noqa: ANN401 - click's values for ShardSettings
+    **render: Any,  # noqa: ANN401 - click's values for RenderSettings
 ) -> BuildSettings:
     if (manifest is None) == (data_path is None) or (data_path is None) != (image_folder is None):
         raise SettingsError("no input given; pass either --manifest FILE, or --data-path FILE with --image-folder DIR")
@@ -160,10 +163,12 @@ def _settings(
     else:
         assert data_path is not None and image_folder is not None
         lines = [single_line(data_path, image_folder)]
-    folder = templates.absolute() if templates is not None else None
+
     return BuildSettings(
         sources=find_sources(lines, data_root, str(manifest) if manifest is not None else None),
-        shard=ShardSettings(templates=folder, templates_sha256=load_templates(folder).sha256, **shard),
+        shard=ShardSettings(
+            render=RenderSettings(templates=load_templates(templates), **render), check=check, resize_px=resize_px
+        ),
         samples_per_shard=samples_per_shard,
         max_rejects=max_rejects,
         allow_empty=allow_empty,
@@ -185,7 +190,7 @@ def build_command(
 ) -> None:
     """Build a frozen shard set. An interrupted build resumes."""
     out = out or Path("frozen") / name
-    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite, say=_say)
+    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite, notify=_notify)
     click.echo(totals_table(lock))
     click.echo(f"digest {lock.digest}")
 
@@ -195,7 +200,7 @@ def build_command(
 @_source_options
 def check_command(settings: BuildSettings, name: str) -> None:
     """Read and render every record as build does, but write nothing."""
-    planned, counts = check(settings, _say)
+    planned, counts = check(settings, _notify)
     rows = []
     for source in planned:
         tag = source.source.tag
@@ -212,7 +217,7 @@ def check_command(settings: BuildSettings, name: str) -> None:
             )
         )
     click.echo(table(TOTALS_HEAD, rows))
-    judge(planned, counts, settings)
+    check_counts(planned, counts, settings)
 
 
 @main.command("formats")
@@ -244,6 +249,6 @@ def sample_data_command(out: Path, seed: int, images: int) -> None:
     click.echo(f"next: griffon-prep build --manifest {manifest} --data-root {out}")
 
 
-def _say(line: str) -> None:
+def _notify(line: str) -> None:
     click.echo(line, err=True)
     sys.stderr.flush()

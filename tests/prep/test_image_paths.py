@@ -207,6 +207,6 @@ def test_how_many_were_found_by_their_last_part_alone_is_said_for_each_source(tm
     for command in (["check"], ["build", "--out", tmp_path / "set"], ["build", "--out", tmp_path / "set"]):
         said = prep(*command, *given)
         assert said.returncode == 0, said.stderr
-        lines = [line for line in said.stderr.splitlines() if "found by the last part" in line]
+        lines = [line for line in said.stderr.splitlines() if "found by file name alone" in line]
         if "up to date" not in said.stderr:
-            assert [line.partition(" pictures were found by")[0] for line in lines] == ["REG: 2"]
+            assert [line.partition(" images were found by")[0] for line in lines] == ["REG: 2"]

@@ -43,7 +43,7 @@ def freeze(out: Path, settings: BuildSettings, planned: Sequence[PlannedSource])
     lock = Lock(
         tool_version=version("griffon-pipeline"),
         library_versions={name: version(name) for name in ("numpy", "orjson", "pillow")},
-        render=settings.render(),
+        render=settings.lock_settings(),
         sources=tuple(sources),
         shards=tuple(shards),
         index_sha256=sha256_of(out / INDEX_NAME),

@@ -17,7 +17,7 @@ def identity(settings: BuildSettings, sha256s: Mapping[Path, str]) -> dict[str, 
         sha256s: of the files of all its sources.
     """
     return {
-        "render": settings.render(),
+        "render": settings.lock_settings(),
         "sources": [
             source_identity(source, sha256s[source.annotation], _companion_hashes(source, sha256s))
             for source in settings.sources

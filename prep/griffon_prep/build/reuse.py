@@ -35,7 +35,7 @@ def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, planned: 
     if (found := sha256_of(old.root / INDEX_NAME)) != old.lock.index_sha256:
         raise DataError(f"{old.root / INDEX_NAME}: damaged, its SHA-256 is {found}; nothing can be reused of this set")
     before = identity_of_lock(old.lock, settings)
-    if before["render"] != settings.render():
+    if before["render"] != settings.lock_settings():
         return []
     unchanged = {source["tag"]: source for source in before["sources"]}
     rejects = _rejects_by_source(old)

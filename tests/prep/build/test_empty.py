@@ -68,7 +68,7 @@ def test_all_sources_without_a_sample(data: Path, prep: Prep) -> None:
     built, checked = both(prep, data, sources)
     assert built == checked
     assert [line.split()[1] for line in built[1]] == ["DET_a:", "VISJ_b:"]
-    nothing = (1, ["error: no record of any source became a sample, so there is nothing to freeze"])
+    nothing = (1, ["error: no source has any samples, so there is nothing to freeze; fix the data"])
     assert both(prep, data, sources, "--allow-empty") == [nothing, nothing]
     assert not (data / "set/griffon.lock.json").exists()
 

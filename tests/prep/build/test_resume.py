@@ -138,7 +138,7 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, prep
     result = prep("build", "--manifest", tmp_path / "m.txt", "--data-root", tmp_path, "--out", out, "--check", "none")
     assert result.returncode == 1
     assert "VG: 500,000 records, about 500,000 samples and 10.0 TB;" in result.stderr
-    assert "make room" in result.stderr
+    assert "free some space" in result.stderr
     assert not out.exists()
 
 
