@@ -77,7 +77,7 @@ def test_a_set_of_an_earlier_version_is_refused(data: Path, frozen: Path, prep: 
     write_lock(frozen, replace(lock, render={**lock.render, "render_version": 1}))
     result = prep(*build_arguments(data, frozen))
     assert result.returncode == 1
-    assert "another version of griffon-prep began it, which renders some records differently" in result.stderr
+    assert "it was started with another version of griffon-prep, which renders some records" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_a_set_of_an_earlier_version_is_refused(data: Path, frozen: Path, prep: 
     [
         ("DET_shapes & ccmd/det.jsonl & pictures", "DET_shapes & ccmd/det.jsonl & pictures & weight=2", "weight was 1"),
         ("DET_shapes & ccmd/det.jsonl & pictures", "DET_shapes & ccmd/det.jsonl & pictures & limit=3", "options"),
-        ("DET_shapes & ccmd/det.jsonl & pictures", "", "source DET_shapes is gone"),
-        ("DET_shapes & ccmd/det.jsonl", "DET_other & ccmd/det.jsonl", "source DET_other is new"),
+        ("DET_shapes & ccmd/det.jsonl & pictures", "", "source DET_shapes was removed"),
+        ("DET_shapes & ccmd/det.jsonl", "DET_other & ccmd/det.jsonl", "source DET_other was added"),
         ("VG_shapes & ccmd/vg.jsonl", "VG_shapes & ccmd/reg.jsonl", "source VG_shapes: annotation"),
     ],
 )
@@ -154,7 +154,7 @@ def test_a_folder_of_something_else_is_left_alone(data: Path, tmp_path: Path, pr
     for option in ([], ["--overwrite"]):
         result = prep(*build_arguments(data, other), *option)
         assert result.returncode == 2
-        assert "holds files and is no shard set" in result.stderr
+        assert "contains files but is not a shard set" in result.stderr
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
 
 
@@ -195,5 +195,5 @@ def test_a_set_that_may_only_be_read_is_asked_whether_it_is_up_to_date(
     new = tmp_path / "sets" / "new"
     refused = read_only(*build_arguments(data, new))
     assert refused.returncode == 2
-    assert refused.stderr == f"error: {new}: cannot be written (Read-only file system); give --out a folder that can\n"
+    assert refused.stderr == f"error: {new}: not writable (Read-only file system); give --out a writable folder\n"
     assert snapshot(tmp_path) == before

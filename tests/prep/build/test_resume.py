@@ -150,6 +150,6 @@ def test_other_settings_do_not_go_on_with_an_unfinished_build(small_data: Path, 
     process.communicate()
     other = prep(*arguments(small_data, out), "--seed", 5)
     assert other.returncode == 1
-    assert "unfinished build of something else (--seed was 0 and is 5)" in other.stderr
+    assert "unfinished build with other inputs (--seed was 0 and is 5)" in other.stderr
     anew = prep(*arguments(small_data, out), "--seed", 5, "--overwrite")
     assert anew.returncode == 0, anew.stderr
