@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from griffon_prep.build.run import build, check, judge
+from griffon_prep.build.run import build, check, check_counts
 from griffon_prep.build.settings import BuildSettings, ShardSettings
 from griffon_prep.images import CHECKS
 from griffon_prep.readers import FORMATS
+from griffon_prep.render.settings import RenderSettings
 from griffon_prep.render.templates import load_templates
 from griffon_prep.sample_data import write_sample_data
 from griffon_prep.sources.manifest import read_manifest, single_line
@@ -26,13 +27,13 @@ from griffon_shards.types import BOX_STYLES
 
 
 def _share(_context: click.Context, _option: click.Parameter, value: str) -> Fraction:
-    """A share such as `1%` or `0.01`."""
+    """Parse a share such as `1%` or `0.01`."""
     try:
         share = Fraction(value[:-1]) / 100 if value.endswith("%") else Fraction(value)
     except (ValueError, ZeroDivisionError):
         share = Fraction(-1)
     if not 0 <= share <= 1:
-        raise click.BadParameter(f"{value!r} is not a share of the records such as 1% or 0.01")
+        raise click.BadParameter(f"{value!r} is not a share between 0 and 1; expected for example 1% or 0.01")
     return share
 
 
@@ -43,53 +44,80 @@ def _cores() -> int:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="griffon-pipeline", prog_name="griffon-prep")
 def main() -> None:
-    """Turn annotations and pictures into frozen WebDataset shards."""
+    """Convert annotations and images into a frozen set of WebDataset shards."""
 
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that `build` and `check` share, gathered into one BuildSettings."""
+    """Add the options that `build` and `check` share, and pass them on as one BuildSettings."""
 
     @wraps(command)
     def gathered(**given: Any) -> None:  # noqa: ANN401 - click's values, of every type
-        own = {name: given.pop(name) for name in ("out", "reuse", "recheck", "overwrite") if name in given}
+        build_only = {name: given.pop(name) for name in ("out", "reuse", "recheck", "overwrite") if name in given}
         name = Path(given["manifest"] or given["data_path"] or "").stem
         settings = _settings(**given)
-        command(settings=settings, name=name, **own)
+        command(settings=settings, name=name, **build_only)
 
     path = click.Path(path_type=Path)
     for option in reversed(
         [
-            click.option("--manifest", type=path, help="File of lines `TAG & annotation & image root`."),
-            click.option("--data-path", metavar="FILE", help="One LAZY annotation, instead of a manifest."),
-            click.option("--image-folder", metavar="DIR", help="The pictures of --data-path."),
-            click.option("--data-root", type=path, default=Path(), help="Where relative paths begin.  [default: here]"),
-            click.option("--workers", type=click.IntRange(1), default=_cores, help="Processes.  [default: one a core]"),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of every draw and shuffle."),
             click.option(
-                "--boxes", type=click.Choice(BOX_STYLES), default="text", show_default=True, help="Box style."
+                "--manifest", type=path, help="Manifest file with one source per line: `TAG & annotation & image root`."
             ),
-            click.option("--templates", type=path, help="Folder of question templates.  [default: our own]"),
+            click.option(
+                "--data-path", metavar="FILE", help="Annotation file of a single LAZY source, instead of --manifest."
+            ),
+            click.option("--image-folder", metavar="DIR", help="Folder with the images of --data-path."),
+            click.option(
+                "--data-root",
+                type=path,
+                default=Path(),
+                help="Folder that relative paths in the manifest start from.  [default: the current folder]",
+            ),
+            click.option(
+                "--workers",
+                type=click.IntRange(1),
+                default=_cores,
+                help="Number of worker processes.  [default: one per CPU core]",
+            ),
+            click.option(
+                "--seed", type=int, default=0, show_default=True, help="Seed for all random choices and shuffles."
+            ),
+            click.option(
+                "--boxes",
+                type=click.Choice(BOX_STYLES),
+                default="text",
+                show_default=True,
+                help="How boxes are written: as numbers in text, or as bin tokens.",
+            ),
+            click.option(
+                "--templates", type=path, help="Folder with question templates.  [default: the built-in templates]"
+            ),
             click.option(
                 "--det-categories",
                 type=click.IntRange(1),
                 default=80,
                 show_default=True,
-                help="Size of DET's category set.",
+                help="Number of categories that a DET question lists.",
             ),
             click.option(
-                "--variants", type=click.IntRange(1), default=1, show_default=True, help="Renderings of each sample."
+                "--variants",
+                type=click.IntRange(1),
+                default=1,
+                show_default=True,
+                help="Renderings per sample.",
             ),
             click.option(
                 "--samples-per-shard",
                 type=click.IntRange(1),
-                help="[default: 1000 with pictures, 10000 without]",
+                help="Maximum number of samples per shard.  [default: 1000 with images, 10000 without]",
             ),
             click.option(
                 "--check",
                 type=click.Choice(CHECKS),
                 default="decode",
                 show_default=True,
-                help="How pictures are checked: size alone, truncation too, or not at all.",
+                help="How images are checked. header: read format and size; decode: also find truncated images; "
+                "none: trust the annotation.",
             ),
             click.option(
                 "--max-rejects",
@@ -97,15 +125,15 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
                 metavar="SHARE",
                 default="1%",
                 show_default=True,
-                help="Stop when more of a source's records (and more than 10) are rejected.",
+                help="Stop when more than this share of a source's records, and more than 10, are rejected.",
             ),
-            click.option("--allow-empty", is_flag=True, help="A source may come to no sample at all."),
+            click.option("--allow-empty", is_flag=True, help="Allow sources that yield no samples."),
             click.option(
                 "--resize",
                 "resize_px",
                 type=click.IntRange(1),
                 metavar="PX",
-                help="Bake pictures to at most PX on the long side.  [default: keep their bytes]",
+                help="Shrink images whose longer side exceeds PX pixels.  [default: keep the original bytes]",
             ),
         ]
     ):
@@ -121,44 +149,48 @@ def _settings(
     data_root: Path,
     workers: int,
     templates: Path | None,
+    check: str,
+    resize_px: int | None,
     samples_per_shard: int | None,
     max_rejects: Fraction,
     allow_empty: bool,
-    **shard: Any,  # noqa: ANN401 - click's values for ShardSettings
+    **render: Any,  # noqa: ANN401 - click's values for RenderSettings
 ) -> BuildSettings:
     if (manifest is None) == (data_path is None) or (data_path is None) != (image_folder is None):
-        raise SettingsError("give --manifest FILE, or --data-path FILE with --image-folder DIR")
+        raise SettingsError("no input given; pass either --manifest FILE, or --data-path FILE with --image-folder DIR")
     if manifest is not None:
         lines = read_manifest(manifest)
     else:
         assert data_path is not None and image_folder is not None
         lines = [single_line(data_path, image_folder)]
-    folder = templates.absolute() if templates is not None else None
+
     return BuildSettings(
         sources=find_sources(lines, data_root, str(manifest) if manifest is not None else None),
-        shard=ShardSettings(templates=folder, templates_sha256=load_templates(folder).sha256, **shard),
+        shard=ShardSettings(
+            render=RenderSettings(templates=load_templates(templates), **render), check=check, resize_px=resize_px
+        ),
         samples_per_shard=samples_per_shard,
         max_rejects=max_rejects,
         allow_empty=allow_empty,
         workers=workers,
-        # This process has no threads yet, so that forking it is safe; elsewhere systems and Python advise against it.
+        # Forking is safe here because this process has no threads yet. Outside Linux, forking is discouraged.
         start_method="fork" if sys.platform == "linux" else "spawn",
     )
 
 
 @main.command("build")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the set.  [default: frozen/<manifest name>]")
-@click.option("--reuse", type=click.Path(path_type=Path), help="Frozen set whose unchanged sources are linked.")
-@click.option("--recheck", is_flag=True, help="Compare the pictures, too, with what a frozen set holds.")
-@click.option("--overwrite", is_flag=True, help="Remove the set that is there first.")
+@click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: frozen/<manifest name>]")
+@click.option("--reuse", type=click.Path(path_type=Path), help="Frozen set to hard-link unchanged sources from.")
+@click.option("--recheck", is_flag=True, help="If the set is frozen, also check that its images have not changed.")
+@click.option("--overwrite", is_flag=True, help="Delete any set in the output folder first.")
 @resumable
 @_source_options
 def build_command(
     settings: BuildSettings, name: str, out: Path | None, reuse: Path | None, recheck: bool, overwrite: bool
 ) -> None:
-    """Freeze a shard set; a build that was stopped goes on."""
+    """Build a frozen shard set. An interrupted build resumes."""
     out = out or Path("frozen") / name
-    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite, say=_say)
+    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite, notify=_notify)
     click.echo(totals_table(lock))
     click.echo(f"digest {lock.digest}")
 
@@ -167,12 +199,12 @@ def build_command(
 @guard
 @_source_options
 def check_command(settings: BuildSettings, name: str) -> None:
-    """Read, render and reject as build does, and write nothing."""
-    planned, found = check(settings, _say)
+    """Read and render every record as build does, but write nothing."""
+    planned, counts = check(settings, _notify)
     rows = []
     for source in planned:
         tag = source.source.tag
-        count = found[tag]
+        count = counts[tag]
         rows.append(
             totals_row(
                 tag,
@@ -185,21 +217,21 @@ def check_command(settings: BuildSettings, name: str) -> None:
             )
         )
     click.echo(table(TOTALS_HEAD, rows))
-    judge(planned, found, settings)
+    check_counts(planned, counts, settings)
 
 
 @main.command("formats")
 @guard
 def formats_command() -> None:
-    """List the annotation formats that are read, with small whole files of each."""
+    """List the supported annotation formats with a small complete example of each."""
     rows = []
     for name, module in FORMATS.items():
         companions = ", ".join(module.COMPANIONS) or "-"
         rows.append(
             (name, " ".join(module.TASKS), " ".join(f"{option}=" for option in module.OPTIONS) or "-", companions)
         )
-    click.echo(table(("format", "gives", "options", "reads beside it"), rows))
-    click.echo("Every format takes format=, weight= and limit=, and is read as .gz and .zst too.")
+    click.echo(table(("format", "tasks", "options", "additional files"), rows))
+    click.echo("Every format accepts format=, weight= and limit=. Files compressed as .gz or .zst are read directly.")
     for name, module in FORMATS.items():
         for file, content in module.EXAMPLES.items():
             click.echo(f"\n{name}: {file}\n{content}")
@@ -207,16 +239,16 @@ def formats_command() -> None:
 
 @main.command("sample-data")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn.")
-@click.option("--images", type=click.IntRange(1), default=48, show_default=True, help="How many pictures.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+@click.option("--images", type=click.IntRange(1), default=48, show_default=True, help="Number of images.")
 @guard
 def sample_data_command(out: Path, seed: int, images: int) -> None:
-    """Draw a small data set with exact boxes, for every task."""
+    """Generate a small synthetic data set with exact boxes for every task."""
     manifest = write_sample_data(out, seed=seed, images=images)
-    click.echo(f"{images} pictures and their annotations in {out}")
+    click.echo(f"wrote {images} images and their annotations to {out}")
     click.echo(f"next: griffon-prep build --manifest {manifest} --data-root {out}")
 
 
-def _say(line: str) -> None:
+def _notify(line: str) -> None:
     click.echo(line, err=True)
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Pictures: found under the image root, read as they are, and checked without a full-size decode."""
+"""Finding images under the image root, reading their bytes and checking them without a full-size decode."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ from griffon_shards.images import (
 )
 
 CHECKS = ("header", "decode", "none")
-"""How a picture is checked; see `check_image`."""
+"""Ways to check an image; see `check_image`."""
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
 _MAX_BYTES = 1 << 30
@@ -37,7 +37,7 @@ _ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".gif", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture's stored bytes, its true coding (Pillow's name for it) and its stored size, EXIF orientation apart."""
+    """An image's bytes, its actual format (by Pillow's name) and its stored size. EXIF orientation is not applied."""
 
     data: bytes
     format: str
@@ -47,47 +47,48 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFile:
-    """A picture's bytes, and whether the last part of its path was all that it was found by."""
+    """An image's bytes, and whether it was found by the file name alone."""
 
     data: bytes
     by_last_part: bool
 
 
 def read_image(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> ImageFile:
-    """A picture, looked for under `root` by its whole path, then the last two parts, then the last.
+    """Read an image, searched under `root` by its full path, then by the last two path components, then by the last.
 
-    A path from elsewhere (absolute and not under `root`, a URL, a Windows path) is looked for by its last parts.
+    Foreign paths (absolute and not under `root`, URLs, Windows paths) are searched by their last components.
 
     Args:
         root: absolute folder.
-        image_path: as the annotation names the picture.
-        elsewhere: further paths to look for it by, in the same way.
+        image_path: path as the annotation gives it.
+        elsewhere: alternative paths, searched in the same way.
 
     Raises:
-        Rejected: `path_outside_root`, `picture_not_found`, or `picture_unreadable` for what is no file or over 1 GiB.
-        OSError: the storage fails; that is not the record's fault.
+        Rejected: `path_outside_root`, `picture_not_found`, or `picture_unreadable` if it is not a regular file or is
+            larger than 1 GiB.
+        OSError: the storage fails, which is not a fault of the record.
     """
     for candidate, by_last_part in chain.from_iterable(_candidates(root, path) for path in (image_path, *elsewhere)):
         try:
-            descriptor = os.open(candidate, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not hold the build up
+            descriptor = os.open(candidate, os.O_RDONLY | os.O_NONBLOCK)  # don't block on a named pipe
         except OSError as error:
             if error.errno in _NOT_THERE:
                 continue
             if error.errno in (errno.EACCES, errno.EPERM):
-                raise Rejected("picture_unreadable", f"{image_path}: no permission to read it") from None
+                raise Rejected("picture_unreadable", f"{image_path}: permission denied") from None
             if error.errno == errno.ENXIO:
-                raise Rejected("picture_unreadable", f"{image_path}: a socket, no file") from None
+                raise Rejected("picture_unreadable", f"{image_path}: is a socket, not a file") from None
             raise
         try:
             status = os.fstat(descriptor)
             if stat.S_ISDIR(status.st_mode):
                 continue
             if not stat.S_ISREG(status.st_mode):
-                raise Rejected("picture_unreadable", f"{image_path}: a pipe or device, no file")
+                raise Rejected("picture_unreadable", f"{image_path}: is a pipe or device, not a file")
             if not status.st_size:
-                raise Rejected("picture_unreadable", f"{image_path}: an empty file")
+                raise Rejected("picture_unreadable", f"{image_path}: the file is empty")
             if status.st_size > _MAX_BYTES:
-                raise Rejected("picture_unreadable", f"{image_path}: {status.st_size:,} bytes, over 1 GiB")
+                raise Rejected("picture_unreadable", f"{image_path}: {status.st_size:,} bytes; the limit is 1 GiB")
             return ImageFile(data=_read_all(descriptor, status.st_size), by_last_part=by_last_part)
         finally:
             os.close(descriptor)
@@ -102,9 +103,9 @@ def _read_all(descriptor: int, size: int) -> bytes:
 
 
 def _candidates(root: str, image_path: str) -> Iterator[tuple[str, bool]]:
-    """Places to look for a picture, each inside the root, and whether only the last part of a longer path is left."""
+    """Yield candidate paths inside the root, and for each whether only the file name of a longer path is used."""
     if "\0" in image_path:
-        raise Rejected("path_outside_root", f"{image_path!r:.200}: a NUL in a path")
+        raise Rejected("path_outside_root", f"{image_path!r:.200}: the path contains a NUL character")
     paths = [_under(root, spelling) for spelling in _spellings(image_path)]
     yield from ((f"{root}/{path}", False) for path in paths if not path.startswith("/"))
     for count in (2, 1):
@@ -115,7 +116,7 @@ def _candidates(root: str, image_path: str) -> Iterator[tuple[str, bool]]:
 
 
 def _under(root: str, image_path: str) -> str:
-    """The path relative to the root; absolute where it is somebody else's."""
+    """Return the path relative to the root, or unchanged if it is an absolute path outside it."""
     relative = posixpath.normpath(image_path)
     if posixpath.isabs(relative):
         below = posixpath.relpath(relative, root)
@@ -126,42 +127,42 @@ def _under(root: str, image_path: str) -> str:
 
 
 def _spellings(path: str) -> list[str]:
-    """Ways to write one path: as it is, with Windows' separators turned, a URL's path, other forms of its accents."""
+    """Alternative spellings of a path: as given, with slashes for backslashes, URL-decoded, in other Unicode forms."""
     spellings = [path]
     if "\\" in path:
         spellings.append(path.replace("\\", "/"))
     if "://" in path:
         spellings.append(unquote(path.partition("?")[0]))
-    if not path.isascii():  # macOS decomposes what others compose
-        spellings += [unicodedata.normalize(form, each) for each in tuple(spellings) for form in ("NFC", "NFD")]
+    if not path.isascii():  # macOS stores decomposed characters, other systems composed ones
+        spellings += [unicodedata.normalize(form, spelling) for spelling in tuple(spellings) for form in ("NFC", "NFD")]
     return list(dict.fromkeys(spellings))
 
 
 def _not_found(root: str, image_path: str) -> str:
     if not image_path:
-        return "the record's path is empty"
+        return "the image path in the record is empty"
     if "\\" in image_path:
-        return f"{image_path}: nor with slashes for its backslashes"
+        return f"{image_path}: not found, nor with slashes instead of backslashes"
     below = _under(root, image_path)
     if below.startswith("/"):
-        return f"{image_path}: not under the image root, nor is its last part"
+        return f"{image_path}: not under the image root, and its file name was not found there either"
     stem, _ = posixpath.splitext(below)
     for name in (stem + ending for ending in _ENDINGS):
         if os.access(f"{root}/{name}", os.F_OK):
-            return f"{image_path}: there is {name}; rename the files, or the paths in the annotation"
+            return f"{image_path}: not found, but {name} exists; rename the files or the paths in the annotation"
     return image_path
 
 
 def check_image(data: bytes, check: str, stated_size_px: tuple[int, int], name: str) -> Picture:
-    """Recognise a picture and check it.
+    """Detect the format of an image and check it.
 
     Args:
-        data: its bytes.
-        check: `header`: coding, size and end mark are read, which finds most that is cut short. `decode`: all that is
-            cut short is found, see `griffon_shards.images.read_header`. `none`: the record's word is taken for the
-            size; where it has none, as `header`.
-        stated_size_px: width and height as the record states them, zeros where it does not.
-        name: of the picture, for the reject list.
+        data: the bytes of the file.
+        check: `header` reads format, size and end marker, which finds most truncated files. `decode` finds all
+            truncated files, see `griffon_shards.images.read_header`. `none` trusts the size in the record; a record
+            without a size has the image's header read.
+        stated_size_px: width and height that the record states, or zeros.
+        name: the image's name in the reject list.
 
     Raises:
         Rejected: `picture_unreadable` or `size_mismatch`.
@@ -180,20 +181,20 @@ def check_image(data: bytes, check: str, stated_size_px: tuple[int, int], name: 
 
 def _other_size(data: bytes, header: Header, stated_size_px: tuple[int, int]) -> str:
     width_px, height_px = header.width_px, header.height_px
-    said = "the picture is {}x{}, the record says {}x{}".format(width_px, height_px, *stated_size_px)
+    sizes = "the image is {}x{}, the record says {}x{}".format(width_px, height_px, *stated_size_px)
     if stated_size_px != (height_px, width_px):
-        return said
-    turned = orientation(data)
-    if turned not in SIDEWAYS:
-        return f"{said}: width and height are swapped"
+        return sizes
+    exif_orientation = orientation(data)
+    if exif_orientation not in SIDEWAYS:
+        return f"{sizes}: width and height are swapped"
     return (
-        f"{said}: it was annotated as its EXIF orientation {turned} shows it, and boxes must refer to the picture "
-        "as it is stored; store the pictures upright (`jpegtran`, `exiftran -a`) or turn the annotation"
+        f"{sizes}: it was annotated as its EXIF orientation {exif_orientation} shows it, but boxes must refer to the "
+        "stored pixels; rotate the image files (`jpegtran`, `exiftran -a`) or the annotation"
     )
 
 
 def shrink_image(picture: Picture, longest_px: int, name: str) -> Picture:
-    """The picture with its longer side at most `longest_px`, as a JPEG of quality 95; unchanged if it is no larger.
+    """Shrink an image to a longer side of `longest_px`, as JPEG of quality 95. A smaller image is returned unchanged.
 
     Raises:
         Rejected: `picture_unreadable`.
@@ -220,5 +221,5 @@ def _rejecting(name: str) -> Iterator[None]:
 
 
 def absolute_root(root: Path) -> str:
-    """An image root as pictures are looked for under it."""
+    """Return the image root as an absolute, normalized path without resolving symbolic links."""
     return os.path.normpath(root.absolute())

@@ -1,4 +1,4 @@
-"""What a reader gives: one Record a sample, or the reason why a record cannot be used."""
+"""Records as readers return them, and the reasons for which a record is rejected."""
 
 from dataclasses import dataclass
 
@@ -7,37 +7,37 @@ from griffon_shards.types import BoxXYXY, Turn
 REASONS = {
     "bad_json": "the record is not valid JSON",
     "bad_record": "a field is missing or of the wrong kind",
-    "no_turns": "the conversation is empty, nobody answers in it, or an answer is blank",
-    "several_pictures": "the record names several pictures, or its text has several <image>",
-    "picture_field_unknown": "a picture or video is named in a field, or by a mark in the text, that is not read",
-    "image_token_without_picture": "the text has <image> and the record has no picture",
-    "image_token_in_text": "a category or expression has <image> in it, which a question cannot hold twice",
-    "no_objects": "the picture rightly has no objects (does not count towards --max-rejects)",
-    "boxes_not_in_pixels": "all its boxes lie within [0, 1], like fractions of the sides; boxes are in pixels",
-    "all_boxes_dropped": "every box it had is not finite, inverted or outside the picture",
-    "path_outside_root": "the picture's path leaves the image root",
-    "picture_not_found": "no such file under the image root",
-    "picture_unreadable": "the picture is cut short or damaged, or not a picture",
-    "size_mismatch": "the picture's size is not the one that the record states",
+    "no_turns": "the conversation is empty, has no answer, or has an answer without visible text",
+    "several_pictures": "the record names several images, or its text contains <image> more than once",
+    "picture_field_unknown": "an image or video is named in a field or by a placeholder that is not supported",
+    "image_token_without_picture": "the text contains <image>, but the record has no image",
+    "image_token_in_text": "a category or expression contains <image>, which a question may contain only once",
+    "no_objects": "the image has no objects, and the annotation means it (does not count towards --max-rejects)",
+    "boxes_not_in_pixels": "all boxes lie within [0, 1], so they look normalized; boxes must be in pixels",
+    "all_boxes_dropped": "every box is non-finite, inverted or outside the image",
+    "path_outside_root": "the image path leads out of the image root",
+    "picture_not_found": "there is no such file under the image root",
+    "picture_unreadable": "the file is truncated, damaged or not an image",
+    "size_mismatch": "the image size differs from the size in the record",
 }
-"""Every reason a record can be rejected for."""
+"""All reasons for rejecting a record, with an explanation."""
 
 UNCOUNTED_REASONS = frozenset({"no_objects"})
-"""Reasons that are no fault of the data and never stop a build."""
+"""Reasons that do not point to a fault in the data. They never stop a build."""
 
 
 def name_key(name: str) -> str:
-    """What two spellings of a name share that differ in case or in the blanks around and in them."""
+    """Return the name with case folded and whitespace normalized, for comparing spellings."""
     return " ".join(name.split()).casefold()
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text has nothing in it that could be seen."""
+    """Whether a text contains no visible character."""
     return not any(character.isprintable() and not character.isspace() for character in text)
 
 
 class Rejected(Exception):
-    """The record cannot become a sample; it is left out and counted by reason."""
+    """The record cannot become a sample. It is left out and counted by reason."""
 
     def __init__(self, reason: str, detail: str) -> None:
         assert reason in REASONS, reason
@@ -48,9 +48,9 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """A named box: a category or an expression, and its corners in pixels as the annotation gives them.
+    """A named box: a category or expression, and the corners in pixels as the annotation gives them.
 
-    A `crowd` box stands for many things of its kind at once: it is no answer, but its kind is not absent either.
+    A `crowd` box covers many objects of one category. It is never an answer, but the category counts as present.
     """
 
     phrase: str
@@ -60,22 +60,22 @@ class Region:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What an annotation says of one future sample, whatever format it was written in.
+    """The annotation of one future sample, independent of the format that it was read from.
 
     Attributes:
-        record_no: place in annotation order after `split=`, before `limit=` and rejections.
-        image_path: the picture, as the annotation names it, or None for text alone.
-        width_px: the picture's width as the annotation states it, 0 where it does not.
-        height_px: the same for the height.
+        record_no: position in annotation order, after `split=` and before `limit=` and rejections.
+        image_path: path of the image as the annotation gives it, or None for text only.
+        width_px: image width that the annotation states, or 0.
+        height_px: image height that the annotation states, or 0.
         regions: named boxes, in annotation order.
-        turns: the conversation, for LAZY; empty for the tasks that are rendered.
-        absent_phrases: categories or expressions which the annotation itself says are not in the picture.
-        incomplete_phrases: categories of which there may be more in the picture than have boxes: no answer can name
-            all of them, so their boxes are left out, and they are not absent either.
-        never_absent_phrases: further names which must not be called absent, though no box has them: those of kinds
-            that something in the picture belongs to.
-        only_these_absent: nothing else may be called absent, for the annotation looked for some things only (LVIS).
-        image_elsewhere: other places where publishers' archives put the picture.
+        turns: the conversation for LAZY; empty for the tasks that are rendered.
+        absent_phrases: categories or expressions that the annotation explicitly marks as absent from the image.
+        incomplete_phrases: categories with possibly more objects in the image than boxes. No answer can list all of
+            them, so their boxes are left out; they do not count as absent either.
+        never_absent_phrases: further names without boxes that must not be called absent: the parent categories of
+            something in the image.
+        only_these_absent: only `absent_phrases` may be called absent, because not every category was annotated (LVIS).
+        image_elsewhere: alternative paths at which published archives store the image.
     """
 
     record_no: int

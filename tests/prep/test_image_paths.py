@@ -123,13 +123,13 @@ def test_accents_may_be_composed_or_not(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("", "the record's path is empty"),
-        ("img\\gone.jpg", "img\\gone.jpg: nor with slashes for its backslashes"),
-        ("/etc/passwd", "/etc/passwd: not under the image root, nor is its last part"),
-        ("/", "/: not under the image root, nor is its last part"),
-        ("a.JPG", "a.JPG: there is a.jpg; rename the files, or the paths in the annotation"),
-        ("x/y/a.png", "x/y/a.png: there is x/y/a.jpg; rename the files, or the paths in the annotation"),
-        ("y/b", "y/b: there is y/b.jpg; rename the files, or the paths in the annotation"),
+        ("", "the image path in the record is empty"),
+        ("img\\gone.jpg", "img\\gone.jpg: not found, nor with slashes instead of backslashes"),
+        ("/etc/passwd", "/etc/passwd: not under the image root, and its file name was not found there either"),
+        ("/", "/: not under the image root, and its file name was not found there either"),
+        ("a.JPG", "a.JPG: not found, but a.jpg exists; rename the files or the paths in the annotation"),
+        ("x/y/a.png", "x/y/a.png: not found, but x/y/a.jpg exists; rename the files or the paths in the annotation"),
+        ("y/b", "y/b: not found, but y/b.jpg exists; rename the files or the paths in the annotation"),
     ],
 )
 def test_what_was_looked_for_in_vain_is_said(root: Path, name: str, said: str) -> None:
@@ -171,10 +171,10 @@ def test_what_is_no_file_does_not_hold_the_build_up(root: Path, monkeypatch: pyt
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.jpg")
     for name, said in {
-        "pipe.jpg": "a pipe or device, no file",
-        "empty.jpg": "an empty file",
-        "huge.jpg": "1,073,741,825 bytes, over 1 GiB",
-        "socket.jpg": "a socket, no file",
+        "pipe.jpg": "is a pipe or device, not a file",
+        "empty.jpg": "the file is empty",
+        "huge.jpg": "1,073,741,825 bytes; the limit is 1 GiB",
+        "socket.jpg": "is a socket, not a file",
     }.items():
         assert reason(partial(read_image, str(root), name)) == ("picture_unreadable", f"{name}: {said}")
 
@@ -183,7 +183,7 @@ def test_a_file_that_may_not_be_read(root: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
     (root / "a.jpg").chmod(0)
-    assert reason(lambda: read_image(str(root), "a.jpg")) == ("picture_unreadable", "a.jpg: no permission to read it")
+    assert reason(lambda: read_image(str(root), "a.jpg")) == ("picture_unreadable", "a.jpg: permission denied")
 
 
 def test_a_large_file_comes_whole(root: Path) -> None:
@@ -207,6 +207,6 @@ def test_how_many_were_found_by_their_last_part_alone_is_said_for_each_source(tm
     for command in (["check"], ["build", "--out", tmp_path / "set"], ["build", "--out", tmp_path / "set"]):
         said = prep(*command, *given)
         assert said.returncode == 0, said.stderr
-        lines = [line for line in said.stderr.splitlines() if "found by the last part" in line]
+        lines = [line for line in said.stderr.splitlines() if "found by file name alone" in line]
         if "up to date" not in said.stderr:
-            assert [line.partition(" pictures were found by")[0] for line in lines] == ["REG: 2"]
+            assert [line.partition(" images were found by")[0] for line in lines] == ["REG: 2"]

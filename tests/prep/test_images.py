@@ -172,7 +172,7 @@ def test_another_size_than_the_record_states(check: str, stated: tuple[int, int]
     swapped = ": width and height are swapped" if stated == (97, 129) else ""
     assert reason(lambda: check_image(picture("PNG"), check, stated, "a.jpg")) == (
         "size_mismatch",
-        "a.jpg: the picture is 129x97, the record says {}x{}".format(*stated) + swapped,
+        "a.jpg: the image is 129x97, the record says {}x{}".format(*stated) + swapped,
     )
 
 
@@ -185,7 +185,7 @@ def test_swapped_sides_are_said_with_their_cause(coding: str, orientation: int) 
     data = encoded(textured(), coding, exif=exif)
     why, what = reason(lambda: check_image(data, "header", SIDES_PX[::-1], "a.jpg"))
     assert why == "size_mismatch"
-    assert what.startswith("a.jpg: the picture is 129x97, the record says 97x129: ")
+    assert what.startswith("a.jpg: the image is 129x97, the record says 97x129: ")
     assert (f"EXIF orientation {orientation} shows it" in what) == (orientation >= 5)
     assert ("width and height are swapped" in what) == (orientation < 5)
 

@@ -46,7 +46,7 @@ CASES: list[tuple[str, str, Any, str]] = [
         {**VG, "image_path": "cut.jpg"},
         r"cut\.jpg: a damaged JPEG \(image file is truncated",
     ),
-    ("size_mismatch", "VG", {**VG, "width": 65}, r"a\.jpg: the picture is 64x48, the record says 65x48"),
+    ("size_mismatch", "VG", {**VG, "width": 65}, r"a\.jpg: the image is 64x48, the record says 65x48"),
 ]
 
 

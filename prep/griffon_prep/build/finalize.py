@@ -1,4 +1,4 @@
-"""The last step of a build: index, reject list and what other readers need, and then the lock."""
+"""The last step of a build: write the index, the reject list, the files for other loaders and finally the lock."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from griffon_shards.support.files import sha256_of, whole_file
 
 
 def freeze(out: Path, settings: BuildSettings, planned: Sequence[PlannedSource]) -> Lock:
-    """Write everything but the shards, which are all there, the lock last. Returns the lock."""
+    """Write everything but the shards, which are all finished; the lock comes last. Returns the lock."""
     shards: list[ShardEntry] = []
     sources: list[SourceEntry] = []
     reports = [[report for report, _ in _finished(source)] for source in planned]
@@ -43,7 +43,7 @@ def freeze(out: Path, settings: BuildSettings, planned: Sequence[PlannedSource])
     lock = Lock(
         tool_version=version("griffon-pipeline"),
         library_versions={name: version(name) for name in ("numpy", "orjson", "pillow")},
-        render=settings.render(),
+        render=settings.lock_settings(),
         sources=tuple(sources),
         shards=tuple(shards),
         index_sha256=sha256_of(out / INDEX_NAME),

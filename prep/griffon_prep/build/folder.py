@@ -1,4 +1,4 @@
-"""The folder of a build while it runs: who builds in it, what is being built, and what goes on after a kill."""
+"""The output folder of a running build: exclusive access, the plan on disk, and the work files for resuming."""
 
 import contextlib
 import errno
@@ -34,40 +34,40 @@ class BuildFolder:
         if self.out.exists() and not self.out.is_dir():
             raise SettingsError(f"{self.out}: is a file; give --out a folder")
         if self.out.is_dir() and not self.work.exists() and not self.frozen and any(self.out.iterdir()):
-            raise SettingsError(f"{self.out}: holds files and is no shard set; give --out a new or empty folder")
+            raise SettingsError(f"{self.out}: contains files but is not a shard set; give --out a new or empty folder")
         try:
-            self._hold()
+            self._lock_work()
             remove_temporaries(self.out)
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
             if not self.frozen:
                 raise SettingsError(
-                    f"{self.out}: cannot be written ({error.strerror}); give --out a folder that can"
+                    f"{self.out}: not writable ({error.strerror}); give --out a writable folder"
                 ) from None
             self._work_elsewhere()
         self.stamps = AnnotationHashes(self.work / "annotations.json")
         return self
 
-    def _hold(self) -> None:
+    def _lock_work(self) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(
             self.work / "lock",
             whose=f"{self.out}: another build is writing into it",
-            instead="wait for it or give another --out",
+            instead="wait for it to finish or give another --out",
         )
 
     def _work_elsewhere(self) -> None:
-        """A frozen set that may only be read can still be asked whether it is up to date."""
-        remembered = self.work / "annotations.json"
+        """Work in a temporary folder, so that a read-only frozen set can still be compared with a build."""
+        cached_hashes = self.work / "annotations.json"
         self._elsewhere = tempfile.TemporaryDirectory(prefix="griffon-build-")
         self.work = Path(self._elsewhere.name)
         with contextlib.suppress(OSError):
-            shutil.copyfile(remembered, self.work / "annotations.json")
-        self._hold()
+            shutil.copyfile(cached_hashes, self.work / "annotations.json")
+        self._lock_work()
 
     def __exit__(self, *_: object) -> None:
-        if not (self.work / "build.json").exists() and not self.frozen:  # nothing was begun: leave no trace
+        if not (self.work / "build.json").exists() and not self.frozen:  # no build was started: leave no trace
             shutil.rmtree(self.work, ignore_errors=True)
             if self._made_out and not any(self.out.iterdir()):
                 self.out.rmdir()
@@ -85,30 +85,30 @@ class BuildFolder:
         return self.work / tag
 
     def plan(self) -> dict[str, Any] | None:
-        """What is being built here, or None if nothing was begun."""
+        """The plan of the unfinished build in the folder, or None."""
         try:
             plan: dict[str, Any] = orjson.loads((self.work / "build.json").read_bytes())
         except FileNotFoundError:
             return None
         except orjson.JSONDecodeError:
             raise DataError(
-                f"{self.work / 'build.json'}: damaged, so it is not known what was being built; --overwrite begins anew"
+                f"{self.work / 'build.json'}: damaged, so the build cannot be resumed; start over with --overwrite"
             ) from None
         return plan
 
     def unfinished_other_than(self, plan: dict[str, Any]) -> bool:
-        """Whether the folder holds an unfinished build of something else, or one that cannot be read."""
+        """Whether the folder holds an unfinished build with another plan, or one whose plan cannot be read."""
         try:
             return self.plan() not in (None, plan)
         except DataError:
             return True
 
     def begin(self, plan: dict[str, Any]) -> None:
-        """Record what is being built; from now on an interrupted build goes on."""
+        """Write the plan of the build. From here on, an interrupted build can be resumed."""
         write_whole(self.work / "build.json", orjson.dumps(plan, option=orjson.OPT_SORT_KEYS))
 
     def clear(self) -> None:
-        """Remove a set and all work on one, the lock first: a half-removed set must not look frozen."""
+        """Remove a set and its work files. The lock goes first, as a half-removed set must not look frozen."""
         (self.out / LOCK_NAME).unlink(missing_ok=True)
         for name in _OURS:
             path = self.out / name
@@ -121,7 +121,7 @@ class BuildFolder:
         self.clear_work()
 
     def clear_work(self) -> None:
-        """Remove the work on a set; the annotations' hashes are kept."""
+        """Remove the work files except the cache of annotation hashes."""
         (self.work / "build.json").unlink(missing_ok=True)
         for path in self.work.iterdir():
             if path.is_dir():
@@ -129,23 +129,23 @@ class BuildFolder:
 
 
 def check_no_other_set(folder: BuildFolder, plan: dict[str, Any]) -> None:
-    """Refuse to go on with an unfinished build of something else.
+    """Refuse to resume an unfinished build with another plan.
 
     Raises:
-        DataError: the settings or annotations are not those that the unfinished build began with.
+        DataError: the unfinished build was started with other settings or annotations.
     """
-    begun = folder.plan()
-    if begun is not None and begun != plan:
+    unfinished = folder.plan()
+    if unfinished is not None and unfinished != plan:
         raise DataError(
-            f"{folder.out}: holds an unfinished build of something else ({differences(begun, plan)}); "
-            "run it as it was begun, give another --out, or --overwrite to begin anew"
+            f"{folder.out}: holds an unfinished build with other inputs ({differences(unfinished, plan)}); "
+            "rerun it with the original settings, give another --out, or start over with --overwrite"
         )
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """What differs between two plans, in words: settings by name, sources by tag."""
-    found = [
-        "another version of griffon-prep began it, which renders some records differently"
+    """Describe the differences between two plans: settings by name, sources by tag."""
+    changes = [
+        "it was started with another version of griffon-prep, which renders some records differently"
         if name == "render_version"
         else f"--{name.replace('_', '-')} was {before['render'].get(name)!r} and is {value!r}"
         for name, value in after["render"].items()
@@ -153,12 +153,12 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
     ]
     old = {source["tag"]: source for source in before["sources"]}
     new = {source["tag"]: source for source in after["sources"]}
-    found += [f"source {tag} is gone" for tag in old if tag not in new]
-    found += [f"source {tag} is new" for tag in new if tag not in old]
+    changes += [f"source {tag} was removed" for tag in old if tag not in new]
+    changes += [f"source {tag} was added" for tag in new if tag not in old]
     for tag in new:
         changed = [name for name in new[tag] if tag in old and new[tag][name] != old[tag].get(name)]
         if changed:
-            found.append(f"source {tag}: {', '.join(changed)} changed")
-    if not found and list(old) != list(new):
-        found.append("the sources stand in another order")
-    return "; ".join(found)
+            changes.append(f"source {tag}: {', '.join(changed)} changed")
+    if not changes and list(old) != list(new):
+        changes.append("the order of the sources changed")
+    return "; ".join(changes)

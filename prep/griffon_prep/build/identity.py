@@ -1,4 +1,4 @@
-"""What decides whether two builds make the same samples."""
+"""The identity of a build: two builds with the same identity make the same samples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +10,14 @@ from griffon_shards.lock import Lock
 
 
 def identity(settings: BuildSettings, sha256s: Mapping[Path, str]) -> dict[str, Any]:
-    """What decides whether two builds make the same samples, known without reading a record.
+    """The identity of a build, computed without reading a record.
 
     Args:
-        settings: of the build.
-        sha256s: of the files of all its sources.
+        settings: the settings of the build.
+        sha256s: hashes of the files of all sources.
     """
     return {
-        "render": settings.render(),
+        "render": settings.lock_settings(),
         "sources": [
             source_identity(source, sha256s[source.annotation], _companion_hashes(source, sha256s))
             for source in settings.sources
@@ -26,7 +26,7 @@ def identity(settings: BuildSettings, sha256s: Mapping[Path, str]) -> dict[str, 
 
 
 def source_identity(source: SourceInput, annotation_sha256: str, companions: Mapping[str, str]) -> dict[str, Any]:
-    """What decides whether two sources have the same records."""
+    """The identity of a source: two sources with the same identity have the same records."""
     return {
         "tag": source.tag,
         "task": source.task,
@@ -42,7 +42,7 @@ def _companion_hashes(source: SourceInput, sha256s: Mapping[Path, str]) -> dict[
 
 
 def identity_of_lock(lock: Lock, settings: BuildSettings) -> dict[str, Any]:
-    """The identity of the build that froze a set; a format that the new manifest leaves open is left open here too."""
+    """The identity of the build that froze a set, without the formats that the new manifest does not state."""
     named = {source.tag for source in settings.sources if "format" in source.options}
     return {
         "render": dict(lock.render),

@@ -1,4 +1,4 @@
-"""Progress of a build: a bar a source on a terminal, plain lines elsewhere."""
+"""Progress of a build: one bar per source on a terminal, plain lines otherwise."""
 
 import sys
 import time
@@ -13,15 +13,15 @@ class Progress:
     """Counts the records of one source as its shards are finished, on standard error."""
 
     def __init__(self, tag: str, records: int, began: float) -> None:
-        """Begin to count; `began` is when work on the source began, by `time.monotonic`."""
+        """Start counting. `began` is the `time.monotonic` value at which work on the source started."""
         self._tag = tag
         self._records = records
         self._done = 0
         self._began = began
-        self._said = time.monotonic()
+        self._last_line = time.monotonic()
         self._bar = tqdm(total=records, desc=tag, unit=" samples", dynamic_ncols=True) if sys.stderr.isatty() else None
         if self._bar is not None:
-            self._bar.start_t -= self._said - began
+            self._bar.start_t -= self._last_line - began
 
     def add(self, records: int) -> None:
         """Count the records of a finished shard, samples and rejects alike."""
@@ -30,9 +30,9 @@ class Progress:
             self._bar.update(records)
             if self._done >= self._records:
                 self._bar.close()
-        elif self._done >= self._records or time.monotonic() - self._said >= _LINE_EVERY_S:
-            self._said = time.monotonic()
-            rate = self._done / max(self._said - self._began, 1e-9)
+        elif self._done >= self._records or time.monotonic() - self._last_line >= _LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            rate = self._done / max(self._last_line - self._began, 1e-9)
             left_s = (self._records - self._done) / rate
             click.echo(
                 f"{self._tag}: {self._done:,} of {self._records:,} records, {rate:,.0f}/s, {left_s:,.0f} s left",
@@ -40,6 +40,6 @@ class Progress:
             )
 
     def close(self) -> None:
-        """End the bar, finished or not."""
+        """Close the bar, whether finished or not."""
         if self._bar is not None:
             self._bar.close()

@@ -1,4 +1,4 @@
-"""What came of a shard: kept in the work folder, so that a finished shard is not made again."""
+"""Reports of finished shards, kept in the work folder so that finished shards are not made again."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,9 +21,9 @@ class Reject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReport:
-    """What came of a job. `bytes` is 0 and nothing is written when every record was rejected.
+    """The result of a job. If every record was rejected, `bytes` is 0 and no shard is written.
 
-    `by_last_part` counts pictures that were found by the last part of their path alone.
+    `by_last_part` is the number of images that were found by file name alone.
     """
 
     tag: str
@@ -38,22 +38,22 @@ class ShardReport:
 
 
 def report_path(work: Path, shard_no: int) -> Path:
-    """Where a finished shard's report lies in its source's work folder."""
+    """Path of a finished shard's report in its source's work folder."""
     return work / f"{shard_no:06d}.report"
 
 
 def write_report(work: Path, report: ShardReport, rows: bytes) -> None:
-    """Record that a shard is finished: a line of JSON, then its rows of the index."""
+    """Write the report of a finished shard: a line of JSON, followed by its index rows."""
     write_whole(report_path(work, report.shard_no), orjson.dumps(asdict(report)) + b"\n" + rows)
 
 
 def read_report(work: Path, shard_no: int) -> tuple[ShardReport, bytes] | None:
-    """The report of a finished shard and its rows of the index, or None if it is not finished."""
+    """Read the report and the index rows of a finished shard, or return None if it is not finished."""
     try:
         head, rows = report_path(work, shard_no).read_bytes().split(b"\n", 1)
         fields = orjson.loads(head)
         fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
         report = ShardReport(**fields)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or damaged: the shard is made again
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # missing or damaged: the shard is made again
         return None
     return (report, rows) if len(rows) == report.samples * INDEX_DTYPE.itemsize else None

@@ -1,4 +1,4 @@
-"""`--reuse OLD`: shards of sources that have not changed are linked from another set, and count as finished."""
+"""`--reuse OLD`: shards of unchanged sources are hard-linked from another set and count as finished."""
 
 import errno
 import os
@@ -24,18 +24,20 @@ from griffon_shards.support.files import sha256_of, sync_folder, whole_file
 
 
 def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, planned: Sequence[PlannedSource]) -> list[str]:
-    """Link what is unchanged into a build that has begun, as if it had made these shards. Returns the reused tags.
+    """Link the shards of unchanged sources into a started build and write their reports. Returns the reused tags.
 
-    A source is unchanged when task, annotation and options are the same and no setting that changes bytes differs.
-    Shards are linked by size and offsets and not read; `griffon-shards verify` reads them.
+    A source is unchanged if its task, annotation and options are the same and no setting that changes bytes differs.
+    Shards are checked by size only and not read; `griffon-shards verify` reads them.
 
     Raises:
         DataError: the other set's index or reject list is damaged.
     """
-    if (found := sha256_of(old.root / INDEX_NAME)) != old.lock.index_sha256:
-        raise DataError(f"{old.root / INDEX_NAME}: damaged, its SHA-256 is {found}; nothing can be reused of this set")
+    if (sha256 := sha256_of(old.root / INDEX_NAME)) != old.lock.index_sha256:
+        raise DataError(
+            f"{old.root / INDEX_NAME}: damaged, its SHA-256 is {sha256}; this set cannot be reused, omit --reuse"
+        )
     before = identity_of_lock(old.lock, settings)
-    if before["render"] != settings.render():
+    if before["render"] != settings.lock_settings():
         return []
     unchanged = {source["tag"]: source for source in before["sources"]}
     rejects = _rejects_by_source(old)
@@ -62,7 +64,7 @@ def _link_shard(old: FrozenSet, number: int, rows: NDArray[np.void], job: ShardJ
     target, origin = job.out / entry.name, old.root / entry.name
     target.parent.mkdir(parents=True, exist_ok=True)
     if origin.stat().st_size != entry.bytes:
-        return  # cut short: made anew
+        return  # truncated: make it again
     _link(origin, target)
     _link(idx_path(origin), idx_path(target))
     sync_folder(target.parent)
@@ -86,14 +88,14 @@ def _link(origin: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
-        with origin.open("rb") as source, whole_file(target) as copy:  # another file system: there are no links to it
+        with origin.open("rb") as source, whole_file(target) as copy:  # hard links across file systems are impossible
             shutil.copyfileobj(source, copy, 1 << 20)
 
 
 def _rejects_by_source(old: FrozenSet) -> dict[str, dict[int, Reject]]:
     rejects: dict[str, dict[int, Reject]] = defaultdict(dict)
     fault = DataError(
-        f"{old.root / REJECTS_NAME}: not the list that the lock counts; nothing can be reused of this set"
+        f"{old.root / REJECTS_NAME}: does not match the counts in the lock; this set cannot be reused, omit --reuse"
     )
     try:
         for line in (old.root / REJECTS_NAME).read_bytes().splitlines():

@@ -1,4 +1,4 @@
-"""`griffon-prep build` and `check`: scan the sources, make their shards, freeze the set; or do all but the writing."""
+"""`griffon-prep build`: scan the sources, make their shards, freeze the set. `check` does the same without writing."""
 
 import shutil
 import tempfile
@@ -28,16 +28,16 @@ from griffon_shards.lock import Lock, read_lock
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import counts, size
 
-Say = Callable[[str], None]
-"""Shows a line to the user."""
+Notify = Callable[[str], None]
+"""Shows one line to the user."""
 
 _EXAMPLES = 3  # rejected records shown for each reason
-_SURPLUS = 1.05  # of free space over the estimate
+_SPACE_MARGIN = 1.05  # required free space relative to the estimate
 
 
 @dataclass(slots=True)
 class SourceCount:
-    """What has come of a source so far."""
+    """Counts of a source's samples and rejects so far."""
 
     samples: int = 0
     shards: int = 0
@@ -48,7 +48,7 @@ class SourceCount:
     examples: dict[str, list[Reject]] = field(default_factory=dict)
 
     def add(self, report: ShardReport) -> None:
-        """Count a finished shard."""
+        """Add the counts of a finished shard."""
         self.samples += report.samples
         self.shards += bool(report.samples)
         self.bytes += report.bytes
@@ -62,28 +62,31 @@ class SourceCount:
 
     @property
     def counted_rejects(self) -> int:
-        """Rejects that count towards `--max-rejects`."""
+        """Number of rejects that count towards `--max-rejects`."""
         return sum(count for reason, count in self.rejected.items() if reason not in UNCOUNTED_REASONS)
 
 
-def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool, say: Say) -> Lock:
-    """Freeze a set into `out`, or go on with it, or find it up to date.
+def build(
+    settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool, notify: Notify
+) -> Lock:
+    """Freeze a set into `out`, resume an unfinished build there, or find the set up to date.
 
     Args:
-        settings: what to build.
-        out: the set's folder.
-        reuse: a frozen set whose unchanged sources are linked.
+        settings: the settings of the build.
+        out: output folder.
+        reuse: a frozen set to hard-link unchanged sources from.
         recheck: if the set is frozen already, make every shard again in memory and compare.
-        overwrite: remove what `out` holds of a set first.
-        say: called with lines for the user.
+        overwrite: delete any set in `out` first.
+        notify: called with each line for the user.
 
     Raises:
-        SettingsError: something else is in `out`, or another build is.
-        DataError: too many rejects, a source without a sample, too little disk, damaged annotations, changed inputs.
-        OSError: storage fails.
+        SettingsError: `out` holds other files, or another build is writing into it.
+        DataError: too many rejects, a source without samples, too little disk space, damaged annotations, changed
+            inputs.
+        OSError: the storage fails.
     """
     if reuse is not None and out.resolve() == reuse.resolve():
-        raise SettingsError(f"--reuse {reuse}: is the folder to build into; give --out a new one")
+        raise SettingsError(f"--reuse {reuse}: this is also the output folder; choose another --out")
     with BuildFolder(out) as folder:
         sha256s = folder.stamps.sha256s(settings.sources)
         folder.stamps.save()
@@ -91,57 +94,58 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
         if overwrite and (folder.frozen or folder.unfinished_other_than(plan)):
             folder.clear()
         if folder.frozen:
-            folder.clear_work()  # a kill right after the last step leaves it
+            folder.clear_work()  # left over if a build was killed right after the last step
             lock = _check_same(out, settings, sha256s)
             if recheck:
-                _recheck(lock, settings, folder, sha256s, say)
-            say(f"{out}: up to date")
+                _recheck(lock, settings, folder, sha256s, notify)
+            notify(f"{out}: up to date")
             return lock
         check_no_other_set(folder, plan)
         old = open_set(reuse) if reuse is not None else None
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, folder.work, pool, say)
+            planned = _scan(settings, sha256s, folder.work, pool, notify)
             if old is None:
-                _check_space(planned, out, pool, say)
+                _check_space(planned, out, pool, notify)
             folder.begin(plan)
             if old is not None:
                 reused = link_unchanged(old, out, settings, planned)
-                say(f"reused from {old.root}: {', '.join(reused) or 'nothing, every source or setting has changed'}")
-                _check_space(planned, out, pool, say)
-            judge(planned, run_jobs(planned, out, pool, stop_early=True, say=say), settings)
+                nothing = "nothing, because all sources or settings have changed"
+                notify(f"reused from {old.root}: {', '.join(reused) or nothing}")
+                _check_space(planned, out, pool, notify)
+            check_counts(planned, run_jobs(planned, out, pool, stop_early=True, notify=notify), settings)
         if sha256s != folder.stamps.sha256s(settings.sources):
             raise DataError(
-                f"{out}: an annotation was changed while it was read; --overwrite begins anew with the new one"
+                f"{out}: an annotation file changed during the build; use --overwrite to start over with the new one"
             )
         lock = freeze(out, settings, planned)
         folder.clear_work()
         return lock
 
 
-def check(settings: BuildSettings, say: Say) -> tuple[list[PlannedSource], dict[str, SourceCount]]:
-    """Read, render and reject as `build` does, and write nothing. Returns the sources and what would come of them.
+def check(settings: BuildSettings, notify: Notify) -> tuple[list[PlannedSource], dict[str, SourceCount]]:
+    """Read and render every record as `build` does, but write nothing. Returns the sources and their counts.
 
     Raises:
         DataError: an annotation is damaged.
-        OSError: storage fails.
+        OSError: the storage fails.
     """
     with tempfile.TemporaryDirectory(prefix="griffon-check-") as name:
         stamps = AnnotationHashes(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, Path(name), pool, say)
-            return planned, run_jobs(planned, None, pool, stop_early=False, say=say)
+            planned = _scan(settings, sha256s, Path(name), pool, notify)
+            return planned, run_jobs(planned, None, pool, stop_early=False, notify=notify)
 
 
 def run_jobs(
-    planned: Sequence[PlannedSource], out: Path | None, pool: LocalPool, *, stop_early: bool, say: Say
+    planned: Sequence[PlannedSource], out: Path | None, pool: LocalPool, *, stop_early: bool, notify: Notify
 ) -> dict[str, SourceCount]:
-    """Make all shards, counting and showing progress; a small source does not keep the other workers waiting.
+    """Make all shards, and count and show progress. All sources share one queue, so small ones leave no worker idle.
 
     Raises:
-        DataError: with `stop_early`, when a source has more rejects than it may have.
+        DataError: with `stop_early`, a source has more rejects than allowed.
     """
-    found = {source.source.tag: SourceCount() for source in planned}
+    source_counts = {source.source.tag: SourceCount() for source in planned}
     by_tag = {source.source.tag: source for source in planned}
     with ExitStack() as bars:
         progress: dict[str, Progress] = {}
@@ -149,62 +153,66 @@ def run_jobs(
         for report in pool.run(make_shard, chain.from_iterable(source.jobs(out) for source in planned)):
             tag, source = report.tag, by_tag[report.tag]
             if tag not in progress:
-                progress[tag] = bars.enter_context(closing(Progress(tag, source.places, before)))
+                progress[tag] = bars.enter_context(closing(Progress(tag, source.used_records, before)))
             before = time.monotonic()
-            count = found[tag]
+            count = source_counts[tag]
             count.add(report)
             progress[tag].add(report.samples + len(report.rejects))
             if stop_early and count.counted_rejects > source.max_rejects:
-                say_rejects(tag, count, say)
+                notify_rejects(tag, count, notify)
                 raise DataError(
-                    f"{tag}: {count.counted_rejects} records rejected so far ({counts(count.rejected)}), and "
-                    f"--max-rejects allows {source.max_rejects} of {source.places}; mend the data or raise "
-                    "--max-rejects, the same command goes on"
+                    f"{tag}: {count.counted_rejects} records rejected so far ({counts(count.rejected)}), but "
+                    f"--max-rejects allows {source.max_rejects} of {source.used_records}; fix the data or raise "
+                    "--max-rejects, then rerun the same command to resume"
                 )
-    for tag, count in found.items():
-        say_rejects(tag, count, say)
+    for tag, count in source_counts.items():
+        notify_rejects(tag, count, notify)
         if count.by_last_part:
-            say(
-                f"{tag}: {count.by_last_part:,} pictures were found by the last part of their paths alone; where file "
-                "names repeat from folder to folder, these may be others"
+            notify(
+                f"{tag}: {count.by_last_part:,} images were found by file name alone; if several folders use the same "
+                "file names, some of them may be the wrong images"
             )
-    return found
+    return source_counts
 
 
-def judge(planned: Sequence[PlannedSource], found: Mapping[str, SourceCount], settings: BuildSettings) -> None:
-    """See whether what has come of the sources may be frozen; `build` and `check` judge alike.
+def check_counts(
+    planned: Sequence[PlannedSource], source_counts: Mapping[str, SourceCount], settings: BuildSettings
+) -> None:
+    """Check whether the sources may be frozen. `build` and `check` apply the same rules.
 
     Raises:
-        DataError: sources have too many rejects or no sample left; a line for each.
+        DataError: sources have too many rejects or no samples; one line for each.
     """
     faults = []
     for source in planned:
         tag = source.source.tag
-        count = found[tag]
+        count = source_counts[tag]
         if count.counted_rejects > source.max_rejects:
-            faults.append(f"{tag}: {count.counted_rejects} records rejected, --max-rejects allows {source.max_rejects}")
+            faults.append(
+                f"{tag}: {count.counted_rejects} records rejected, but --max-rejects allows {source.max_rejects}"
+            )
         elif not count.samples and not settings.allow_empty:
             faults.append(
-                f"{tag}: no record became a sample ({counts(count.rejected)} of {source.places:,}); mend the data, "
-                "leave the source out, or build without its samples with --allow-empty"
+                f"{tag}: no record became a sample ({counts(count.rejected)} of {source.used_records:,}); fix the "
+                "data, remove the source from the manifest, or pass --allow-empty to build without its samples"
             )
-    if not faults and not any(count.samples for count in found.values()):
-        faults.append("no record of any source became a sample, so there is nothing to freeze")
+    if not faults and not any(count.samples for count in source_counts.values()):
+        faults.append("no source has any samples, so there is nothing to freeze; fix the data")
     if faults:
         raise DataError("\n".join(faults))
 
 
-def say_rejects(tag: str, count: SourceCount, say: Say) -> None:
-    """Show a few rejected records for each reason."""
+def notify_rejects(tag: str, count: SourceCount, notify: Notify) -> None:
+    """Show a few examples of rejected records for each reason."""
     for reason, rejects in sorted(count.examples.items()):
         for reject in sorted(rejects, key=lambda reject: reject.record):
-            say(f"{tag}: record {reject.record} rejected, {reason}: {reject.detail}")
+            notify(f"{tag}: record {reject.record} rejected, {reason}: {reject.detail}")
         if count.rejected[reason] > len(rejects):
-            say(f"{tag}: ... and {count.rejected[reason] - len(rejects)} more, {reason}")
+            notify(f"{tag}: ... and {count.rejected[reason] - len(rejects)} more with {reason}")
 
 
 def _scan(
-    settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool, say: Say
+    settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool, notify: Notify
 ) -> list[PlannedSource]:
     jobs = [
         ScanJob(source=source, sha256s=tuple(sha256s[path] for path in source.files), work=work / source.tag)
@@ -217,7 +225,7 @@ def _scan(
     ]
     for source in planned:
         for note in source.scanned.notes:
-            say(f"{source.source.tag}: {note}")
+            notify(f"{source.source.tag}: {note}")
     return planned
 
 
@@ -225,42 +233,42 @@ def _scan_tagged(job: ScanJob) -> tuple[str, ScannedSource]:
     return job.source.tag, scan_source(job)
 
 
-def _check_space(planned: Sequence[PlannedSource], out: Path, pool: LocalPool, say: Say) -> None:
-    """Say what is going to be made and what room there is for it.
+def _check_space(planned: Sequence[PlannedSource], out: Path, pool: LocalPool, notify: Notify) -> None:
+    """Report the estimated size of the set and the free disk space.
 
     Raises:
-        DataError: there is too little.
+        DataError: there is too little free space.
     """
-    looked = {report.tag: report for report in pool.run(make_shard, [source.estimate_job() for source in planned])}
+    estimates = {report.tag: report for report in pool.run(make_shard, [source.estimate_job() for source in planned])}
     free_bytes = shutil.disk_usage(out).free
     needed_bytes = 0.0
     for source in planned:
-        report = looked[source.source.tag]
+        report = estimates[source.source.tag]
         tried = report.samples + len(report.rejects)
-        samples = source.places * report.samples // tried
-        estimate_bytes = report.bytes * source.places / tried
-        done = [found[0].bytes for number in range(source.shard_count) if (found := read_report(source.work, number))]
-        left_bytes = max(0.0, estimate_bytes - sum(done))
-        needed_bytes += left_bytes
-        finished = f", {len(done)} of {source.shard_count} shards finished" if done else ""
-        say(
-            f"{source.source.tag}: {source.places:,} records, about {samples:,} samples and {size(estimate_bytes)}"
-            f"{finished}; {size(free_bytes)} free"
+        samples = source.used_records * report.samples // tried
+        estimate_bytes = report.bytes * source.used_records / tried
+        finished_reports = [read_report(source.work, shard_no) for shard_no in range(source.shard_count)]
+        finished_bytes = [finished[0].bytes for finished in finished_reports if finished is not None]
+        needed_bytes += max(0.0, estimate_bytes - sum(finished_bytes))
+        note = f", {len(finished_bytes)} of {source.shard_count} shards finished" if finished_bytes else ""
+        notify(
+            f"{source.source.tag}: {source.used_records:,} records, about {samples:,} samples and "
+            f"{size(estimate_bytes)}{note}; {size(free_bytes)} free"
         )
         if saving := source.saving(estimate_bytes):
-            say(f"{source.source.tag}: {saving}")
-    if needed_bytes * _SURPLUS > free_bytes:
+            notify(f"{source.source.tag}: {saving}")
+    if needed_bytes * _SPACE_MARGIN > free_bytes:
         raise DataError(
-            f"{out}: about {size(needed_bytes)} are to be written and {size(free_bytes)} are free; "
-            "make room, give an --out elsewhere, or take less of a source (a manifest takes limit=)"
+            f"{out}: the build needs about {size(needed_bytes)}, but only {size(free_bytes)} are free; free some "
+            "space, choose another --out, or use fewer records of a source (limit= in the manifest)"
         )
 
 
 def _check_same(out: Path, settings: BuildSettings, sha256s: Mapping[Path, str]) -> Lock:
-    """The lock of the frozen set in `out`, if this is the build that made it.
+    """Return the lock of the frozen set in `out`, provided that the current build would make the same set.
 
     Raises:
-        DataError: it is not; the message says what differs.
+        DataError: the set would differ; the message lists the differences.
     """
     lock = read_lock(out)
     before, now = identity_of_lock(lock, settings), identity(settings, sha256s)
@@ -273,23 +281,26 @@ def _check_same(out: Path, settings: BuildSettings, sha256s: Mapping[Path, str])
     )
     if changed:
         raise DataError(
-            f"{out}: holds a frozen set that this build would change ({changed}); a frozen set is never altered: "
-            f"build into another folder with --out NEW --reuse {out} (what has not changed is linked), or --overwrite"
+            f"{out}: holds a frozen set that this build would change ({changed}), and frozen sets are never modified; "
+            f"build into a new folder with --out NEW --reuse {out} (unchanged sources are hard-linked), or replace "
+            "the set with --overwrite"
         )
     return lock
 
 
-def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: Mapping[Path, str], say: Say) -> None:
-    """Make every shard of a frozen set again, in memory, and compare.
+def _recheck(
+    lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: Mapping[Path, str], notify: Notify
+) -> None:
+    """Make every shard of a frozen set again in memory and compare it with the frozen one.
 
     Raises:
-        DataError: pictures have changed since; the message names the shards.
+        DataError: images have changed since; the message names the shards.
     """
     frozen = {shard.name: shard.sha256 for shard in lock.shards}
     made: dict[str, str] = {}
     try:
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, folder.work, pool, say)
+            planned = _scan(settings, sha256s, folder.work, pool, notify)
             for source in planned:
                 for report in pool.run(make_shard, source.jobs(None)):
                     if report.samples:
@@ -299,8 +310,8 @@ def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: 
     changed = sorted(name for name in {*frozen, *made} if frozen.get(name) != made.get(name))
     if changed:
         raise DataError(
-            f"{folder.out}: pictures have changed since it was frozen; these shards would come out otherwise: "
-            f"{', '.join(changed[:10])}{' ...' if len(changed) > 10 else ''}; the set itself is as it was, "
-            "build the new state into another folder with --out"
+            f"{folder.out}: images have changed since the set was frozen; these shards would differ: "
+            f"{', '.join(changed[:10])}{' ...' if len(changed) > 10 else ''}; the set itself is unchanged; "
+            "choose another --out to build with the new images"
         )
-    say(f"rechecked {len(made)} shards: every picture gives the frozen bytes")
+    notify(f"rechecked {len(made)} shards: all images are unchanged")

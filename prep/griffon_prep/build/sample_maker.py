@@ -1,4 +1,4 @@
-"""From a record's number to a Sample: read, render, fetch the picture. The one place where a sample is made."""
+"""Making a Sample from a record number: read the record, render it, read the image."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -19,14 +19,14 @@ class SampleMaker:
     """Everything that a source's samples are made with.
 
     Attributes:
-        reader: of the source's records.
-        rounds: which records share a sample, or None: each has its own.
+        reader: reader of the source's records.
+        rounds: groups of records that share a sample, or None if each record has its own sample.
         source: tag, task and vocabulary.
-        settings: of rendering.
-        annotation_name: the annotation relative to the data root, for `origin`.
-        image_root: absolute folder of the pictures.
+        settings: settings of rendering.
+        annotation_name: path of the annotation relative to the data root, for `origin`.
+        image_root: absolute folder of the images.
         check: one of `griffon_prep.images.CHECKS`.
-        resize_px: longest side that pictures are baked to, or None.
+        resize_px: longest side that images are shrunk to, or None.
     """
 
     reader: Reader
@@ -42,14 +42,14 @@ class SampleMaker:
         """The sample of a record, or of a group of them.
 
         Returns:
-            The sample, how many boxes or rounds were dropped for which reason, and whether its picture was found by the
-            last part of its path alone.
+            The sample, the number of dropped boxes and rounds by reason, and whether its image was found by file name
+            alone.
 
         Raises:
             Rejected: the record cannot become a sample.
-            OSError: a picture cannot be read for a reason that is not the record's.
+            OSError: the storage fails.
         """
-        record, renderings, dropped = self._rendered(record_no)  # before the picture: it costs less
+        record, renderings, dropped = self._rendered(record_no)  # before reading the image, as it is cheaper
         picture, by_last_part = None, False
         if record.image_path is not None:
             file = read_image(self.image_root, record.image_path, record.image_elsewhere)
@@ -84,7 +84,10 @@ class SampleMaker:
                 record = self.reader.read(number)
                 first = first or record
                 if _image_of(record) != _image_of(first):
-                    raise Rejected("bad_record", f"record {number} says otherwise than others what its picture is")
+                    raise Rejected(
+                        "bad_record",
+                        f"record {number} gives another path or size for the same image",
+                    )
                 renderings, lost = self._render(record)
             except Rejected as rejected:
                 faults.append(rejected)
@@ -97,7 +100,7 @@ class SampleMaker:
         return first, join_rounds(rounds), dropped
 
     def _render(self, record: Record) -> tuple[tuple[Rendering, ...], Counter[str]]:
-        """As `render`; what is rejected is told with the picture's name."""
+        """Call `render`, and add the image's name to the detail of a rejection."""
         try:
             return render(record, self.source, self.settings)
         except Rejected as rejected:
@@ -117,7 +120,7 @@ def _scale_region(rendering: Rendering, before: Picture, after: Picture) -> Rend
 
 
 def boxes_written(sample: Sample, style: str) -> int:
-    """How many boxes the sample's conversation holds, the largest number over its variants."""
+    """Number of boxes in the sample's conversation, the maximum over its variants."""
     if sample.task in ANSWERED_WITH_BOXES:
         return max(
             sum(count_boxes(turn.text, style) for turn in rendering.turns if turn.role == "gpt")
@@ -127,5 +130,5 @@ def boxes_written(sample: Sample, style: str) -> int:
 
 
 def text_chars(sample: Sample) -> int:
-    """Characters of all turns together, the largest number over the sample's variants."""
+    """Number of characters in all turns, the maximum over the sample's variants."""
     return max(sum(len(turn.text) for turn in rendering.turns) for rendering in sample.renderings)

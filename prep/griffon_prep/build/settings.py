@@ -1,45 +1,45 @@
 """The settings of a build."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from griffon_prep.render import RENDER_VERSION
+from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sources.resolve import SourceInput
+
+DEFAULT_SAMPLES_PER_SHARD = (1000, 10000)
+"""For sources with images, and for sources without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardSettings:
-    """The settings of a build that change bytes; see `griffon-prep build --help`."""
+    """The settings that decide the bytes of a sample; see `griffon-prep build --help`.
 
-    seed: int
-    boxes: str
-    det_categories: int
-    variants: int
-    templates: Path | None
-    templates_sha256: str
+    Attributes:
+        render: settings of rendering, with the loaded templates.
+        check: how images are checked, one of `griffon_prep.images.CHECKS`.
+        resize_px: longest side that images are shrunk to, or None to keep their bytes.
+    """
+
+    render: RenderSettings = field(hash=False)
     check: str
     resize_px: int | None
 
 
-DEFAULT_SAMPLES_PER_SHARD = (1000, 10000)
-"""With pictures, and without."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSettings:
-    """A build, as the command line asks for it.
+    """A build as requested on the command line.
 
     Attributes:
-        sources: what the manifest names, found on disk.
-        shard: the settings that change a sample's bytes.
-        samples_per_shard: None for the defaults.
-        max_rejects: the fraction of a source's records that may be rejected.
-        allow_empty: a source may have no sample left, as long as another has one.
-        workers: number of processes.
-        start_method: how they are started; the result is the same.
+        sources: sources of the manifest with their files found.
+        shard: settings that decide the bytes of a sample.
+        samples_per_shard: maximum number of samples per shard, or None for the defaults.
+        max_rejects: fraction of a source's records that may be rejected.
+        allow_empty: allow sources without samples, as long as another source has one.
+        workers: number of worker processes.
+        start_method: multiprocessing start method; the result does not depend on it.
     """
 
     sources: Sequence[SourceInput]
@@ -50,18 +50,22 @@ class BuildSettings:
     start_method: str = "spawn"
     allow_empty: bool = False
 
-    def render(self) -> dict[str, Any]:
-        """Every setting that changes bytes, as the lock holds them."""
+    @property
+    def shard_sizes(self) -> tuple[int, int]:
+        """Maximum number of samples per shard, for sources with images and for sources without."""
+        return DEFAULT_SAMPLES_PER_SHARD if self.samples_per_shard is None else (self.samples_per_shard,) * 2
+
+    def lock_settings(self) -> dict[str, Any]:
+        """Every setting that changes bytes, as `render` in the lock file has them."""
+        render = self.shard.render
         return {
             "render_version": RENDER_VERSION,
-            "seed": self.shard.seed,
-            "boxes": self.shard.boxes,
-            "det_categories": self.shard.det_categories,
-            "variants": self.shard.variants,
-            "samples_per_shard": list(DEFAULT_SAMPLES_PER_SHARD)
-            if self.samples_per_shard is None
-            else [self.samples_per_shard] * 2,
+            "seed": render.seed,
+            "boxes": render.boxes,
+            "det_categories": render.det_categories,
+            "variants": render.variants,
+            "samples_per_shard": list(self.shard_sizes),
             "check": self.shard.check,
             "resize": self.shard.resize_px or 0,
-            "templates": self.shard.templates_sha256,
+            "templates": render.templates.sha256,
         }

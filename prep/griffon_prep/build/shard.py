@@ -1,6 +1,6 @@
-"""Making one shard: a pure function of a small picklable job, so that any engine on any machine can run it.
+"""Making one shard: a function of a small picklable job, so that any engine can run it on any machine.
 
-The same function, told to write nothing, serves `check`, `--recheck` and the estimate.
+Without an output folder, the same function serves `check`, `--recheck` and the size estimate.
 """
 
 import hashlib
@@ -18,20 +18,18 @@ from griffon_prep.build.settings import ShardSettings
 from griffon_prep.readers import FORMATS
 from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Rejected
-from griffon_prep.render.settings import RenderSettings, Source
-from griffon_prep.render.templates import load_templates
+from griffon_prep.render.settings import Source
 from griffon_prep.sources.resolve import SourceInput
 from griffon_prep.sources.scan import inputs_of, read_scanned
 from griffon_shards.index import INDEX_DTYPE, idx_bytes, idx_path, write_idx
 from griffon_shards.permutation import permutation_key, permute
 from griffon_shards.sample_json import encode_sample
-from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import begin_write_back, whole_file
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, sample_bytes
 from griffon_shards.types import TASKS, Sample
 
 _MAX_BOXES = 0xFFFF
-_CURED_BY_FILES = frozenset({"picture_not_found", "picture_unreadable", "size_mismatch"})
+_FIXABLE_BY_FILES = frozenset({"picture_not_found", "picture_unreadable", "size_mismatch"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +37,21 @@ class ShardJob:
     """One shard to make.
 
     Attributes:
-        source: what the manifest says.
-        settings: of the build.
-        work: the source's work folder, scanned.
-        out: the set's folder, or None to write nothing.
+        source: the source, as the manifest names it.
+        settings: settings that decide the bytes of a sample.
+        work: the source's work folder, with the result of the scan.
+        out: the output folder, or None to write nothing.
+        records: number of records of the source before `limit=`; the shuffled order is a permutation of all of them.
         shard_no: number of the shard within its source.
-        first: first place of the source's shuffled order that belongs to the shard.
-        stop: one past the last.
+        first: first position in the shuffled order that belongs to the shard.
+        stop: one past the last position.
     """
 
     source: SourceInput
     settings: ShardSettings
     work: Path
     out: Path | None
+    records: int
     shard_no: int
     first: int
     stop: int
@@ -63,13 +63,13 @@ class ShardJob:
 
 
 def make_shard(job: ShardJob) -> ShardReport:
-    """Make a shard, or find it made.
+    """Make a shard, or return the report of the finished one.
 
-    A finished shard is kept as long as the pictures that it lacked are still lacking: a build that stopped on missing
-    pictures and goes on when they are there has them.
+    A finished shard is made again if an image that it lacked is there now. A build that stopped because of missing
+    images can thus be resumed once they have been added.
 
     Raises:
-        OSError: storage fails or is full.
+        OSError: the storage fails or is full.
     """
     maker = _maker(job.source, job.settings, job.work)
     if job.out is not None and (report := _finished(job, maker)):
@@ -87,20 +87,20 @@ def make_shard(job: ShardJob) -> ShardReport:
         offset = samples = written_back = by_last_part = 0
         for record_no in record_numbers(job):
             try:
-                sample, faults, found_by_last_part = maker.make(record_no)
+                sample, dropped_here, found_by_name = maker.make(record_no)
             except Rejected as rejected:
                 rejects.append(Reject(record=record_no, reason=rejected.reason, detail=rejected.detail))
                 continue
             raw = sample_bytes(sample.key, sample.image, encode_sample(sample))
-            rows[samples] = _row(sample, raw, offset, job.settings.boxes)
+            rows[samples] = _row(sample, raw, offset, job.settings.render.boxes)
             digest.update(raw)
             if file is not None:
                 file.write(raw)
                 written_back = begin_write_back(file, written_back, offset)
-            dropped.update(faults)
+            dropped.update(dropped_here)
             offset += len(raw)
             samples += 1
-            by_last_part += found_by_last_part
+            by_last_part += found_by_name
         digest.update(END_OF_ARCHIVE)
         if file is not None:
             file.write(END_OF_ARCHIVE)
@@ -127,14 +127,14 @@ def make_shard(job: ShardJob) -> ShardReport:
 
 
 def record_numbers(job: ShardJob) -> list[int]:
-    """The record numbers at the job's places of the source's shuffled order."""
-    key = permutation_key("records", job.settings.seed, job.source.tag)
-    numbers: list[int] = permute(np.arange(job.first, job.stop), read_scanned(job.work).records, key).tolist()
+    """The record numbers at the job's positions in the source's shuffled order."""
+    key = permutation_key("records", job.settings.render.seed, job.source.tag)
+    numbers: list[int] = permute(np.arange(job.first, job.stop), job.records, key).tolist()
     return numbers
 
 
 def _row(sample: Sample, raw: bytes, offset: int, style: str) -> tuple[int, ...]:
-    """The sample's row of the index; shard and source numbers are known only when the set is frozen."""
+    """The sample's index row. Shard and source numbers are 0 until the set is frozen."""
     boxes = min(boxes_written(sample, style), _MAX_BOXES)
     task, has_image = TASKS.index(sample.task), int(sample.image is not None)
     return (0, offset, len(raw), crc32(raw), sample.origin.record, 0, task, has_image, boxes, text_chars(sample))
@@ -142,21 +142,12 @@ def _row(sample: Sample, raw: bytes, offset: int, style: str) -> tuple[int, ...]
 
 @lru_cache(maxsize=4)
 def _maker(source: SourceInput, settings: ShardSettings, work: Path) -> SampleMaker:
-    """The sample maker of a source; the last few stay open in each process."""
-    templates = load_templates(settings.templates)
-    if templates.sha256 != settings.templates_sha256:
-        raise SettingsError(f"{settings.templates}: the templates changed while the build ran; run it again")
+    """The sample maker of a source. Each process keeps the most recent ones open."""
     return SampleMaker(
         reader=FORMATS[source.format].Reader(inputs_of(source, work)),
         rounds=Rounds(work) if source.rounds > 1 else None,
         source=Source(tag=source.tag, task=source.task, vocabulary=read_scanned(work).vocabulary),
-        settings=RenderSettings(
-            seed=settings.seed,
-            boxes=settings.boxes,
-            det_categories=settings.det_categories,
-            variants=settings.variants,
-            templates=templates,
-        ),
+        settings=settings.render,
         annotation_name=source.annotation_name,
         image_root=source.image_root,
         check=settings.check,
@@ -165,16 +156,16 @@ def _maker(source: SourceInput, settings: ShardSettings, work: Path) -> SampleMa
 
 
 def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:
-    """The report of a shard that is on disk whole and would be made the same again, or None."""
+    """The report of a shard that is complete on disk and would come out the same if made again, or None."""
     assert job.out is not None
-    found = read_report(job.work, job.shard_no)
-    if found is None:
+    finished = read_report(job.work, job.shard_no)
+    if finished is None:
         return None
-    report, raw = found
-    if report.samples and not _stands(job.out / job.name, report, raw):
+    report, raw = finished
+    if report.samples and not _is_complete(job.out / job.name, report, raw):
         return None
     for reject in report.rejects:
-        if reject.reason not in _CURED_BY_FILES:
+        if reject.reason not in _FIXABLE_BY_FILES:
             continue
         try:
             maker.make(reject.record)
@@ -185,8 +176,8 @@ def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:
     return report
 
 
-def _stands(tar: Path, report: ShardReport, raw_rows: bytes) -> bool:
-    """Whether a shard and its offsets are on disk as they were reported."""
+def _is_complete(tar: Path, report: ShardReport, raw_rows: bytes) -> bool:
+    """Whether the shard on disk has the reported size and offsets."""
     offsets = np.frombuffer(raw_rows, INDEX_DTYPE)["offset"].tolist()
     try:
         expected = idx_bytes(offsets, report.bytes - len(END_OF_ARCHIVE))

@@ -1,6 +1,6 @@
-"""The local engine: a pool of processes that runs jobs and gives their results as they come.
+"""The local engine: a pool of processes that runs jobs and returns results as they are finished.
 
-An engine is anything with `run(function, jobs)`: jobs and results are small and picklable, functions are top-level.
+An engine is any object with `run(function, jobs)`. Jobs and results are small and picklable; functions are top-level.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from griffon_shards.support.errors import DataError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-_WAITING_PER_WORKER = 2  # jobs handed over beyond the running ones: a stop has little to wait for
+_WAITING_PER_WORKER = 2  # queued jobs beyond the running ones; few, so that stopping is quick
 
 
 class LocalPool:
-    """A pool of worker processes; a context manager. Leaving it on an error kills what still runs."""
+    """A context manager for a pool of worker processes. On an error the running workers are killed."""
 
     def __init__(self, workers: int, start_method: str = "spawn") -> None:
         self._window = workers * (1 + _WAITING_PER_WORKER)
@@ -31,8 +31,8 @@ class LocalPool:
             mp_context=multiprocessing.get_context(start_method),
             initializer=_start_worker,
         )
-        with _interrupts_ignored():  # which the workers inherit: Ctrl-C is the parent's to answer
-            for _ in range(workers):  # each starts a process, as none is idle yet
+        with _interrupts_ignored():  # inherited by the workers: the parent handles Ctrl-C
+            for _ in range(workers):  # each submit starts a process, as none is idle yet
                 self._executor.submit(os.getpid)
 
     def __enter__(self) -> "LocalPool":
@@ -40,17 +40,17 @@ class LocalPool:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            # What a killed worker was writing has a temporary name, which the next build clears away.
+            # Files that a killed worker was writing have temporary names and are removed by the next build.
             for process in list((self._executor._processes or {}).values()):
                 process.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        """The results of all jobs, in the order in which they are finished.
+        """Yield the results of all jobs in the order in which they finish.
 
         Raises:
             DataError: a worker died.
-            Exception: whatever a job raised.
+            Exception: any exception raised by a job.
         """
         waiting = iter(jobs)
         running: set[Future[Result]] = set()
@@ -67,14 +67,14 @@ class LocalPool:
                     yield future.result()
         except BrokenProcessPool:
             raise DataError(
-                "a worker process died (killed, or out of memory); run the command again, with fewer --workers if "
-                "memory is short: a build keeps its finished shards"
+                "a worker process died (killed, or out of memory); rerun the same command, with fewer --workers if "
+                "memory is low; a build keeps its finished shards"
             ) from None
 
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # where Python takes no signals
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals only there
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -85,7 +85,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """In a new worker: end with the parent, at once when told to, and keep Pillow's size warnings quiet."""
+    """Initialize a worker: exit with the parent, exit at once on SIGTERM, suppress Pillow's size warnings."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.filterwarnings("ignore", module="PIL")
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -96,4 +96,4 @@ def _end_with_parent() -> None:
     if parent is not None:
         with contextlib.suppress(OSError):
             parent.join()
-        os._exit(1)  # the parent was killed: nobody waits for this work
+        os._exit(1)  # the parent was killed, so nobody needs the result

@@ -1,1 +1,1 @@
-"""Manifest lines become sources that can be read: found, hashed, decompressed, scanned."""
+"""Resolving manifest lines to sources, and hashing, decompressing and scanning their files."""

@@ -1,4 +1,4 @@
-"""Hashes of annotation files, remembered by size and time."""
+"""A cache of annotation hashes, keyed by size and modification time."""
 
 import contextlib
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from griffon_shards.support.files import sha256_of, write_whole
 
 
 class AnnotationHashes:
-    """Hashes of annotation files, remembered with size and time so that an unchanged file is not read again."""
+    """Hashes of annotation files, cached with size and modification time so that unchanged files are not read again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, list[int | str]] = {}
         self._changed = False
-        with contextlib.suppress(FileNotFoundError, orjson.JSONDecodeError):  # a damaged memory is no memory
+        with contextlib.suppress(FileNotFoundError, orjson.JSONDecodeError):  # a damaged cache is ignored
             self._known = orjson.loads(path.read_bytes())
 
     def sha256s(self, sources: Sequence[SourceInput]) -> dict[Path, str]:
-        """The hashes of all files of some sources; a file is read only if its size or time is not the remembered."""
+        """Hash all files of the sources. A file is read only if its size or modification time has changed."""
         return {path: self._sha256(path) for source in sources for path in source.files}
 
     def _sha256(self, path: Path) -> str:
@@ -34,6 +34,6 @@ class AnnotationHashes:
         return str(digest)
 
     def save(self) -> None:
-        """Write what is remembered, if there is anything new."""
+        """Write the cache if it has changed."""
         if self._changed:
             write_whole(self._path, orjson.dumps(self._known, option=orjson.OPT_INDENT_2))

@@ -1,4 +1,4 @@
-"""Annotations that are packed with gzip or zstd, whatever their names say: downloads lose and gain endings."""
+"""Reading gzip and zstd annotations. Compression is detected from the content: downloads lose and gain suffixes."""
 
 import gzip
 import re
@@ -17,19 +17,19 @@ from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import whole_file
 
 SUFFIXES = ("", ".gz", ".zst")
-"""How the name of an annotation may end behind its own ending."""
+"""Suffixes that may follow the name of an annotation."""
 
-_BLANKS = b" \t\r\n\xef\xbb\xbf"
+_WHITESPACE = b" \t\r\n\xef\xbb\xbf"
 _GZIP = re.compile(rb"\x1f\x8b")
-_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one that is passed over
+_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or a skippable frame
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """An annotation's content from its start, unpacked while it is read: for a look at how it begins.
+    """Open an annotation for reading from its start, decompressed on the fly.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the file is damaged.
     """
     with _named_errors(path), path.open("rb") as file:
         start = _peek(file)
@@ -43,34 +43,34 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def start_of_data(path: Path) -> bytes:
-    """How an annotation begins, unpacked: some hundred bytes.
+    """Return the first few hundred bytes of an annotation, decompressed.
 
     Raises:
-        DataError: it is empty, or what nobody would take for an annotation.
+        DataError: the file is empty, or obviously not an annotation.
     """
     with opened(path) as file:
         start = file.read(LOOK_AT_BYTES)
-    if not start.strip(_BLANKS) and len(start) < LOOK_AT_BYTES:
-        raise DataError(f"{path}: has no records, it is empty; fetch it again")
+    if not start.strip(_WHITESPACE) and len(start) < LOOK_AT_BYTES:
+        raise DataError(f"{path}: has no records, the file is empty; download it again")
     if kind := foreign_kind(start):
         raise DataError(f"{path}: is {kind}")
     if path.suffix in SUFFIXES[1:] and not (is_packed(path) or _may_be_plain(start)):
-        raise DataError(f"{path}: damaged or cut short, it is not packed as its name says; fetch it again")
+        raise DataError(f"{path}: damaged or truncated, not compressed as its name says; download it again")
     return start
 
 
 def _may_be_plain(start: bytes) -> bool:
-    """Whether it is what somebody unpacked and left its name."""
-    return start.lstrip(_BLANKS).startswith((b"[", b"{", b"\x80"))
+    """Whether the file may have been decompressed without being renamed."""
+    return start.lstrip(_WHITESPACE).startswith((b"[", b"{", b"\x80"))
 
 
 def unpacked_name(path: Path) -> str:
-    """The name of an annotation without the ending that says how it is packed."""
+    """The name of an annotation without its compression suffix."""
     return path.stem if path.suffix in SUFFIXES else path.name
 
 
 def is_packed(path: Path) -> bool:
-    """Whether an annotation must be unpacked before any part of it can be read alone."""
+    """Whether an annotation is compressed, so that it must be decompressed for random access."""
     with path.open("rb") as file:
         start = _peek(file)
     return bool(_GZIP.match(start) or _ZSTD.match(start))
@@ -83,11 +83,11 @@ def _peek(file: BinaryIO) -> bytes:
 
 
 def unpack(path: Path, target: Path) -> None:
-    """Unpack an annotation into a file.
+    """Decompress an annotation into a file.
 
     Raises:
-        DataError: it is damaged or cut short.
-        OSError: storage fails or is full.
+        DataError: the annotation is damaged or truncated.
+        OSError: the storage fails or is full.
     """
     with _named_errors(path), path.open("rb") as packed, whole_file(target) as out:
         if _GZIP.match(_peek(packed)):
@@ -102,11 +102,11 @@ def _named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (gzip.BadGzipFile, zlib.error, EOFError, zstandard.ZstdError) as error:
-        raise DataError(f"{path}: damaged or cut short, it does not unpack ({error}); fetch it again") from None
+        raise DataError(f"{path}: damaged or truncated, cannot be decompressed ({error}); download it again") from None
 
 
 def _zstd_pieces(packed: BinaryIO) -> Iterator[bytes]:
-    """Frame by frame: the library's own streams take a file that is cut short for one that ends."""
+    """Decompress frame by frame, because zstandard's own streams treat a truncated file as complete."""
     decompressor = zstandard.ZstdDecompressor()
     frame = None
     while piece := packed.read(1 << 16):
@@ -116,11 +116,11 @@ def _zstd_pieces(packed: BinaryIO) -> Iterator[bytes]:
             piece = frame.unused_data if frame.eof else b""
             frame = None if frame.eof else frame
     if frame is not None:
-        raise EOFError("its last frame never ends")
+        raise EOFError("the last frame is incomplete")
 
 
 class _Pieces(RawIOBase):
-    """Pieces of bytes as a file to read."""
+    """A readable file made of an iterator of bytes."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = filter(None, pieces)

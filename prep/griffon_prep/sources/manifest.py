@@ -1,4 +1,4 @@
-"""Manifest files: one source a line, `TAG & annotation & image root`, optionally ` & key=value, key=value`."""
+"""Manifest files: one source per line, `TAG & annotation & image root`, optionally with ` & key=value, key=value`."""
 
 import re
 from collections.abc import Mapping
@@ -12,21 +12,21 @@ from griffon_shards.types import TASKS
 
 _SEPARATOR = re.compile(r"\s+&(?:\s+|$)")
 _TAG = re.compile(r"[A-Za-z0-9_]+")
-_MAX_TAG = 80  # with the record number and `.json` it must fit into the 100 bytes of a tar name
+_MAX_TAG = 80  # so that a tag with the record number and `.json` fits into the 100 bytes of a tar name
 _FORM = "TAG & annotation & image root [& key=value, key=value]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestLine:
-    """One source, as the manifest names it.
+    """One source, as written in the manifest.
 
     Attributes:
-        line_no: line in the manifest, from 1.
+        line_no: line number in the manifest, from 1.
         tag: `TASK` or `TASK_name`, unique in the manifest.
         task: one of `TASKS`.
-        annotation: the annotation file, as written.
-        image_root: the folder of its pictures, as written.
-        options: `format`, `weight`, `limit`, `split`, `rounds`, as written and checked.
+        annotation: path of the annotation file, as written.
+        image_root: path of the image folder, as written.
+        options: validated values of `format`, `weight`, `limit`, `split` and `rounds`, as written.
     """
 
     line_no: int
@@ -38,20 +38,20 @@ class ManifestLine:
 
     @property
     def weight(self) -> Fraction:
-        """How often an epoch of training shows the source."""
+        """Number of times that a training epoch shows the source."""
         return Fraction(self.options.get("weight", "1"))
 
     @property
     def limit(self) -> int | None:
-        """Take only the first so many records in shuffled order."""
+        """Maximum number of records to use, in shuffled order, or None for all."""
         return int(self.options["limit"]) if "limit" in self.options else None
 
 
 def read_manifest(path: Path) -> list[ManifestLine]:
-    """The sources of a manifest, in its order.
+    """Read the sources of a manifest, in order.
 
     Raises:
-        SettingsError: the file cannot be read, or lines are wrong: one line of message for each of them.
+        SettingsError: the file cannot be read, or lines are invalid; one line per fault.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -62,14 +62,14 @@ def read_manifest(path: Path) -> list[ManifestLine]:
     lines: list[ManifestLine] = []
     faults: list[str] = []
     first_use: dict[str, int] = {}
-    for line_no, line in enumerate(StringIO(text, newline=None), 1):  # str.splitlines would cut at U+0085 and others
+    for line_no, line in enumerate(StringIO(text, newline=None), 1):  # str.splitlines also splits at U+0085 and others
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
             parsed = _parse_line(line_no, line.strip())
             if parsed.tag in first_use:
                 raise ValueError(
-                    f"tag {parsed.tag!r} is used in line {first_use[parsed.tag]} too; give it another name"
+                    f"tag {parsed.tag!r} is already used in line {first_use[parsed.tag]}; choose another name"
                 )
         except ValueError as error:
             faults.append(f"{path}:{line_no}: {error}")
@@ -77,27 +77,27 @@ def read_manifest(path: Path) -> list[ManifestLine]:
             first_use[parsed.tag] = line_no
             lines.append(parsed)
     if not lines and not faults:
-        faults.append(f"{path}: no sources in it; write lines of the form {_FORM}")
+        faults.append(f"{path}: the manifest has no sources; expected lines of the form {_FORM}")
     if faults:
         raise SettingsError("\n".join(faults))
     return lines
 
 
 def single_line(annotation: str, image_root: str) -> ManifestLine:
-    """The line that `--data-path FILE --image-folder DIR` stands for."""
+    """The manifest line that `--data-path FILE --image-folder DIR` is equivalent to."""
     return ManifestLine(line_no=1, tag="LAZY", task="LAZY", annotation=annotation, image_root=image_root, options={})
 
 
 def _parse_line(line_no: int, line: str) -> ManifestLine:
     fields = [field.strip() for field in _SEPARATOR.split(line)]
     if len(fields) not in (3, 4) or not all(fields):
-        raise ValueError(f"expected {_FORM}, got {len(fields)} field(s): {line!r}; put blanks around each '&'")
+        raise ValueError(f"expected {_FORM}, got {len(fields)} field(s): {line!r}; put spaces around each '&'")
     tag, annotation, image_root = fields[:3]
     task = tag.partition("_")[0]
     if task not in TASKS or not _TAG.fullmatch(tag) or len(tag) > _MAX_TAG or tag.endswith("_"):
         raise ValueError(
             f"tag {tag!r} is not TASK or TASK_name; TASK is one of {', '.join(TASKS)}, "
-            f"name has letters, digits and underscores, {_MAX_TAG} characters at most in all"
+            f"name has letters, digits and underscores, and the tag has at most {_MAX_TAG} characters"
         )
     options = _parse_options(fields[3]) if len(fields) == 4 else {}
     return ManifestLine(
@@ -112,7 +112,7 @@ def _parse_options(text: str) -> dict[str, str]:
         if not equals or not name or not value:
             raise ValueError(f"option {item.strip()!r} is not of the form key=value")
         if name not in _OPTION_FAULT:
-            raise ValueError(f"unknown option {name!r}; known are {', '.join(_OPTION_FAULT)}")
+            raise ValueError(f"unknown option {name!r}; expected one of {', '.join(_OPTION_FAULT)}")
         if name in options:
             raise ValueError(f"option {name!r} is given twice")
         if fault := _OPTION_FAULT[name](value):
@@ -134,7 +134,7 @@ def _count_fault(value: str) -> str | None:
 
 
 def _any_word(_value: str) -> str | None:
-    return None  # what a format or a split may be called is the reader's to say
+    return None  # the reader checks the names of formats and splits
 
 
 _OPTION_FAULT = {

@@ -1,4 +1,4 @@
-"""From manifest lines to sources: files found, formats recognised."""
+"""Resolving manifest lines to sources: finding their files and detecting their formats."""
 
 import os
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from griffon_shards.support.errors import DataError, SettingsError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Companion:
-    """A file that a format reads beside the annotation.
+    """A file that a format reads in addition to the annotation.
 
     Attributes:
-        name: as it is published, not packed.
-        path: absolute.
-        stated: relative to the data root; its last part where it lies outside.
+        name: published file name, uncompressed.
+        path: absolute path.
+        stated: path relative to the data root, or the file name if it lies outside.
     """
 
     name: str
@@ -31,19 +31,19 @@ class Companion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceInput:
-    """A manifest line with its files found: what a build is told of a source, before it reads any of it.
+    """A source of the manifest with its files found, before any record is read.
 
     Attributes:
         tag: unique name of the source.
         task: one of `TASKS`.
         annotation: absolute path.
-        annotation_name: the path relative to the data root; its last part where it lies outside.
+        annotation_name: path relative to the data root, or the file name if it lies outside.
         image_root: absolute folder.
-        options: the manifest's, weight apart.
-        weight: as an exact fraction.
-        limit: take only the first so many records in shuffled order.
-        format: of the annotation, as the manifest says or by content.
-        companions: further files that the format reads.
+        options: options in the manifest, except the weight.
+        weight: the weight as an exact fraction.
+        limit: maximum number of records to use, in shuffled order, or None for all.
+        format: annotation format, from the manifest or detected from the content.
+        companions: additional files that the format reads.
     """
 
     tag: str
@@ -59,26 +59,26 @@ class SourceInput:
 
     @property
     def files(self) -> list[Path]:
-        """Every file that decides what the source's records are."""
+        """All files that the source's records come from."""
         return [self.annotation, *(companion.path for companion in self.companions)]
 
     @property
     def rounds(self) -> int:
-        """Most questions of a sample."""
+        """Maximum number of questions per sample."""
         return int(self.options.get("rounds", "1"))
 
 
 def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str | None) -> list[SourceInput]:
-    """Resolve the paths of a manifest against the data root, and look into the annotations for their formats.
+    """Resolve the paths of a manifest against the data root and detect the annotation formats.
 
     Args:
-        lines: of the manifest, or the one that the command line stands for.
-        data_root: where relative paths begin.
-        manifest: its name for messages, or None if there is none.
+        lines: sources of the manifest, or the single source of the command line.
+        data_root: folder that relative paths start from.
+        manifest: name of the manifest in messages, or None if there is none.
 
     Raises:
-        SettingsError: files or folders are missing, or a format does not fit: one line of message for each.
-        DataError: all that is wrong is that annotations are damaged.
+        SettingsError: files or folders are missing, or a format does not match; one line per fault.
+        DataError: the only faults are damaged annotations.
     """
     faults: list[tuple[type[ValueError], str]] = []
     sources: list[SourceInput] = []
@@ -111,9 +111,10 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
     pickled = FORMATS["refcoco"]
     if is_pickle(start) and (line.task not in pickled.TASKS or line.options.get("format", "refcoco") != "refcoco"):
         raise DataError(
-            f"{annotation}: is a pickle; of these RefCOCO's references are read, for {' and '.join(pickled.TASKS)}"
+            f"{annotation}: is a pickle; the only supported pickles are RefCOCO references, for the tasks "
+            f"{' and '.join(pickled.TASKS)}"
         )
-    found = find_format(partial(opened, annotation), str(annotation), line.task, line.options)
+    format_name = find_format(partial(opened, annotation), str(annotation), line.task, line.options)
     return SourceInput(
         tag=line.tag,
         task=line.task,
@@ -123,25 +124,27 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
         options={name: value for name, value in line.options.items() if name != "weight"},
         weight=str(line.weight),
         limit=line.limit,
-        format=found,
-        companions=tuple(_companion(annotation, name, found, root) for name in FORMATS[found].COMPANIONS),
+        format=format_name,
+        companions=tuple(_companion(annotation, name, format_name, root) for name in FORMATS[format_name].COMPANIONS),
     )
 
 
 def _path_hint(path: str) -> str:
     if "\\" in path:
-        return "its backslashes do not part folders here; write / in their place"
-    return "relative paths resolve against --data-root"
+        return "backslashes do not separate folders on this system; use / instead"
+    return "relative paths start from --data-root"
 
 
-def _companion(annotation: Path, name: str, found: str, root: Path) -> Companion:
-    """A file beside the annotation, packed or not."""
+def _companion(annotation: Path, name: str, format_name: str, root: Path) -> Companion:
+    """Find a file next to the annotation, compressed or not."""
     for path in (annotation.with_name(name + suffix) for suffix in SUFFIXES):
         if path.is_file():
             if is_pickle(start_of_data(path)):
-                raise DataError(f"{path}: is a pickle; expected the JSON that is published under this name")
+                raise DataError(f"{path}: is a pickle; expected the JSON file that is published under this name")
             return Companion(name=name, path=path, stated=_stated(path, root))
-    raise SettingsError(f"{annotation}: format {found} needs {name} beside it (or {name}.gz, {name}.zst); put it there")
+    raise SettingsError(
+        f"{annotation}: format {format_name} needs {name} (or {name}.gz, {name}.zst) in the same folder; add the file"
+    )
 
 
 def _stated(path: Path, root: Path) -> str:
@@ -152,5 +155,5 @@ def _name_fault(line: ManifestLine) -> str | None:
     try:
         f"{line.annotation}{line.image_root}".encode()
     except UnicodeEncodeError:
-        return "the paths are not UTF-8; rename the files, sets name them in UTF-8"
+        return "the paths are not valid UTF-8; rename the files"
     return None

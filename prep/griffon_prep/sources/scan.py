@@ -1,4 +1,4 @@
-"""Sources ready for reading: an annotation found, hashed, unpacked, recognised and scanned."""
+"""Scanning sources: annotations are decompressed and scanned so that any record can be read from any process."""
 
 import shutil
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import write_whole
 
 SUGGESTED_ROUNDS = 8
-"""What the estimate says of `rounds=` where a manifest has none."""
+"""Value of `rounds=` that the size estimate suggests if the manifest has none."""
 
 _SCANNED = "source.json"
 _LOOK_AT = 100
@@ -25,18 +25,18 @@ _LOOK_AT = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScannedSource:
-    """What scanning found: enough to read any record of the source from any process.
+    """The result of scanning a source.
 
     Attributes:
-        annotation_bytes: size of the file as published.
-        annotation_sha256: its hash.
-        companions: hashes of the other files, by their names relative to the data root.
-        records: how many samples its records may become, after `split=`.
-        questions: how many records that are: more than `records` with `rounds=`.
-        with_rounds: how many samples they would be with `rounds=` at the suggested number; 0 where it has no use.
+        annotation_bytes: size of the annotation file as published.
+        annotation_sha256: hash of the annotation file.
+        companions: hashes of the additional files, by their paths relative to the data root.
+        records: number of potential samples, after `split=` and grouping by `rounds=`.
+        questions: number of records in the annotation; more than `records` with `rounds=`.
+        with_rounds: number of potential samples with the suggested `rounds=`; 0 if not applicable.
         vocabulary: sorted names that negatives are drawn from.
-        has_images: whether any of the first hundred records has a picture.
-        notes: what the user should know of the file, a line each.
+        has_images: whether any of the first hundred records has an image.
+        notes: notes on the file for the user, one line each.
     """
 
     annotation_bytes: int
@@ -52,7 +52,7 @@ class ScannedSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanJob:
-    """A source to scan into its work folder; the hashes are those of `source.files`."""
+    """A source to scan into its work folder. The hashes are those of `source.files`."""
 
     source: SourceInput
     sha256s: tuple[str, ...]
@@ -60,16 +60,16 @@ class ScanJob:
 
 
 def scan_source(job: ScanJob) -> ScannedSource:
-    """Unpack and scan a source into its work folder, unless that was done before.
+    """Decompress and scan a source into its work folder, unless this was done before.
 
     Raises:
-        SettingsError: an option does not fit the file's content.
-        DataError: a file is damaged, or has no records.
+        SettingsError: an option does not match the file's content.
+        DataError: a file is damaged or has no records.
     """
     source = job.source
-    if found := _scanned_before(job):
-        return found
-    if job.work.exists():  # of another annotation, or damaged: nothing made from it may be used
+    if scanned_before := _scanned_before(job):
+        return scanned_before
+    if job.work.exists():  # from another annotation, or damaged: its shards must not be used
         shutil.rmtree(job.work)
     job.work.mkdir(parents=True)
     inputs = inputs_of(source, job.work)
@@ -98,15 +98,15 @@ def scan_source(job: ScanJob) -> ScannedSource:
 
 
 def _grouped(scan: Scan, rounds: int, work: Path) -> int:
-    """How many samples the records may become; with `rounds=` the work folder says which of them share one."""
+    """Number of potential samples. With `rounds=`, the groups of records are written to the work folder."""
     if rounds == 1:
         return scan.records
-    assert scan.pictures is not None, "a format that takes rounds= says which picture each record is of"
+    assert scan.pictures is not None, "a format that takes rounds= reports the image of each record"
     return write_rounds(work, scan.pictures, rounds)
 
 
 def _as_published(message: str, source: SourceInput, inputs: AnnotationFiles) -> str:
-    """An error that names the unpacked copy of a file, made to name the file."""
+    """Replace the names of decompressed copies in an error message with the names of the original files."""
     copies = (inputs.annotation, *inputs.companions.values())
     for copy, path in zip(copies, source.files, strict=True):
         message = message.replace(str(copy), str(path))
@@ -114,7 +114,7 @@ def _as_published(message: str, source: SourceInput, inputs: AnnotationFiles) ->
 
 
 def inputs_of(source: SourceInput, work: Path) -> AnnotationFiles:
-    """What the source's format is given: the files themselves, or their copies where packed: it needs random access."""
+    """The files that the reader opens: the originals, or their decompressed copies, as it needs random access."""
 
     def plain(path: Path) -> Path:
         return work / f"unpacked-{unpacked_name(path)}" if is_packed(path) else path
@@ -129,13 +129,13 @@ def inputs_of(source: SourceInput, work: Path) -> AnnotationFiles:
 
 
 def _scan_identity(job: ScanJob) -> list[object]:
-    """What a scan depends on; where the files lie is not part of it."""
+    """Everything that a scan depends on. The location of the files is not part of it."""
     source = job.source
     return [list(job.sha256s), source.format, source.task, sorted(map(list, source.options.items()))]
 
 
 def _scanned_before(job: ScanJob) -> ScannedSource | None:
-    """The scan in the job's work folder, if it is whole and of these very files and use."""
+    """The scan in the job's work folder, if it is complete and of the same files and options."""
     try:
         fields = orjson.loads((job.work / _SCANNED).read_bytes())
         return read_scanned(job.work) if fields["scan_of"] == _scan_identity(job) else None
@@ -154,7 +154,7 @@ def _has_images(reader: Reader, records: int) -> bool:
 
 
 def read_scanned(work: Path) -> ScannedSource:
-    """What `scan_source` left in a work folder."""
+    """Read the result of `scan_source` from a work folder."""
     fields = orjson.loads((work / _SCANNED).read_bytes())
     del fields["scan_of"]
     lists = {name: tuple(fields[name]) for name in ("vocabulary", "notes")}

@@ -77,7 +77,7 @@ def test_a_set_of_an_earlier_version_is_refused(data: Path, frozen: Path, prep: 
     write_lock(frozen, replace(lock, render={**lock.render, "render_version": 1}))
     result = prep(*build_arguments(data, frozen))
     assert result.returncode == 1
-    assert "another version of griffon-prep began it, which renders some records differently" in result.stderr
+    assert "it was started with another version of griffon-prep, which renders some records" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_a_set_of_an_earlier_version_is_refused(data: Path, frozen: Path, prep: 
     [
         ("DET_shapes & ccmd/det.jsonl & pictures", "DET_shapes & ccmd/det.jsonl & pictures & weight=2", "weight was 1"),
         ("DET_shapes & ccmd/det.jsonl & pictures", "DET_shapes & ccmd/det.jsonl & pictures & limit=3", "options"),
-        ("DET_shapes & ccmd/det.jsonl & pictures", "", "source DET_shapes is gone"),
-        ("DET_shapes & ccmd/det.jsonl", "DET_other & ccmd/det.jsonl", "source DET_other is new"),
+        ("DET_shapes & ccmd/det.jsonl & pictures", "", "source DET_shapes was removed"),
+        ("DET_shapes & ccmd/det.jsonl", "DET_other & ccmd/det.jsonl", "source DET_other was added"),
         ("VG_shapes & ccmd/vg.jsonl", "VG_shapes & ccmd/reg.jsonl", "source VG_shapes: annotation"),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_changed_annotation_is_refused_and_then_reused(
 def test_reuse_with_other_settings_links_nothing(data: Path, frozen: Path, tmp_path: Path, prep: Prep) -> None:
     result = prep(*build_arguments(data, tmp_path / "new"), "--seed", 1, "--reuse", frozen)
     assert result.returncode == 0
-    assert "nothing, every source or setting has changed" in result.stderr
+    assert "nothing, because all sources or settings have changed" in result.stderr
     assert all(tar.stat().st_nlink == 1 for tar in (tmp_path / "new").glob("*/*.tar"))
 
 
@@ -135,14 +135,14 @@ def test_overwrite_leaves_nothing_of_the_old_set(
 
 
 def test_recheck_finds_a_changed_image(data: Path, frozen: Path, prep: Prep) -> None:
-    assert "every picture gives the frozen bytes" in prep(*build_arguments(data, frozen), "--recheck").stderr
+    assert "all images are unchanged" in prep(*build_arguments(data, frozen), "--recheck").stderr
     picture = next(path for path in sorted((data / "pictures").rglob("*.jpg")))
     picture.write_bytes(picture.read_bytes() + b"\0")
     assert prep(*build_arguments(data, frozen)).returncode == 0  # pictures are not compared unless asked
     before = snapshot(frozen)
     result = prep(*build_arguments(data, frozen), "--recheck")
     assert result.returncode == 1
-    assert "pictures have changed since it was frozen" in result.stderr
+    assert "images have changed since the set was frozen" in result.stderr
     assert "DET_shapes/DET_shapes-" in result.stderr
     assert snapshot(frozen) == before
 
@@ -154,7 +154,7 @@ def test_a_folder_of_something_else_is_left_alone(data: Path, tmp_path: Path, pr
     for option in ([], ["--overwrite"]):
         result = prep(*build_arguments(data, other), *option)
         assert result.returncode == 2
-        assert "holds files and is no shard set" in result.stderr
+        assert "contains files but is not a shard set" in result.stderr
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
 
 
@@ -195,5 +195,5 @@ def test_a_set_that_may_only_be_read_is_asked_whether_it_is_up_to_date(
     new = tmp_path / "sets" / "new"
     refused = read_only(*build_arguments(data, new))
     assert refused.returncode == 2
-    assert refused.stderr == f"error: {new}: cannot be written (Read-only file system); give --out a folder that can\n"
+    assert refused.stderr == f"error: {new}: not writable (Read-only file system); give --out a writable folder\n"
     assert snapshot(tmp_path) == before

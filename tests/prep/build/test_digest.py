@@ -11,6 +11,7 @@ import pytest
 
 from griffon_prep.build.run import build
 from griffon_prep.build.settings import BuildSettings, ShardSettings
+from griffon_prep.render.settings import RenderSettings
 from griffon_prep.render.templates import load_templates
 from griffon_prep.sources.manifest import read_manifest
 from griffon_prep.sources.resolve import find_sources
@@ -21,19 +22,10 @@ LockOf = Callable[[Path], dict[str, Any]]
 
 
 def settings(data: Path, *, workers: int, start_method: str) -> BuildSettings:
-    shard = ShardSettings(
-        seed=0,
-        boxes="text",
-        det_categories=80,
-        variants=1,
-        templates=None,
-        templates_sha256=load_templates(None).sha256,
-        check="decode",
-        resize_px=None,
-    )
+    render = RenderSettings(seed=0, boxes="text", det_categories=80, variants=1, templates=load_templates(None))
     return BuildSettings(
         sources=find_sources(read_manifest(data / "manifest.txt"), data, "manifest.txt"),
-        shard=shard,
+        shard=ShardSettings(render=render, check="decode", resize_px=None),
         samples_per_shard=5,
         max_rejects=Fraction(1, 100),
         workers=workers,
@@ -56,7 +48,7 @@ def reference(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         reuse=None,
         recheck=False,
         overwrite=False,
-        say=lambda _: None,
+        notify=lambda _: None,
     )
     return tree(out)
 
@@ -66,7 +58,7 @@ def test_workers_and_start_method(
     small_data: Path, tmp_path: Path, reference: dict[str, bytes], workers: int, start_method: str
 ) -> None:
     chosen = settings(small_data, workers=workers, start_method=start_method)
-    build(chosen, tmp_path / "set", reuse=None, recheck=False, overwrite=False, say=lambda _: None)
+    build(chosen, tmp_path / "set", reuse=None, recheck=False, overwrite=False, notify=lambda _: None)
     assert tree(tmp_path / "set") == reference
 
 

@@ -68,7 +68,7 @@ def test_all_sources_without_a_sample(data: Path, prep: Prep) -> None:
     built, checked = both(prep, data, sources)
     assert built == checked
     assert [line.split()[1] for line in built[1]] == ["DET_a:", "VISJ_b:"]
-    nothing = (1, ["error: no record of any source became a sample, so there is nothing to freeze"])
+    nothing = (1, ["error: no source has any samples, so there is nothing to freeze; fix the data"])
     assert both(prep, data, sources, "--allow-empty") == [nothing, nothing]
     assert not (data / "set/griffon.lock.json").exists()
 
@@ -83,7 +83,7 @@ def test_one_file_is_no_line_of_a_manifest(data: Path, prep: Prep) -> None:
     (data / "det.jsonl").write_text(json.dumps(SOME))
     (data / "odd.json").write_text('[{"a": 1}]')
     assert one_file(prep, data, "talk.json") == (0, [])
-    missing = "relative paths resolve against --data-root"
+    missing = "relative paths start from --data-root"
     for file, folder, said in (
         ("gone.json", ".", f"no annotation file {data / 'gone.json'}; {missing}"),
         ("talk.json", "gone", f"no image folder {data / 'gone'}; {missing}"),
@@ -95,7 +95,7 @@ def test_one_file_is_no_line_of_a_manifest(data: Path, prep: Prep) -> None:
 
 
 def test_backslashes_are_named_as_the_cause(data: Path, prep: Prep) -> None:
-    hint = "its backslashes do not part folders here; write / in their place"
+    hint = "backslashes do not separate folders on this system; use / instead"
     (data / "m.txt").write_text("LAZY & C:\\data\\talk.json & .\nDET & det.jsonl & D:\\images\n")
     (data / "det.jsonl").write_text(json.dumps(SOME))
     result = prep("check", "--manifest", data / "m.txt", "--data-root", data)

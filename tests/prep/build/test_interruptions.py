@@ -99,7 +99,7 @@ def test_a_damaged_plan_says_what_to_do(data: Path, tmp_path: Path, prep: Prep) 
     kill_when(lambda: len(reports(out)) >= 2, arguments(data, out))
     (out / ".griffon-build/build.json").write_bytes(b"")
     result = prep(*arguments(data, out))
-    assert (result.returncode, "--overwrite begins anew" in result.stderr) == (1, True)
+    assert (result.returncode, "start over with --overwrite" in result.stderr) == (1, True)
     assert prep(*arguments(data, out, "--overwrite")).returncode == 0
 
 

@@ -61,7 +61,7 @@ def test_rejects_are_listed_and_counted(data: Path, tmp_path: Path, prep: Prep, 
     assert (source["records"], source["samples"]) == (7, 1)
     assert source["rejected"] == {reject["reason"]: 1 for reject in rejects}
     assert "VG: record 1 rejected, picture_not_found: gone.jpg" in result.stderr
-    assert "size_mismatch: p.jpg: the picture is 64x48, the record says 65x48" in result.stderr
+    assert "size_mismatch: p.jpg: the image is 64x48, the record says 65x48" in result.stderr
 
 
 def test_too_many_stop_the_build_and_mended_data_go_on(data: Path, tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
@@ -71,7 +71,7 @@ def test_too_many_stop_the_build_and_mended_data_go_on(data: Path, tmp_path: Pat
     out = tmp_path / "set"
     result = prep(*build, "--out", out)
     assert result.returncode == 1
-    assert "VG: 11 records rejected so far (picture_not_found 11), and --max-rejects allows 10 of 42" in result.stderr
+    assert "VG: 11 records rejected so far (picture_not_found 11), but --max-rejects allows 10 of 42" in result.stderr
     assert not (out / "griffon.lock.json").exists()
     (data / "later").mkdir()
     for number in range(12):
@@ -104,7 +104,7 @@ def test_check_writes_nothing_and_says_the_same(data: Path, tmp_path: Path, prep
     before = sorted(tmp_path.rglob("*"))
     result = prep(*arguments("check", data), cwd=tmp_path)
     assert result.returncode == 1
-    assert "VG: 11 records rejected, --max-rejects allows 10" in result.stderr
+    assert "VG: 11 records rejected, but --max-rejects allows 10" in result.stderr
     assert result.stdout.splitlines()[-1].split()[:3] == ["VG", "16", "5"]
     assert sorted(tmp_path.rglob("*")) == before
 

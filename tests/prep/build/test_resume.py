@@ -138,7 +138,7 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, prep
     result = prep("build", "--manifest", tmp_path / "m.txt", "--data-root", tmp_path, "--out", out, "--check", "none")
     assert result.returncode == 1
     assert "VG: 500,000 records, about 500,000 samples and 10.0 TB;" in result.stderr
-    assert "make room" in result.stderr
+    assert "free some space" in result.stderr
     assert not out.exists()
 
 
@@ -150,6 +150,6 @@ def test_other_settings_do_not_go_on_with_an_unfinished_build(small_data: Path, 
     process.communicate()
     other = prep(*arguments(small_data, out), "--seed", 5)
     assert other.returncode == 1
-    assert "unfinished build of something else (--seed was 0 and is 5)" in other.stderr
+    assert "unfinished build with other inputs (--seed was 0 and is 5)" in other.stderr
     anew = prep(*arguments(small_data, out), "--seed", 5, "--overwrite")
     assert anew.returncode == 0, anew.stderr

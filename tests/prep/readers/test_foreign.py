@@ -90,9 +90,9 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "PDF": (b"%PDF-1.7\n", "is a PDF file"),
     "nothing but NUL": (bytes(5000), "is empty space, as an unfinished download leaves it"),
     "pickle": (pickle.dumps([{"id": 1}]), "is a pickle"),
-    "empty": (b"", "has no records, it is empty; fetch it again"),
-    "blank": (b"\xef\xbb\xbf \r\n\n", "has no records, it is empty; fetch it again"),
-    "packed and empty": (gzip.compress(b""), "has no records, it is empty; fetch it again"),
+    "empty": (b"", "has no records, the file is empty; download it again"),
+    "blank": (b"\xef\xbb\xbf \r\n\n", "has no records, the file is empty; download it again"),
+    "packed and empty": (gzip.compress(b""), "has no records, the file is empty; download it again"),
 }
 
 
@@ -133,7 +133,7 @@ def test_a_pickle_is_read_as_references_only(tmp_path: Path, task: str, name: st
     (tmp_path / "instances.json").write_text(json.dumps(coco([picture(7)], [box(1, 7)])), encoding="utf-8")
     content = pickle.dumps([ref(1, "a")])
     assert scan(tmp_path, "a.json", content, "VG").source.format == "refcoco"
-    with pytest.raises(DataError, match="is a pickle; of these RefCOCO's references are read, for REG and VG"):
+    with pytest.raises(DataError, match="the only supported pickles are RefCOCO references, for the tasks REG and VG"):
         scan(tmp_path, "a.json", content, task, **({"format": name} if name else {}))
 
 

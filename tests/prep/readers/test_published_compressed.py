@@ -76,7 +76,7 @@ def test_a_packed_file_that_is_cut_short_is_named(tmp_path: Path, name: str, cut
     write_packed(tmp_path, files, [suffix] * len(files), cut)
     with pytest.raises(DataError) as caught:
         read(tmp_path, name, next(iter(files)) + suffix)
-    assert f"{tmp_path / cut}{suffix}: damaged or cut short" in str(caught.value)
+    assert f"{tmp_path / cut}{suffix}: damaged or truncated" in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

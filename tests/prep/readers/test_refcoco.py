@@ -293,7 +293,7 @@ def test_without_instances_nothing_is_made(tmp_path: Path, prep: Prep) -> None:
     assert built.returncode == 2
     (line,) = built.stderr.splitlines()
     assert "m.txt:1: VG: " in line
-    assert "format refcoco needs instances.json beside it (or instances.json.gz, instances.json.zst)" in line
+    assert "format refcoco needs instances.json (or instances.json.gz, instances.json.zst)" in line
     assert not (tmp_path / "out").exists()
 
 

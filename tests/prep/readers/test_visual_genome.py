@@ -241,5 +241,5 @@ def test_without_image_data_nothing_is_made(genome: Path, prep: Prep) -> None:
     assert built.returncode == 2
     said = built.stderr.splitlines()
     assert len(said) == 3
-    assert all("needs image_data.json beside it (or image_data.json.gz, image_data.json.zst)" in line for line in said)
+    assert all("needs image_data.json (or image_data.json.gz, image_data.json.zst)" in line for line in said)
     assert not (genome / "out").exists()

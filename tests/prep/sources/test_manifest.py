@@ -97,11 +97,11 @@ def test_weights_as_people_write_them(tmp_path: Path, text: str, weight: Fractio
     [
         (
             "DET & a.json",
-            ["2 field(s)", "'DET & a.json'", "TAG & annotation & image root", "put blanks around each '&'"],
+            ["2 field(s)", "'DET & a.json'", "TAG & annotation & image root", "put spaces around each '&'"],
         ),
-        ("DET&a.json&b", ["1 field(s)", "put blanks around each '&'"]),
-        ("DET &a.json & b", ["2 field(s)", "put blanks around each '&'"]),
-        ("DET & a.json & ", ["expected TAG & annotation & image root", "put blanks"]),
+        ("DET&a.json&b", ["1 field(s)", "put spaces around each '&'"]),
+        ("DET &a.json & b", ["2 field(s)", "put spaces around each '&'"]),
+        ("DET & a.json & ", ["expected TAG & annotation & image root", "put spaces"]),
         ("DET &  & b", ["expected TAG & annotation & image root"]),
         ("DET & a & b & ", ["expected TAG & annotation & image root"]),
         ("DET & a & b & weight=1 & limit=2", ["5 field(s)"]),
@@ -111,7 +111,7 @@ def test_weights_as_people_write_them(tmp_path: Path, text: str, weight: Fractio
         ("DET_é & a & b", ["'DET_é'", "letters, digits and underscores"]),
         ("DET_ & a & b", ["'DET_'", "TASK_name"]),
         ("DET_../x & a & b", ["letters, digits and underscores"]),
-        (f"DET_{'x' * 77} & a & b", ["80 characters at most"]),
+        (f"DET_{'x' * 77} & a & b", ["at most 80 characters"]),
         ("DET & a & b & colour=red", ["unknown option 'colour'", "format, weight, limit, split"]),
         ("DET & a & b & weight", ["'weight'", "key=value"]),
         ("DET & a & b & weight=", ["'weight='", "key=value"]),
@@ -137,12 +137,12 @@ def test_all_wrong_lines_are_named_at_once(tmp_path: Path) -> None:
     text = "DET & a & b\nREG & a\nDET & c & d\n\nVG & a & b & weight=-1\nLAZY & a & b\n"
     faults = faults_of(tmp_path, text)
     assert [fault.partition(":")[0] for fault in faults] == ["2", "3", "5"]
-    assert "'DET' is used in line 1 too; give it another name" in faults[1]
+    assert "'DET' is already used in line 1; choose another name" in faults[1]
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n"])
 def test_a_manifest_without_sources(tmp_path: Path, text: str) -> None:
-    with pytest.raises(SettingsError, match=r"m\.txt: no sources in it; write lines of the form TAG & annotation"):
+    with pytest.raises(SettingsError, match=r"m\.txt: the manifest has no sources; expected lines of the form TAG"):
         parse(tmp_path, text)
 
 

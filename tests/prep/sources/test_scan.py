@@ -84,7 +84,7 @@ def test_packed_or_not_the_records_are_the_same(tmp_path: Path, content: bytes, 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.7, 0.95, 0.999])
 def test_a_packed_file_that_is_cut_short(tmp_path: Path, suffix: str, pack: Any, part: float) -> None:  # noqa: ANN401
     packed = pack(LINES)
-    with pytest.raises(DataError, match=rf"a\.jsonl{suffix}: damaged or cut short.*fetch it again"):
+    with pytest.raises(DataError, match=rf"a\.jsonl{suffix}: damaged or truncated.*download it again"):
         scan_source(scan(tmp_path, f"a.jsonl{suffix}", packed[: max(3, int(len(packed) * part))]))
 
 
@@ -94,7 +94,7 @@ def test_a_packed_file_with_wrong_bytes(tmp_path: Path, suffix: str, pack: Any, 
     packed = bytearray(pack(LINES))
     start = int(len(packed) * place)
     packed[start : start + 40] = b"\xa5" * 40
-    with pytest.raises(DataError, match=rf"a\.jsonl{suffix}: damaged or cut short.*fetch it again"):
+    with pytest.raises(DataError, match=rf"a\.jsonl{suffix}: damaged or truncated.*download it again"):
         scan_source(scan(tmp_path, f"a.jsonl{suffix}", bytes(packed)))
 
 
