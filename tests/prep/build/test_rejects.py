@@ -124,7 +124,7 @@ def test_dropped_boxes_are_counted(data: Path, tmp_path: Path, prep: Prep, lock_
         (b"[]", "has no records"),
         (b'[{"conversations": []}, {"conv', "never ends"),
         (b'[{"conversations": []}] trailing', "text behind the end"),
-        (b'{"something": "else"}\n', "is of no known format"),
+        (b'{"something": "else"}\n', "matches no known format"),
     ],
 )
 def test_an_annotation_that_is_none(data: Path, tmp_path: Path, prep: Prep, annotation: bytes, said: str) -> None:

@@ -117,7 +117,7 @@ def test_a_file_that_is_damaged_is_named(tmp_path: Path, content: bytes, said: s
 
 
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"^m.txt:1: DET_x: [^:]*a\.json: format llava gives LAZY, not DET"):
+    with pytest.raises(SettingsError, match=r"^m.txt:1: DET_x: [^:]*a\.json: format llava supports LAZY, not DET"):
         scan_source(scan(tmp_path, "a.json", LINES, task="DET"))
 
 
