@@ -240,7 +240,7 @@ def test_regions_and_expressions_are_not_to_be_had(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [10, 60, 300, -60, -2, -1])
 def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, size: int) -> None:
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match="truncated"):
         read(tmp_path, json.dumps(coco())[:size])
 
 

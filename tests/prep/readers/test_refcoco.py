@@ -209,7 +209,7 @@ def test_an_entry_of_any_depth_is_no_crash(tmp_path: Path, depth: int) -> None:
         (coco([picture(), picture(width=9)]), "images have the same id 7"),
         (coco(None, [box(), box(bbox=[1, 2, 3, 4])]), "annotations have the same id 1"),
         ([picture()], "expected {"),
-        (json.dumps(INSTANCES)[:-40], "cut short"),
+        (json.dumps(INSTANCES)[:-40], "truncated"),
         ({"images": [], "annotations": []}, "has no categories"),
     ],
 )

@@ -130,7 +130,7 @@ def test_what_is_no_json(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_file_cut_short_before_its_first_record_is_damaged(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match="truncated"):
         find_format(write(tmp_path, json.dumps([LLAVA])[:-8]), "LAZY", {})
 
 
@@ -190,7 +190,7 @@ def test_what_is_of_no_known_format_is_described(tmp_path: Path, text: str, said
 def test_a_damaged_object_is_no_unknown_format(tmp_path: Path, indent: int | None) -> None:
     """Although some of its lines are JSON."""
     text = json.dumps({"info": {"a": "b"}, "licenses": [{"id": 1}] * 3, **COCO}, indent=indent).replace('"b"', '"b""')
-    with pytest.raises(DataError, match=r"annotation: no JSON at line \d, byte \d+"):
+    with pytest.raises(DataError, match=r"annotation: not valid JSON at line \d, byte \d+"):
         find_format(write(tmp_path, text), "DET", {})
 
 

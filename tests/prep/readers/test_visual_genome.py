@@ -179,8 +179,8 @@ def test_an_image_of_image_data_that_is_no_json_rejects_its_records(tmp_path: Pa
         ("VG", [{"id": 1, "objects": []}], [data()], SettingsError, "VG needs region_descriptions.json"),
         ("RANDDET", [{"id": 1, "objects": []}], [data()], SettingsError, "supports DET, REG, VG, not RANDDET"),
         ("DET", [{"id": 1, "objects": []}], [data(1), data(2), data(1)], DataError, "image_data.json.* image_id 1"),
-        ("DET", [{"id": 1, "objects": []}], json.dumps([data()])[:-1], DataError, "image_data.json: cut short"),
-        ("DET", json.dumps([{"id": 1, "objects": []}] * 2)[:-1], [data()], DataError, "objects.json: cut short"),
+        ("DET", [{"id": 1, "objects": []}], json.dumps([data()])[:-1], DataError, "image_data.json: truncated"),
+        ("DET", json.dumps([{"id": 1, "objects": []}] * 2)[:-1], [data()], DataError, "objects.json: truncated"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(

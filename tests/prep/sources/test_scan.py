@@ -103,9 +103,9 @@ def test_a_packed_file_with_wrong_bytes(tmp_path: Path, suffix: str, pack: Any, 
     [
         (
             ARRAY[:-1],
-            r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: cut short, the JSON array that begins at byte 0 never ends",
+            r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: truncated, the JSON array that begins at byte 0 never ends",
         ),
-        (ARRAY + b"[]", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: there is text behind the end of its JSON array"),
+        (ARRAY + b"[]", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: there is text after the end of its JSON array"),
         (b"", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: has no records"),
         (b"[]", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: has no records"),
     ],
