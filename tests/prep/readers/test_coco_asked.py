@@ -161,7 +161,7 @@ def test_an_image_of_nothing_that_is_complete_is_left_out(tmp_path: Path, task: 
     with pytest.raises(Rejected) as caught:
         rendering_of(record, source)
     assert caught.value.reason == "no_objects"
-    assert caught.value.detail == "no boxes but 1 of crowds or of categories that are not exhaustive"
+    assert caught.value.detail == "no boxes except 1 of crowds or of categories that are not exhaustive"
 
 
 @pytest.mark.parametrize("value", [[99], ["dog"], 18, [None]])
