@@ -26,9 +26,9 @@ CASES: list[tuple[str, str, Any, str]] = [
     ("bad_json", "VG", '{"image_path": "a.jpg\n' + json.dumps(VG), "Unterminated string"),
     ("bad_record", "VG", {**VG, "width": None}, "width: expected a whole number of pixels above 0, got None"),
     ("no_turns", "LAZY", {**LAZY, "conversations": []}, "0 turn"),
-    ("several_pictures", "LAZY", {**LAZY, "image": ["a.jpg", "b.jpg"]}, "image: a list of 2"),
+    ("several_pictures", "LAZY", {**LAZY, "image": ["a.jpg", "b.jpg"]}, "image: expected one image, got a list of 2"),
     ("picture_field_unknown", "LAZY", {**LAZY, "image": None, "video": "a.mp4"}, "video: 'a.mp4'"),
-    ("image_token_without_picture", "LAZY", {"conversations": [ASK, ANSWER]}, "<image> and no image"),
+    ("image_token_without_picture", "LAZY", {"conversations": [ASK, ANSWER]}, "but the record has no image"),
     ("image_token_in_text", "VG", {**VG, "expression": "an <image>"}, "an <image>"),
     ("no_objects", "DET", DET, r"a\.jpg: no boxes"),
     (

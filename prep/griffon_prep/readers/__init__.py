@@ -1,7 +1,7 @@
-"""Readers: one module a format, all of the shape `Format`, and one dict to choose by.
+"""Annotation readers: one module per format, each implementing `Format`, collected in one dict.
 
-Scanning runs once over a file that may be larger than memory, and leaves in a work folder whatever any process needs to
-read any record alone.
+A file, which may be larger than memory, is scanned once. The scan writes an index into a work folder, from which any
+process can read any record on its own.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,49 +21,50 @@ FORMATS: dict[str, Format] = {
     "visual_genome": visual_genome,
     "refcoco": refcoco,
 }
-"""By name; the first that recognises a file reads it."""
+"""Formats by name; the first one that recognises a file reads it."""
 
 ROUNDS_TASKS = ("REG", "VG")
-"""Tasks that take `rounds=`."""
+"""Tasks that accept the manifest option `rounds=`."""
 
 
 def find_format(
     opened: Callable[[], AbstractContextManager[BinaryIO]], name: str, task: str, options: Mapping[str, str]
 ) -> str:
-    """The format of an annotation: the one the manifest names, else by content.
+    """Return the name of an annotation's format: the one that the manifest names, or else detected from the content.
 
     Args:
-        opened: opens the annotation at its start, unpacked.
-        name: of the file, for errors.
-        task: what its records are to be used for.
-        options: the manifest's, of which `format=` counts here.
+        opened: opens the annotation at its start, decompressed.
+        name: the file's name, for error messages.
+        task: the task that the records are used for.
+        options: the options of the manifest line; `format=` is used here.
 
     Raises:
-        SettingsError: no such format, none recognises the content, or the format cannot give this task or does not take
-            one of these options.
+        SettingsError: the format is unknown, cannot be detected, does not support the task, or does not accept one of
+            the options.
         DataError: the file is empty or damaged.
     """
-    found = options.get("format") or _recognise(opened, name)
-    if found not in FORMATS:
-        raise SettingsError(f"no format {found!r}; format= takes {', '.join(FORMATS)}")
-    if task not in FORMATS[found].TASKS:
-        gives = ", ".join(FORMATS[found].TASKS)
+    format_name = options.get("format") or _recognise(opened, name)
+    if format_name not in FORMATS:
+        raise SettingsError(f"unknown format {format_name!r}; format= takes one of {', '.join(FORMATS)}")
+    supported = FORMATS[format_name].TASKS
+    if task not in supported:
         raise SettingsError(
-            f"{name}: format {found} gives {gives}, not {task}; ask for one of these by the TAG of a manifest line"
+            f"{name}: format {format_name} supports {', '.join(supported)}, not {task}; "
+            "start the TAG of the manifest line with one of these tasks"
         )
-    if strange := set(options) - {"format", "weight", "limit", *FORMATS[found].OPTIONS}:
-        raise SettingsError(f"{name}: format {found} does not take the option {', '.join(sorted(strange))}")
+    if unknown := set(options) - {"format", "weight", "limit", *FORMATS[format_name].OPTIONS}:
+        raise SettingsError(f"{name}: format {format_name} does not take the option {', '.join(sorted(unknown))}")
     if "rounds" in options and task not in ROUNDS_TASKS:
         raise SettingsError(f"{name}: rounds= is for {' and '.join(ROUNDS_TASKS)}, not {task}")
-    return found
+    return format_name
 
 
 def _recognise(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str) -> str:
     for head in file_heads(opened, name):
-        for found, module in FORMATS.items():
+        for format_name, module in FORMATS.items():
             if module.recognises(head):
-                return found
+                return format_name
     raise SettingsError(
-        f"{name}: its content is of no known format ({', '.join(FORMATS)}), {described(opened, name)}; "
-        "see `griffon-prep formats`; a manifest can name one with format="
+        f"{name}: the content matches no known format ({', '.join(FORMATS)}): {described(opened, name)}; "
+        "see `griffon-prep formats`, or name the format in the manifest with format="
     )

@@ -1,4 +1,4 @@
-"""What a format is: the shape of its module, what it is given, and what its scan gives."""
+"""The interface of a format module: its members, its inputs, and the result of its scan."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from griffon_prep.records import Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotationFiles:
-    """The files of a source and what they are wanted for.
+    """The annotation files of a source, and the task that they are read for.
 
     Attributes:
-        annotation: not compressed.
-        companions: files that the format reads beside the annotation, by their published names; not compressed.
+        annotation: path of the annotation, decompressed.
+        companions: files that the format needs next to the annotation, by their published names; decompressed.
         task: one of `TASKS`.
-        options: the manifest's.
-        work: folder for whatever scanning leaves for reading.
+        options: the options of the manifest line.
+        work: folder for the index that scanning writes and reading uses.
     """
 
     annotation: Path
@@ -32,14 +32,14 @@ class AnnotationFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scan:
-    """What scanning found.
+    """The result of a scan.
 
     Attributes:
-        records: how many, after `split=`.
-        vocabulary: sorted names that negatives are drawn from.
-        pictures: for REG and VG a number for each record, the same for records of the same picture (and, short of an
-            accident of hashing, only for these); uint64, shape [records].
-        notes: what the user should know of the file, a line each.
+        records: number of records, after `split=`.
+        vocabulary: sorted category names from which negatives are drawn.
+        pictures: for REG and VG, a key per record that is equal for records of the same image (and, barring a hash
+            collision, only for these); uint64, shape [records].
+        notes: remarks about the file for the user, one line each.
     """
 
     records: int
@@ -50,11 +50,11 @@ class Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """What a file begins with.
+    """The beginning of a file, from which its format is detected.
 
     Attributes:
-        member: `""` for an array or lines; for one large object the name of the first of its arrays that says what it
-            is, `images` or `annotations`; `pickle` for a pickle.
+        member: `""` for an array or JSONL; for one large object, the first of its arrays `images` and `annotations`;
+            `pickle` for a pickle.
         element: the first element that parses; empty for a pickle.
     """
 
@@ -63,41 +63,41 @@ class Head:
 
 
 class Reader(Protocol):
-    """What every format's `Reader` does."""
+    """Reads the records of one scanned source."""
 
     def read(self, record_no: int) -> Record:
-        """The record of this number.
+        """Return the record with this number.
 
         Raises:
-            Rejected: it cannot become a sample.
+            Rejected: the record cannot become a sample.
         """
 
 
 class Format(Protocol):
-    """What a format module has."""
+    """The members of a format module."""
 
     @property
     def TASKS(self) -> Sequence[str]:
-        """The tasks it gives."""
+        """Supported tasks."""
 
     @property
     def OPTIONS(self) -> Sequence[str]:
-        """Manifest options it takes besides `format`, `weight` and `limit`."""
+        """Manifest options that the format takes besides `format`, `weight` and `limit`."""
 
     @property
     def COMPANIONS(self) -> Sequence[str]:
-        """Names of the files that must lie beside the annotation."""
+        """Names of the files that must be in the annotation's folder."""
 
     @property
     def EXAMPLES(self) -> Mapping[str, str]:
-        """By file, what it holds: whole small files, as JSON; a pickle holds the same values."""
+        """Small complete example files as JSON, by file name; a pickle holds the same values."""
 
     @property
     def Reader(self) -> Callable[[AnnotationFiles], Reader]:
-        """Made of the inputs, after `scan`."""
+        """Creates a reader from the inputs, after `scan`."""
 
     def recognises(self, head: Head, /) -> bool:
-        """Whether a file that begins so is of this format."""
+        """Whether a file with this beginning has this format."""
 
     def scan(self, inputs: AnnotationFiles, /) -> Scan:
-        """Make ready for reading."""
+        """Scan the annotation once and write the index that `Reader` needs."""

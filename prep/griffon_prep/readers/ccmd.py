@@ -1,4 +1,4 @@
-"""The `ccmd` format: CCMD-8M's JSONL, one picture or expression a line, boxes as x1, y1, x2, y2 in pixels."""
+"""The `ccmd` format: CCMD-8M's JSONL, one image or expression per line, boxes as x1, y1, x2, y2 in pixels."""
 
 from array import array
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ _TABLE = "spans.bin"
 
 
 def recognises(head: Head) -> bool:
-    """Whether a file that begins so is of this format."""
+    """Whether a file with this beginning has this format."""
     element = head.element
     return not head.member and "image_path" in element and ("objects" in element or "expression" in element)
 
 
 def scan(inputs: AnnotationFiles) -> Scan:
-    """Write the record table into the work folder; for DET the category names are gathered."""
+    """Write the record table into the work folder; for DET, also collect the category names."""
     names: set[str] = set()
     pictures = array("Q")
     look = {
@@ -58,7 +58,7 @@ class Reader:
         self._task = inputs.task
 
     def read(self, record_no: int) -> Record:
-        """The record of this number. Raises Rejected if it cannot be used."""
+        """Return the record with this number. Raises Rejected if it cannot be used."""
         fields, part = self._records[record_no]
         regions, absent = (
             _expression_regions(fields, part, many=self._task == "VG")
@@ -76,7 +76,10 @@ class Reader:
 
 
 def _object_regions(fields: Mapping[str, Any]) -> tuple[tuple[Region, ...], tuple[str, ...]]:
-    """DET, RANDDET, VISJ: boxes by category; a category without boxes is absent unless it stands again with some."""
+    """Regions and absent categories for DET, RANDDET and VISJ.
+
+    A category without boxes is absent, unless the record lists it a second time with boxes.
+    """
     regions: list[Region] = []
     without: list[str] = []
     for item in list_field(fields, "objects"):
@@ -94,29 +97,37 @@ def _object_regions(fields: Mapping[str, Any]) -> tuple[tuple[Region, ...], tupl
 def _expression_regions(
     fields: Mapping[str, Any], part: int, *, many: bool
 ) -> tuple[tuple[Region, ...], tuple[str, ...]]:
-    """REG (one box each) and VG (any number of boxes for one expression, none if it is absent)."""
+    """Regions and absent expressions for REG (one box) and VG (any number of boxes; none if it is absent)."""
     boxes = list_field(fields, "bboxes")
     expression = fields.get("expression")
     if isinstance(expression, list):
         if many or len(expression) != len(boxes):
-            raise Rejected("bad_record", f"{len(expression)} expressions and {len(boxes)} boxes in one record")
+            raise Rejected(
+                "bad_record",
+                f"expression: expected one text, got a list of {len(expression)}; VG takes one expression per record"
+                if many
+                else f"expression: expected one for each box, got {len(expression)} expressions and {len(boxes)} boxes",
+            )
         if not expression:
-            raise Rejected("bad_record", "expression: an empty list")
+            raise Rejected("bad_record", "expression: the list is empty")
         phrase, boxes = text_field({"expression": expression[part]}, "expression"), [boxes[part]]
     else:
         phrase = text_field(fields, "expression")
     if len(boxes) == 4 and not any(isinstance(box, list) for box in boxes):
-        boxes = [boxes]  # one box, not a list of them
+        boxes = [boxes]  # a single box instead of a list of boxes
     if len(boxes) == 1 and isinstance(boxes[0], list) and len(boxes[0]) == 1:
-        boxes = boxes[0]  # expressions in a list may have their boxes as lists of one
+        boxes = boxes[0]  # with a list of expressions, each box may be wrapped in a list of its own
     if not many and len(boxes) != 1:
-        raise Rejected("bad_record", f"bboxes: REG describes one box, got {len(boxes)}")
+        raise Rejected("bad_record", f"bboxes: REG needs exactly one box, got {len(boxes)}")
     regions = tuple(Region(phrase=phrase, box_xyxy_px=box_of(box, "bboxes")) for box in boxes)
     return regions, () if regions else (phrase,)
 
 
 def _collect_images(text: bytes, pictures: "array[int]", *, one_box_each: bool) -> int:
-    """Note the picture of every record in a line; for REG that is one, or one for each expression of a list."""
+    """Append the image key of every record in a line and return their number.
+
+    A line is one record, or for REG one record per expression if it has a list of expressions.
+    """
     try:
         fields = parse_json(text)
     except Rejected:
@@ -127,7 +138,7 @@ def _collect_images(text: bytes, pictures: "array[int]", *, one_box_each: bool) 
     count = 1
     if one_box_each and isinstance(expression, list) and isinstance(boxes, list) and len(expression) == len(boxes):
         count = max(1, len(expression))
-    # With the sizes, so that a record which states a wrong one shares no sample with those that state the true one.
+    # The size is part of the key: a record that states a wrong size must not share a sample with correct records.
     name = (
         f"{path} {short(fields.get('width'))} {short(fields.get('height'))}".encode() if isinstance(path, str) else text
     )
@@ -136,7 +147,7 @@ def _collect_images(text: bytes, pictures: "array[int]", *, one_box_each: bool) 
 
 
 def _collect_names(text: bytes, names: set[str]) -> int:
-    """Add the category names of a DET line, which is one record."""
+    """Add the category names of a DET line to `names`; returns 1, because a line is one record."""
     try:
         fields = parse_json(text)
     except Rejected:
@@ -144,6 +155,6 @@ def _collect_names(text: bytes, names: set[str]) -> int:
     objects = fields.get("objects") if isinstance(fields, dict) else None
     for item in objects if isinstance(objects, list) else ():
         name = item.get("category_name") if isinstance(item, dict) else None
-        if isinstance(name, str) and name.strip() and IMAGE_TOKEN not in name:  # no question could hold it
+        if isinstance(name, str) and name.strip() and IMAGE_TOKEN not in name:  # a question has one <image> only
             names.add(name.strip())
     return 1

@@ -1,4 +1,4 @@
-"""The `coco` format: Objects365, COCO, LVIS, V3Det; one picture a record, boxes as x, y, width, height in pixels."""
+"""The `coco` format: Objects365, COCO, LVIS, V3Det; one image per record, boxes as x, y, width, height in pixels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,22 +30,22 @@ EXAMPLES = {
 
 
 def recognises(head: Head) -> bool:
-    """Whether a file that begins so is of this format."""
-    return head.member in ("images", "annotations")  # MDETR's files, which are asked first, are of this make too
+    """Whether a file with this beginning has this format."""
+    return head.member in ("images", "annotations")  # true of MDETR's files too, so `mdetr` is tried first
 
 
 def scan(inputs: AnnotationFiles) -> Scan:
-    """Write the tables of pictures and boxes into the work folder; the vocabulary is the file's list of categories.
+    """Write the tables of images and boxes into the work folder.
 
-    Without those that no annotation has and that are supercategories of others: a picture that is full of their kinds
-    would be said to have none of them.
+    The vocabulary is the file's list of categories, without unused categories that are supercategories of others: an
+    image full of their subcategories would be labelled as having none of them.
     """
     found = write_tables(inputs.annotation, inputs.work)
     if inputs.task not in ("DET", "RANDDET"):
         return Scan(records=found.pictures, notes=found.notes)
     names = {name for name in found.names.values() if IMAGE_TOKEN not in name} - found.unused_kinds
     notes = [
-        f"category {short(name)} is never asked for: no annotation has it, and others name it as their supercategory"
+        f"category {short(name)} is never asked for: it has no annotations and is the supercategory of others"
         for name in sorted(found.unused_kinds)
     ]
     return Scan(records=found.pictures, vocabulary=tuple(sorted(names)), notes=(*found.notes, *notes))
@@ -58,7 +58,7 @@ class Reader:
         self._tables = CocoTables(inputs.annotation, inputs.work)
 
     def read(self, record_no: int) -> Record:
-        """The record of this number. Raises Rejected if it cannot be used."""
+        """Return the record with this number. Raises Rejected if it cannot be used."""
         fields = self._tables.picture(record_no)
         with naming(fields):
             return self._record(record_no, fields)
@@ -87,12 +87,12 @@ class Reader:
         )
 
     def _named(self, fields: Mapping[str, Any], key: str) -> tuple[str, ...]:
-        """The categories that LVIS lists in a picture's entry: those it looked for in vain, or not to the last one."""
+        """Names of the categories that LVIS lists in an image's entry (absent, or not exhaustively annotated)."""
         if key not in fields:
             return ()
-        found = []
-        for number in list_field(fields, key):
-            if id_of(number) not in self._tables.name_of:
-                raise Rejected("bad_record", f"{key}: {short(number)} is no category of the file")
-            found.append(self._tables.name_of[id_of(number)])
-        return tuple(found)
+        names = []
+        for category_id in list_field(fields, key):
+            if id_of(category_id) not in self._tables.name_of:
+                raise Rejected("bad_record", f"{key}: {short(category_id)} is not in categories")
+            names.append(self._tables.name_of[id_of(category_id)])
+        return tuple(names)

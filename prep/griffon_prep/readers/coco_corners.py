@@ -1,6 +1,6 @@
-"""Whether a COCO file's boxes are corners, as some tools write them, where COCO has x, y, width and height.
+"""Detects COCO files whose boxes are corners, as some tools write them, instead of x, y, width and height.
 
-Read as COCO's they would be boxes, too, only wrong ones, cut off at the edges of their pictures.
+Such boxes could be read as x, y, width and height, but they would be wrong: clipped at the edges of their images.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOOK_AT = 1 << 18
-"""Boxes that are enough to tell by."""
+"""How many boxes are looked at."""
 
 _FEWEST = 10  # boxes
 _MOST_BEYOND, _FEWEST_CORNERS = 0.1, 0.99  # shares of the boxes; COCO's own have about 0 and 0.1
@@ -20,7 +20,7 @@ _SIDES, _MOST_PX = ("width", "height"), 1 << 20
 
 
 def sides_of(pictures: Sequence[Any]) -> NDArray[np.float32]:
-    """Width and height in pixels of some entries of `images`, shape [pictures, 2]; NaN where there is none."""
+    """Width and height in pixels of entries of `images`, shape [images, 2]; NaN where missing."""
     columns = [[value.get(name) if isinstance(value, dict) else None for value in pictures] for name in _SIDES]
     return np.stack([_numbers(column) for column in columns], axis=1)
 
@@ -33,11 +33,11 @@ def _numbers(values: Sequence[Any]) -> NDArray[np.float32]:
 
 
 def corner_notes(xywh: NDArray[np.float64], sides_px: NDArray[np.float32]) -> tuple[str, ...]:
-    """What to say of boxes that fit into their pictures as corners only.
+    """Return a note for the user if the boxes fit into their images only when read as corners.
 
     Args:
-        xywh: boxes as the file has them, shape [boxes, 4].
-        sides_px: width and height of each one's picture, shape [boxes, 2]; NaN where it is not known.
+        xywh: boxes as written in the file, shape [boxes, 4].
+        sides_px: width and height of the image of each box, shape [boxes, 2]; NaN where unknown.
     """
     known = np.isfinite(xywh).all(axis=1) & np.isfinite(sides_px).all(axis=1)
     first, second, limit = xywh[known, :2], xywh[known, 2:], sides_px[known] + _SLACK_PX
@@ -48,6 +48,6 @@ def corner_notes(xywh: NDArray[np.float64], sides_px: NDArray[np.float32]) -> tu
     if count < _FEWEST or beyond < _MOST_BEYOND * count or corners < _FEWEST_CORNERS * count:
         return ()
     return (
-        f"{beyond:,} of {count:,} boxes reach beyond their pictures: they are read as x, y, width, height, as COCO has "
-        "them, and look like corners, x1, y1, x2, y2; if they are, convert them",
+        f"{beyond:,} of {count:,} boxes extend beyond their images: boxes are read as COCO's x, y, width, height, but "
+        "these look like corners x1, y1, x2, y2; if they are, convert them",
     )

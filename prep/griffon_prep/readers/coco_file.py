@@ -1,4 +1,4 @@
-"""COCO's JSON, `{images, annotations, categories}`, as a stream: pictures, boxes and categories in the file's order."""
+"""COCO's JSON, `{images, annotations, categories}`, as a stream: images, boxes and categories in file order."""
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +20,11 @@ from griffon_prep.records import Rejected, is_blank
 from griffon_shards.support.errors import DataError
 
 CROWD, NO_BOX, EMPTY = 1, 2, 8
-"""Flags of a row of `BOX_ROW`: a crowd; `bbox` is not four numbers, or `iscrowd` not one; no box but the word that
-there is nothing (gRefCOCO in MDETR's form), and then none of the other two."""
+"""Flags of a `BOX_ROW`.
+
+`CROWD`: the box is a crowd. `NO_BOX`: `bbox` is not four numbers, or `iscrowd` is not a number. `EMPTY`: the annotation
+states that the object is absent (gRefCOCO in MDETR's form); never combined with the other two.
+"""
 
 BOX_ROW = np.dtype(
     [
@@ -33,21 +36,21 @@ BOX_ROW = np.dtype(
         ("flags", "u1"),
     ]
 )
-"""What is kept of an annotation: ids as `id_of` gives them, the box, and a checksum of MDETR's `tokens_positive`, the
-parts of the caption that the box belongs to, or 0."""
+"""The stored part of an annotation: ids as returned by `id_of`, the box, and a checksum of MDETR's `tokens_positive`
+(the parts of the caption that the box belongs to), or 0."""
 
-# The widest bounds that it takes for whole numbers; beyond them annotations are read one by one.
+# The widest bounds that msgspec accepts for integers; annotations with larger ids are parsed one by one.
 _Id = Annotated[int, msgspec.Meta(gt=-PLAIN_ID, lt=PLAIN_ID)] | str | float
 _NO_SPANS = msgspec.Raw()
 _WITHOUT = {
-    "annotations": "COCO's image_info files are lists of pictures alone",
-    "categories": "COCO's captions have none, its instances do",
+    "annotations": "COCO's image_info files list images only",
+    "categories": "COCO's captions files have none, its instances files do",
 }
 _BLANKS = b" \t\r\n"
 
 
 class _Annotation(msgspec.Struct, gc=False):
-    """What is read of an annotation in good order."""
+    """The fields that are read from a valid annotation."""
 
     image_id: _Id
     category_id: _Id
@@ -60,25 +63,25 @@ class _Annotation(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """Some elements of `images`: where they lie in the file, and what they hold; None for one that does not parse."""
+    """Elements of `images`: their positions in the file and their values; None for one that does not parse."""
 
     spans: Spans
     values: Sequence[Any]
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """Their ids, `NO_ID` where there is none."""
+        """The ids of the elements; `NO_ID` where missing."""
         return ids_of([value.get("id") if isinstance(value, dict) else None for value in self.values])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Boxes:
-    """Some elements of `annotations`.
+    """Elements of `annotations`.
 
     Attributes:
         rows: of dtype `BOX_ROW`, shape [elements].
-        faults: for rows flagged `NO_BOX`, by their place among these, what is wrong.
-        texts: the category ids among these that are not plain numbers, as they are written.
+        faults: error messages of rows flagged `NO_BOX`, by row index.
+        texts: category ids that are hashed, as written in the file, by their hash.
     """
 
     rows: NDArray[np.void]
@@ -88,24 +91,24 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Categories:
-    """The elements of `categories`: names and supercategories by id; those without an id or a name are left out."""
+    """The elements of `categories`: names and supercategories by id; those without an id or a name are skipped."""
 
     names: dict[int, str]
     kinds: dict[int, str]
 
 
 def read_coco(path: Path) -> Iterator[Images | Boxes | Categories]:
-    """The content of a file in pieces, in its order.
+    """Yield the content of a file piece by piece, in file order.
 
     Raises:
-        DataError: the file is not of this make, damaged, or cut short.
+        DataError: the file has another structure, is damaged, or is truncated.
     """
     with path.open("rb") as file:
         window = Window(file, str(path))
         window.skip_blanks()
-        found = set()
+        keys = set()
         for key in members(window):
-            found.add(key)
+            keys.add(key)
             if key == "images":
                 yield from map(_images, enter_array(window, key))
             elif key == "annotations":
@@ -115,9 +118,9 @@ def read_coco(path: Path) -> Iterator[Images | Boxes | Categories]:
             else:
                 skip_value(window)
         window.expect_end("object")
-    if missing := {"images", "annotations", "categories"} - found:
+    if missing := {"images", "annotations", "categories"} - keys:
         hint = "".join(f"; {hint}" for name, hint in _WITHOUT.items() if name in missing)
-        expected = "expected COCO's images, annotations, categories"
+        expected = "expected COCO's images, annotations and categories"
         raise DataError(f"{path}: has no {', '.join(sorted(missing))}; {expected}{hint}")
 
 
@@ -126,7 +129,7 @@ def _images(spans: Spans) -> Images:
         values = parse_json(_joined(spans))
     except Rejected:
         values = []
-    if len(values) != spans.starts.size:  # one of them is no JSON
+    if len(values) != spans.starts.size:  # one of them is invalid JSON
         values = list(map(_parsed_or_none, spans.texts()))
     return Images(spans=spans, values=values)
 
@@ -141,22 +144,25 @@ def _parsed_or_none(text: bytes) -> Any:  # noqa: ANN401 - whatever the file hol
 def _categories(elements: Elements, file: str) -> Categories:
     names: dict[int, str] = {}
     kinds: dict[int, str] = {}
-    for number, name, kind in chain.from_iterable(_named(spans, file) for spans in elements):
-        if names.setdefault(number, name) != name:
-            where = f" {number}" if number > -PLAIN_ID else ""
-            raise DataError(f"{file}: {short(names[number])} and {short(name)} have the same category id{where}")
+    for category_id, name, kind in chain.from_iterable(_named(spans, file) for spans in elements):
+        if names.setdefault(category_id, name) != name:
+            shown = f" {category_id}" if category_id > -PLAIN_ID else ""
+            raise DataError(
+                f"{file}: categories {short(names[category_id])} and {short(name)} have the same id{shown}; "
+                "give each category an id of its own"
+            )
         if kind:
-            kinds[number] = kind
+            kinds[category_id] = kind
     return Categories(names=names, kinds=kinds)
 
 
 def _named(spans: Spans, file: str) -> Iterator[tuple[int, str, str]]:
-    """Id, name and supercategory (or `""`) of the categories that have the first two."""
+    """Yield id, name and supercategory (or `""`) of the categories that have an id and a name."""
     for value in _each_parsed(spans, file, "a category"):
         fields = value if isinstance(value, dict) else {}
-        number, name, kind = id_of(fields.get("id")), fields.get("name"), fields.get("supercategory")
-        if number != NO_ID and isinstance(name, str) and not is_blank(name):
-            yield number, name.strip(), kind if isinstance(kind, str) else ""
+        category_id, name, kind = id_of(fields.get("id")), fields.get("name"), fields.get("supercategory")
+        if category_id != NO_ID and isinstance(name, str) and not is_blank(name):
+            yield category_id, name.strip(), kind if isinstance(kind, str) else ""
 
 
 def _boxes(elements: Elements) -> Iterator[Boxes]:
@@ -164,41 +170,41 @@ def _boxes(elements: Elements) -> Iterator[Boxes]:
 
     def decode(text: bytes) -> list[_Annotation]:
         try:
-            text.isascii() or text.decode()  # the decoder does not look into what it passes over
+            text.isascii() or text.decode()  # the decoder does not validate values that it skips
         except UnicodeDecodeError as error:
             raise msgspec.DecodeError(str(error)) from None
         return decoder.decode(text)
 
-    for found in decoded_elements(elements, decode):
-        yield _boxes_one_by_one(found, elements.window.name) if isinstance(found, Spans) else _boxes_in_order(found)
+    for part in decoded_elements(elements, decode):
+        yield _boxes_one_by_one(part, elements.window.name) if isinstance(part, Spans) else _boxes_at_once(part)
 
 
-def _boxes_in_order(found: list[_Annotation]) -> Boxes:
-    rows = np.zeros(len(found), BOX_ROW)
-    rows["id"] = ids_of([annotation.id for annotation in found])
-    rows["image_id"] = ids_of([annotation.image_id for annotation in found])
-    categories = [annotation.category_id for annotation in found]
+def _boxes_at_once(annotations: list[_Annotation]) -> Boxes:
+    rows = np.zeros(len(annotations), BOX_ROW)
+    rows["id"] = ids_of([annotation.id for annotation in annotations])
+    rows["image_id"] = ids_of([annotation.image_id for annotation in annotations])
+    categories = [annotation.category_id for annotation in annotations]
     rows["category_id"] = ids_of(categories)
-    corners = chain.from_iterable([annotation.bbox for annotation in found])  # flat: three times as fast
-    rows["xywh"] = np.fromiter(corners, np.float64, 4 * len(found)).reshape(-1, 4)
-    rows["flags"] = [annotation.iscrowd != 0 for annotation in found]  # True is CROWD
-    empty = [annotation.empty for annotation in found]
+    numbers = chain.from_iterable([annotation.bbox for annotation in annotations])  # flat: three times as fast
+    rows["xywh"] = np.fromiter(numbers, np.float64, 4 * len(annotations)).reshape(-1, 4)
+    rows["flags"] = [annotation.iscrowd != 0 for annotation in annotations]  # True is CROWD
+    empty = [annotation.empty for annotation in annotations]
     if any(empty):
         rows["flags"][empty] = EMPTY
-    spans = [annotation.tokens_positive for annotation in found]
-    if any(spans):
-        rows["spans"] = [_checksum(bytes(each)) if each else 0 for each in spans]
+    token_spans = [annotation.tokens_positive for annotation in annotations]
+    if any(token_spans):
+        rows["spans"] = [_checksum(bytes(text)) if text else 0 for text in token_spans]
     return Boxes(rows=rows, texts=_not_plain(rows["category_id"], categories))
 
 
 def _boxes_one_by_one(spans: Spans, name: str) -> Boxes:
-    """Annotations of which at least one is not in good order."""
+    """Parse annotations one by one, because at least one of them is not valid."""
     rows = np.zeros(spans.starts.size, BOX_ROW)
     faults: dict[int, str] = {}
     categories: list[Any] = []
-    for place, value in enumerate(_each_parsed(spans, name, "an annotation")):
+    for index, value in enumerate(_each_parsed(spans, name, "an annotation")):
         fields = value if isinstance(value, dict) else {}
-        row = rows[place]
+        row = rows[index]
         for key in ("id", "image_id", "category_id"):
             row[key] = id_of(fields.get(key))
         categories.append(fields.get("category_id"))
@@ -209,7 +215,7 @@ def _boxes_one_by_one(spans: Spans, name: str) -> Boxes:
             continue
         row["flags"] = CROWD if fields.get("iscrowd") else 0
         if fault := _fault(fields):
-            faults[place] = f"annotation {short(fields.get('id'))}: {fault}"
+            faults[index] = f"annotation {short(fields.get('id'))}: {fault}"
             row["flags"] |= NO_BOX
         else:
             row["xywh"] = list(map(float, fields["bbox"]))
@@ -217,7 +223,7 @@ def _boxes_one_by_one(spans: Spans, name: str) -> Boxes:
 
 
 def _fault(fields: Mapping[str, Any]) -> str:
-    """Why an annotation cannot be used; empty if it can."""
+    """Return why an annotation cannot be used, or an empty string if it can."""
     crowd, box = fields.get("iscrowd") or 0, fields.get("bbox")
     if not isinstance(crowd, int | float):
         return f"iscrowd: expected 0 or 1, got {short(crowd)}"
@@ -226,14 +232,14 @@ def _fault(fields: Mapping[str, Any]) -> str:
     try:
         list(map(float, box))
     except OverflowError:
-        return f"bbox: a number of {short(box)} is too large for a box"
+        return f"bbox: a number in {short(box)} is too large"
     return ""
 
 
 def _not_plain(ids: NDArray[np.int64], given: Sequence[Any]) -> dict[int, str]:
-    """How those ids are written that are hashes."""
-    places = np.flatnonzero((ids <= -PLAIN_ID) & (ids != NO_ID)).tolist()
-    return {int(ids[place]): short(given[place]) for place in places}
+    """Return the hashed ids as written in the file, by their hash."""
+    indices = np.flatnonzero((ids <= -PLAIN_ID) & (ids != NO_ID)).tolist()
+    return {int(ids[index]): short(given[index]) for index in indices}
 
 
 def _checksum(spans: bytes) -> int:
@@ -241,13 +247,13 @@ def _checksum(spans: bytes) -> int:
 
 
 def _each_parsed(spans: Spans, file: str, what: str) -> Iterator[Any]:
-    """The values of elements that are no records: one that is no JSON is damage of the file."""
+    """Yield the values of elements that are not records; invalid JSON in one of them is an error of the file."""
     for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
         try:
             yield parse_placed(text, spans.place, start)
         except Rejected as rejected:
             raise DataError(
-                f"{file}: {what} is no JSON at {rejected.detail}; mend the file there, or fetch it again"
+                f"{file}: {what} is not valid JSON at {rejected.detail}; fix the file there, or download it again"
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""Checked access to the fields of a record: what is missing or of the wrong kind rejects the record by name."""
+"""Checked access to the fields of a record: a field that is missing or of the wrong type rejects the record."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,16 @@ from griffon_prep.records import Rejected, is_blank
 from griffon_shards.types import BoxXYXY
 
 NO_ID = -(1 << 63)
-"""Stands for an id that is missing, or neither text nor a whole number."""
+"""Marks an id that is missing, or is neither text nor a whole number."""
 
 PLAIN_ID = 1 << 62
-"""Whole numbers nearer to 0 than this stand for themselves as ids; every other id is hashed to a number below."""
+"""Integers with an absolute value below this are ids as they are; every other id is hashed to a number below
+-PLAIN_ID."""
 
 _WHOLE = re.compile(r"(-?)0*([0-9]+)(?:\.0*)?")
 _DIGITS = 19  # of `PLAIN_ID`
-_EXACT = 1 << 53  # whole numbers from here on are not all floats
-_MOST_BITS = 128  # of a whole number that is an id
+_EXACT = 1 << 53  # floats represent all integers up to here
+_MOST_BITS = 128  # of an integer id
 _SHORT = Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
 _MAX_SIDE_PX = 1 << 20
@@ -30,7 +31,7 @@ _NUMBERS = frozenset({int, float})  # not bool
 
 
 def text_field(fields: Mapping[str, Any], name: str) -> str:
-    """A string that is not blank, with blanks around it removed."""
+    """Return a string that is not blank, with surrounding whitespace removed."""
     value = fields.get(name)
     if not isinstance(value, str) or is_blank(value):
         raise Rejected("bad_record", f"{name}: expected text, got {short(value)}")
@@ -38,7 +39,7 @@ def text_field(fields: Mapping[str, Any], name: str) -> str:
 
 
 def list_field(fields: Mapping[str, Any], name: str) -> list[Any]:
-    """A list, which may be empty."""
+    """Return a list, which may be empty."""
     value = fields.get(name)
     if not isinstance(value, list):
         raise Rejected("bad_record", f"{name}: expected a list, got {short(value)}")
@@ -46,7 +47,7 @@ def list_field(fields: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def side_field(fields: Mapping[str, Any], name: str) -> int:
-    """A picture's width or height in pixels: a whole number above 0."""
+    """Return an image's width or height in pixels: a whole number above 0."""
     value = fields.get(name)
     if not is_number(value) or not 0 < value <= _MAX_SIDE_PX or value != int(value):
         raise Rejected("bad_record", f"{name}: expected a whole number of pixels above 0, got {short(value)}")
@@ -54,27 +55,27 @@ def side_field(fields: Mapping[str, Any], name: str) -> int:
 
 
 def box_of(value: object, name: str) -> BoxXYXY:
-    """Four numbers as a box; whether they are finite and in order is asked when the box is rendered."""
+    """Return four numbers as a box; whether they are finite and ordered is checked when the box is rendered."""
     if not isinstance(value, list) or len(value) != 4 or not _NUMBERS.issuperset(map(type, value)):
         raise Rejected("bad_record", f"{name}: expected a box of four numbers, got {short(value)}")
     try:
         x1, y1, x2, y2 = map(float, value)
     except OverflowError:
-        raise Rejected("bad_record", f"{name}: a number of {short(value)} is too large for a box") from None
+        raise Rejected("bad_record", f"{name}: a number in {short(value)} is too large") from None
     return x1, y1, x2, y2
 
 
 def corners_of(box_xywh: BoxXYXY) -> BoxXYXY:
-    """The corners of a box that is given as its left and upper edge, width and height."""
+    """Convert a box from x, y, width, height to corners."""
     x, y, width, height = box_xywh
     return x, y, x + width, y + height
 
 
 def id_of(value: object) -> int:
-    """The number that an id is compared by, or `NO_ID`.
+    """Return the integer by which an id is compared, or `NO_ID`.
 
-    A whole number is the same id however it is written: 7, 7.0, "7" or "007". Other text, and what is too large, is
-    hashed to 62 bits.
+    A whole number is the same id however it is written: 7, 7.0, "7" or "007". Other text and larger numbers are hashed
+    to 62 bits.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -84,14 +85,14 @@ def id_of(value: object) -> int:
                 return id_of(int(text))
         return _hashed(text) if text else NO_ID
     if isinstance(value, float):
-        return int(value) if abs(value) < _EXACT and value == int(value) else NO_ID  # digits of larger ones are lost
+        return int(value) if abs(value) < _EXACT and value == int(value) else NO_ID  # larger floats have lost digits
     if not isinstance(value, int) or isinstance(value, bool) or value.bit_length() > _MOST_BITS:
         return NO_ID
     return value if -PLAIN_ID < value < PLAIN_ID else _hashed(str(value))
 
 
 def ids_of(values: Sequence[Any]) -> NDArray[np.int64]:
-    """As `id_of`, of many."""
+    """Apply `id_of` to many values."""
     if {int}.issuperset(map(type, values)):
         with suppress(OverflowError):
             ids = np.array(values, np.int64)
@@ -101,11 +102,11 @@ def ids_of(values: Sequence[Any]) -> NDArray[np.int64]:
 
 
 def checked_id(fields: Mapping[str, Any], name: str) -> int:
-    """An id that must be there, as `id_of` gives it."""
-    found = id_of(fields.get(name))
-    if found == NO_ID:
+    """Return a required id, as returned by `id_of`."""
+    checked = id_of(fields.get(name))
+    if checked == NO_ID:
         raise Rejected("bad_record", f"{name}: expected text or a whole number, got {short(fields.get(name))}")
-    return found
+    return checked
 
 
 def _hashed(text: str) -> int:
@@ -114,13 +115,13 @@ def _hashed(text: str) -> int:
 
 
 def short(value: object) -> str:
-    """A value as a message shows it; never deep, long or slow, whatever it is."""
+    """Return a value abbreviated for a message; fast for any value, however large or nested."""
     try:
         return _SHORT.repr(value)[:80]
-    except ValueError:  # Python does not write integers of thousands of digits
+    except ValueError:  # Python does not print integers with thousands of digits
         return "a huge number"
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a parsed JSON value is a number; `true` is none."""
+    """Whether a parsed JSON value is a number; `true` is not."""
     return isinstance(value, int | float) and not isinstance(value, bool)

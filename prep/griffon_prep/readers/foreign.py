@@ -1,26 +1,26 @@
-"""What a file is that cannot be an annotation, told by how it begins, and what to do about it."""
+"""Recognises files that cannot be annotations by their first bytes, and says what to do about them."""
 
 import re
 from collections.abc import Iterable
 
 LOOK_AT_BYTES = 512
-"""How much of a file's start is needed."""
+"""Bytes needed from the start of a file."""
 
-_ARCHIVE = "unpack it and give the file inside"
-_TABLE = "write its rows as JSONL"
-_AGAIN = "fetch the file again, from the address of the file itself"
+_ARCHIVE = "extract it and use the file inside"
+_TABLE = "convert its rows to JSONL"
+_AGAIN = "download the file again, from the URL of the file itself"
 _FOREIGN = (
     (
         rb"(?:\xff\xfe\0\0|\0\0\xfe\xff|[\[{ \r\n]\0\0\0|\0\0\0[\[{ \r\n])",
         "text in UTF-32",
-        "`iconv -t UTF-8` writes UTF-8",
+        "convert it with `iconv -t UTF-8`",
     ),
-    (rb"(?:\xff\xfe|\xfe\xff|[\[{ \r\n]\0|\0[\[{ \r\n])", "text in UTF-16", "`iconv -t UTF-8` writes UTF-8"),
-    (rb"version https://git-lfs", "a Git LFS pointer and not the file", "`git lfs pull` fetches the file"),
+    (rb"(?:\xff\xfe|\xfe\xff|[\[{ \r\n]\0|\0[\[{ \r\n])", "text in UTF-16", "convert it with `iconv -t UTF-8`"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
     (
         rb"/annex/objects/|\.\./\S*\.git/annex/",
-        "a git-annex pointer and not the file",
-        "`git annex get` fetches the file",
+        "a git-annex pointer, not the file itself",
+        "run `git annex get`",
     ),
     (rb"\s*(?i:<!doctype html|<html|<head|<body|<title)", "an HTML page", _AGAIN),
     (rb"\s*<", "XML or HTML", "expected JSON, JSONL, or RefCOCO's pickles; convert it"),
@@ -28,11 +28,11 @@ _FOREIGN = (
     (rb"(?s:.{257})ustar", "a tar archive", _ARCHIVE),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", _ARCHIVE),
     (rb"Rar!\x1a\x07", "a rar archive", _ARCHIVE),
-    (rb"\x1f\x8b", "packed with gzip once more", _ARCHIVE),
-    (rb"\x28\xb5\x2f\xfd", "packed with zstd once more", _ARCHIVE),
-    (rb"BZh[1-9]1AY&SY", "packed with bzip2", "`bunzip2` unpacks it; .gz and .zst are read as they are"),
-    (rb"\xfd7zXZ\0", "packed with xz", "`unxz` unpacks it; .gz and .zst are read as they are"),
-    (rb"\x04\x22\x4d\x18", "packed with lz4", "`unlz4` unpacks it; .gz and .zst are read as they are"),
+    (rb"\x1f\x8b", "still compressed with gzip after decompression", _ARCHIVE),
+    (rb"\x28\xb5\x2f\xfd", "still compressed with zstd after decompression", _ARCHIVE),
+    (rb"BZh[1-9]1AY&SY", "compressed with bzip2", "decompress it with `bunzip2`; .gz and .zst are read directly"),
+    (rb"\xfd7zXZ\0", "compressed with xz", "decompress it with `unxz`; .gz and .zst are read directly"),
+    (rb"\x04\x22\x4d\x18", "compressed with lz4", "decompress it with `unlz4`; .gz and .zst are read directly"),
     (rb"PAR1|PARE", "a Parquet file", _TABLE),
     (rb"ARROW1|FEA1|\xff\xff\xff\xff.{3}\0", "an Arrow file", _TABLE),
     (rb"SQLite format 3\0", "an SQLite database", _TABLE),
@@ -41,42 +41,43 @@ _FOREIGN = (
     (rb"%PDF-", "a PDF file", _AGAIN),
     (
         rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|II\*\0|MM\0\*|RIFF.{4}WEBP|BM.{4}\0{4}",
-        "a picture",
-        "the annotation comes first, the image root second",
+        "an image",
+        "the annotation comes first in a manifest line, the image root second",
     ),
-    (rb"\0{16}", "empty space, as an unfinished download leaves it", _AGAIN),
+    (rb"\0{16}", "zero bytes, as an unfinished download leaves them", _AGAIN),
 )
 _PATTERNS = tuple((re.compile(pattern, re.DOTALL), what, remedy) for pattern, what, remedy in _FOREIGN)
 
 
 def foreign_kind(start: bytes) -> str | None:
-    """What a file that begins so is, and how to get at what is wanted; None if it may be JSON, JSONL or a pickle."""
+    """Describe a file by its first bytes, with a remedy; None if it may be JSON, JSONL or a pickle."""
     return next((f"{what}; {remedy}" for pattern, what, remedy in _PATTERNS if pattern.match(start)), None)
 
 
-_AS_COCO = "export them as COCO"
+_AS_COCO = "export the annotations as COCO"
+_AS_LLAVA = "convert it to LLaVA's conversations of from and value"
 _MAKES = (
-    ({"_via_img_metadata"}, f"a project of the VGG Image Annotator, whose annotations it exports as COCO; {_AS_COCO}"),
-    ({"shapes", "imagePath"}, "labelme's annotations of one picture; labelme2coco makes one COCO file of all"),
-    ({"id", "data", "annotations"}, f"annotations as Label Studio keeps them; {_AS_COCO}"),
-    ({"categories", "items"}, f"annotations as Datumaro keeps them; {_AS_COCO}"),
+    ({"_via_img_metadata"}, f"a VGG Image Annotator project; {_AS_COCO}"),
+    ({"shapes", "imagePath"}, "labelme's annotations of one image; labelme2coco converts all of them to one COCO file"),
+    ({"id", "data", "annotations"}, f"annotations in Label Studio's own format; {_AS_COCO}"),
+    ({"categories", "items"}, f"annotations in Datumaro's own format; {_AS_COCO}"),
     ({"image", "annotations"}, f"annotations for CreateML; {_AS_COCO}"),
     (
         {"image_id", "category_id"},
-        "COCO's annotations or results alone; give the file that has images, too",
+        "COCO's annotations or results only; use the complete COCO file, which has images too",
     ),
-    ({"messages"}, "conversations as messages of role and content; LLaVA has them as conversations of from and value"),
-    ({"instruction", "output"}, "instructions as Alpaca has them; LLaVA has them as conversations of from and value"),
-    ({"question", "answer"}, "questions and answers; LLaVA has them as conversations of from and value"),
+    ({"messages"}, f"messages with role and content; {_AS_LLAVA}"),
+    ({"instruction", "output"}, f"instructions in Alpaca's format; {_AS_LLAVA}"),
+    ({"question", "answer"}, f"questions and answers; {_AS_LLAVA}"),
 )
-"""Files of other tools, by members that their objects have."""
+"""Formats of other tools, by the members of their objects."""
 
 _IMAGE_NAME = re.compile(r".+\.(?:jpe?g|png|bmp|tiff?|webp)(?:-?\d+)?", re.IGNORECASE)
 
 
 def other_make(keys: Iterable[str]) -> str | None:
-    """What a JSON file of other tools is whose object, or first element, has these members, and what to do with it."""
-    found = set(keys)
-    if found and all(map(_IMAGE_NAME.fullmatch, found)):
-        return f"an object by pictures' names, as the VGG Image Annotator's own JSON; {_AS_COCO}"
-    return next((what for members, what in _MAKES if members <= found), None)
+    """Describe another tool's JSON file by the keys of its object or first element, with a remedy; None if unknown."""
+    present = set(keys)
+    if present and all(map(_IMAGE_NAME.fullmatch, present)):
+        return f"an object keyed by image names, as the VGG Image Annotator's own JSON; {_AS_COCO}"
+    return next((what for members, what in _MAKES if members <= present), None)

@@ -1,8 +1,8 @@
-"""The `llava` format: conversations, with a picture or without; ShareGPT4V's files too.
+"""The `llava` format: conversations with or without an image, as in LLaVA's and ShareGPT4V's files.
 
-Met in the wild and read: roles `user`, `assistant` and `model`, numbers as values, `system` turns (left out: the chat
-template of training has the system line), `<image>` anywhere in a turn, a picture that no turn mentions, and the names
-that other projects have for the picture's field and its mark in the text. What may show more than that is rejected.
+Common variants are read too: roles `user`, `assistant` and `model`; numbers as values; `system` turns (skipped, because
+the chat template of training has the system line); `<image>` anywhere in a turn; an image that no turn mentions; and
+other projects' names for the image field and for `<image>`. Records that may refer to anything else are rejected.
 """
 
 import re
@@ -27,7 +27,7 @@ EXAMPLES = {
   {"from": "human", "value": "How many legs has a cat?"}, {"from": "gpt", "value": "Four."}]}]""",
 }
 _TABLE = "spans.bin"
-_EXACT = 1 << 53  # whole numbers from here on are not all floats
+_EXACT = 1 << 53  # floats represent all integers up to here
 _ROLES: dict[str, Literal["human", "gpt"]] = {
     "human": "human",
     "user": "human",
@@ -36,7 +36,7 @@ _ROLES: dict[str, Literal["human", "gpt"]] = {
     "model": "gpt",
 }
 _IMAGE_FIELDS = ("image", "images", "image_path", "image_file", "img", "img_path", "image_url")
-"""Where a picture's path is looked for; `image` goes before the others, which must agree."""
+"""Fields that may hold the image's path; `image` has priority over the others, which must agree."""
 
 _MAY_SHOW = re.compile(r"image|img|picture|photo|video|audio", re.IGNORECASE)
 _NEVER_SHOWN = re.compile(r"videos?|audios?")
@@ -44,14 +44,14 @@ _OTHER_MARK = re.compile(
     r"<img>[^<>\n]*</img>|<Img><ImageHere></Img>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>|<\|image\w*\|>"
     r"|(?<!`)<(?:ImageHere|image_placeholder|image_?\d+|img|video|audio)>(?!`)"
 )
-"""Marks that other projects have for a picture, a video or a sound, as Qwen-VL, MiniGPT-4, Qwen2-VL, Phi-3-vision,
-InternLM-XComposer and DeepSeek-VL. In backticks they are words of a text about HTML."""
+"""Other projects' placeholders for an image, a video or a sound: Qwen-VL, MiniGPT-4, Qwen2-VL, Phi-3-vision,
+InternLM-XComposer and DeepSeek-VL. In backticks they belong to a text about HTML."""
 
 _NO_IMAGE_MARKS = ("<video>", "<audio>")
 
 
 def recognises(head: Head) -> bool:
-    """Whether a file that begins so is of this format."""
+    """Whether a file with this beginning has this format."""
     return not head.member and "conversations" in head.element
 
 
@@ -67,69 +67,72 @@ class Reader:
         self._records = JsonRecords(inputs.annotation, inputs.work / _TABLE)
 
     def read(self, record_no: int) -> Record:
-        """The record of this number. Raises Rejected if it cannot be used."""
+        """Return the record with this number. Raises Rejected if it cannot be used."""
         fields, _ = self._records[record_no]
         image_path = _image_path(fields)
         turns = _with_our_mark(_turns(fields), image_path)
         mentions = sum(turn.text.count(IMAGE_TOKEN) for turn in turns if turn.role == "human")
         if mentions > 1:
-            raise Rejected("several_pictures", f"{mentions} {IMAGE_TOKEN} in one conversation")
+            raise Rejected("several_pictures", f"the conversation has {mentions} {IMAGE_TOKEN}, expected one")
         if mentions and image_path is None:
-            raise Rejected("image_token_without_picture", f"{IMAGE_TOKEN} and no image")
+            raise Rejected("image_token_without_picture", f"the text has {IMAGE_TOKEN}, but the record has no image")
         return Record(record_no=record_no, image_path=image_path, turns=turns)
 
 
 def _image_path(fields: Mapping[str, Any]) -> str | None:
-    """The path of the record's picture, or None for text alone.
+    """Return the path of the record's image, or None for a text-only record.
 
     Raises:
-        Rejected: the record names several, or something that is not read.
+        Rejected: the record names several images, or has a field that is not read.
     """
     for name, value in fields.items():
         if value and _NEVER_SHOWN.fullmatch(name):
-            raise Rejected("picture_field_unknown", f"{name}: {short(value)}; videos and sounds are not read")
-    found = {name: path for name in _IMAGE_FIELDS if (path := _path(name, fields.get(name)))}
-    if "image" in found:
-        return found["image"]
-    if len(set(found.values())) > 1:
-        raise Rejected("picture_field_unknown", f"{', '.join(found)} name different pictures; give the one as image")
-    if found:
-        return next(iter(found.values()))
+            raise Rejected("picture_field_unknown", f"{name}: {short(value)}; video and audio are not supported")
+    paths = {name: path for name in _IMAGE_FIELDS if (path := _path(name, fields.get(name)))}
+    if "image" in paths:
+        return paths["image"]
+    if len(set(paths.values())) > 1:
+        raise Rejected("picture_field_unknown", f"{', '.join(paths)} name different images; put the right one in image")
+    if paths:
+        return next(iter(paths.values()))
     for name, value in fields.items():
         if value and name not in _IMAGE_FIELDS and _MAY_SHOW.search(name):
-            raise Rejected("picture_field_unknown", f"{name}: {short(value)}; give the picture's path as image")
+            raise Rejected("picture_field_unknown", f"{name}: {short(value)}; put the image's path in image")
     return None
 
 
 def _path(name: str, value: object) -> str | None:
     if isinstance(value, list):
         if len(value) > 1:
-            raise Rejected("several_pictures", f"{name}: a list of {len(value)}")
+            raise Rejected("several_pictures", f"{name}: expected one image, got a list of {len(value)}")
         value = value[0] if value else None
     if value is None or value == "":
         return None
     if not isinstance(value, str):
         raise Rejected("bad_record", f"{name}: expected a path, got {short(value)}")
     if value.startswith("data:"):
-        raise Rejected("picture_field_unknown", f"{name}: {short(value)}; pictures are read from files")
+        raise Rejected("picture_field_unknown", f"{name}: {short(value)}; save the image as a file and give its path")
     return value
 
 
 def _with_our_mark(turns: Sequence[Turn], image_path: str | None) -> tuple[Turn, ...]:
-    """The turns with another project's mark for the picture made `<image>`.
+    """Return the turns with another project's image placeholder replaced by `<image>`.
 
     Raises:
-        Rejected: such a mark stands for something that is not read.
+        Rejected: the placeholder stands for video or audio, or there is no image or more than one placeholder.
     """
-    asked = "\0".join(turn.text for turn in turns if turn.role == "human")
-    marks = _OTHER_MARK.findall(asked)
-    if not marks or IMAGE_TOKEN in asked:
+    questions = "\0".join(turn.text for turn in turns if turn.role == "human")
+    marks = _OTHER_MARK.findall(questions)
+    if not marks or IMAGE_TOKEN in questions:
         return tuple(turns)
     if image_path is None or set(marks) & set(_NO_IMAGE_MARKS):
-        lack = "no image" if image_path is None else "videos and sounds are not read"
-        raise Rejected("picture_field_unknown", f"{short(marks[0])} in the text, and {lack}")
+        problem = "the record has no image" if image_path is None else "video and audio are not supported"
+        raise Rejected("picture_field_unknown", f"the text has {short(marks[0])}, but {problem}")
     if len(marks) > 1:
-        raise Rejected("several_pictures", f"{len(marks)} marks such as {short(marks[0])} in one conversation")
+        raise Rejected(
+            "several_pictures",
+            f"the conversation has {len(marks)} placeholders like {short(marks[0])}, expected one",
+        )
     return tuple(
         replace(turn, text=_OTHER_MARK.sub(IMAGE_TOKEN, turn.text)) if turn.role == "human" else turn for turn in turns
     )
@@ -142,13 +145,15 @@ def _turns(fields: Mapping[str, Any]) -> tuple[Turn, ...]:
         if role == "system":
             continue
         if not isinstance(role, str) or role not in _ROLES:
-            has = (
-                f"; the turn has {', '.join(map(short, item))}" if isinstance(item, dict) and "from" not in item else ""
+            keys = (
+                f"; the turn has the keys {', '.join(map(short, item))}"
+                if isinstance(item, dict) and "from" not in item
+                else ""
             )
-            raise Rejected("bad_record", f"from: expected {', '.join(_ROLES)} or system, got {short(role)}{has}")
+            raise Rejected("bad_record", f"from: expected {', '.join(_ROLES)} or system, got {short(role)}{keys}")
         if is_number(value):
             if isinstance(value, float) and abs(value) >= _EXACT:
-                raise Rejected("bad_record", f"value: {short(value)} was read as a number and may have lost digits")
+                raise Rejected("bad_record", f"value: {short(value)} may have lost digits; write it as text")
             value = str(value)
         if not isinstance(value, str):
             raise Rejected("bad_record", f"value: expected text, got {short(value)}")
@@ -157,5 +162,5 @@ def _turns(fields: Mapping[str, Any]) -> tuple[Turn, ...]:
             raise Rejected("no_turns", f"turn {len(turns)}: the answer is blank")
     roles = [turn.role for turn in turns]
     if "human" not in roles or "gpt" not in roles[roles.index("human") :]:
-        raise Rejected("no_turns", f"{len(turns)} turn(s), and no answer to a question")
+        raise Rejected("no_turns", f"the conversation of {len(turns)} turn(s) has no question with an answer")
     return tuple(turns)

@@ -1,4 +1,4 @@
-"""The `mdetr` format: `finetune_refcoco_train.json` and its like, COCO's JSON whose `images` carry expressions."""
+"""The `mdetr` format: `finetune_refcoco_train.json` and similar; COCO's JSON with an expression in each image entry."""
 
 from array import array
 
@@ -29,29 +29,29 @@ _ENTRIES = "entries.bin"
 
 
 def recognises(head: Head) -> bool:
-    """Whether a file that begins so is of this format."""
+    """Whether a file with this beginning has this format."""
     return (head.member == "images" and "caption" in head.element) or (
         head.member == "annotations" and "tokens_positive" in head.element
     )
 
 
 def scan(inputs: AnnotationFiles) -> Scan:
-    """Write COCO's tables into the work folder, and which entries are records: for REG those of one box.
+    """Write COCO's tables and the list of usable entries into the work folder; REG uses entries with one box.
 
     Raises:
-        SettingsError: boxes of a caption belong to different parts of it, so that the caption describes none of them.
+        SettingsError: the boxes of a caption belong to different parts of it, so the caption describes none of them.
     """
-    found = write_tables(inputs.annotation, inputs.work)
+    coco = write_tables(inputs.annotation, inputs.work)
     tables = CocoTables(inputs.annotation, inputs.work)
-    if (split := tables.split_captions(found.boxes_of)).size:
+    if (split := tables.split_captions(coco.boxes_of)).size:
         raise SettingsError(
-            f"{inputs.annotation}: boxes belong to parts of a caption (tokens_positive) in {split.size:,} of "
-            f"{found.pictures:,} captions, as in {_caption_of(tables, int(split[0]))}; {inputs.task} takes files whose "
-            "boxes belong to the whole caption, such as RefCOCO's; leave this one out of the manifest"
+            f"{inputs.annotation}: in {split.size:,} of {coco.pictures:,} captions the boxes belong to parts of the "
+            f"caption (tokens_positive), for example {_caption_of(tables, int(split[0]))}; {inputs.task} needs boxes "
+            "that belong to the complete caption, as in RefCOCO's files; remove this file from the manifest"
         )
-    entries = np.arange(found.pictures)
+    entries = np.arange(coco.pictures)
     if inputs.task == "REG":
-        entries = np.flatnonzero((found.boxes_of == 1) & (tables.flagged(EMPTY, found.boxes_of) == 0))
+        entries = np.flatnonzero((coco.boxes_of == 1) & (tables.flagged(EMPTY, coco.boxes_of) == 0))
     write_whole(inputs.work / _ENTRIES, entries.astype("<u4").tobytes())
     pictures = array("Q")
     for entry in entries.tolist():
@@ -61,12 +61,12 @@ def scan(inputs: AnnotationFiles) -> Scan:
         except Rejected:
             name = f"entry {entry}"
         pictures.append(image_key(name.encode()))
-    left_out = found.pictures - len(entries)
-    note = f"{left_out:,} of {found.pictures:,} expressions are not of one box and no records of REG"
+    skipped = coco.pictures - len(entries)
+    note = f"{skipped:,} of {coco.pictures:,} expressions skipped: REG needs exactly one box"
     return Scan(
         records=len(entries),
         pictures=np.array(pictures, np.uint64),
-        notes=(*found.notes, *((note,) if left_out else ())),
+        notes=(*coco.notes, *((note,) if skipped else ())),
     )
 
 
@@ -85,23 +85,23 @@ class Reader:
         self._entries = np.memmap(inputs.work / _ENTRIES, "<u4", "r")
 
     def read(self, record_no: int) -> Record:
-        """The record of this number. Raises Rejected if it cannot be used."""
+        """Return the record with this number. Raises Rejected if it cannot be used."""
         entry = int(self._entries[record_no])
         fields = self._tables.picture(entry)
         with naming(fields):
             phrase = text_field(fields, "caption")
             boxes = self._tables.boxes(entry)
-            there = [xywh for xywh, _, flags in boxes if not flags & EMPTY]
+            present = [xywh for xywh, _, flags in boxes if not flags & EMPTY]
             if not boxes:
-                raise Rejected("bad_record", f"no box for {short(phrase)}, and nothing says that it is absent")
-            if there and len(there) < len(boxes):
-                raise Rejected("bad_record", f"{short(phrase)} has a box and is said to have none (empty)")
+                raise Rejected("bad_record", f"{short(phrase)} has no box and no annotation marks it as absent (empty)")
+            if present and len(present) < len(boxes):
+                raise Rejected("bad_record", f"{short(phrase)} has a box and is also marked as absent (empty)")
             return Record(
                 record_no=record_no,
                 image_path=image_path_of(fields),
                 width_px=side_field(fields, "width"),
                 height_px=side_field(fields, "height"),
-                regions=tuple(Region(phrase=phrase, box_xyxy_px=corners_of(xywh)) for xywh in there),
-                absent_phrases=() if there else (phrase,),
+                regions=tuple(Region(phrase=phrase, box_xyxy_px=corners_of(xywh)) for xywh in present),
+                absent_phrases=() if present else (phrase,),
                 image_elsewhere=image_elsewhere_of(fields),
             )

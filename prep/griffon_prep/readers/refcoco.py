@@ -1,6 +1,6 @@
-"""The `refcoco` format: RefCOCO's pickles `refs(unc).p` and its like, and gRefCOCO's `grefs(unc).json`.
+"""The `refcoco` format: RefCOCO's pickles such as `refs(unc).p`, and gRefCOCO's `grefs(unc).json`.
 
-Boxes, sizes and file names come from `instances.json` beside them. A record is one sentence of one reference.
+Boxes, sizes and file names come from `instances.json` in the same folder. A record is one sentence of one reference.
 """
 
 import json
@@ -56,23 +56,23 @@ EXAMPLES = {
 _DEFAULT_SPLIT = "train"
 _RECORDS, _TABLE = "records.jsonl", "spans.bin"
 _ABSENT = -1
-_LOOK_AT_BYTES = 512  # for what kind of file it is
+_LOOK_AT_BYTES = 512  # enough to recognise a pickle
 
 
 def recognises(head: Head) -> bool:
-    """Whether a file that begins so is of this format."""
+    """Whether a file with this beginning has this format."""
     return head.member == "pickle" or (not head.member and {"sentences", "ann_id"} <= head.element.keys())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ref:
-    """One reference: what it points at, and in which words.
+    """One reference: its boxes and the phrases that describe them.
 
     Attributes:
-        image_id: as `id_of` gives it, like all ids here.
-        ann_ids: of the boxes; none: the words fit nothing in the picture.
-        phrases: a record each.
-        written: the ids as the file has them.
+        image_id: as returned by `id_of`, like all ids here.
+        ann_ids: annotation ids of the boxes; empty if the phrases describe nothing in the image.
+        phrases: one record each.
+        written: the ids as written in the file.
     """
 
     image_id: int
@@ -83,11 +83,11 @@ class _Ref:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Instances:
-    """What `instances.json` says of the pictures and annotations that are referred to.
+    """The entries of `instances.json` that the references use.
 
     Attributes:
-        pictures: their entries of `images`, by id.
-        boxes: by annotation id the picture's id, and x, y, width, height; None for a bbox that is not four numbers.
+        pictures: entries of `images`, by id.
+        boxes: image id and x, y, width, height, by annotation id; None for a bbox that is not four numbers.
     """
 
     pictures: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -95,30 +95,30 @@ class _Instances:
 
 
 def scan(inputs: AnnotationFiles) -> Scan:
-    """Write the records of the split, with their boxes looked up, into the work folder."""
+    """Write the records of the split, with their boxes, into the work folder."""
     split = inputs.options.get("split", _DEFAULT_SPLIT)
-    refs, wordless = _refs_of_split(inputs.annotation, split)
-    good = [ref for ref in refs if isinstance(ref, _Ref)]
+    refs, without_sentence = _refs_of_split(inputs.annotation, split)
+    usable = [ref for ref in refs if isinstance(ref, _Ref)]
     instances = _look_up(
         inputs.companions["instances.json"],
-        {ref.image_id for ref in good},
-        {number for ref in good for number in ref.ann_ids},
+        {ref.image_id for ref in usable},
+        {ann_id for ref in usable for ann_id in ref.ann_ids},
     )
     pictures: list[int] = []
-    left_out = 0
+    skipped = 0
     with whole_file(inputs.work / _RECORDS) as out:
         for ref in refs:
             if isinstance(ref, _Ref) and inputs.task == "REG" and len(ref.ann_ids) != 1:
-                left_out += len(ref.phrases)
+                skipped += len(ref.phrases)
                 continue
             for line in _lines(ref, instances):
                 pictures.append(image_key(str(ref.image_id if isinstance(ref, _Ref) else line).encode()))
                 out.write(line)
     notes = []
-    if wordless:
-        notes.append(f"references of the split without a sentence, passed over: {wordless:,}")
-    if left_out:
-        notes.append(f"{left_out:,} expressions of the split are not of one box and no records of REG")
+    if without_sentence:
+        notes.append(f"{without_sentence:,} references of the split skipped: they have no sentence")
+    if skipped:
+        notes.append(f"{skipped:,} expressions of the split skipped: REG needs exactly one box")
     return Scan(
         records=scan_json(inputs.work / _RECORDS, inputs.work / _TABLE, None),
         pictures=np.array(pictures, np.uint64),
@@ -127,10 +127,10 @@ def scan(inputs: AnnotationFiles) -> Scan:
 
 
 def _refs_of_split(path: Path, split: str) -> tuple[list[_Ref | Rejected], int]:
-    """The references of a split, and why others cannot be used; and how many have no sentence (gRefCOCO has some)."""
-    found: list[_Ref | Rejected] = []
+    """Return the references of a split or their rejections, and the number without a sentence (gRefCOCO has some)."""
+    refs: list[_Ref | Rejected] = []
     splits = set()
-    wordless = 0
+    without_sentence = 0
     for value in _values(path):
         try:
             if isinstance(value, Rejected):
@@ -139,15 +139,15 @@ def _refs_of_split(path: Path, split: str) -> tuple[list[_Ref | Rejected], int]:
                 raise Rejected("bad_record", f"expected a reference, got {short(value)}")
             splits.add(name := text_field(value, "split"))
             if name == split and value.get("sentences") == []:
-                wordless += 1
+                without_sentence += 1
             elif name == split:
-                found.append(_ref(value))
+                refs.append(_ref(value))
         except Rejected as rejected:
-            found.append(rejected)
+            refs.append(rejected)
     if split not in splits:
-        there = ", ".join(sorted(splits)) or "none"
-        raise SettingsError(f"{path}: has no references of split={split}; the splits in it are {there}")
-    return found, wordless
+        present = ", ".join(sorted(splits)) or "none"
+        raise SettingsError(f"{path}: has no references of split={split}; the splits in it are {present}")
+    return refs, without_sentence
 
 
 def _values(path: Path) -> Iterator[Any]:
@@ -169,76 +169,77 @@ def _values(path: Path) -> Iterator[Any]:
 
 def _ref(fields: Mapping[str, Any]) -> _Ref:
     given = fields.get("ann_id")
-    numbers = given if isinstance(given, list) else [given]
-    ann_ids = tuple(map(id_of, numbers))
+    given_ids = given if isinstance(given, list) else [given]
+    ann_ids = tuple(map(id_of, given_ids))
     absent = fields.get("no_target") is True
     if absent != (ann_ids in ((), (_ABSENT,))) or NO_ID in ann_ids:
-        raise Rejected("bad_record", f"ann_id: expected annotations, or no_target and [-1], got {short(given)}")
+        raise Rejected("bad_record", f"ann_id: expected annotation ids, or [-1] with no_target, got {short(given)}")
     image_id = checked_id(fields, "image_id")
     return _Ref(
         image_id=image_id,
         ann_ids=() if absent else ann_ids,
         phrases=tuple(map(_phrase, list_field(fields, "sentences"))),
-        written={id_of(number): short(number) for number in (fields["image_id"], *numbers)},
+        written={id_of(value): short(value) for value in (fields["image_id"], *given_ids)},
     )
 
 
 def _phrase(sentence: object) -> str:
-    """The sentence as the benchmarks have it, or as it was typed."""
+    """Return a sentence as the benchmarks have it (`sent`), or else as it was typed (`raw`)."""
     if not isinstance(sentence, dict):
         raise Rejected("bad_record", f"sentences: expected objects, got {short(sentence)}")
     phrase = text_field(sentence, "sent" if sentence.get("sent") else "raw")
     if phrase != phrase.encode("utf-8", "replace").decode():
-        raise Rejected("bad_record", f"sentences: {short(phrase)} is not UTF-8")  # out of a pickle of Python 2
+        raise Rejected("bad_record", f"sentences: {short(phrase)} is not UTF-8")  # from a pickle of Python 2
     return phrase
 
 
 def _look_up(path: Path, image_ids: set[int], ann_ids: set[int]) -> _Instances:
-    found = _Instances()
+    instances = _Instances()
     wanted = np.array(sorted(ann_ids), np.int64)
     for part in read_coco(path):
         if isinstance(part, Images):
-            for number, value in zip(part.ids.tolist(), part.values, strict=True):
-                if number in image_ids and found.pictures.setdefault(number, value) is not value:
-                    raise DataError(f"{path}: two entries of images have the id {number}; which is true?")
+            for image_id, value in zip(part.ids.tolist(), part.values, strict=True):
+                if image_id in image_ids and instances.pictures.setdefault(image_id, value) is not value:
+                    raise DataError(f"{path}: two entries of images have the same id {image_id}; remove the wrong one")
         elif isinstance(part, Boxes):
             rows = part.rows[np.isin(part.rows["id"], wanted)]
             columns = (rows[name].tolist() for name in ("id", "image_id", "xywh", "flags"))
-            for number, image_id, xywh, flags in zip(*columns, strict=True):
-                if number in found.boxes:
-                    raise DataError(f"{path}: two annotations have the id {number}; which is true?")
-                found.boxes[number] = (image_id, None if flags & NO_BOX else tuple(xywh))
-    return found
+            for ann_id, image_id, xywh, flags in zip(*columns, strict=True):
+                if ann_id in instances.boxes:
+                    raise DataError(f"{path}: two annotations have the same id {ann_id}; remove the wrong one")
+                instances.boxes[ann_id] = (image_id, None if flags & NO_BOX else tuple(xywh))
+    return instances
 
 
 def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[bytes]:
-    """The records of a reference as lines of JSON; one that says why it cannot be used."""
+    """Yield the records of a reference as lines of JSON, or one line with the reason why it cannot be used."""
     try:
         if isinstance(ref, Rejected):
             raise ref
-        picture = instances.pictures.get(ref.image_id)
-        if picture is None:
+        image = instances.pictures.get(ref.image_id)
+        if image is None:
             raise Rejected("bad_record", f"image_id: {ref.written[ref.image_id]} is not in instances.json")
-        sides = {name: side_field(picture, name) for name in ("width", "height")}
-        head = {"file_name": image_path_of(picture), "elsewhere": image_elsewhere_of(picture), **sides}
-        boxes = [_box(number, ref, instances) for number in ref.ann_ids]
-        lines = [json.dumps({**head, "phrase": phrase, "boxes": boxes}) for phrase in ref.phrases]  # it writes NaN
+        sides = {name: side_field(image, name) for name in ("width", "height")}
+        head = {"file_name": image_path_of(image), "elsewhere": image_elsewhere_of(image), **sides}
+        boxes = [_box(ann_id, ref, instances) for ann_id in ref.ann_ids]
+        # `json`, not `orjson`, because it can write NaN.
+        lines = [json.dumps({**head, "phrase": phrase, "boxes": boxes}) for phrase in ref.phrases]
     except Rejected as rejected:
         detail = rejected.detail.encode("utf-8", "replace").decode()
         lines = [json.dumps({"reason": rejected.reason, "rejected": detail})]
     yield from (line.encode() + b"\n" for line in lines)
 
 
-def _box(number: int, ref: _Ref, instances: _Instances) -> BoxXYXY:
-    written = ref.written[number]
-    if number not in instances.boxes:
+def _box(ann_id: int, ref: _Ref, instances: _Instances) -> BoxXYXY:
+    written = ref.written[ann_id]
+    if ann_id not in instances.boxes:
         raise Rejected("bad_record", f"ann_id: {written} is not in instances.json")
-    of_image, xywh = instances.boxes[number]
+    of_image, xywh = instances.boxes[ann_id]
     if xywh is None:
         raise Rejected("bad_record", f"ann_id: {written} has no bbox of four numbers in instances.json")
     if of_image != ref.image_id:
         image_id = ref.written[ref.image_id]
-        raise Rejected("bad_record", f"ann_id: {written} is an annotation of another picture than image_id {image_id}")
+        raise Rejected("bad_record", f"ann_id: {written} belongs to another image than image_id {image_id}")
     return corners_of(xywh)
 
 
@@ -249,7 +250,7 @@ class Reader:
         self._records = JsonRecords(inputs.work / _RECORDS, inputs.work / _TABLE)
 
     def read(self, record_no: int) -> Record:
-        """The record of this number. Raises Rejected if it cannot be used."""
+        """Return the record with this number. Raises Rejected if it cannot be used."""
         fields, _ = self._records[record_no]
         if "rejected" in fields:
             raise Rejected(fields["reason"], fields["rejected"])

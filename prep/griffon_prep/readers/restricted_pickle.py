@@ -1,7 +1,7 @@
-"""Pickles that hold plain data, read so that nothing in them is ever called.
+"""Reads pickles of plain data without ever calling anything in them.
 
-The standard library's unpickler in Python is used, with the instructions for containers, strings and numbers alone:
-every instruction that could look something up or call it is gone, or refuses by name.
+It uses the standard library's unpickler in Python, restricted to the opcodes for containers, strings and numbers. Every
+opcode that could look up or call something is removed, or raises an error that names it.
 """
 
 import pickle
@@ -24,12 +24,10 @@ _PLAIN = (
     *("MARK", "POP", "POP_MARK", "DUP"),
     *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET", "PROTO", "FRAME", "STOP"),
 )
-_STARTS = (b"\x80", b"(", b"]", b"}")  # protocols 2 and above; 0 and 1, which Python 2 wrote. No JSON begins so
-_GLOBAL_FIRST = re.compile(
-    rb"c[\w.]+\r?\n[\w.]+\r?\n"
-)  # refused, and by name: the file must not pass for something else
-_NAMES_A_GLOBAL = ("GLOBAL", "INST", "STACK_GLOBAL")  # they ask `find_class`, which refuses
-_INSTRUCTIONS = {ord(each.code): each.name for each in pickletools.opcodes}
+_STARTS = (b"\x80", b"(", b"]", b"}")  # protocols 2 and above; 0 and 1 of Python 2. No JSON starts like this
+_GLOBAL_FIRST = re.compile(rb"c[\w.]+\r?\n[\w.]+\r?\n")  # recognised as a pickle, so that it is refused by name
+_NAMES_A_GLOBAL = ("GLOBAL", "INST", "STACK_GLOBAL")  # they call `find_class`, which refuses
+_OPCODES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 _DAMAGE = (
     pickle.UnpicklingError,
     AssertionError,
@@ -44,16 +42,16 @@ _DAMAGE = (
     ValueError,
     struct.error,
 )
-"""What reading a damaged pickle raises, by the standard library's documentation and by trial."""
+"""Exceptions raised for damaged pickles, according to the standard library's documentation and to tests."""
 
 
 def is_pickle(start: bytes) -> bool:
-    """Whether a file that begins so (some hundred bytes are enough) is a pickle of a container, or names a global."""
+    """Whether a file is a pickle of a container or of a global, by its first few hundred bytes."""
     return start.startswith(_STARTS) or _GLOBAL_FIRST.match(start) is not None
 
 
 class _Refused(Exception):
-    """The pickle names something that is not plain data."""
+    """The pickle contains something that is not plain data."""
 
 
 _LOAD: dict[int, Any] = dict(pickle._Unpickler.dispatch)
@@ -69,11 +67,11 @@ class _PlainUnpickler(pickle._Unpickler):
 
 
 def _checked_keys(code: int, keys_of: Callable[[list[Any]], list[Any]]) -> Callable[[Any], None]:
-    """Fill a dict only under flat keys: the hash of a tuple nested a million deep would end the process."""
+    """Return an opcode handler that allows flat dict keys only: hashing a deeply nested tuple crashes the process."""
 
     def load(unpickler: Any) -> None:  # noqa: ANN401 - the library's class, with its private stack
         if not _FLAT.issuperset(map(type, keys_of(unpickler.stack))):
-            raise _Refused("has a dict with keys that are no strings or numbers")
+            raise _Refused("has a dict with keys that are not strings or numbers")
         _LOAD[code](unpickler)
 
     return load
@@ -88,23 +86,25 @@ _PlainUnpickler.dispatch |= {
 
 
 def read_plain_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    """The content of a pickle of lists, tuples, dicts, sets, strings and numbers; Python 2's strings as UTF-8.
+    """Return the content of a pickle of lists, tuples, dicts, strings and numbers; Python 2's strings are UTF-8.
 
     Raises:
-        DataError: it holds anything else, which is refused by name before anything is called; or it is damaged.
+        DataError: the pickle holds anything else, which is refused before anything is called; or it is damaged.
     """
     try:
         return _PlainUnpickler(BytesIO(path.read_bytes()), encoding="utf-8", errors="surrogateescape").load()
     except _Refused as refused:
         raise _refusal(path, str(refused)) from None
     except _DAMAGE as error:
-        if isinstance(error, KeyError) and error.args[0] in _INSTRUCTIONS:  # `load` found no such one
-            raise _refusal(path, f"has the instruction {_INSTRUCTIONS[error.args[0]]}") from None
-        raise DataError(f"{path}: damaged, or no pickle of plain data ({short(str(error))}); fetch it again") from None
+        if isinstance(error, KeyError) and error.args[0] in _OPCODES:  # `load` found no handler for it
+            raise _refusal(path, f"has the opcode {_OPCODES[error.args[0]]}") from None
+        raise DataError(
+            f"{path}: damaged, or not a pickle of plain data ({short(str(error))}); download it again"
+        ) from None
 
 
 def _refusal(path: Path, what: str) -> DataError:
     return DataError(
-        f"{path}: refused, the pickle {what}, and only plain lists, dicts, strings and numbers are read; "
-        "nothing of it was run; get the file from its publisher"
+        f"{path}: refused: the pickle {what}, but only plain lists, dicts, strings and numbers are read; "
+        "no code in it was run; get the file from its publisher"
     )

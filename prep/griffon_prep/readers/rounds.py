@@ -1,6 +1,6 @@
-"""`rounds=K`: up to K questions about one picture in one sample, so that the picture is stored once for all of them.
+"""`rounds=K`: up to K questions about one image in one sample, so that the image is stored once for all of them.
 
-Each question and its answer are the very ones that a sample of its own would hold; only the picture is shared.
+Each question and its answer are the same as in a sample of their own; only the image is shared.
 """
 
 import hashlib
@@ -16,28 +16,28 @@ _MEMBERS, _STARTS = "rounds.bin", "rounds.starts.bin"
 
 
 def image_key(name: bytes) -> int:
-    """A 64-bit number that stands for a picture's name when records are grouped."""
+    """Return a 64-bit key for an image's name, by which records are grouped."""
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
 
 def samples_of(pictures: NDArray[np.uint64], most: int) -> int:
-    """How many samples records of these pictures make with up to `most` rounds each."""
+    """Count the samples that records of these images make, with up to `most` rounds each."""
     _, counts = np.unique(pictures, return_counts=True)
     return int((-(-counts // most)).sum())
 
 
 def group_records(pictures: NDArray[np.uint64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Group records of the same picture, up to `most` together, in annotation order.
+    """Group records of the same image, at most `most` per group, in annotation order.
 
     Args:
-        pictures: a number for each record's picture, shape [records].
-        most: records of a group.
+        pictures: the image key of each record, shape [records].
+        most: maximum number of records in a group.
 
     Returns:
-        The record numbers, group after group, shape [records], and where in them each group begins, and the end, shape
-        [groups + 1]. Groups stand in the order of their first records.
+        The record numbers, group after group, shape [records]; and the start of each group in them, with the end, shape
+        [groups + 1]. Groups are in the order of their first records.
     """
-    most = min(most, len(pictures))  # a number beyond 64 bits is none for numpy
+    most = min(most, len(pictures))  # numpy has no integers beyond 64 bits
     order = np.argsort(pictures, kind="stable")
     by_image = pictures[order]
     run_starts = np.flatnonzero(np.concatenate(([True], by_image[1:] != by_image[:-1])))
@@ -52,7 +52,7 @@ def group_records(pictures: NDArray[np.uint64], most: int) -> tuple[NDArray[np.i
 
 
 def write_rounds(work: Path, pictures: NDArray[np.uint64], most: int) -> int:
-    """Group records and leave the groups in a source's work folder; gives their number."""
+    """Group records, write the groups into the source's work folder, and return the number of groups."""
     members, bounds = group_records(pictures, most)
     write_whole(work / _MEMBERS, members.astype("<u8").tobytes())
     write_whole(work / _STARTS, bounds.astype("<u8").tobytes())
@@ -67,9 +67,9 @@ class Rounds:
         self._starts = (work / _STARTS).open("rb")
 
     def __getitem__(self, group: int) -> list[int]:
-        """The record numbers of a group, in annotation order."""
+        """Return the record numbers of a group, in annotation order."""
         start, stop = np.frombuffer(os.pread(self._starts.fileno(), 16, 8 * group), "<u8").tolist()
-        found: list[int] = np.frombuffer(
+        members: list[int] = np.frombuffer(
             os.pread(self._members.fileno(), 8 * (stop - start), 8 * start), "<u8"
         ).tolist()
-        return found
+        return members

@@ -1,4 +1,4 @@
-"""What a file begins with, by which its format is found; read from a stream, so that a packed file is not unpacked."""
+"""Reads the beginning of a file to detect its format; it reads a stream, so compressed files stay compressed."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -19,11 +19,11 @@ _TELLING = ("images", "annotations")
 
 
 def file_heads(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str) -> Iterator[Head]:
-    """What a file may be taken for; the first that a format recognises counts.
+    """Yield possible beginnings of a file; the first one that a format recognises decides.
 
     Args:
         opened: opens the file at its start.
-        name: of the file, for errors.
+        name: the file's name, for error messages.
 
     Raises:
         DataError: the file is empty, or damaged before its first element.
@@ -41,11 +41,11 @@ def file_heads(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
                 key = _telling_member(window)
             except TooManyMembers:
                 return
-            except DataError as error:  # lines, or damaged: the other way of reading will show
+            except DataError as error:  # JSONL, or damaged: reading it as elements decides
                 fault, key = error, None
             if key:
                 spans = enter_array(window, key).take()
-                if _are_objects(spans):  # and not the paths of a line's pictures
+                if _are_objects(spans):  # and not image paths in a JSONL record
                     yield from _heads([spans], key)
                     yield Head(member=key, element={})
                     return
@@ -60,7 +60,7 @@ def file_heads(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
 
 
 def _telling_member(window: Window) -> str | None:
-    """Read on to the array that says what the file is, if it is one large object and has such an array."""
+    """Move on to the first array that identifies the file, if it is one large object with such an array."""
     for key in members(window):
         if key in _TELLING and window.data.startswith(b"["):
             return key
@@ -73,7 +73,7 @@ def _are_objects(spans: Spans) -> bool:
 
 
 def described(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str) -> str:
-    """What a file that no format recognises holds, and what could be done about it, for a message."""
+    """Describe the content of a file that no format recognises, with a remedy, for a message."""
     keys: list[str] = []
     with opened() as file:
         window = Window(file, name)
@@ -86,25 +86,25 @@ def described(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str)
             lines = window.line - line
             window.skip_blanks()
         except TooManyMembers:
-            return "it is one JSON object of over 100 members, as if keyed by ids; expected an array of records"
+            return "it is one JSON object with over 100 members, perhaps keyed by ids; expected an array of records"
         except DataError:
             window.data, lines = b"", 0
         if lines and window.data.startswith(b"{"):
-            return "it holds JSON objects of several lines each; `jq -c .` writes each on one line, as JSONL has it"
+            return "it holds JSON objects of several lines each; convert it to JSONL with `jq -c .`"
     first = keys or next((list(head.element) for head in file_heads(opened, name) if head.element), [])
     if make := other_make(first):
         return f"it holds {make}"
     return (
-        f"it begins with an object of {', '.join(first[:_SHOWN_KEYS])}"
+        f"it begins with an object with the keys {', '.join(first[:_SHOWN_KEYS])}"
         if first
-        else "no JSON object is in its first elements"
+        else "its first elements have no JSON object"
     )
 
 
-def _heads(found: Iterable[Spans], member: str) -> Generator[Head, None, int]:
-    """The first elements that parse to objects; returns how many were looked at."""
+def _heads(parts: Iterable[Spans], member: str) -> Generator[Head, None, int]:
+    """Yield the first elements that parse to objects; returns the number of elements looked at."""
     looked_at = 0
-    for spans in found:
+    for spans in parts:
         for text in spans.texts():
             if looked_at == _LOOK_AT:
                 return looked_at

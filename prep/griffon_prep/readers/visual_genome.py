@@ -1,6 +1,6 @@
-"""The `visual_genome` format: `objects.json` for DET, `region_descriptions.json` for REG and VG; an element a picture.
+"""The `visual_genome` format: `objects.json` for DET, `region_descriptions.json` for REG and VG; one element per image.
 
-Sizes and file names come from `image_data.json` beside it.
+Sizes and file names come from `image_data.json` in the same folder.
 """
 
 from array import array
@@ -49,21 +49,21 @@ _KEY_MASK = (1 << 64) - 1
 
 
 def recognises(head: Head) -> bool:
-    """Whether a file that begins so is of this format."""
+    """Whether a file with this beginning has this format."""
     element = head.element
-    if head.member or not {"id", "image_id"} & element.keys():  # a line of CCMD without its image_path has objects, too
+    if head.member or not {"id", "image_id"} & element.keys():  # a CCMD line without image_path has objects too
         return False
     return "regions" in element or ("objects" in element and "image_path" not in element)
 
 
 def scan(inputs: AnnotationFiles) -> Scan:
-    """Write the tables of records and of pictures into the work folder; for DET the names are gathered."""
+    """Write the tables of records and of images into the work folder; for DET, also collect the category names."""
     _scan_images(inputs)
     look = _Look(inputs.task)
     records = scan_json(inputs.annotation, inputs.work / _TABLE, look)
     if not look.useful:
-        wanted = "objects.json" if inputs.task == "DET" else "region_descriptions.json"
-        raise SettingsError(f"{inputs.annotation}: no {look.key} in it; {inputs.task} is made of {wanted}")
+        needed = "objects.json" if inputs.task == "DET" else "region_descriptions.json"
+        raise SettingsError(f"{inputs.annotation}: no element has {look.key}; {inputs.task} needs {needed}")
     return Scan(
         records=records,
         vocabulary=tuple(sorted(look.names)),
@@ -72,7 +72,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
 
 
 def _scan_images(inputs: AnnotationFiles) -> None:
-    """Leave the spans of `image_data.json` and the sorted ids of its elements, with their places."""
+    """Write the spans of `image_data.json`, and its ids, sorted, with the index of each element."""
     ids = array("q")
 
     def collect(text: bytes) -> int:
@@ -84,17 +84,17 @@ def _scan_images(inputs: AnnotationFiles) -> None:
 
     image_data = inputs.companions["image_data.json"]
     scan_json(image_data, inputs.work / _IMAGES, collect)
-    found = np.array(ids, np.int64)
-    order = np.argsort(found, kind="stable")
-    known = found[order]
+    image_ids = np.array(ids, np.int64)
+    order = np.argsort(image_ids, kind="stable")
+    known = image_ids[order]
     if (same := known[1:][(known[1:] == known[:-1]) & (known[1:] != NO_ID)]).size:
-        number = f"image_id {same[0]}" if same[0] > -PLAIN_ID else "same image_id"
-        raise DataError(f"{image_data}: two entries have the {number}, so it is not known which one is true")
+        shown = f" {same[0]}" if same[0] > -PLAIN_ID else ""
+        raise DataError(f"{image_data}: two entries have the same image_id{shown}; remove the wrong one")
     write_whole(inputs.work / _IMAGE_IDS, np.stack([known, order]).astype("<i8").tobytes())
 
 
 class _Look:
-    """Called with every element while a file is scanned: how many records it holds, and what is gathered from them."""
+    """Called with every element during the scan: counts its records, and collects names or image keys."""
 
     def __init__(self, task: str) -> None:
         self._task = task
@@ -109,13 +109,13 @@ class _Look:
             items = list_field(fields, self.key)
             self.useful = True
         except Rejected:
-            fields, items = {}, [None]  # one record, which is rejected when it is read
+            fields, items = {}, [None]  # one record, which is rejected when read
         if self._task == "DET":
             self.names.update(name for name in map(_name_or_blank, items) if name and IMAGE_TOKEN not in name)
             return 1
         count = len(items) if self._task == "REG" else len(_by_phrase(items))
-        number = _image_id(fields)
-        self.pictures.extend([image_key(text) if number == NO_ID else number & _KEY_MASK] * count)
+        image_id = _image_id(fields)
+        self.pictures.extend([image_key(text) if image_id == NO_ID else image_id & _KEY_MASK] * count)
         return count
 
 
@@ -130,26 +130,26 @@ class Reader:
         self._task = inputs.task
 
     def read(self, record_no: int) -> Record:
-        """The record of this number. Raises Rejected if it cannot be used."""
+        """Return the record with this number. Raises Rejected if it cannot be used."""
         fields, part = self._records[record_no]
-        picture = self._image(fields)
-        *folders, name = text_field(picture, "url").split("/")[-2:]
+        image = self._image(fields)
+        *folders, name = text_field(image, "url").split("/")[-2:]
         return Record(
             record_no=record_no,
             image_path="/".join([*filter(None, folders), name]),
-            width_px=side_field(picture, "width"),
-            height_px=side_field(picture, "height"),
+            width_px=side_field(image, "width"),
+            height_px=side_field(image, "height"),
             regions=self._regions(fields, part),
-            # The two archives are often unpacked into one of the two folders.
+            # The two archives are often extracted into one folder.
             image_elsewhere=tuple(f"{folder}/{name}" for folder in _FOLDERS if folder not in folders),
         )
 
     def _image(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         name = _id_field(fields)
-        place, there = find_ids(self._known, np.array([checked_id(fields, name)]))
-        if not there[0]:
+        index, present = find_ids(self._known, np.array([checked_id(fields, name)]))
+        if not present[0]:
             raise Rejected("bad_record", f"{name}: {short(fields[name])} is not in image_data.json")
-        return self._images[int(self._order[place[0]])][0]
+        return self._images[int(self._order[index[0]])][0]
 
     def _regions(self, fields: Mapping[str, Any], part: int) -> tuple[Region, ...]:
         if self._task == "DET":
@@ -170,12 +170,12 @@ def _image_id(fields: Mapping[str, Any]) -> int:
 def _object(item: object) -> Region:
     name = _name_or_blank(item)
     if not isinstance(item, dict) or not name:
-        raise Rejected("bad_record", f"objects: expected names with a text in front, got {short(item)}")
+        raise Rejected("bad_record", f"objects: expected names with text as the first name, got {short(item)}")
     return Region(phrase=name, box_xyxy_px=_box(item, ("x", "y", "w", "h")))
 
 
 def _name_or_blank(item: object) -> str:
-    """The first name of an object, lower case and without blanks around it."""
+    """Return the first name of an object, in lower case and without surrounding whitespace; `""` if there is none."""
     names = item.get("names") if isinstance(item, dict) else None
     first = names[0] if isinstance(names, list) and names else None
     return first.strip().lower() if isinstance(first, str) else ""
@@ -188,7 +188,7 @@ def _region(item: object) -> Region:
 
 
 def _by_phrase(items: list[Any]) -> dict[str, list[Any]]:
-    """The regions under each phrase, in order of first appearance; under `""` those that have none."""
+    """Group regions by phrase, in order of first appearance; those without a phrase are under `""`."""
     groups: dict[str, list[Any]] = {}
     for item in items:
         phrase = item.get("phrase") if isinstance(item, dict) else None

@@ -1,6 +1,6 @@
-"""Rendering: a Record becomes question and answer, by keyed draws alone.
+"""Rendering: turns a Record into questions and answers; all randomness comes from keyed draws.
 
-Every task is a function from (record, its clean boxes, source, settings, variant) to a Rendering, found in one dict.
+Each task is a function from (record, clean boxes, source, settings, variant) to a Rendering; one dict holds them all.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from griffon_shards.grammar import count_boxes
 from griffon_shards.types import Rendering
 
 RENDER_VERSION = 2
-"""Raised only when our code changes what a sample's bytes are for the same inputs and settings."""
+"""Increased only when a code change alters the bytes of a sample for the same inputs and settings."""
 
 _TASKS: dict[str, Callable[[Record, list[CleanBox], Source, RenderSettings, int], Rendering]] = {
     "LAZY": render_lazy,
@@ -29,18 +29,17 @@ _TASKS: dict[str, Callable[[Record, list[CleanBox], Source, RenderSettings, int]
 
 
 def render(record: Record, source: Source, settings: RenderSettings) -> tuple[tuple[Rendering, ...], Counter[str]]:
-    """All variants of a record, and how many of its boxes were dropped for which reason.
+    """Render all variants of a record, and count its dropped boxes by reason.
 
-    `record` states the picture's true size, unless it is text alone.
+    `record` must state the image's true size, unless it is text only.
 
     Raises:
-        Rejected: `no_objects`, `all_boxes_dropped`, `image_token_in_text`, or `bad_record` for text with a box in it.
+        Rejected: `no_objects`, `all_boxes_dropped`, `boxes_not_in_pixels`, `image_token_in_text`, or `bad_record` for
+            a phrase that contains a box.
     """
     boxes, dropped = clean_boxes(record)
     for phrase in unique_phrases(boxes):
         if count_boxes(phrase, settings.boxes):
-            raise Rejected(
-                "bad_record", f"a box stands in the text {phrase!r:.80}, so the answer could not be read back"
-            )
+            raise Rejected("bad_record", f"the text {phrase!r:.80} contains a box, so the answer could not be parsed")
     task = _TASKS[source.task]
     return tuple(task(record, boxes, source, settings, variant) for variant in range(settings.variants)), dropped

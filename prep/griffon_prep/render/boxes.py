@@ -1,4 +1,4 @@
-"""The boxes of a record that may be written, rounded and in the order of the answer grammar."""
+"""Selects the usable boxes of a record, rounds them, and sorts them in the order of the answer grammar."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,17 +9,17 @@ from griffon_shards.grammar import checked_box
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
 _FRACTION_SLACK = 1e-3  # sums of rounded fractions may come out a little larger than 1
-_LEAST_SIDE_PX = 16  # of a picture in which a box of less than a pixel in the upper left corner is no object
+_LEAST_SIDE_PX = 16  # in smaller images, a box within the upper left pixel may be a real object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleanBox:
-    """A box that may be written.
+    """A box that can be written into an answer.
 
     Attributes:
         phrase: category or expression.
-        box_xyxy: fractions of the picture's sides, clamped and rounded.
-        box_xyxy_px: the same in pixels, clamped to the picture and not rounded.
+        box_xyxy: fractions of the image's sides, clamped and rounded.
+        box_xyxy_px: the same box in pixels, clamped to the image but not rounded.
     """
 
     phrase: str
@@ -28,11 +28,11 @@ class CleanBox:
 
 
 def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
-    """The boxes that may be written, by x1, then y1, then input order; and the others counted by reason.
+    """Return the usable boxes, sorted by x1, then y1, then input order; and the number of other boxes by reason.
 
     Raises:
-        Rejected: `all_boxes_dropped`, when the record had boxes other than those left out on purpose and none is left;
-            `boxes_not_in_pixels`.
+        Rejected: `all_boxes_dropped`, if none of the boxes is usable (crowds and categories that are not exhaustive do
+            not count); `boxes_not_in_pixels`.
     """
     width_px, height_px = record.width_px, record.height_px
     _check_pixels(record)
@@ -47,7 +47,7 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
         if isinstance(rounded, str):
             dropped[rounded] += 1
             continue
-        if (region.phrase, rounded) in written:  # exports that hold a box twice teach to write it twice
+        if (region.phrase, rounded) in written:  # a box listed twice would teach the model to repeat it
             dropped["repeated"] += 1
             continue
         written.add((region.phrase, rounded))
@@ -62,13 +62,13 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
 
 
 def no_boxes(record: Record) -> Rejected:
-    """Why a record without a box that may be written is rejected."""
-    left_out = f" but {len(record.regions)} of crowds or of categories that are not exhaustive"
-    return Rejected("no_objects", f"no boxes{left_out if record.regions else ''}")
+    """Return the rejection of a record without usable boxes."""
+    skipped = f" except {len(record.regions)} of crowds or of categories that are not exhaustive"
+    return Rejected("no_objects", f"no boxes{skipped if record.regions else ''}")
 
 
 def _check_pixels(record: Record) -> None:
-    """Reject a record whose boxes are fractions of the sides, as far as can be told."""
+    """Reject a record whose boxes seem to be fractions of the image's sides."""
     if min(record.width_px, record.height_px) < _LEAST_SIDE_PX:
         return
     if all(
@@ -79,16 +79,16 @@ def _check_pixels(record: Record) -> None:
 
 def _first_box(record: Record) -> str:
     box = ", ".join(f"{corner:g}" for corner in record.regions[0].box_xyxy_px)
-    return f"the first box is [{box}] in {record.width_px}x{record.height_px} pixels"
+    return f"the first box is [{box}] in an image of {record.width_px}x{record.height_px} pixels"
 
 
 def unique_phrases(boxes: Iterable[CleanBox]) -> list[str]:
-    """The phrases of some boxes, each once, in order of first appearance."""
+    """Return the distinct phrases of the boxes, in order of first appearance."""
     return list(dict.fromkeys(box.phrase for box in boxes))
 
 
 def check_question_text(phrases: Iterable[str]) -> None:
-    """Reject a record whose phrases would put a second `<image>` into a question."""
+    """Reject a record with `<image>` in a phrase, which would add a second `<image>` to a question."""
     for phrase in phrases:
         if IMAGE_TOKEN in phrase:
             raise Rejected("image_token_in_text", f"{phrase!r:.80}")

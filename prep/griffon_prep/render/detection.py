@@ -1,4 +1,4 @@
-"""DET and RANDDET: find every object of a set of categories."""
+"""DET and RANDDET: find all objects of a set of categories."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from griffon_prep.render.settings import RenderSettings, Source
 from griffon_shards.grammar import format_answer
 from griffon_shards.types import Rendering
 
-_MOST_DRAWN = 5  # present categories of RANDDET, and absent ones
+_MOST_DRAWN = 5  # present categories of RANDDET, and as many absent ones
 
 
 def render_det(
     record: Record, boxes: Sequence[CleanBox], source: Source, settings: RenderSettings, variant: int
 ) -> Rendering:
-    """A category set of those present and negatives, shuffled; all boxes of the picture.
+    """Ask for the present categories and negatives, shuffled; the answer is all boxes of the image.
 
-    Categories that the record itself calls absent come first as negatives, then those of the source's vocabulary.
+    Negatives are the categories that the record itself lists as absent, then draws from the source's vocabulary.
 
     Raises:
         Rejected: `no_objects`.
@@ -38,13 +38,13 @@ def render_det(
 def render_randdet(
     record: Record, boxes: Sequence[CleanBox], source: Source, settings: RenderSettings, variant: int
 ) -> Rendering:
-    """Present and absent categories as one expression, shuffled; all their boxes, or `None` if all are absent.
+    """Ask for present and absent categories, shuffled, as one expression; the answer is all their boxes, or `None`.
 
-    A record that is made for this task names the categories itself. Of one that lists whatever a picture holds, which
-    is one of a source with a vocabulary, a few are drawn, and as many that are absent.
+    A record made for this task lists the categories itself. In a source with a vocabulary, a record lists everything in
+    an image: a few of its categories are drawn, and as many absent ones.
 
     Raises:
-        Rejected: `no_objects`, when there is no category to ask for.
+        Rejected: `no_objects`, if there is no category to ask for.
     """
     present, absent = unique_phrases(boxes), _absent(record)
     if source.vocabulary:
@@ -63,14 +63,14 @@ def render_randdet(
 
 
 def enumeration(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b, and c`."""
+    """Join names as `a`, `a and b`, `a, b, and c`."""
     if len(names) < 3:
         return " and ".join(names)
     return f"{', '.join(names[:-1])}, and {names[-1]}"
 
 
 def _absent(record: Record) -> list[str]:
-    """The categories that the record itself calls absent, less those that are there under some spelling."""
+    """Return the categories that the record lists as absent, without those present in another spelling."""
     if not record.absent_phrases:
         return []
     seen = set(map(name_key, _not_absent(record)))
@@ -78,12 +78,12 @@ def _absent(record: Record) -> list[str]:
 
 
 def _not_absent(record: Record) -> set[str]:
-    """The names that may not be called absent; with them those of which every box was dropped or is a crowd."""
+    """Return the names that must not be negatives, including those whose boxes were all dropped or are crowds."""
     return {region.phrase for region in record.regions}.union(record.incomplete_phrases, record.never_absent_phrases)
 
 
 def _negatives(record: Record, absent: Sequence[str], source: Source, draws: KeyedRandom, wanted: int) -> list[str]:
-    """Up to `wanted` categories that are not in the picture: the first of `absent`, then drawn of the vocabulary."""
+    """Return up to `wanted` categories that are not in the image: first from `absent`, then from the vocabulary."""
     negatives = list(absent[:wanted])
     if record.only_these_absent:
         return negatives
@@ -95,16 +95,17 @@ def _negatives(record: Record, absent: Sequence[str], source: Source, draws: Key
 
 
 def _draw_names(draws: KeyedRandom, vocabulary: Sequence[str], wanted: int, excluded: set[str]) -> list[str]:
-    """Up to `wanted` names of the vocabulary, without the excluded: all there are, or some in drawn order.
+    """Return up to `wanted` names of the vocabulary that are not excluded: all of them, or some in drawn order.
 
-    Drawn with a surplus that covers every excluded name, so the cost does not grow with the vocabulary.
+    More names are drawn than needed, enough to cover every excluded name, so the cost does not depend on the size of
+    the vocabulary.
     """
     if wanted <= 0:
         return []
     surplus = min(len(vocabulary), wanted + len(excluded))
     if surplus == len(vocabulary):
-        left = [name for name in vocabulary if name not in excluded]
-        if len(left) <= wanted:
-            return left
+        allowed = [name for name in vocabulary if name not in excluded]
+        if len(allowed) <= wanted:
+            return allowed
     drawn = (vocabulary[i] for i in draws.sample(len(vocabulary), surplus))
     return [name for name in drawn if name not in excluded][:wanted]

@@ -1,4 +1,4 @@
-"""VG, REG and VISJ: an expression to boxes, a box to an expression, a crop to the boxes of its kind."""
+"""VG, REG and VISJ: an expression to boxes, a box to an expression, a region to the boxes of its category."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def ask(
     answer: str,
     region_xyxy_px: BoxXYXY | None = None,
 ) -> Rendering:
-    """A drawn template of the source's task, filled in, and the answer to it."""
+    """Draw a template of the source's task and fill it in; returns the question with its answer."""
     draws = source.draws(settings.seed, record.record_no, variant, "template")
     template = draws.choice(settings.templates.questions[source.task])
     question = fill(template, placeholder_of(source.task), filling)
@@ -34,7 +34,7 @@ def ask(
 def render_vg(
     record: Record, boxes: Sequence[CleanBox], source: Source, settings: RenderSettings, variant: int
 ) -> Rendering:
-    """Where is the expression? All its boxes, or `None` if the annotation says it is absent."""
+    """Ask where the expression is; the answer is all its boxes, or `None` if the annotation lists it as absent."""
     phrase = record.regions[0].phrase if record.regions else record.absent_phrases[0]
     check_question_text([phrase])
     answer = format_answer([(phrase, box.box_xyxy) for box in boxes], settings.boxes)
@@ -44,7 +44,7 @@ def render_vg(
 def render_reg(
     record: Record, boxes: Sequence[CleanBox], source: Source, settings: RenderSettings, variant: int
 ) -> Rendering:
-    """What is in this box? The expression."""
+    """Ask what is in the box; the answer is the expression."""
     (box,) = boxes
     return ask(record, source, settings, variant, format_box(box.box_xyxy, settings.boxes), box.phrase)
 
@@ -52,10 +52,12 @@ def render_reg(
 def render_visj(
     record: Record, boxes: Sequence[CleanBox], source: Source, settings: RenderSettings, variant: int
 ) -> Rendering:
-    """Where is more of what this crop shows? A category is drawn, a box of it is the crop, all its boxes the answer.
+    """Ask for all objects like the one in a region; the answer is all boxes of its category.
+
+    The category is drawn, then one of its boxes as the region.
 
     Raises:
-        Rejected: `no_objects`; `all_boxes_dropped` when no box has an area that could be cropped.
+        Rejected: `no_objects`; `all_boxes_dropped` if no box has an area to crop.
     """
     if not boxes:
         raise no_boxes(record)

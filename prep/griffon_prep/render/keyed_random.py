@@ -1,7 +1,7 @@
 """Keyed draws: every random choice is a pure function of (seed, tag, record number, variant, purpose).
 
-Words come from BLAKE2b in counter mode, so a draw depends on nothing that ran before it, on no library's generator and
-on no worker.
+Random words come from BLAKE2b in counter mode, so a draw does not depend on earlier draws, on a library's generator, or
+on the number of workers.
 """
 
 import struct
@@ -14,7 +14,7 @@ _WORDS = struct.Struct("<8Q")
 
 
 class KeyedRandom:
-    """An endless row of 64-bit words for one purpose, and choices made of them."""
+    """An endless stream of 64-bit words for one purpose, and random choices made from it."""
 
     __slots__ = ("_block", "_key", "_words")
     _block: int
@@ -26,7 +26,7 @@ class KeyedRandom:
         self._words = []
 
     def _take(self, count: int) -> list[int]:
-        """The next `count` words."""
+        """Return the next `count` words."""
         words = self._words
         while len(words) < count:
             digest = blake2b(self._key + self._block.to_bytes(8, "little"), person=b"griffon-draws").digest()
@@ -36,31 +36,31 @@ class KeyedRandom:
         return words[:count]
 
     def below(self, n: int) -> int:
-        """An integer in [0, n), uniform to within n / 2^64; n is at least 1."""
+        """Return an integer in [0, n), uniform to within n / 2^64; n must be at least 1."""
         return self._take(1)[0] % n
 
     def choice(self, items: Sequence[T]) -> T:
-        """One of the items, each equally likely."""
+        """Return one of the items, each with equal probability."""
         return items[self.below(len(items))]
 
     def sample(self, n: int, k: int) -> list[int]:
-        """K distinct members of range(n), in the order they were drawn; k is at most n.
+        """Return k distinct members of range(n), in the order of the draw; k must be at most n.
 
-        A Fisher-Yates shuffle stopped after k steps, whose array of n is kept as the few places that changed.
+        This is a Fisher-Yates shuffle that stops after k steps; of its array of n, only changed positions are stored.
         """
         moved: dict[int, int] = {}
         drawn = []
-        for place, word in enumerate(self._take(k)):
-            other = place + word % (n - place)
+        for index, word in enumerate(self._take(k)):
+            other = index + word % (n - index)
             drawn.append(moved.get(other, other))
-            moved[other] = moved.get(place, place)
+            moved[other] = moved.get(index, index)
         return drawn
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
-        """The items in a uniform random order."""
+        """Return the items in a uniformly random order."""
         drawn = list(items)
-        left = len(drawn)
-        for place, word in enumerate(self._take(left)):
-            other = place + word % (left - place)
-            drawn[place], drawn[other] = drawn[other], drawn[place]
+        count = len(drawn)
+        for index, word in enumerate(self._take(count)):
+            other = index + word % (count - index)
+            drawn[index], drawn[other] = drawn[other], drawn[index]
         return drawn

@@ -1,4 +1,4 @@
-"""What rendering needs besides the record: the settings of the build and the facts of the source."""
+"""The inputs of rendering besides the record: build settings and facts about the source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from griffon_prep.render.templates import Templates
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderSettings:
-    """Settings of a build that decide what is asked and answered.
+    """Build settings that determine questions and answers.
 
     Attributes:
-        seed: of every draw.
+        seed: seed of every draw.
         boxes: one of `griffon_shards.types.BOX_STYLES`.
-        det_categories: size of DET's category set, unless more are present.
-        variants: how many renderings each sample gets.
-        templates: the wordings.
+        det_categories: size of DET's category set, unless more categories are present.
+        variants: number of renderings of each sample.
+        templates: the question templates.
     """
 
     seed: int
@@ -29,13 +29,13 @@ class RenderSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Facts of a source that all its records share.
+    """Facts about a source that all its records share.
 
     Attributes:
-        tag: keys the draws, with the seed.
+        tag: key of the draws, together with the seed.
         task: one of `griffon_shards.types.TASKS`.
-        vocabulary: the sorted names that DET's negatives are drawn from.
-        spellings: names of the vocabulary that differ in case or blanks alone, by what they share.
+        vocabulary: sorted names from which negatives are drawn.
+        spellings: names of the vocabulary that differ only in case or whitespace, by their common key.
     """
 
     tag: str
@@ -50,5 +50,5 @@ class Source:
         object.__setattr__(self, "spellings", {key: names for key, names in by_key.items() if len(names) > 1})
 
     def draws(self, seed: int, record_no: int, variant: int, purpose: str) -> KeyedRandom:
-        """The draws of one purpose for one variant of one record."""
+        """Return the draws for one purpose, for one variant of one record."""
         return KeyedRandom(seed, self.tag, record_no, variant, purpose)

@@ -1,4 +1,4 @@
-"""Question templates: JSON lists of strings with placeholders, ours or a folder of the reference's files."""
+"""Question templates: JSON lists of strings with placeholders, built in or from a custom folder."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ _FILES = {
     "VG": ("1vn.json", "<expr>"),
     "VISJ": ("visual_search.json", REGION_TOKEN),
 }
-"""For each rendered task the file of its templates and the placeholder that each of them must have once."""
+"""Template file of each rendered task, and the placeholder that each of its templates must have exactly once."""
 
 _ANSWER_FORMAT = "answer_format.json"
 _PLACEHOLDERS = {placeholder for _, placeholder in _FILES.values()}
@@ -28,12 +28,12 @@ _PLACEHOLDERS = {placeholder for _, placeholder in _FILES.values()}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Templates:
-    """The wordings of a build.
+    """The templates of a build.
 
     Attributes:
         questions: templates by task.
-        answer_format: the line that DET and VISJ questions end with, by task and, for bin boxes, `TASK_bin`.
-        sha256: hash of all of them, which enters the lock.
+        answer_format: the last line of DET and VISJ questions, by task, or by `TASK_bin` for bin boxes.
+        sha256: hash of all templates; part of the lock.
     """
 
     questions: Mapping[str, tuple[str, ...]]
@@ -41,33 +41,34 @@ class Templates:
     sha256: str
 
     def answer_line(self, task: str, style: str) -> str:
-        """The answer-format line of a task for a box style; the plain one where the folder has none for bins."""
+        """Return the answer format line of a task for a box style, or the plain one if there is none for the style."""
         return self.answer_format.get(f"{task}_{style}", self.answer_format[task])
 
 
 def load_templates(folder: Path | None) -> Templates:
-    """The templates in a folder, or our own.
+    """Load the templates of a folder, or the built-in ones.
 
     Raises:
-        SettingsError: a file is missing or not a list of templates; the message names file and template.
+        SettingsError: a file is missing or is not a list of templates; the message names the file and the template.
     """
-    ours = resources.files("griffon_prep.templates")
-    root: Traversable = folder if folder is not None else ours
+    built_in = resources.files("griffon_prep.templates")
+    root: Traversable = folder if folder is not None else built_in
     questions = {task: _read_list(root / name, placeholder) for task, (name, placeholder) in _FILES.items()}
-    answer_format = _read_lines(root / _ANSWER_FORMAT if (root / _ANSWER_FORMAT).is_file() else ours / _ANSWER_FORMAT)
+    custom_format = root / _ANSWER_FORMAT
+    answer_format = _read_lines(custom_format if custom_format.is_file() else built_in / _ANSWER_FORMAT)
     content = orjson.dumps([questions, answer_format], option=orjson.OPT_SORT_KEYS)
     return Templates(questions=questions, answer_format=answer_format, sha256=hashlib.sha256(content).hexdigest())
 
 
 def fill(template: str, placeholder: str, text: str) -> str:
-    """Put `text` at the placeholder's place, and `<image>` in front where the template does not say where it goes."""
+    """Replace the placeholder by `text`, and put `<image>` in front if the template does not contain it."""
     before, _, after = template.partition(placeholder)
     front = "" if IMAGE_TOKEN in template else f"{IMAGE_TOKEN}\n"
     return f"{front}{before}{text}{after}"
 
 
 def placeholder_of(task: str) -> str:
-    """The placeholder in the templates of a task."""
+    """Return the placeholder in the templates of a task."""
     return _FILES[task][1]
 
 
@@ -76,11 +77,11 @@ def _read_json(path: Traversable) -> object:
         value: object = orjson.loads(path.read_bytes())
     except OSError as error:
         raise SettingsError(
-            f"{path}: cannot be read ({error.strerror}); --templates takes a folder with "
+            f"{path}: cannot be read ({error.strerror}); --templates takes a folder with the files "
             f"{', '.join(sorted({name for name, _ in _FILES.values()}))}"
         ) from None
     except orjson.JSONDecodeError as error:
-        raise SettingsError(f"{path}: not JSON ({error})") from None
+        raise SettingsError(f"{path}: not valid JSON ({error})") from None
     return value
 
 
@@ -88,21 +89,24 @@ def _read_list(path: Traversable, placeholder: str) -> tuple[str, ...]:
     value = _read_json(path)
     if not isinstance(value, list) or not value:
         raise SettingsError(f"{path}: expected a JSON list of templates, got {value!r:.80}")
-    for number, template in enumerate(value, 1):
+    for template_no, template in enumerate(value, 1):
         if not isinstance(template, str) or template.count(placeholder) != 1 or template.count(IMAGE_TOKEN) > 1:
             raise SettingsError(
-                f"{path}: template {number} must be text with {placeholder} once and {IMAGE_TOKEN} at most once, "
+                f"{path}: template {template_no} must be text with {placeholder} once and {IMAGE_TOKEN} at most once, "
                 f"got {template!r:.120}"
             )
-        if strange := sorted(_PLACEHOLDERS.intersection(re.findall("<[^<>]+>", template)) - {placeholder}):
-            raise SettingsError(f"{path}: template {number} has {', '.join(strange)}, which its task does not fill")
+        if others := sorted(_PLACEHOLDERS.intersection(re.findall("<[^<>]+>", template)) - {placeholder}):
+            raise SettingsError(
+                f"{path}: template {template_no} has {', '.join(others)}, a placeholder of another task; "
+                f"expected only {placeholder}"
+            )
     return tuple(value)
 
 
 def _read_lines(path: Traversable) -> dict[str, str]:
     value = _read_json(path)
     if not isinstance(value, dict) or not {"DET", "VISJ"} <= set(value):
-        raise SettingsError(f"{path}: expected a JSON object with the lines DET and VISJ, got {value!r:.80}")
+        raise SettingsError(f"{path}: expected a JSON object with the keys DET and VISJ, got {value!r:.80}")
     for task, line in value.items():
         if not isinstance(line, str):
             raise SettingsError(f"{path}: {task}: expected text, got {line!r:.80}")

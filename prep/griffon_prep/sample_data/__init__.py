@@ -1,7 +1,7 @@
-"""A small data set that the project draws itself: coloured shapes, and annotations of every task and format.
+"""A small generated data set: images of coloured shapes, with annotations for every task and format.
 
-It needs no download and no licence, and what its annotations say is true by construction. The same seed and number of
-pictures give the same bytes (with the same Pillow).
+It needs no download and no licence, and its annotations are correct by construction. The same seed and number of images
+give the same bytes (with the same version of Pillow).
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ _COCO: Mapping[str, Mapping[str, _Records]] = {
 
 
 def write_sample_data(out: Path, *, seed: int, images: int) -> Path:
-    """Writes the pictures, the annotations and a manifest that names them.
+    """Write the images, the annotations and a manifest that lists them.
 
     Args:
-        out: the folder to fill; made if need be.
-        seed: of all draws. A picture depends on the seed and its number only.
-        images: how many pictures of shapes; three and more show all codings and all forms of annotation but a picture
-            without shapes, of which there is one more for every sixteen.
+        out: the folder to fill; created if missing.
+        seed: seed of all draws. An image depends only on the seed and its number.
+        images: number of images with shapes; three or more cover all image formats and all forms of annotation. For
+            every sixteen there is one more image without shapes.
 
     Returns:
         The path of the manifest, which is written last.
 
     Raises:
         SettingsError: `out` is a file or a folder that is not empty, or `images` is below 1; nothing was written.
-        OSError: something cannot be written; nothing of it is left, and `out` is as it was.
+        OSError: something cannot be written; all output is removed again.
     """
     if images < 1:
-        raise SettingsError(f"sample data of {images} pictures: expected 1 or more; give --images 1 or more")
+        raise SettingsError(f"--images {images}: expected 1 or more")
     _refuse_taken(out)
     made = not out.exists()
     try:
@@ -85,18 +85,18 @@ def write_sample_data(out: Path, *, seed: int, images: int) -> Path:
 
 
 def _refuse_taken(out: Path) -> None:
-    """Nothing that is there is written over: neither another's files nor sample data of another seed."""
+    """Refuse to overwrite anything: neither other files nor sample data of another seed."""
     if out.is_dir() and not any(out.iterdir()):
         return
     if (out / "manifest.txt").is_file() and (out / "manifest.txt").read_bytes().startswith(MANIFEST_BEGIN):
-        raise SettingsError(f"{out}: holds sample data already; use it, remove it first, or name another folder")
+        raise SettingsError(f"{out}: already holds sample data; use it, remove it first, or choose another folder")
     if out.exists() or out.is_symlink():
-        what = "is not empty" if out.is_dir() else "is a file" if out.is_file() else "is no folder"
-        raise SettingsError(f"{out}: {what}, expected a new or an empty folder; name another one, or remove it first")
+        what = "is not empty" if out.is_dir() else "is a file" if out.is_file() else "is not a folder"
+        raise SettingsError(f"{out}: {what}, expected a new or an empty folder; choose another one, or remove it first")
 
 
 def _emptied(out: Path, *, remove: bool) -> None:
-    """Delete what was written into a folder that was empty, or was not there."""
+    """Delete everything in a folder that was empty or missing before."""
     for path in out.glob("*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if remove and out.is_dir():
@@ -108,7 +108,7 @@ def _written(out: Path, seed: int, images: int) -> Path:
         _write_images(out, scene(seed, number))
 
     def every(records: _Records) -> Iterator[Record]:
-        """The records of all scenes; drawing up a scene anew costs little beside painting it."""
+        """Yield the records of all scenes; generating a scene again is cheap compared to painting it."""
         for number in range(images):
             yield from records(scene(seed, number))
 
@@ -127,7 +127,7 @@ def _written(out: Path, seed: int, images: int) -> Path:
 
 
 def _write_images(out: Path, pictured: Scene) -> None:
-    """The picture under its own name and under those that formats prescribe, and the empty one after it."""
+    """Write the image under its own name and those that formats prescribe, and the empty image after it, if any."""
     coded = encode(pictured)
     write_bytes(out / "pictures" / pictured.image_path, coded)
     write_bytes(out / "lvis" / coco.lvis_image_path(pictured), coded)

@@ -12,8 +12,8 @@ from griffon_prep.sample_data.expressions import absent_expressions, unique_expr
 from griffon_prep.sample_data.scene import Box, Scene, absent_categories, boxes_by_category
 from griffon_prep.sample_data.words import plural
 
-_MOST_EXPRESSIONS = 4  # REG expressions of one picture
-_MOST_CATEGORIES = 5  # present categories of one RANDDET record, and absent ones
+_MOST_EXPRESSIONS = 4  # REG expressions of one image
+_MOST_CATEGORIES = 5  # present categories of one RANDDET record, and as many absent ones
 
 
 def det_records(pictured: Scene) -> list[dict[str, Any]]:
@@ -22,7 +22,7 @@ def det_records(pictured: Scene) -> list[dict[str, Any]]:
 
 
 def randdet_records(pictured: Scene) -> list[dict[str, Any]]:
-    """RANDDET: one record with some categories that are there and as many that are not, mixed."""
+    """RANDDET: one record with some present categories and as many absent ones, shuffled."""
     draws = _draws(pictured, "randdet")
     boxes = boxes_by_category(pictured)
     present, absent = list(boxes), absent_categories(pictured)
@@ -33,7 +33,7 @@ def randdet_records(pictured: Scene) -> list[dict[str, Any]]:
 
 
 def reg_records(pictured: Scene) -> list[dict[str, Any]]:
-    """REG: some unique expressions, in every third picture as one record with lists, else each as its own record."""
+    """REG: some unique expressions; for every third image in one record with lists, otherwise one record each."""
     draws = _draws(pictured, "reg")
     found = unique_expressions(pictured)
     drawn = [found[i] for i in draws.sample(len(found), min(_MOST_EXPRESSIONS, len(found)))]
@@ -47,7 +47,7 @@ def reg_records(pictured: Scene) -> list[dict[str, Any]]:
 
 
 def vg_records(pictured: Scene) -> list[dict[str, Any]]:
-    """VG: an expression for all shapes of a look, a unique one, and every other time one that fits nothing."""
+    """VG: an expression for all shapes of one look, a unique one, and for every other image one that fits nothing."""
     draws = _draws(pictured, "vg")
     shape = draws.choice(pictured.shapes)
     nouns = {
@@ -68,7 +68,7 @@ def vg_records(pictured: Scene) -> list[dict[str, Any]]:
 
 
 def visj_records(pictured: Scene) -> list[dict[str, Any]]:
-    """VISJ: one record with the categories that the scene holds, of one or several boxes each."""
+    """VISJ: one record with the categories of the scene, each with one or several boxes."""
     boxes = boxes_by_category(pictured)
     return [_with_objects(pictured, {category: boxes[category] for category in sorted(boxes)})]
 
@@ -82,17 +82,17 @@ def _head(pictured: Scene) -> dict[str, Any]:
 
 
 def _with_objects(pictured: Scene, boxes: dict[str, list[Box]]) -> dict[str, Any]:
-    """A record of categories; one without boxes is an absent one."""
+    """Return a record of categories; a category without boxes is absent."""
     objects = [{"category_name": category, "bboxes": of_category} for category, of_category in boxes.items()]
     return {**_head(pictured), "dataset_name": "shapes", "objects": objects}
 
 
 def _with_expression(pictured: Scene, expression: str | list[str], boxes: Box | list[Box]) -> dict[str, Any]:
-    """A record of one expression with its boxes, or of a list of expressions with one box each."""
+    """Return a record of one expression with its boxes, or of a list of expressions with one box each."""
     return {**_head(pictured), "expression": expression, "bboxes": boxes}
 
 
 def _discrete(pictured: Scene, box_xyxy_px: Box) -> list[int]:
-    """The box in thousandths of the picture, as some published files carry it beside the pixels."""
+    """Return the box in thousandths of the image's sides, which some published files have in addition to pixels."""
     sides_px = (pictured.width_px, pictured.height_px) * 2
     return [1000 * edge_px // side_px for edge_px, side_px in zip(box_xyxy_px, sides_px, strict=True)]

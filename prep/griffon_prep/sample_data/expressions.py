@@ -1,6 +1,6 @@
-"""Expressions that name exactly one shape of a scene, as `the largest blue circle`; several, or none of them.
+"""Expressions that name exactly one shape of a scene, such as `the largest blue circle`; or several shapes, or none.
 
-An order (largest, leftmost) is only spoken of where it can be seen with the naked eye.
+An order (largest, leftmost) is used only where it is visible to the naked eye.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from griffon_prep.sample_data.masks import KINDS
 from griffon_prep.sample_data.scene import COLOURS, Box, Scene, Shape, absent_categories
 from griffon_prep.sample_data.words import plural
 
-# Side: what is said near that edge of the picture, and elsewhere.
+# For each side: the wording near that edge of the image, and elsewhere.
 _SIDES = {
     "left": ("the {} at the far left", "the leftmost {}"),
     "right": ("the {} at the far right", "the rightmost {}"),
     "top": ("the {} at the very top", "the topmost {}"),
     "bottom": ("the {} at the very bottom", "the lowest {}"),
 }
-_SIDE_MARGIN_PERCENT = 3  # of the picture's side
+_SIDE_MARGIN_PERCENT = 3  # of the image's side
 _AREA_MARGIN_PERCENT = 130
 
 
 def unique_expressions(pictured: Scene) -> list[tuple[str, Shape]]:
-    """All expressions that fit one shape and no other, with that shape.
+    """Return all expressions that fit exactly one shape, each with that shape.
 
     Returns:
-        At least one pair; the texts differ from one another, several may name the same shape.
+        At least one pair; all texts are different, but several may name the same shape.
     """
     found: list[tuple[str, Shape]] = []
     for noun, group in _groups(pictured).items():
         if len(group) == 1:
-            # `the only`, for `the red shape` alone would leave open what else it is.
+            # `the only`: `the red shape` would leave open what kind of shape it is.
             found.append((f"the only {noun}" if noun.endswith("shape") else f"the {noun}", group[0]))
         else:
             found.extend(_by_place(pictured, noun, group))
@@ -41,12 +41,12 @@ def unique_expressions(pictured: Scene) -> list[tuple[str, Shape]]:
 
 
 def plural_expressions(pictured: Scene) -> list[tuple[str, list[Shape]]]:
-    """Expressions for all shapes of a look where they are two or more, as `all red stars`; always with `all shapes`."""
+    """Return expressions for groups of two or more shapes, such as `all red stars`; `all shapes` is always included."""
     return [(f"all {plural(noun)}", group) for noun, group in _groups(pictured).items() if len(group) > 1]
 
 
 def absent_expressions(pictured: Scene) -> list[str]:
-    """Expressions that fit nothing in the scene."""
+    """Return expressions that fit nothing in the scene."""
     colours = {shape.colour for shape in pictured.shapes}
     kinds = {shape.kind for shape in pictured.shapes}
     return [
@@ -57,7 +57,7 @@ def absent_expressions(pictured: Scene) -> list[str]:
 
 
 def _groups(pictured: Scene) -> dict[str, list[Shape]]:
-    """The shapes under every noun that fits them: shape, kind, colour and shape, colour and kind."""
+    """Return the shapes by every noun that fits them: shape, kind, colour and shape, colour and kind."""
     groups: dict[str, list[Shape]] = {}
     for shape in pictured.shapes:
         for noun in ("shape", shape.kind, f"{shape.colour} shape", shape.category):
@@ -66,7 +66,7 @@ def _groups(pictured: Scene) -> dict[str, list[Shape]]:
 
 
 def _by_place(pictured: Scene, noun: str, group: list[Shape]) -> Iterator[tuple[str, Shape]]:
-    """Expressions for the members that are farther to one side than all others, by their edge and their middle."""
+    """Yield expressions for shapes that are farther to one side than all others, by both edge and middle."""
     for side, (near, elsewhere) in _SIDES.items():
         across_px = pictured.width_px if side in ("left", "right") else pictured.height_px
         distances_px = [_distances_px(pictured, shape.box_xyxy_px, side) for shape in group]
@@ -78,7 +78,7 @@ def _by_place(pictured: Scene, noun: str, group: list[Shape]) -> Iterator[tuple[
 
 
 def _distances_px(pictured: Scene, box_xyxy_px: Box, side: str) -> tuple[float, float]:
-    """How far the box's nearest edge and its middle are from one side of the picture."""
+    """Return the distances of the box's nearest edge and of its middle from one side of the image."""
     x1, y1, x2, y2 = box_xyxy_px
     start_px, end_px = (x1, x2) if side in ("left", "right") else (y1, y2)
     if side in ("right", "bottom"):
@@ -88,7 +88,7 @@ def _distances_px(pictured: Scene, box_xyxy_px: Box, side: str) -> tuple[float, 
 
 
 def _by_size(noun: str, group: list[Shape]) -> Iterator[tuple[str, Shape]]:
-    """Expressions for the largest and the smallest member, where the next one is clearly smaller or larger."""
+    """Yield expressions for the largest and the smallest shape, if the next one differs clearly in size."""
     ranked = sorted(group, key=_area_px2)
     if _area_px2(ranked[1]) * 100 >= _area_px2(ranked[0]) * _AREA_MARGIN_PERCENT:
         yield f"the smallest {noun}", ranked[0]

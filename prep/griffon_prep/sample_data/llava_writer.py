@@ -1,4 +1,4 @@
-"""Conversations about a scene, and some without a picture, in the `llava` format."""
+"""Conversations about a scene, and text-only conversations, in the `llava` format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Turns = list[tuple[str, str]]  # question, answer
 
 
 def caption_records(pictured: Scene) -> list[dict[str, Any]]:
-    """A caption of the scene, and for every other one a conversation of several turns."""
+    """Return a caption of the scene, and for every other scene a conversation of several turns."""
     draws = _draws(pictured.seed, pictured.number, "captions")
     caption = [(draws.choice(_CAPTION_QUESTIONS), caption_of(pictured))]
     records = [_record(f"shapes-{pictured.number:06d}-caption", caption)]
@@ -30,7 +30,7 @@ def caption_records(pictured: Scene) -> list[dict[str, Any]]:
         records.append(_record(f"shapes-{pictured.number:06d}-questions", turns[: 2 + draws.below(len(turns) - 1)]))
     for record in records:
         question = record["conversations"][0]
-        # Published files have the picture before the words as well as after them.
+        # Published files have `<image>` before the text or after it.
         at_end = (pictured.number + len(record["conversations"]) // 2) % 2
         question["value"] = f"{question['value']}\n<image>" if at_end else f"<image>\n{question['value']}"
         record["image"] = pictured.image_path
@@ -38,14 +38,14 @@ def caption_records(pictured: Scene) -> list[dict[str, Any]]:
 
 
 def text_record(seed: int, number: int) -> dict[str, Any]:
-    """A conversation without a picture: one to three small sums."""
+    """Return a conversation without an image: one to three small calculations."""
     draws = _draws(seed, number, "text")
     turns = [_sum(draws) for _ in range(1 + draws.below(3))]
     return _record(f"text-{number:06d}", turns)
 
 
 def caption_of(pictured: Scene) -> str:
-    """One sentence that counts the shapes of each category, as `Two red stars and one blue bar on a striped ...`."""
+    """Return a sentence that counts the shapes per category, like `Two red stars and one blue bar on a striped ...`."""
     parts = [_counted(len(boxes), category) for category, boxes in boxes_by_category(pictured).items()]
     sentence = f"{enumeration(parts)} on {article(pictured.texture)} {pictured.texture} {pictured.tone} background."
     return sentence[0].upper() + sentence[1:]
@@ -56,7 +56,7 @@ def _draws(seed: int, number: int, purpose: str) -> KeyedRandom:
 
 
 def _record(name: str, turns: Turns) -> dict[str, Any]:
-    """A record of the format, its `image` yet to come."""
+    """Return a record of the format, without its `image`."""
     conversations = []
     for question, answer in turns:
         conversations += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
@@ -68,7 +68,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _turns(pictured: Scene, draws: KeyedRandom) -> Turns:
-    """Questions that the scene answers, in drawn order; at least two."""
+    """Return questions about the scene with their answers, in random order; at least two."""
     colours = [colour for colour in COLOURS if any(shape.colour == colour for shape in pictured.shapes)]
     colour, category = draws.choice(tuple(COLOURS)), draws.choice(CATEGORIES)
     of_colour = sum(shape.colour == colour for shape in pictured.shapes)
@@ -90,7 +90,7 @@ def _turns(pictured: Scene, draws: KeyedRandom) -> Turns:
 
 
 def _sum(draws: KeyedRandom) -> tuple[str, str]:
-    """One question of arithmetic or geometry with its answer."""
+    """Return one question of arithmetic or geometry with its answer."""
     kind, a, b = draws.below(5), 2 + draws.below(98), 2 + draws.below(98)
     if kind == 0:
         return f"What is {a} + {b}?", f"{a} + {b} = {a + b}."

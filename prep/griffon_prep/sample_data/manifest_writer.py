@@ -1,4 +1,4 @@
-"""The manifest of the sample data: a line for each annotation and each task that it can give."""
+"""The manifest of the sample data: one line for each annotation and each task that it supports."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ VG_mdetr & mdetr/finetune_refcoco_train.json & pictures
 """
 
 MANIFEST_BEGIN = _FIRST_LINE.encode()
-"""What tells sample data from other folders."""
+"""First bytes of the manifest, by which a folder of sample data is recognised."""
 
 
 def manifest_text(images: int) -> str:
-    """The manifest of sample data of so many pictures; a split that is of none of them is left out."""
+    """Return the manifest for this number of images, without the line of a split that none of them belongs to."""
     splits = {split_of(number) for number in range(images)}
     return _MANIFEST if "val" in splits else _MANIFEST.replace(_VALIDATION, "")

@@ -1,7 +1,7 @@
-"""The outlines of the shapes as exact pixel masks.
+"""Exact pixel masks of the shapes.
 
-Integers only, and no drawing library: a shape's pixels, and so its box, are the same on every machine and with every
-Pillow. Only the coded pictures depend on the library that codes them.
+They are computed with integers and without a drawing library, so a shape's pixels and its box are the same on every
+machine and with every version of Pillow. Only the encoded images depend on the library that encodes them.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ KINDS = (*_FULL, *_ROUND, "ring", *_CORNERS)
 
 
 def mask(kind: str, width_px: int, height_px: int) -> Mask:
-    """The pixels of one shape.
+    """Return the pixels of one shape.
 
     Args:
         kind: one of KINDS.
-        width_px: width of the canvas that the shape is fitted into.
-        height_px: its height.
+        width_px: width of the canvas that the shape fills.
+        height_px: height of the canvas.
 
     Returns:
         Booleans of shape (height_px, width_px). The tip of a pointed shape may leave the outermost row or column
-        empty: `bounds_xyxy_px` says what is really covered.
+        empty: `bounds_xyxy_px` returns the area that is actually covered.
 
     Raises:
         KeyError: `kind` is none of KINDS.
@@ -59,7 +59,7 @@ def mask(kind: str, width_px: int, height_px: int) -> Mask:
 
 
 def bounds_xyxy_px(shape_mask: Mask) -> tuple[int, int, int, int]:
-    """The smallest box around the pixels of a mask: x1, y1, and the exclusive edges x2, y2.
+    """Return the smallest box around the pixels of a mask: x1, y1, and the exclusive edges x2, y2.
 
     Raises:
         IndexError: the mask is empty.
@@ -70,7 +70,7 @@ def bounds_xyxy_px(shape_mask: Mask) -> tuple[int, int, int, int]:
 
 
 def interior(shape_mask: Mask, margin_px: int) -> Mask:
-    """The pixels of a mask that are at least `margin_px` rows and columns away from its rim."""
+    """Return the pixels of a mask that are at least `margin_px` rows and columns away from its edge."""
     height_px, width_px = shape_mask.shape
     padded = np.pad(shape_mask, margin_px)
     inner = shape_mask.copy()
@@ -81,7 +81,7 @@ def interior(shape_mask: Mask, margin_px: int) -> Mask:
 
 
 def _disc(width_px: int, height_px: int, disc_width_px: int, disc_height_px: int) -> Mask:
-    """An ellipse of the given diameters in the middle of a canvas."""
+    """Return an ellipse of the given diameters in the middle of a canvas."""
     x = 2 * np.arange(width_px, dtype=np.int64) + 1 - width_px
     y = 2 * np.arange(height_px, dtype=np.int64) + 1 - height_px
     across = (x * disc_height_px) ** 2
@@ -91,7 +91,7 @@ def _disc(width_px: int, height_px: int, disc_width_px: int, disc_height_px: int
 
 
 def _polygon(corners: tuple[tuple[int, int], ...], width_px: int, height_px: int) -> Mask:
-    """A polygon by the even-odd rule at pixel centres, reckoned in thousandths of a pixel."""
+    """Return a polygon by the even-odd rule at pixel centres, computed in thousandths of a pixel."""
     centre_x = 500 * (2 * np.arange(width_px, dtype=np.int64) + 1)
     centre_y = 500 * (2 * np.arange(height_px, dtype=np.int64) + 1)
     inside = np.zeros((height_px, width_px), dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""RefCOCO's sentences of the split `train` as MDETR's files have them: an entry of `images` for each sentence."""
+"""RefCOCO's sentences of the split `train` in MDETR's form: one entry of `images` per sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from griffon_prep.sample_data.scene import Scene
 
 
 def caption_records(pictured: Scene) -> list[dict[str, Any]]:
-    """The elements of `images`."""
+    """Return the elements of `images`."""
     image = image_record(pictured)
     return [
         {
@@ -26,11 +26,11 @@ def caption_records(pictured: Scene) -> list[dict[str, Any]]:
 
 
 def box_records(pictured: Scene) -> list[dict[str, Any]]:
-    """The elements of `annotations`: the box of each sentence, which its words from first to last stand for."""
-    places = {annotation_id(pictured, place): place for place in range(len(pictured.shapes))}
+    """Return the elements of `annotations`: the box of each sentence, which belongs to the complete sentence."""
+    index_of = {annotation_id(pictured, index): index for index in range(len(pictured.shapes))}
     records = []
     for ann_id, sentence in _sentences(pictured):
-        shape = pictured.shapes[places[ann_id]]
+        shape = pictured.shapes[index_of[ann_id]]
         records.append(
             {
                 **annotation_record(pictured, sentence["sent_id"], shape.category, shape.box_xyxy_px),
@@ -43,7 +43,7 @@ def box_records(pictured: Scene) -> list[dict[str, Any]]:
 
 
 def _sentences(pictured: Scene) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Every sentence with the number of the annotation that it is for."""
+    """Yield every sentence with the id of its annotation."""
     if split_of(pictured.number) == "train":
         for ref in ref_records(pictured):
             yield from ((ref["ann_id"], sentence) for sentence in ref["sentences"])

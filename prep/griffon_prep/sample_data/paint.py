@@ -1,6 +1,6 @@
 """Paints a scene: shapes with a dark rim on a textured background of muted colour.
 
-No edge is smoothed, so a pixel either belongs to a shape or does not, and a box can be exact.
+Edges are not smoothed: a pixel either belongs to a shape or not, so boxes are exact.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from griffon_prep.sample_data.scene import Scene, Shape
 
 Pixels = npt.NDArray[np.uint8]  # height, width, and RGB where there is a third axis
 
-# The background keeps every channel within 120..235 and every rim stays below 120: the two can't be mixed up.
+# The background keeps every channel within 120..235 and every rim stays below 120, so the two are always distinct.
 _TONE_RGB = {"grey": (170, 170, 170), "beige": (200, 185, 160), "slate": (140, 150, 165), "cream": (215, 208, 190)}
 _FILL_RGB = {
     "red": (220, 40, 40),
@@ -29,12 +29,12 @@ _FILL_RGB = {
     "pink": (245, 130, 190),
     "black": (45, 45, 45),
 }
-_RIM_PERCENT = 45  # brightness of a rim, of that of the fill
+_RIM_PERCENT = 45  # brightness of the rim relative to the fill
 _PATTERN_DEPTH = 16
 _GRAIN_DEPTH = 4
-_TILE_PX = 64  # the grain repeats, or PNG could hardly compress it
+_TILE_PX = 64  # the grain repeats, so that PNG can compress it
 _CLOUD_CELLS = 8
-# Fast settings: what matters is that all three codings occur.
+# Fast settings: it only matters that all three image formats occur.
 _CODING: dict[str, tuple[str, dict[str, int]]] = {
     "jpg": ("JPEG", {"quality": 90}),
     "png": ("PNG", {"compress_level": 3}),
@@ -43,7 +43,7 @@ _CODING: dict[str, tuple[str, dict[str, int]]] = {
 
 
 def paint(pictured: Scene) -> Image.Image:
-    """The scene as an RGB picture of `width_px` x `height_px`."""
+    """Return the scene as an RGB image of `width_px` x `height_px`."""
     pixels = _background(pictured)
     for shape in pictured.shapes:
         _paint_shape(pixels, shape)
@@ -51,7 +51,7 @@ def paint(pictured: Scene) -> Image.Image:
 
 
 def encode(pictured: Scene) -> bytes:
-    """The painted scene as the bytes of a JPEG, PNG or WebP file, as the ending of its name says."""
+    """Return the painted scene as a JPEG, PNG or WebP file, according to the suffix of its name."""
     coding, settings = _CODING[pictured.image_path.rpartition(".")[2]]
     coded = io.BytesIO()
     paint(pictured).save(coded, format=coding, **settings)
@@ -59,7 +59,7 @@ def encode(pictured: Scene) -> bytes:
 
 
 def _paint_shape(pixels: Pixels, shape: Shape) -> None:
-    """Lays one shape over what is painted already."""
+    """Paint one shape over the existing pixels."""
     shape_mask = mask(shape.kind, shape.width_px, shape.height_px)
     rim_px = 1 + min(shape.width_px, shape.height_px) // 40
     fill_rgb = np.array(_FILL_RGB[shape.colour], dtype=np.uint8)
@@ -73,7 +73,7 @@ def _paint_shape(pixels: Pixels, shape: Shape) -> None:
 
 
 def _background(pictured: Scene) -> Pixels:
-    """The background alone: a tone, lightened and darkened by a pattern and a fine grain."""
+    """Return the background: a tone, varied by a pattern and a fine grain."""
     grain_bytes = _TILE_PX * _TILE_PX
     key = f"griffon sample-data texture {pictured.seed} {pictured.number}".encode()
     noise = np.frombuffer(shake_256(key).digest(grain_bytes + _CLOUD_CELLS * _CLOUD_CELLS), dtype=np.uint8)
@@ -89,7 +89,7 @@ def _background(pictured: Scene) -> Pixels:
 
 
 def _pattern(pictured: Scene, grain: Pixels, clouds: Pixels) -> Pixels:
-    """How much lighter than the darkest each pixel is, from 0 to twice _PATTERN_DEPTH: height, width."""
+    """Return how much lighter than the darkest pixel each pixel is, from 0 to twice _PATTERN_DEPTH: height, width."""
     x = np.arange(pictured.width_px, dtype=np.int32)[None, :]
     y = np.arange(pictured.height_px, dtype=np.int32)[:, None]
     depth = 2 * _PATTERN_DEPTH
@@ -107,5 +107,5 @@ def _pattern(pictured: Scene, grain: Pixels, clouds: Pixels) -> Pixels:
 
 
 def _light(where: npt.NDArray[np.bool_], depth: int) -> Pixels:
-    """Full depth where the condition holds, else none."""
+    """Return full depth where the condition holds, else 0."""
     return where.astype(np.uint8) * np.uint8(depth)

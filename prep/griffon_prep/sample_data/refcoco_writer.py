@@ -1,6 +1,6 @@
 """References to the shapes of a scene in the formats of RefCOCO (one shape) and gRefCOCO (several shapes, one, none).
 
-Their boxes are in the file that `coco` makes beside them.
+Their boxes are in the `instances.json` that `coco_writer` writes to the same folder.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from griffon_prep.sample_data.coco_writer import CATEGORY_IDS, annotation_id, im
 from griffon_prep.sample_data.expressions import absent_expressions, plural_expressions, unique_expressions
 from griffon_prep.sample_data.scene import Scene, Shape
 
-_MOST_REFS = 3  # shapes of one picture
+_MOST_REFS = 3  # shapes of one image
 _MOST_SENTENCES = 3
 _MOST_PLURALS = 2
-_SPLIT_EVERY = 8  # pictures
+_SPLIT_EVERY = 8  # images
 _SPLITS = {1: "val", 2: "testA"}
 
 
 def split_of(number: int) -> str:
-    """The split that a picture belongs to with all its references; the first picture is of `train`."""
+    """Return the split of an image and of all its references; the first image is in `train`."""
     return _SPLITS.get(number % _SPLIT_EVERY, "train")
 
 
 def ref_records(pictured: Scene) -> list[dict[str, Any]]:
-    """RefCOCO: some shapes, each with one to three sentences that fit it and no other; elements of `refs(unc).p`."""
+    """Return elements of `refs(unc).p`: some shapes, each with one to three sentences that fit only this shape."""
     draws = _draws(pictured, "refs")
     sentences: dict[int, list[str]] = {}
     for text, shape in unique_expressions(pictured):
         sentences.setdefault(pictured.shapes.index(shape), []).append(text)
-    places = draws.shuffled(list(sentences))[:_MOST_REFS]
+    indices = draws.shuffled(list(sentences))[:_MOST_REFS]
     records = []
-    for number, place in enumerate(places):
-        texts = draws.shuffled(sentences[place])[: 1 + draws.below(_MOST_SENTENCES)]
-        ann_id = annotation_id(pictured, place)
-        # Published so: what file_name says is no file's name, for it has the annotation's number at its end.
+    for number, index in enumerate(indices):
+        texts = draws.shuffled(sentences[index])[: 1 + draws.below(_MOST_SENTENCES)]
+        ann_id = annotation_id(pictured, index)
+        # As published: file_name does not name a file, because it ends with the annotation's id.
         stem, _, suffix = pictured.image_path.rpartition(".")
         records.append(
             {
                 **_head(pictured, number, f"{stem}_{ann_id}.{suffix}"),
                 "ann_id": ann_id,
-                "category_id": CATEGORY_IDS[pictured.shapes[place].category],
+                "category_id": CATEGORY_IDS[pictured.shapes[index].category],
                 **_sentences(pictured, number, texts),
             }
         )
@@ -49,7 +49,7 @@ def ref_records(pictured: Scene) -> list[dict[str, Any]]:
 
 
 def gref_records(pictured: Scene) -> list[dict[str, Any]]:
-    """gRefCOCO: sentences for several shapes, for one and for none; elements of `grefs(unc).json`."""
+    """Return elements of `grefs(unc).json`: sentences for several shapes, for one and for none."""
     draws = _draws(pictured, "grefs")
     several = plural_expressions(pictured)
     meant: list[tuple[str, list[Shape]]] = [
@@ -61,14 +61,14 @@ def gref_records(pictured: Scene) -> list[dict[str, Any]]:
 
 
 def _gref(pictured: Scene, number: int, text: str, shapes: list[Shape]) -> dict[str, Any]:
-    said = _sentences(pictured, number, [text])
+    sentences = _sentences(pictured, number, [text])
     return {
         **_head(pictured, number, pictured.image_path),
         "ann_id": [annotation_id(pictured, pictured.shapes.index(shape)) for shape in shapes] or [-1],
         "category_id": [CATEGORY_IDS[shape.category] for shape in shapes] or [-1],
         "no_target": not shapes,
-        **said,
-        "sentences": [{**sentence, "exist": bool(shapes)} for sentence in said["sentences"]],
+        **sentences,
+        "sentences": [{**sentence, "exist": bool(shapes)} for sentence in sentences["sentences"]],
     }
 
 
@@ -77,7 +77,7 @@ def _draws(pictured: Scene, purpose: str) -> KeyedRandom:
 
 
 def _head(pictured: Scene, number: int, file_name: str) -> dict[str, Any]:
-    """What every reference says of itself and its picture."""
+    """Return the fields of a reference that identify it and its image."""
     return {
         "ref_id": 10 * pictured.number + number,
         "image_id": image_id(pictured),
@@ -87,12 +87,12 @@ def _head(pictured: Scene, number: int, file_name: str) -> dict[str, Any]:
 
 
 def _sentences(pictured: Scene, number: int, texts: list[str]) -> dict[str, Any]:
-    """The sentences of a reference, as typed and as the benchmarks have them."""
+    """Return the sentences of a reference, as typed and as the benchmarks have them."""
     first = 100 * pictured.number + 10 * number
     return {
-        "sent_ids": [first + place for place in range(len(texts))],
+        "sent_ids": [first + index for index in range(len(texts))],
         "sentences": [
-            {"sent_id": first + place, "raw": f"{text.capitalize()}.", "sent": text, "tokens": text.split()}
-            for place, text in enumerate(texts)
+            {"sent_id": first + index, "raw": f"{text.capitalize()}.", "sent": text, "tokens": text.split()}
+            for index, text in enumerate(texts)
         ],
     }

@@ -1,6 +1,6 @@
-"""What is on each picture of the sample data: a pure function of the seed and the picture's number.
+"""The content of each image of the sample data: a pure function of the seed and the image's number.
 
-A scene holds everything that any annotation format needs to know; how it is painted and written is said elsewhere.
+A scene holds everything that the annotation formats need; `paint` and the `*_writer` modules turn it into files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from griffon_prep.sample_data.masks import KINDS, bounds_xyxy_px, mask
 
 Box = tuple[int, int, int, int]
 
-# The English names are what the annotations say, the Chinese ones appear in file names.
+# Annotations use the English names, file names the Chinese ones.
 COLOURS = {
     "red": "红色",
     "orange": "橙色",
@@ -37,10 +37,10 @@ _LONG = ("bar", "oval")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """One drawn shape; later shapes of a scene lie on top of earlier ones.
+    """One shape; later shapes of a scene are painted over earlier ones.
 
-    `left_px`, `top_px`, `width_px` and `height_px` are the canvas of its mask, which lies wholly inside the picture.
-    `box_xyxy_px` bounds exactly the shape's own pixels, covered by others or not; x2 and y2 are exclusive.
+    `left_px`, `top_px`, `width_px` and `height_px` are the canvas of its mask, which is completely inside the image.
+    `box_xyxy_px` is the exact bounding box of the shape's pixels, visible or covered; x2 and y2 are exclusive.
     """
 
     colour: str
@@ -59,10 +59,10 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One picture: its size, its background and at least two shapes.
+    """One image: its size, its background and at least two shapes.
 
-    `image_path` is relative to the folder of pictures, with `/` between its parts. `period_px` is the width of a
-    stripe or of a square of the background.
+    `image_path` is relative to the image folder, with `/` as separator. `period_px` is the width of a stripe or of a
+    square of the background.
     """
 
     seed: int
@@ -77,11 +77,11 @@ class Scene:
 
 
 def scene(seed: int, number: int) -> Scene:
-    """Draws up one scene.
+    """Generate one scene.
 
     Args:
-        seed: of the whole data set.
-        number: the picture's number, from 0.
+        seed: seed of the data set.
+        number: the image's number, from 0.
     """
     draws = KeyedRandom(seed, "sample_data", number, 0, "picture")
     width_px = _between(draws, _MIN_SIDE_PX, _MAX_SIDE_PX)
@@ -103,7 +103,7 @@ def scene(seed: int, number: int) -> Scene:
 
 
 def boxes_by_category(pictured: Scene) -> dict[str, list[Box]]:
-    """The boxes of each category that the scene holds, both in painting order."""
+    """Return the boxes of each category in the scene; categories and boxes are in painting order."""
     boxes: dict[str, list[Box]] = {}
     for shape in pictured.shapes:
         boxes.setdefault(shape.category, []).append(shape.box_xyxy_px)
@@ -111,21 +111,21 @@ def boxes_by_category(pictured: Scene) -> dict[str, list[Box]]:
 
 
 def absent_categories(pictured: Scene) -> list[str]:
-    """The categories of the sample data that the scene does not hold, in the order of CATEGORIES."""
+    """Return the categories that are not in the scene, in the order of CATEGORIES."""
     present = boxes_by_category(pictured)
     return [category for category in CATEGORIES if category not in present]
 
 
 def xywh_of(box_xyxy_px: Box) -> Box:
-    """A box as its left and upper edge, width and height."""
+    """Convert a box from corners to x, y, width, height."""
     x1, y1, x2, y2 = box_xyxy_px
     return x1, y1, x2 - x1, y2 - y1
 
 
 def _shapes(draws: KeyedRandom, width_px: int, height_px: int) -> tuple[Shape, ...]:
-    """Two to nine shapes, each in a cell of its own of a coarse grid.
+    """Return two to nine shapes, each in its own cell of a coarse grid.
 
-    A shape may leave its cell by little enough that neighbours overlap but none is ever covered altogether.
+    A shape may extend beyond its cell so that neighbours overlap, but never so far that one is completely covered.
     """
     columns, rows = _between(draws, 2, 3), _between(draws, 2, 3)
     count = _between(draws, 2, min(_MAX_SHAPES, columns * rows))
@@ -154,9 +154,9 @@ def _shapes(draws: KeyedRandom, width_px: int, height_px: int) -> tuple[Shape, .
 
 
 def _looks(draws: KeyedRandom, count: int) -> list[tuple[str, str]]:
-    """Colour and kind of each shape: one look that occurs once, and the rest out of a few, so that some repeat.
+    """Return colour and kind of each shape: one look that occurs once, the others from a few looks that may repeat.
 
-    The single one sees to it that every scene has an expression that names exactly one shape.
+    The single one ensures that every scene has an expression that names exactly one shape.
     """
     names = tuple(COLOURS)
     colours = [names[i] for i in draws.sample(len(names), 3)]
@@ -167,7 +167,7 @@ def _looks(draws: KeyedRandom, count: int) -> list[tuple[str, str]]:
 
 
 def _shape_size_px(draws: KeyedRandom, kind: str, room_px: int) -> tuple[int, int]:
-    """Width and height of a shape; its longer side is 55 to 140 % of `room_px`."""
+    """Return width and height of a shape; its longer side is 55 to 140 % of `room_px`."""
     long_px = room_px * _between(draws, 55, 140) // 100
     if kind in _EQUAL_SIDES:
         return long_px, long_px
@@ -177,10 +177,10 @@ def _shape_size_px(draws: KeyedRandom, kind: str, room_px: int) -> tuple[int, in
 
 
 def _jitter_px(draws: KeyedRandom, cell_px: int) -> int:
-    """How far a shape's centre is from its cell's, up to 20 % of the cell either way."""
+    """Return the offset of a shape's centre from its cell's centre, up to 20 % of the cell in either direction."""
     return cell_px * _between(draws, -20, 20) // 100
 
 
 def _between(draws: KeyedRandom, low: int, high: int) -> int:
-    """A uniform integer of [low, high]."""
+    """Return a uniformly random integer in [low, high]."""
     return low + draws.below(high - low + 1)

@@ -1,6 +1,6 @@
-"""Objects and region descriptions of a scene in Visual Genome's format; its pictures lie in two folders.
+"""Objects and region descriptions of a scene in Visual Genome's format, with images in two folders.
 
-As published, names are not all in lower case, and some descriptions stand at several regions of a picture.
+As published, names are not all in lower case, and some descriptions belong to several regions of an image.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from griffon_prep.sample_data.scene import Scene, boxes_by_category, xywh_of
 from griffon_prep.sample_data.words import article
 
 _FOLDERS = ("VG_100K", "VG_100K_2")
-_MOST_EXPRESSIONS = 4  # of one picture, that fit one shape
+_MOST_EXPRESSIONS = 4  # of one image, that fit one shape
 
 
 def picture_path(pictured: Scene) -> str:
-    """Where the picture lies under the image root."""
+    """Return the image's path under the image root."""
     return f"{_FOLDERS[pictured.number % len(_FOLDERS)]}/{_image_id(pictured)}.jpg"
 
 
 def image_data_records(pictured: Scene) -> list[dict[str, Any]]:
-    """The scene's size and address, an element of `image_data.json`."""
+    """Return an element of `image_data.json`: the scene's size and URL."""
     return [
         {
             "image_id": _image_id(pictured),
@@ -36,16 +36,16 @@ def image_data_records(pictured: Scene) -> list[dict[str, Any]]:
 
 
 def object_records(pictured: Scene) -> list[dict[str, Any]]:
-    """All shapes with their names, an element of `objects.json`."""
+    """Return an element of `objects.json`: all shapes with their names."""
     objects = []
-    for place, shape in enumerate(pictured.shapes):
+    for index, shape in enumerate(pictured.shapes):
         x, y, width_px, height_px = xywh_of(shape.box_xyxy_px)
         name = shape.category
-        if (pictured.number + place) % 4 == 3:
-            name = f" {name.title()}" if place % 2 else f"{name.upper()} "
+        if (pictured.number + index) % 4 == 3:
+            name = f" {name.title()}" if index % 2 else f"{name.upper()} "
         objects.append(
             {
-                "object_id": _number(pictured, place),
+                "object_id": _item_id(pictured, index),
                 "names": [name, shape.kind],
                 "synsets": [],
                 "x": x,
@@ -59,24 +59,23 @@ def object_records(pictured: Scene) -> list[dict[str, Any]]:
 
 
 def region_records(pictured: Scene) -> list[dict[str, Any]]:
-    """Descriptions of one shape, and one that is said of every shape of the commonest category.
+    """Return an element of `region_descriptions.json`.
 
-    Returns:
-        An element of `region_descriptions.json`.
+    It has descriptions of single shapes, and one description of every shape of the most frequent category.
     """
     draws = KeyedRandom(pictured.seed, "sample_data", pictured.number, 0, "visual_genome regions")
-    found = unique_expressions(pictured)
-    drawn = [found[i] for i in draws.sample(len(found), min(_MOST_EXPRESSIONS, len(found)))]
+    unique = unique_expressions(pictured)
+    drawn = [unique[i] for i in draws.sample(len(unique), min(_MOST_EXPRESSIONS, len(unique)))]
     described = [(text, shape.box_xyxy_px) for text, shape in drawn]
     category, boxes = max(boxes_by_category(pictured).items(), key=lambda item: len(item[1]))
-    # `a red star` of each red star is true of a region, as `all red stars` would not be, and VG asks for them together.
+    # `a red star` is true of each region, unlike `all red stars`; VG asks for all of them together.
     described += [(f"{article(category)} {category}", box) for box in boxes]
     regions = []
-    for place, (phrase, box_xyxy_px) in enumerate(draws.shuffled(described)):
+    for index, (phrase, box_xyxy_px) in enumerate(draws.shuffled(described)):
         x, y, width_px, height_px = xywh_of(box_xyxy_px)
         regions.append(
             {
-                "region_id": _number(pictured, place),
+                "region_id": _item_id(pictured, index),
                 "image_id": _image_id(pictured),
                 "phrase": phrase,
                 "x": x,
@@ -92,6 +91,6 @@ def _image_id(pictured: Scene) -> int:
     return pictured.number + 1
 
 
-def _number(pictured: Scene, place: int) -> int:
-    """The number of an object or a region of the picture."""
-    return 100 * pictured.number + place + 1
+def _item_id(pictured: Scene, index: int) -> int:
+    """Return the id of an object or a region of the image."""
+    return 100 * pictured.number + index + 1

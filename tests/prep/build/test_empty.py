@@ -87,8 +87,8 @@ def test_one_file_is_no_line_of_a_manifest(data: Path, prep: Prep) -> None:
     for file, folder, said in (
         ("gone.json", ".", f"no annotation file {data / 'gone.json'}; {missing}"),
         ("talk.json", "gone", f"no image folder {data / 'gone'}; {missing}"),
-        ("det.jsonl", ".", f"{data / 'det.jsonl'}: format ccmd gives DET, RANDDET, REG, VG, VISJ, not LAZY; "),
-        ("odd.json", ".", f"{data / 'odd.json'}: its content is of no known format"),
+        ("det.jsonl", ".", f"{data / 'det.jsonl'}: format ccmd supports DET, RANDDET, REG, VG, VISJ, not LAZY; "),
+        ("odd.json", ".", f"{data / 'odd.json'}: the content matches no known format"),
     ):
         code, (error,) = one_file(prep, data, file, folder)
         assert (code, error[: len(said) + 7]) == (2, f"error: {said}")

@@ -155,5 +155,5 @@ def test_a_label_that_holds_a_box_is_rejected(data: Path, tmp_path: Path, prep: 
         file.write(orjson.dumps(record) + b"\n")
     result = prep(*arguments(data, tmp_path / "set", "--boxes", style))
     assert result.returncode == 0, result.stderr
-    assert ": a box stands in the text" in result.stderr
+    assert " contains a box, so the answer" in result.stderr
     assert list(verify_set(tmp_path / "set", deep=True)) == []

@@ -123,8 +123,8 @@ def test_dropped_boxes_are_counted(data: Path, tmp_path: Path, prep: Prep, lock_
         (b"", "has no records"),
         (b"[]", "has no records"),
         (b'[{"conversations": []}, {"conv', "never ends"),
-        (b'[{"conversations": []}] trailing', "text behind the end"),
-        (b'{"something": "else"}\n', "is of no known format"),
+        (b'[{"conversations": []}] trailing', "text after the end"),
+        (b'{"something": "else"}\n', "matches no known format"),
     ],
 )
 def test_an_annotation_that_is_none(data: Path, tmp_path: Path, prep: Prep, annotation: bytes, said: str) -> None:
@@ -157,7 +157,8 @@ def test_two_quotes_too_many_swallow_nothing_in_silence(tmp_path: Path, prep: Pr
     byte = text.index('100"', text.index('"Nr "'))
     place = f"line {text[:byte].count(chr(10)) + 1}, byte {byte}"
     assert (
-        f"a.json: no JSON at {place}, in element 100 (from 0) of the array: Expecting ',' delimiter, got '100" in line
+        f"a.json: not valid JSON at {place}, in element 100 (from 0) of the array: Expecting ',' delimiter, got '100"
+        in line
     )
     assert not (tmp_path / "set/griffon.lock.json").exists()
 

@@ -56,7 +56,7 @@ def test_a_category_that_stands_again_with_boxes_is_not_absent(tmp_path: Path) -
     assert record == expected(0, regions(("cat", BOX)), ("dog",))
 
 
-def test_a_image_without_objects_is_a_record(tmp_path: Path) -> None:
+def test_an_image_without_objects_is_a_record(tmp_path: Path) -> None:
     assert read_all(tmp_path, "DET", [{**IMAGE, "objects": []}]) == [expected(0, ())]
 
 
@@ -130,7 +130,7 @@ def test_a_box_that_is_not_finite_is_for_rendering_to_drop(tmp_path: Path, text:
         ("VG", {"height": float("inf")}, "height: expected"),
         ("VG", {"expression": ""}, "expression: expected text, got ''"),
         ("VG", {"expression": 7}, "expression: expected text, got 7"),
-        ("VG", {"expression": ["a"]}, "1 expressions and 1 boxes in one record"),
+        ("VG", {"expression": ["a"]}, "expected one text, got a list of 1"),
         ("VG", {"bboxes": None}, "bboxes: expected a list, got None"),
         ("VG", {"bboxes": {"a": 1}}, "bboxes: expected a list"),
         ("VG", {"bboxes": [[1, 2, 3]]}, "bboxes: expected a box of four numbers, got [1, 2, 3]"),
@@ -138,11 +138,11 @@ def test_a_box_that_is_not_finite_is_for_rendering_to_drop(tmp_path: Path, text:
         ("VG", {"bboxes": [[1, 2, 3, "4"]]}, "bboxes: expected a box of four numbers"),
         ("VG", {"bboxes": [[1, 2, 3, True]]}, "bboxes: expected a box of four numbers"),
         ("VG", {"bboxes": [BOX, None]}, "bboxes: expected a box of four numbers, got None"),
-        ("REG", {"bboxes": []}, "REG describes one box, got 0"),
-        ("REG", {"bboxes": [BOX, BOX]}, "REG describes one box, got 2"),
-        ("REG", {"expression": ["a", "b"], "bboxes": [BOX]}, "2 expressions and 1 boxes"),
+        ("REG", {"bboxes": []}, "REG needs exactly one box, got 0"),
+        ("REG", {"bboxes": [BOX, BOX]}, "REG needs exactly one box, got 2"),
+        ("REG", {"expression": ["a", "b"], "bboxes": [BOX]}, "got 2 expressions and 1 boxes"),
         ("REG", {"expression": ["a"], "bboxes": BOX}, "1 expressions and 4 boxes"),
-        ("REG", {"expression": [], "bboxes": []}, "expression: an empty list"),
+        ("REG", {"expression": [], "bboxes": []}, "expression: the list is empty"),
         ("REG", {"expression": ["a", None], "bboxes": [BOX, BOX]}, "expression: expected text, got None"),
         ("REG", {"expression": ["a", "b"], "bboxes": [BOX, [BOX, BOX]]}, "expected a box of four numbers"),
         ("DET", {"objects": None}, "objects: expected a list, got None"),

@@ -52,7 +52,7 @@ def asked(folder: Path, file: object, task: str, det_categories: int = 80, seed:
 
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET", "VISJ"])
-def test_a_image_is_a_record(tmp_path: Path, task: str) -> None:
+def test_an_image_is_a_record(tmp_path: Path, task: str) -> None:
     record = only(tmp_path, coco([picture(license=1)], [box(segmentation=[[1, 2]], area=3.5)]), task)
     assert (record.record_no, record.image_path, record.width_px, record.height_px) == (0, "7.jpg", 200, 100)
     assert regions(record) == [(CAT, TO_CORNERS, False)]
@@ -110,16 +110,16 @@ def test_ids_of_any_whole_number(tmp_path: Path, number: float) -> None:
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        (coco([picture(), picture(8), picture(file_name="b.jpg")]), "two entries of images have the id 7"),
-        (coco(categories=[*CATEGORIES, {"id": 17, "name": "lion"}]), "'cat' and 'lion' have the same category id 17"),
+        (coco([picture(), picture(8), picture(file_name="b.jpg")]), "two entries of images have the same id 7"),
+        (coco(categories=[*CATEGORIES, {"id": 17, "name": "lion"}]), "categories 'cat' and 'lion' have the same id 17"),
         ({**coco(), "images": {}}, "images: expected an array"),
         (
             {"images": [picture()], "categories": []},
-            "has no annotations; .*image_info files are lists of",
+            "has no annotations; .*image_info files list images only",
         ),
         (
             {"images": [picture()], "annotations": [{"id": 1, "image_id": 7, "caption": "A cat."}]},
-            "has no categories; .*COCO's captions have none",
+            "has no categories; .*COCO's captions files have none",
         ),
         ({"annotations": [box()]}, "has no categories, images"),
     ],
@@ -154,7 +154,7 @@ def test_the_same_category_twice_is_one(tmp_path: Path) -> None:
         ({"neg_category_ids": 17}, {}, "neg_category_ids"),
     ],
 )
-def test_a_image_that_cannot_be_used_is_rejected_alone(
+def test_an_image_that_cannot_be_used_is_rejected_alone(
     tmp_path: Path, image: dict[str, Any], annotation: dict[str, Any], said: str
 ) -> None:
     pictures = [picture(1), picture(2, **image), picture(3)]
@@ -164,7 +164,7 @@ def test_a_image_that_cannot_be_used_is_rejected_alone(
     assert (reason, said in detail) == ("bad_record", True)
 
 
-def test_a_image_that_is_no_json_is_rejected_alone(tmp_path: Path) -> None:
+def test_an_image_that_is_no_json_is_rejected_alone(tmp_path: Path) -> None:
     text = json.dumps(coco([picture(1), picture(2), picture(3)], [box(1, 1), box(3, 3)]))
     records = read(tmp_path, text.replace('"2.jpg"', "2.jpg"))
     assert [isinstance(record, Record) for record in records] == [True, False, True]
@@ -234,13 +234,13 @@ def test_randdet_asks_for_up_to_five_present_and_as_many_absent(tmp_path: Path, 
 
 
 def test_regions_and_expressions_are_not_to_be_had(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="format coco gives DET, RANDDET, VISJ, not REG"):
+    with pytest.raises(SettingsError, match="format coco supports DET, RANDDET, VISJ, not REG"):
         read(tmp_path, coco(), "REG")
 
 
 @pytest.mark.parametrize("size", [10, 60, 300, -60, -2, -1])
 def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, size: int) -> None:
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match="truncated"):
         read(tmp_path, json.dumps(coco())[:size])
 
 
@@ -259,7 +259,7 @@ def test_a_build_counts_crowds_and_leaves_out_images_without_objects(
     built = prep("build", "--manifest", tmp_path / "m.txt", "--data-root", tmp_path, "--out", tmp_path / "out")
     assert built.returncode == 0, built.stderr
     assert (
-        "DET: annotations of no picture in the file, left out: 1 (the first is annotation 5, image_id 99)"
+        "DET: annotations whose image_id is not in images, skipped: 1 (the first is annotation 5, image_id 99)"
         in built.stderr
     )
     lock = lock_of(tmp_path / "out")

@@ -63,8 +63,7 @@ def test_a_made_up_root_is_never_asked_for(tmp_path: Path, task: str, root: str)
     assert ever_asked(tmp_path, file, task) == ({CAT, DOG, COW}, {CAT})
     _, scan = read_source(tmp_path / "instances.json", task)
     assert scan.notes == (
-        f"category {root.strip()!r} is never asked for: no annotation has it, and others name it as their "
-        "supercategory",
+        f"category {root.strip()!r} is never asked for: it has no annotations and is the supercategory of others",
     )
     assert read_source(tmp_path / "instances.json", "VISJ")[1].notes == ()
 
@@ -157,12 +156,12 @@ def test_the_others_are_not_looked_for_by_a_crop_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET", "VISJ"])
-def test_a_image_of_nothing_that_is_complete_is_left_out(tmp_path: Path, task: str) -> None:
+def test_an_image_of_nothing_that_is_complete_is_left_out(tmp_path: Path, task: str) -> None:
     record, source = only(tmp_path, lvis([18], [], 18), task)
     with pytest.raises(Rejected) as caught:
         rendering_of(record, source)
     assert caught.value.reason == "no_objects"
-    assert caught.value.detail == "no boxes but 1 of crowds or of categories that are not exhaustive"
+    assert caught.value.detail == "no boxes except 1 of crowds or of categories that are not exhaustive"
 
 
 @pytest.mark.parametrize("value", [[99], ["dog"], 18, [None]])
@@ -174,7 +173,7 @@ def test_what_is_not_exhaustive_must_be_known(tmp_path: Path, value: object) -> 
 
 @pytest.mark.parametrize("path", ["val2017/000000000007.jpg", "000000000007.jpg", "COCO_val2014_000000000007.jpg"])
 @pytest.mark.parametrize("task", ["DET", "VG"])
-def test_a_image_is_looked_for_by_its_address_too(tmp_path: Path, path: str, task: str) -> None:
+def test_an_image_is_looked_for_by_its_address_too(tmp_path: Path, path: str, task: str) -> None:
     """LVIS v0.5 has the file names of 2014 and the addresses of 2017. The file's own name goes first."""
     (tmp_path / path).parent.mkdir(exist_ok=True)
     Image.new("RGB", (200, 100)).save(tmp_path / path)

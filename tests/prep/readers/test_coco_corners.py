@@ -11,7 +11,7 @@ from .published import box, coco, picture, write
 from .reading import read_source
 
 WIDTH, HEIGHT = 200, 100
-SAID = "boxes reach beyond their pictures: they are read as x, y, width, height"
+SAID = "boxes extend beyond their images: boxes are read as COCO's x, y, width, height"
 
 Box = tuple[float, float, float, float]
 

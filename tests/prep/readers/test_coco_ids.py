@@ -47,7 +47,7 @@ def found(records: list[Record | tuple[str, str]]) -> list[list[tuple[str, tuple
 
 
 @pytest.mark.parametrize("indent", [None, 1])
-@pytest.mark.parametrize(("of_picture", "of_box"), SPELLINGS)
+@pytest.mark.parametrize(("of_image", "of_box"), SPELLINGS)
 def test_boxes_find_their_image_and_category(
     tmp_path: Path, of_image: object, of_box: object, indent: int | None
 ) -> None:
@@ -61,7 +61,7 @@ def test_boxes_find_their_image_and_category(
 
 
 @pytest.mark.parametrize("number", NO_IDS)
-def test_a_image_without_an_id_is_not_called_empty(tmp_path: Path, number: object) -> None:
+def test_an_image_without_an_id_is_not_called_empty(tmp_path: Path, number: object) -> None:
     pictures = [picture(1), picture(number, file_name="x.jpg"), picture(3)]
     records = read(tmp_path, coco(pictures, [box(1, 1), box(2, number), box(3, 3)]))
     assert [isinstance(record, Record) for record in records] == [True, False, True]
@@ -77,7 +77,7 @@ def test_boxes_that_name_no_image_are_counted(tmp_path: Path, number: object) ->
     records, scan = read_source(write(tmp_path, {"i.json": coco(annotations=annotations)}), "DET")
     assert found(records) == [[(CAT, CORNERS)]]
     assert scan.notes == (
-        "annotations whose image_id is neither text nor a whole number, left out: 3 (the first is annotation 2)",
+        "annotations whose image_id is neither text nor a whole number, skipped: 3 (the first is annotation 2)",
     )
 
 
@@ -93,12 +93,12 @@ def test_boxes_that_name_no_image_are_counted(tmp_path: Path, number: object) ->
 def test_boxes_of_other_images_are_counted(tmp_path: Path, number: object, example: str) -> None:
     records, scan = read_source(write(tmp_path, {"i.json": coco(annotations=[box(1), box(2, number)])}), "DET")
     assert found(records) == [[(CAT, CORNERS)]]
-    assert scan.notes == (f"annotations of no picture in the file, left out: 1 (the first is {example})",)
+    assert scan.notes == (f"annotations whose image_id is not in images, skipped: 1 (the first is {example})",)
 
 
 @pytest.mark.parametrize(("one", "other"), [(7, "7"), ("7", "007"), (7.0, 7), ("a", "a"), (2**63, str(2**63))])
 def test_images_of_one_id_cannot_be_told_apart(tmp_path: Path, one: object, other: object) -> None:
-    with pytest.raises(DataError, match=r"instances\.json: two entries of images have the id.* \(numbers 0 and 2, "):
+    with pytest.raises(DataError, match=r"two entries of images have the same id.* \(entries 0 and 2, "):
         read(tmp_path, coco([picture(one), picture(8), picture(other)]))
 
 
@@ -131,7 +131,7 @@ def test_a_reject_of_an_entry_names_it(tmp_path: Path) -> None:
     pictures = [picture(7, file_name="a/7.jpg", width=None), picture("x8", file_name=None)]
     assert found(read(tmp_path, coco(pictures))) == [
         "bad_record: a/7.jpg: width: expected a whole number of pixels above 0, got None",
-        "bad_record: the picture of id 'x8': file_name: expected text, got None",
+        "bad_record: image id 'x8': file_name: expected text, got None",
     ]
 
 
@@ -151,7 +151,7 @@ def test_references_find_images_and_boxes(tmp_path: Path, one: object, other: ob
         ({"image_id": "x9"}, "image_id: 'x9' is not in instances.json"),
         ({"ann_id": "x9"}, "ann_id: 'x9' is not in instances.json"),
         ({"ann_id": [1, "9"]}, "ann_id: '9' is not in instances.json"),
-        ({"image_id": "008"}, "ann_id: 1 is an annotation of another picture than image_id '008'"),
+        ({"image_id": "008"}, "ann_id: 1 belongs to another image than image_id '008'"),
     ],
 )
 def test_references_that_point_nowhere_show_the_id(tmp_path: Path, spoilt: dict[str, Any], said: str) -> None:

@@ -65,30 +65,30 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 132\n"
 TEXT = ARRAY.decode()
 FOREIGN: dict[str, tuple[bytes, str]] = {
     **{
-        f"{coding} of {start}": (text.encode(coding), f"is text in {coding[:6].upper()}; `iconv -t UTF-8`")
+        f"{coding} of {start}": (text.encode(coding), f"is text in {coding[:6].upper()}; convert it with `iconv")
         for coding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
         for start, text in (("an array", TEXT), ("lines", LINES.decode()), ("blanks", "\n " + TEXT))
     },
-    "zip": (zipped(), "is a zip archive; unpack it"),
-    "tar": (tarred(), "is a tar archive; unpack it"),
-    "bzip2": (bz2.compress(ARRAY), "is packed with bzip2; `bunzip2` unpacks it"),
-    "xz": (lzma.compress(ARRAY), "is packed with xz; `unxz` unpacks it"),
-    "gzip twice": (gzip.compress(gzip.compress(ARRAY)), "is packed with gzip once more"),
-    "zstd in gzip": (gzip.compress(zstandard.compress(ARRAY)), "is packed with zstd once more"),
-    "tar.gz": (gzip.compress(tarred()), "is a tar archive; unpack it"),
-    "Parquet": (b"PAR1\x15\x04\x15 \x15$L", "is a Parquet file; write its rows as JSONL"),
-    "Arrow": (b"ARROW1\0\0\xff\xff\xff\xff", "is an Arrow file; write its rows as JSONL"),
+    "zip": (zipped(), "is a zip archive; extract it"),
+    "tar": (tarred(), "is a tar archive; extract it"),
+    "bzip2": (bz2.compress(ARRAY), "is compressed with bzip2; decompress it with `bunzip2`"),
+    "xz": (lzma.compress(ARRAY), "is compressed with xz; decompress it with `unxz`"),
+    "gzip twice": (gzip.compress(gzip.compress(ARRAY)), "is still compressed with gzip"),
+    "zstd in gzip": (gzip.compress(zstandard.compress(ARRAY)), "is still compressed with zstd"),
+    "tar.gz": (gzip.compress(tarred()), "is a tar archive; extract it"),
+    "Parquet": (b"PAR1\x15\x04\x15 \x15$L", "is a Parquet file; convert its rows to JSONL"),
+    "Arrow": (b"ARROW1\0\0\xff\xff\xff\xff", "is an Arrow file; convert its rows to JSONL"),
     "Arrow's stream": (b"\xff\xff\xff\xff\xb0\x01\0\0\x10\0\0\0", "is an Arrow file"),
-    "HTML": (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is an HTML page; fetch the file again"),
-    "HTML behind blanks": (b'\r\n  <HTML lang="en"><head>', "is an HTML page; fetch the file again"),
+    "HTML": (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is an HTML page; download the file again"),
+    "HTML behind blanks": (b'\r\n  <HTML lang="en"><head>', "is an HTML page; download the file again"),
     "XML": (b'<?xml version="1.0"?><annotation><folder>x', "is XML or HTML; expected JSON"),
     "Pascal VOC": (b"<annotation>\n\t<folder>VOC2012</folder>", "is XML or HTML; expected JSON"),
-    "LFS": (LFS, "is a Git LFS pointer and not the file; `git lfs pull` fetches the file"),
+    "LFS": (LFS, "is a Git LFS pointer, not the file itself; run `git lfs pull`"),
     "annex": (b"/annex/objects/SHA256E-s132--4d7a.json\n", "is a git-annex pointer"),
     "NumPy": (as_array(), "is a NumPy array"),
-    **{kind: (in_image(kind), "is a picture; the annotation comes first") for kind in ("JPEG", "PNG", "WEBP", "GIF")},
+    **{kind: (in_image(kind), "is an image; the annotation comes first") for kind in ("JPEG", "PNG", "WEBP", "GIF")},
     "PDF": (b"%PDF-1.7\n", "is a PDF file"),
-    "nothing but NUL": (bytes(5000), "is empty space, as an unfinished download leaves it"),
+    "nothing but NUL": (bytes(5000), "is zero bytes, as an unfinished download leaves them"),
     "pickle": (pickle.dumps([{"id": 1}]), "is a pickle"),
     "empty": (b"", "has no records, the file is empty; download it again"),
     "blank": (b"\xef\xbb\xbf \r\n\n", "has no records, the file is empty; download it again"),
@@ -108,7 +108,7 @@ def test_an_annotation_that_is_none_is_named(tmp_path: Path, name: str, options:
 
 
 def test_a_database_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.json: is an SQLite database; write its rows as JSONL"):
+    with pytest.raises(DataError, match=r"a\.json: is an SQLite database; convert its rows to JSONL"):
         scan(tmp_path, "a.json", database(tmp_path))
 
 

@@ -35,7 +35,7 @@ def test_an_example_is_a_file_of_its_format(tmp_path: Path, name: str, file: str
         try:
             records, _ = read_source(tmp_path / file, task)
         except SettingsError as error:  # objects.json has no regions for REG
-            assert "is made of" in str(error)
+            assert " needs " in str(error)
         else:
             given[task] = [record for record in records if isinstance(record, Record)]
     assert any(given.values())

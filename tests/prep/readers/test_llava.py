@@ -81,9 +81,9 @@ def test_an_answer_may_speak_of_the_token(tmp_path: Path) -> None:
     ("line", "reason", "said"),
     [
         (conversation(), "no_turns", "0 turn(s)"),
-        (conversation(PLAIN), "no_turns", "1 turn(s), and no answer"),
-        (conversation(ANSWER), "no_turns", "1 turn(s), and no answer"),
-        (conversation(ANSWER, PLAIN), "no_turns", "2 turn(s), and no answer to a question"),
+        (conversation(PLAIN), "no_turns", "1 turn(s) has no question with an answer"),
+        (conversation(ANSWER), "no_turns", "1 turn(s) has no question with an answer"),
+        (conversation(ANSWER, PLAIN), "no_turns", "of 2 turn(s) has no question with an answer"),
         (conversation({"from": "system", "value": "x"}), "no_turns", "0 turn(s)"),
         *(
             (conversation(PLAIN, {"from": role, "value": blank}), "no_turns", "turn 2: the answer is blank")
@@ -91,14 +91,14 @@ def test_an_answer_may_speak_of_the_token(tmp_path: Path) -> None:
             for blank in ("", " ", "\n\t", "\u200b\ufeff")
         ),
         (conversation(PLAIN, ANSWER, PLAIN, {**ANSWER, "value": " "}), "no_turns", "turn 4: the answer is blank"),
-        (conversation(ASK, ASK, ANSWER, image="a.jpg"), "several_pictures", "2 <image> in one conversation"),
+        (conversation(ASK, ASK, ANSWER, image="a.jpg"), "several_pictures", "2 <image>, expected one"),
         (
             conversation({"from": "human", "value": "<image> or <image>?"}, ANSWER, image="a.jpg"),
             "several_pictures",
             "2 <image>",
         ),
         (conversation(ASK, ANSWER, image=["a.jpg", "b.jpg"]), "several_pictures", "a list of 2"),
-        (conversation(ASK, ANSWER), "image_token_without_picture", "<image> and no image"),
+        (conversation(ASK, ANSWER), "image_token_without_picture", "the text has <image>, but the record has no image"),
         (conversation(ASK, ANSWER, image=7), "bad_record", "image: expected a path, got 7"),
         (
             conversation(ASK, ANSWER, image=[None]),
@@ -107,8 +107,12 @@ def test_an_answer_may_speak_of_the_token(tmp_path: Path) -> None:
         ),
         (conversation({"from": "nobody", "value": "x"}, ANSWER), "bad_record", "or system, got 'nobody'"),
         (conversation({"from": ["human"], "value": "x"}, ANSWER), "bad_record", "from: expected human, user"),
-        (conversation({"value": "x"}, ANSWER), "bad_record", "system, got None; the turn has 'value'"),
-        (conversation({"role": "user", "content": "x"}, ANSWER), "bad_record", "the turn has 'role', 'content'"),
+        (conversation({"value": "x"}, ANSWER), "bad_record", "system, got None; the turn has the keys 'value'"),
+        (
+            conversation({"role": "user", "content": "x"}, ANSWER),
+            "bad_record",
+            "has the keys 'role', 'content'",
+        ),
         (conversation("What?", ANSWER), "bad_record", "from: expected"),
         (conversation({"from": "human", "value": None}, ANSWER), "bad_record", "value: expected text, got None"),
         (conversation({"from": "human", "value": True}, ANSWER), "bad_record", "value: expected text, got True"),

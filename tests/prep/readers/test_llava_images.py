@@ -49,7 +49,7 @@ def test_lines_that_list_their_images_are_conversations(
         {"image": ["a/b.jpg"], "images": [], "video": None},
     ],
 )
-def test_a_image_under_another_name_is_read(tmp_path: Path, question: str, fields: dict[str, Any]) -> None:
+def test_an_image_under_another_name_is_read(tmp_path: Path, question: str, fields: dict[str, Any]) -> None:
     record = one(tmp_path, question, **fields)
     assert isinstance(record, Record), record
     assert (record.image_path, record.turns[0].text) == ("a/b.jpg", question)
@@ -77,7 +77,7 @@ def test_another_mark_for_the_image(tmp_path: Path, mark: str) -> None:
     assert record.turns[0].text == "<image>\nWhat is it?"
     for question in (f"{mark}\nWhat is it?", f"What is in {mark} here?", f"What is it? {mark}"):
         reason, detail = one(tmp_path, question)  # type: ignore[misc]
-        assert (reason, detail) == ("picture_field_unknown", f"{mark!r} in the text, and no image")
+        assert (reason, detail) == ("picture_field_unknown", f"the text has {mark!r}, but the record has no image")
     assert one(tmp_path, f"{mark}{mark}Which?", image="a/b.jpg")[0] == "several_pictures"  # type: ignore[index]
 
 
@@ -88,15 +88,19 @@ def test_another_mark_for_the_image(tmp_path: Path, mark: str) -> None:
         ({"videos": ["a.mp4"]}, "picture_field_unknown", "videos: ['a.mp4']"),
         ({"audio": "a.wav", "image": "a.jpg"}, "picture_field_unknown", "audio: 'a.wav'"),
         ({"video": "a.mp4", "image": "a.jpg"}, "picture_field_unknown", "video: 'a.mp4'"),
-        ({"picture": "a.jpg"}, "picture_field_unknown", "picture: 'a.jpg'; give the picture's path as image"),
+        ({"picture": "a.jpg"}, "picture_field_unknown", "picture: 'a.jpg'; put the image's path in image"),
         ({"image_name": "a.jpg"}, "picture_field_unknown", "image_name: 'a.jpg'"),
         ({"imageId": 7}, "picture_field_unknown", "imageId: 7"),
         ({"Image": "a.jpg"}, "picture_field_unknown", "Image: 'a.jpg'"),
         ({"photo_path": ["a.jpg"]}, "picture_field_unknown", "photo_path"),
-        ({"image_path": "a.jpg", "img": "b.jpg"}, "picture_field_unknown", "image_path, img name different pictures"),
+        ({"image_path": "a.jpg", "img": "b.jpg"}, "picture_field_unknown", "image_path, img name different images"),
         ({"image_url": "data:image/png;base64,AA"}, "picture_field_unknown", "image_url: 'data:"),
-        ({"images": ["a.jpg", "b.jpg"]}, "several_pictures", "images: a list of 2"),
-        ({"image": "a.jpg", "images": ["a.jpg", "b.jpg"]}, "several_pictures", "images: a list of 2"),
+        ({"images": ["a.jpg", "b.jpg"]}, "several_pictures", "expected one image, got a list of 2"),
+        (
+            {"image": "a.jpg", "images": ["a.jpg", "b.jpg"]},
+            "several_pictures",
+            "expected one image, got a list of 2",
+        ),
         ({"img": [{"path": "a.jpg"}]}, "bad_record", "img: expected a path, got {'path': 'a.jpg'}"),
         ({"image_url": {"url": "http://x/a.jpg"}}, "bad_record", "image_url: expected a path"),
     ],
@@ -113,7 +117,7 @@ def test_what_may_show_more_is_rejected(tmp_path: Path, fields: dict[str, Any], 
 def test_a_mark_for_a_video_is_rejected(tmp_path: Path, mark: str, fields: dict[str, str]) -> None:
     reason, detail = one(tmp_path, f"{mark}\nWhat happens?", **fields)  # type: ignore[misc]
     assert reason == "picture_field_unknown"
-    assert f"{mark!r} in the text" in detail
+    assert f"the text has {mark!r}, but " in detail
 
 
 @pytest.mark.parametrize(

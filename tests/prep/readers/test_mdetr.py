@@ -56,7 +56,7 @@ def test_each_expression_is_a_record(tmp_path: Path, first: str, indent: int | N
         [("both", ONE), ("both", TWO)],
         "bad_record",  # nothing in the file says that it is absent
     ]
-    assert "no box for 'nothing'" in records[3][1]  # type: ignore[index]
+    assert "'nothing' has no box" in records[3][1]  # type: ignore[index]
     assert {(r.image_path, r.width_px, r.height_px) for r in records if isinstance(r, Record)} == {(FILE, 200, 100)}
 
 
@@ -64,7 +64,7 @@ def test_reg_describes_one_box(tmp_path: Path) -> None:
     records, scan = read_source(write(tmp_path, {"a.json": SOURCE}), "REG")
     assert found(records) == [[("the left cat", ONE)], [("猫", TWO)]]
     assert [record.record_no for record in records if isinstance(record, Record)] == [0, 1]
-    assert scan.notes == ("2 of 4 expressions are not of one box and no records of REG",)
+    assert scan.notes == ("2 of 4 expressions skipped: REG needs exactly one box",)
 
 
 @pytest.mark.parametrize("task", ["REG", "VG"])
@@ -109,8 +109,8 @@ def test_boxes_of_parts_of_a_caption_are_refused(
     with pytest.raises(SettingsError) as caught:
         read(tmp_path, json.dumps(coco(images, boxes), indent=indent), task)
     assert str(caught.value).startswith(
-        f"{tmp_path / 'finetune_refcoco_train.json'}: boxes belong to parts of a caption (tokens_positive) in 1 of 3 "
-        "captions, as in 'a dog and a cat'; "
+        f"{tmp_path / 'finetune_refcoco_train.json'}: in 1 of 3 captions the boxes belong to parts of "
+        "the caption (tokens_positive), for example 'a dog and a cat'; "
     )
 
 
@@ -142,7 +142,7 @@ def test_an_expression_of_nothing_is_absent(tmp_path: Path, more: dict[str, Any]
     ]
     records = read(tmp_path, coco(images, boxes))
     assert found(records) == [[], [("the cat", ONE)], [("both", ONE), ("both", TWO)], "bad_record"]
-    assert records[3][1] == f"{FILE}: 'it' has a box and is said to have none (empty)"  # type: ignore[index]
+    assert records[3][1] == f"{FILE}: 'it' has a box and is also marked as absent (empty)"  # type: ignore[index]
     assert isinstance(records[0], Record)
     assert records[0].absent_phrases == ("a zebra",)
     assert texts(rendered("VG", records[0])[0])[1] == "None"
@@ -158,7 +158,7 @@ def test_the_categories_need_not_be_known(tmp_path: Path) -> None:
 
 
 def test_detection_is_not_to_be_had(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="format mdetr gives REG, VG, not DET"):
+    with pytest.raises(SettingsError, match="format mdetr supports REG, VG, not DET"):
         read(tmp_path, SOURCE, "DET")
 
 
@@ -168,7 +168,7 @@ def test_named_as_coco_it_is_read_so(tmp_path: Path) -> None:
 
 
 def test_two_expressions_of_the_same_id_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="two entries of images have the id 0"):
+    with pytest.raises(DataError, match="two entries of images have the same id 0"):
         read(tmp_path, coco([entry(0, "one"), entry(0, "two")], [tied(0, 0)]))
 
 

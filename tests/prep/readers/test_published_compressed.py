@@ -89,5 +89,5 @@ def test_a_file_that_was_cut_before_it_was_packed_is_named(tmp_path: Path, name:
     write_packed(tmp_path, {**files, spoilt: whole[:-3]}, [suffix] * len(files))
     with pytest.raises(DataError) as caught:
         read(tmp_path, name, next(iter(files)) + suffix)
-    assert f"{tmp_path / spoilt}{suffix}: cut short" in str(caught.value)
+    assert f"{tmp_path / spoilt}{suffix}: truncated" in str(caught.value)
     assert "unpacked" not in str(caught.value)

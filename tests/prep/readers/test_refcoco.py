@@ -206,10 +206,10 @@ def test_an_entry_of_any_depth_is_no_crash(tmp_path: Path, depth: int) -> None:
 @pytest.mark.parametrize(
     ("instances", "said"),
     [
-        (coco([picture(), picture(width=9)]), "images have the id 7"),
-        (coco(None, [box(), box(bbox=[1, 2, 3, 4])]), "annotations have the id 1"),
+        (coco([picture(), picture(width=9)]), "images have the same id 7"),
+        (coco(None, [box(), box(bbox=[1, 2, 3, 4])]), "annotations have the same id 1"),
         ([picture()], "expected {"),
-        (json.dumps(INSTANCES)[:-40], "cut short"),
+        (json.dumps(INSTANCES)[:-40], "truncated"),
         ({"images": [], "annotations": []}, "has no categories"),
     ],
 )
@@ -257,7 +257,7 @@ def test_reg_describes_one_box(tmp_path: Path) -> None:
     annotation = write(tmp_path, {"grefs(unc).json": grefs(*refs), "instances.json": INSTANCES})
     records, scan = read_source(annotation, "REG")
     assert found(records) == [[("one", ONE)], [("two", TWO)]]
-    assert scan.notes == ("3 expressions of the split are not of one box and no records of REG",)
+    assert scan.notes == ("3 expressions of the split skipped: REG needs exactly one box",)
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -268,7 +268,7 @@ def test_references_without_a_sentence_are_passed_over_and_said(tmp_path: Path, 
     content = grefs(*refs) if as_json else pickle.dumps(refs)
     records, scan = read_source(write(tmp_path, {"refs(unc).p": content, "instances.json": INSTANCES}), task)
     assert found(records) == [[("one", ONE)], [("two", TWO)]]
-    assert scan.notes == ("references of the split without a sentence, passed over: 3",)
+    assert scan.notes == ("3 references of the split skipped: they have no sentence",)
 
 
 def test_boxes_that_are_not_finite_are_dropped_and_others_stay(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_names_of_images_differ() -> None:
     assert all(0 <= key < 2**64 for key in keys)
 
 
-def test_a_image_that_a_wording_speaks_of_stays_in_words() -> None:
+def test_an_image_that_a_wording_speaks_of_stays_in_words() -> None:
     def one(question: str) -> tuple[Rendering, ...]:
         return (Rendering(turns=(Turn(role="human", text=question), Turn(role="gpt", text="<image> yes"))),)
 

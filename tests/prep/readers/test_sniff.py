@@ -59,12 +59,12 @@ def test_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("element", "task", "options", "said"),
     [
-        ({"frames": []}, "DET", {}, r"of no known format \(llava, ccmd, .*\).*format="),
-        ({"id": 1}, "LAZY", {}, "of no known format"),
-        (OBJECTS, "DET", {"format": "yolo"}, "no format 'yolo'; format= takes llava, ccmd, "),
-        (LLAVA, "DET", {}, "format llava gives LAZY, not DET"),
-        (OBJECTS, "LAZY", {}, "format ccmd gives DET, RANDDET, REG, VG, VISJ, not LAZY"),
-        (OBJECTS, "LAZY", {"format": "ccmd"}, "format ccmd gives .*, not LAZY"),
+        ({"frames": []}, "DET", {}, r"matches no known format \(llava, ccmd, .*\).*format="),
+        ({"id": 1}, "LAZY", {}, "matches no known format"),
+        (OBJECTS, "DET", {"format": "yolo"}, "unknown format 'yolo'; format= takes one of llava, ccmd, "),
+        (LLAVA, "DET", {}, "format llava supports LAZY, not DET"),
+        (OBJECTS, "LAZY", {}, "format ccmd supports DET, RANDDET, REG, VG, VISJ, not LAZY"),
+        (OBJECTS, "LAZY", {"format": "ccmd"}, "format ccmd supports .*, not LAZY"),
         (OBJECTS, "DET", {"split": "train"}, "format ccmd does not take the option split"),
         (LLAVA, "LAZY", {"split": "train"}, "format llava does not take the option split"),
     ],
@@ -83,36 +83,36 @@ TURNS = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "con
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (VIA, "an object by pictures' names, as the VGG Image Annotator's own JSON; export them as COCO"),
+        (VIA, "an object keyed by image names, as the VGG Image Annotator's own JSON; export"),
         ({"b.png-1": {}, "c.jpeg77": {}}, "the VGG Image Annotator's own JSON"),
         (
             {"_via_settings": {}, "_via_img_metadata": VIA, "_via_attributes": {}},
-            "a project of the VGG Image Annot",
+            "a VGG Image Annotator project; export the annot",
         ),
-        ({"version": "5.0", "shapes": [], "imagePath": "a.jpg", "imageHeight": 9}, "labelme2coco makes one COCO file"),
+        ({"version": "5.0", "shapes": [], "imagePath": "a.jpg", "imageHeight": 9}, "labelme2coco converts all"),
         (
             [{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": []}]}],
-            "as Label Studio keeps them;",
+            "in Label Studio's own format;",
         ),
-        ({"info": {}, "categories": {"label": {}}, "items": [{"id": "a"}]}, "as Datumaro keeps them; export"),
+        ({"info": {}, "categories": {"label": {}}, "items": [{"id": "a"}]}, "in Datumaro's own format; export"),
         ([{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {}}]}], "for CreateML; export"),
         (
             [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.9}],
-            "COCO's annotations or results alo",
+            "COCO's annotations or results only",
         ),
-        ([{"messages": TURNS, "images": ["a.jpg"]}], "messages of role and content; LLaVA has them as conversations"),
-        ([{"instruction": "Say it.", "input": "", "output": "It."}], "as Alpaca has them; LLaVA has them"),
-        ([{"image": "a.jpg", "question": "What?", "answer": "A cat."}], "questions and answers; LLaVA has them"),
+        ([{"messages": TURNS, "images": ["a.jpg"]}], "messages with role and content; convert it to LLaVA's"),
+        ([{"instruction": "Say it.", "input": "", "output": "It."}], "in Alpaca's format; convert it to LLaVA's"),
+        ([{"image": "a.jpg", "question": "What?", "answer": "A cat."}], "questions and answers; convert it to LLaVA's"),
         (
             [{"image_id": "a.jpg", "Question 1": {"question": "What?", "answer": "A cat."}}],
-            "an object of image_id, Q",
+            "an object with the keys image_id, Q",
         ),
-        ({"frame": "rs1", "imgHeight": 9, "imgWidth": 9, "objects": []}, "begins with an object of frame, imgHeight"),
+        ({"frame": "rs1", "imgHeight": 9, "imgWidth": 9, "objects": []}, "an object with the keys frame, imgHeight"),
     ],
 )
 @pytest.mark.parametrize("task", ["DET", "LAZY"])
 def test_files_of_other_tools_are_told_for_what_they_are(tmp_path: Path, content: object, said: str, task: str) -> None:
-    with pytest.raises(SettingsError, match="of no known format") as refused:
+    with pytest.raises(SettingsError, match="matches no known format") as refused:
         find_format(write(tmp_path, json.dumps(content)), task, {})
     assert said in str(refused.value)
 
@@ -125,12 +125,12 @@ def test_nothing_in_it(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" * 50, b"not json at all\n" * 500, bytes(range(256)) * 20])
 def test_what_is_no_json(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(SettingsError, match="of no known format"):
+    with pytest.raises(SettingsError, match="matches no known format"):
         find_format(write(tmp_path, content), "LAZY", {})
 
 
 def test_a_file_cut_short_before_its_first_record_is_damaged(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match="truncated"):
         find_format(write(tmp_path, json.dumps([LLAVA])[:-8]), "LAZY", {})
 
 
@@ -146,7 +146,7 @@ class AtMost(BytesIO):
 @pytest.mark.parametrize("indent", [None, 1])
 def test_an_object_that_is_keyed_by_something_is_given_up_soon(value: object, indent: int | None) -> None:
     text = json.dumps({str(number): value for number in range(200_000)}, indent=indent).encode() + b" " * (20 << 20)
-    with pytest.raises(SettingsError, match=r"of no known format .*, it is one JSON object of over 100 members"):
+    with pytest.raises(SettingsError, match=r"matches no known format .*: it is one JSON object with over 100 members"):
         readers.find_format(lambda: AtMost(text), "a.json", "LAZY", {})
 
 
@@ -159,15 +159,21 @@ def test_so_is_one_that_is_said_to_be_coco(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (json.dumps({"info": {}, "data": [LLAVA] * 3}, indent=1), "it begins with an object of info, data; see"),
-        (json.dumps({"info": {}, "data": [LLAVA] * 3}), "it begins with an object of info, data; see"),
-        ('{"error": "Repository not found"}', "it begins with an object of error; see"),
-        ('[{"text": "a", "label": 5}]', "it begins with an object of text, label; see"),
-        ('{"text": "a", "label": 5}\n' * 3, "it begins with an object of text, label; see"),
-        ("id,caption\n1,a cat\n", "no JSON object is in its first elements; see"),
-        ("[1, 2, 3]", "no JSON object is in its first elements; see"),
+        (
+            json.dumps({"info": {}, "data": [LLAVA] * 3}, indent=1),
+            "it begins with an object with the keys info, data; see",
+        ),
+        (json.dumps({"info": {}, "data": [LLAVA] * 3}), "it begins with an object with the keys info, data; see"),
+        ('{"error": "Repository not found"}', "it begins with an object with the keys error; see"),
+        ('[{"text": "a", "label": 5}]', "it begins with an object with the keys text, label; see"),
+        ('{"text": "a", "label": 5}\n' * 3, "it begins with an object with the keys text, label; see"),
+        ("id,caption\n1,a cat\n", "its first elements have no JSON object; see"),
+        ("[1, 2, 3]", "its first elements have no JSON object; see"),
         *(
-            (between.join([json.dumps(LLAVA, indent=1)] * 3), "it holds JSON objects of several lines each; `jq -c .`")
+            (
+                between.join([json.dumps(LLAVA, indent=1)] * 3),
+                "objects of several lines each; convert it to JSONL with `jq",
+            )
             for between in ("\n", "", "\r\n\r\n")
         ),
     ],
@@ -175,14 +181,16 @@ def test_so_is_one_that_is_said_to_be_coco(tmp_path: Path) -> None:
 def test_what_is_of_no_known_format_is_described(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         find_format(write(tmp_path, text), "LAZY", {})
-    assert f"of no known format ({', '.join(readers.FORMATS)}), {said}" in str(caught.value)
+    message = str(caught.value)
+    assert f"matches no known format ({', '.join(readers.FORMATS)}): it" in message
+    assert said in message
 
 
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_damaged_object_is_no_unknown_format(tmp_path: Path, indent: int | None) -> None:
     """Although some of its lines are JSON."""
     text = json.dumps({"info": {"a": "b"}, "licenses": [{"id": 1}] * 3, **COCO}, indent=indent).replace('"b"', '"b""')
-    with pytest.raises(DataError, match=r"annotation: no JSON at line \d, byte \d+"):
+    with pytest.raises(DataError, match=r"annotation: not valid JSON at line \d, byte \d+"):
         find_format(write(tmp_path, text), "DET", {})
 
 

@@ -165,7 +165,7 @@ def test_elements_that_are_no_json_are_rejected_alone(tmp_path: Path, task: str)
     ]
 
 
-def test_a_image_of_image_data_that_is_no_json_rejects_its_records(tmp_path: Path) -> None:
+def test_an_image_of_image_data_that_is_no_json_rejects_its_records(tmp_path: Path) -> None:
     elements = [{"image_id": number, "regions": [region("cat")]} for number in (1, 2, 3)]
     images = json.dumps([data(1), data(2), data(3)]).replace('"image_id": 2', '"image_id": 2x')
     assert [isinstance(one, str) for one in found(read(tmp_path, elements, "REG", images))] == [False, True, False]
@@ -174,13 +174,13 @@ def test_a_image_of_image_data_that_is_no_json_rejects_its_records(tmp_path: Pat
 @pytest.mark.parametrize(
     ("task", "elements", "images", "error", "said"),
     [
-        ("DET", [{"id": 1, "regions": [region("a")]}], [data()], SettingsError, "DET is made of objects.json"),
-        ("REG", [{"id": 1, "objects": []}], [data()], SettingsError, "REG is made of region_descriptions.json"),
-        ("VG", [{"id": 1, "objects": []}], [data()], SettingsError, "VG is made of region_descriptions.json"),
-        ("RANDDET", [{"id": 1, "objects": []}], [data()], SettingsError, "gives DET, REG, VG, not RANDDET"),
+        ("DET", [{"id": 1, "regions": [region("a")]}], [data()], SettingsError, "DET needs objects.json"),
+        ("REG", [{"id": 1, "objects": []}], [data()], SettingsError, "REG needs region_descriptions.json"),
+        ("VG", [{"id": 1, "objects": []}], [data()], SettingsError, "VG needs region_descriptions.json"),
+        ("RANDDET", [{"id": 1, "objects": []}], [data()], SettingsError, "supports DET, REG, VG, not RANDDET"),
         ("DET", [{"id": 1, "objects": []}], [data(1), data(2), data(1)], DataError, "image_data.json.* image_id 1"),
-        ("DET", [{"id": 1, "objects": []}], json.dumps([data()])[:-1], DataError, "image_data.json: cut short"),
-        ("DET", json.dumps([{"id": 1, "objects": []}] * 2)[:-1], [data()], DataError, "objects.json: cut short"),
+        ("DET", [{"id": 1, "objects": []}], json.dumps([data()])[:-1], DataError, "image_data.json: truncated"),
+        ("DET", json.dumps([{"id": 1, "objects": []}] * 2)[:-1], [data()], DataError, "objects.json: truncated"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(

@@ -85,7 +85,7 @@ def test_fractions_where_pixels_are_expected_are_named(boxes: list[BoxXYXY]) -> 
     with pytest.raises(Rejected) as caught:
         clean_boxes(record_of(*(("cat", box) for box in boxes)))
     assert caught.value.reason == "boxes_not_in_pixels"
-    assert re.fullmatch(r"the first box is \[0.*\] in 1000x500 pixels", caught.value.detail)
+    assert re.fullmatch(r"the first box is \[0.*\] in an image of 1000x500 pixels", caught.value.detail)
 
 
 @pytest.mark.parametrize(

@@ -148,13 +148,13 @@ def test_records_and_variants_ask_differently() -> None:
 
 
 @pytest.mark.parametrize("absent", [[], ["zebra"]])
-def test_a_image_without_objects_is_left_out(absent: list[str]) -> None:
+def test_an_image_without_objects_is_left_out(absent: list[str]) -> None:
     with pytest.raises(Rejected) as caught:
         rendered("DET", record_of(absent=absent), vocabulary=NAMES)
     assert caught.value.reason == "no_objects"
 
 
-def test_a_image_that_lost_all_boxes_is_left_out() -> None:
+def test_an_image_that_lost_all_boxes_is_left_out() -> None:
     with pytest.raises(Rejected) as caught:
         rendered("DET", record_of(("cat", OUTSIDE), absent=["zebra"]), vocabulary=NAMES)
     assert caught.value.reason == "all_boxes_dropped"

@@ -50,7 +50,7 @@ def test_the_token_stays_in_the_turn_that_holds_it() -> None:
     assert turns_of(*before) == (*before[:2], human("<image>\nNow this:"), *before[3:])
 
 
-def test_a_image_that_no_turn_mentions_belongs_to_the_first_question() -> None:
+def test_an_image_that_no_turn_mentions_belongs_to_the_first_question() -> None:
     assert turns_of(gpt("Hi"), human("What?"), gpt("A cat."), human("More?"), gpt("No")) == (
         gpt("Hi"),
         human("<image>\nWhat?"),

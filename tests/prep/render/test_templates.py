@@ -142,10 +142,10 @@ def test_the_hash_is_of_the_content(tmp_path: Path) -> None:
     [
         (
             {"REG": None},
-            r"REG\.json: cannot be read \(No such file.*\); --templates takes a folder with 1vn\.json, REG",
+            r"REG\.json: cannot be read \(No such file.*\); --templates takes a folder with the files 1vn\.json, REG",
         ),
-        ({"nvn": b"["}, r"nvn\.json: not JSON"),
-        ({"nvn": b'["\xff <category set>"]'}, r"nvn\.json: not JSON"),
+        ({"nvn": b"["}, r"nvn\.json: not valid JSON"),
+        ({"nvn": b'["\xff <category set>"]'}, r"nvn\.json: not valid JSON"),
         ({"nvn": {}}, r"nvn\.json: expected a JSON list of templates, got \{\}"),
         ({"nvn": []}, r"nvn\.json: expected a JSON list of templates, got \[\]"),
         ({"1vn": ["Where is <expr>?", 5]}, r"1vn\.json: template 2 must be text"),
@@ -154,10 +154,10 @@ def test_the_hash_is_of_the_content(tmp_path: Path) -> None:
         ({"1vn": ["<image> <expr> <image>"]}, r"1vn\.json: template 1 .* <image> at most once, got"),
         (
             {"visual_search": ["<region> and <objs>"]},
-            r"visual_search\.json: template 1 has <objs>, which its task does",
+            r"visual_search\.json: template 1 has <objs>, a placeholder of another",
         ),
-        ({"answer_format": []}, r"answer_format\.json: expected a JSON object with the lines DET and VISJ"),
-        ({"answer_format": {"DET": "x"}}, r"answer_format\.json: expected a JSON object with the lines DET and VISJ"),
+        ({"answer_format": []}, r"answer_format\.json: expected a JSON object with the keys DET and VISJ"),
+        ({"answer_format": {"DET": "x"}}, r"answer_format\.json: expected a JSON object with the keys DET and VISJ"),
         ({"answer_format": {"DET": "x", "VISJ": 5}}, r"answer_format\.json: VISJ: expected text, got 5"),
     ],
 )

@@ -153,12 +153,12 @@ def _part_of_sample_data(out: Path) -> None:
 
 TAKEN: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "a file": (lambda out: out.write_text("mine"), "is a file, expected a new or an empty folder; "),
-    "a folder with a file": (_something, "is not empty, expected a new or an empty folder; name another one"),
+    "a folder with a file": (_something, "is not empty, expected a new or an empty folder; choose another one"),
     "a folder with a hidden file": (_hidden, "is not empty, "),
-    "sample data": (lambda out: write_sample_data(out, seed=1, images=2), "holds sample data already; use it, "),
+    "sample data": (lambda out: write_sample_data(out, seed=1, images=2), "already holds sample data; use it, "),
     "a part of sample data": (_part_of_sample_data, "is not empty, "),
-    "a link to nowhere": (lambda out: out.symlink_to("nowhere"), "is no folder, "),
-    "a pipe": (os.mkfifo, "is no folder, "),
+    "a link to nowhere": (lambda out: out.symlink_to("nowhere"), "is not a folder, "),
+    "a pipe": (os.mkfifo, "is not a folder, "),
 }
 
 

@@ -103,9 +103,9 @@ def test_a_packed_file_with_wrong_bytes(tmp_path: Path, suffix: str, pack: Any, 
     [
         (
             ARRAY[:-1],
-            r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: cut short, the JSON array that begins at byte 0 never ends",
+            r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: truncated, the JSON array that begins at byte 0 never ends",
         ),
-        (ARRAY + b"[]", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: there is text behind the end of its JSON array"),
+        (ARRAY + b"[]", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: there is text after the end of its JSON array"),
         (b"", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: has no records"),
         (b"[]", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: has no records"),
     ],
@@ -117,7 +117,7 @@ def test_a_file_that_is_damaged_is_named(tmp_path: Path, content: bytes, said: s
 
 
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"^m.txt:1: DET_x: [^:]*a\.json: format llava gives LAZY, not DET"):
+    with pytest.raises(SettingsError, match=r"^m.txt:1: DET_x: [^:]*a\.json: format llava supports LAZY, not DET"):
         scan_source(scan(tmp_path, "a.json", LINES, task="DET"))
 
 

@@ -1,1 +1,1 @@
-"""Scanning JSON that is larger than memory."""
+"""Streaming scan of JSON files that are larger than memory."""

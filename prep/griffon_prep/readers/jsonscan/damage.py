@@ -1,7 +1,7 @@
-"""What is wrong with a piece of JSON, where, and whether it is certain that the damage touches one element alone.
+"""Finds the first fault in a piece of JSON, and decides whether the damage is certainly limited to one element.
 
-A quote or bracket too many can make one element out of thousands. Such a piece must not pass for one record that is no
-JSON: the records in it would be lost, and those behind it would have wrong numbers.
+An extra quote or bracket can merge thousands of elements into one. Such a piece must not count as one invalid record:
+the records in it would be lost, and the records after it would get wrong numbers.
 """
 
 import json
@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-_PREFIXES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)  # bytes: a fault near the start is found without decoding all
+_PREFIXES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)  # bytes: a fault near the start is found without decoding everything
 _SHOWN = 24  # bytes
-_MOST_BYTES = 4 << 20  # of an element that is looked into
+_MOST_BYTES = 4 << 20  # of an element that is examined
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity", "-")
 _HALF_A_NUMBER = re.compile(r"\.|[eE][+-]?")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\],:]|[^\s"{}\[\],:]++|"', re.DOTALL)
@@ -26,12 +26,12 @@ _ANY = msgspec.json.Decoder(msgspec.Raw)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """The first place of a text that cannot be JSON.
+    """The first position at which a text is not valid JSON.
 
     Attributes:
         offset: in bytes.
-        what: was expected there and what there is.
-        ends_early: nothing is wrong but that the text ends.
+        what: what was expected there, and what was found.
+        ends_early: the only fault is that the text ends too early.
     """
 
     offset: int
@@ -40,7 +40,7 @@ class Fault:
 
 
 def is_json(text: bytes) -> bool:
-    """Whether a text is one JSON value, with `NaN` and the like; what is nested too deeply to tell counts as one."""
+    """Whether a text is one JSON value; `NaN` and `Infinity` are allowed; text nested too deeply to parse counts."""
     try:
         _ANY.decode(text)
     except RecursionError:
@@ -51,7 +51,7 @@ def is_json(text: bytes) -> bool:
 
 
 def first_fault(text: bytes) -> Fault | None:
-    """The first place at which a text is not one JSON value; None if it is one."""
+    """Return the first position at which a text is not one JSON value, or None if it is one."""
     for size in (*_PREFIXES, len(text)):
         fault = _fault(text[:size])
         if size >= len(text) or (fault and not fault.ends_early):
@@ -60,28 +60,28 @@ def first_fault(text: bytes) -> Fault | None:
 
 
 def _fault(text: bytes) -> Fault | None:
-    """As `first_fault`, of a text that is decoded as a whole."""
-    decoded = text.decode("utf-8", "surrogateescape")  # a character is found by its bytes again
+    """As `first_fault`, for a text that is decoded completely."""
+    decoded = text.decode("utf-8", "surrogateescape")  # characters can be mapped back to byte offsets
     start = len(decoded) - len(decoded.lstrip(" \t\r\n"))
-    found = None
+    fault = None
     try:
         _, end = json.JSONDecoder().raw_decode(decoded, start)
-        behind = len(decoded) - len(decoded[end:].lstrip(" \t\r\n"))
-        if behind < len(decoded):
-            found = _described(text, decoded, behind, "Expecting one value")
+        after = len(decoded) - len(decoded[end:].lstrip(" \t\r\n"))
+        if after < len(decoded):
+            fault = _described(text, decoded, after, "Expecting one value")
     except json.JSONDecodeError as error:
-        found = _described(text, decoded, error.pos, error.msg)
-    except (RecursionError, ValueError):  # ValueError: an integer of thousands of digits
+        fault = _described(text, decoded, error.pos, error.msg)
+    except (RecursionError, ValueError):  # ValueError: an integer with thousands of digits
         pass
     try:
-        text[: found.offset if found else len(text)].decode()
+        text[: fault.offset if fault else len(text)].decode()
     except UnicodeDecodeError as error:
         return Fault(
             offset=error.start,
             what=f"Invalid UTF-8, got {text[error.start : error.end]!r}",
-            ends_early=error.reason == "unexpected end of data" and found is None,
+            ends_early=error.reason == "unexpected end of data" and fault is None,
         )
-    return found
+    return fault
 
 
 def _described(text: bytes, decoded: str, at: int, what: str) -> Fault:
@@ -102,65 +102,65 @@ def _described(text: bytes, decoded: str, at: int, what: str) -> Fault:
 
 
 def stands_alone(text: bytes, others: Sequence[bytes]) -> bool:
-    """Whether an element that is no JSON is certainly one element of its array.
+    """Whether an element with invalid JSON is certainly a single element of its array.
 
     Args:
-        text: from behind a comma of the array to the next, if the damage has not made that up.
-        others: some elements of the array that are whole.
+        text: the text between two commas that seem to belong to the array.
+        others: some valid elements of the array.
     """
     text = text.strip(b" \t\r\n")
     if not (text.startswith(b"{") and text.endswith(b"}")) or len(text) > _MOST_BYTES:
         return False
-    return _is_whole_but_for_words(text) or _looks_like_one(text, others)
+    return _is_object_once_repaired(text) or _looks_like_one(text, others)
 
 
-def _is_whole_but_for_words(text: bytes) -> bool:
-    """Whether it is an object once wrong words, wrong characters in strings, and commas too many are taken out."""
+def _is_object_once_repaired(text: bytes) -> bool:
+    """Whether it is one object after invalid words, invalid characters in strings and extra commas are replaced."""
     tokens: list[str] = []
-    for number, token in enumerate(_TOKEN.findall(text)):
+    for index, token in enumerate(_TOKEN.findall(text)):
         if token == b"," and tokens[-1] in "{[,":
             continue
         if token in b"}]" and tokens and tokens[-1] == ",":
             tokens.pop()
-        tokens.append(_mended(token, number))
+        tokens.append(_repaired(token, index))
     repeated = False
 
     def seen(pairs: list[tuple[str, Any]]) -> None:
-        nonlocal repeated  # the outermost object comes last
+        nonlocal repeated  # called last for the outermost object
         repeated = len({key for key, _ in pairs}) < len(pairs)
 
     try:
         json.loads(" ".join(tokens), object_pairs_hook=seen)
     except (ValueError, RecursionError):
         return False
-    return not repeated  # a key twice, and it may have been two
+    return not repeated  # with a repeated key, it may have been two objects
 
 
-def _mended(token: bytes, number: int) -> str:
-    """A token that JSON takes, of the same kind."""
+def _repaired(token: bytes, index: int) -> str:
+    """Return the token if it is valid JSON, or else a valid token of the same kind."""
     try:
         value = token.decode()
         if token not in b"{}[],:":
             json.loads(value)
     except (ValueError, RecursionError):
-        return f'"{number}"' if token.startswith(b'"') and len(token) > 1 else "null"
+        return f'"{index}"' if token.startswith(b'"') and len(token) > 1 else "null"
     return value
 
 
 def _looks_like_one(text: bytes, others: Sequence[bytes]) -> bool:
-    """Whether there is room for no other element in it, quotes in it or not, going by the keys that others have."""
+    """Whether it holds no second element, wherever its strings end, judged by the keys of other elements."""
     once, inside = _keys_of(others)
     if not once or text.count(b"{") != text.count(b"}") or text.count(b"[") != text.count(b"]"):
         return False
     for brace in _OPENED.finditer(text, 1):
-        found = _NESTED.match(text, brace.start())
-        if not found or found.group(1) not in inside:
+        nested = _NESTED.match(text, brace.start())
+        if not nested or nested.group(1) not in inside:
             return False
     return all(len(re.findall(rb'(?<!\w)%b"\s*+:' % re.escape(key), text)) <= 1 for key in once)
 
 
 def _keys_of(others: Sequence[bytes]) -> tuple[set[bytes], set[bytes]]:
-    """The keys that an element has once, and those with which an object inside of an element begins."""
+    """Return the keys that occur only at the top level of elements, and the first keys of objects nested in them."""
     outer: set[str] = set()
     inner: set[str] = set()
     first: set[str] = set()
@@ -182,12 +182,12 @@ def _keys_of(others: Sequence[bytes]) -> tuple[set[bytes], set[bytes]]:
 
 
 def _objects(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:  # noqa: ANN401 - JSON
-    """Every object in a value, with how deep it is in it."""
-    left = [(0, value)]
-    while left:
-        depth, each = left.pop()
-        if isinstance(each, dict):
-            yield depth, each
-            left += [(depth + 1, inner) for inner in each.values()]
-        elif isinstance(each, list):
-            left += [(depth + 1, inner) for inner in each]
+    """Yield every object in a value, with its depth."""
+    pending = [(0, value)]
+    while pending:
+        depth, item = pending.pop()
+        if isinstance(item, dict):
+            yield depth, item
+            pending += [(depth + 1, inner) for inner in item.values()]
+        elif isinstance(item, list):
+            pending += [(depth + 1, inner) for inner in item]

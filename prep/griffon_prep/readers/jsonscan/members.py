@@ -1,7 +1,7 @@
-"""One large JSON object, as COCO's files are: its members in order, without holding or parsing the file.
+"""Streams the members of one large JSON object, such as a COCO file, in order, without loading or parsing all of it.
 
-Long arrays in it are decoded in pieces. A piece is cut where two objects seem to meet; the decoder itself proves the
-cut, for a text in brackets is one whole JSON array only if it was cut between elements.
+Long arrays in it are decoded in pieces. A piece is cut where two objects seem to meet, and the decoder proves the cut:
+the piece in brackets is a valid JSON array only if it was cut between elements.
 """
 
 import re
@@ -15,10 +15,10 @@ from griffon_prep.readers.jsonscan.spans import Elements, Spans, Window
 from griffon_prep.records import Rejected
 from griffon_shards.support.errors import DataError
 
-_PIECE = 1 << 18  # what a decoder makes of it stays in the processor's cache
+_PIECE = 1 << 18  # bytes; the decoded values fit in the processor's cache
 _TRIES = 8
-_MOST_MEMBERS = 100  # a file that is one object has about five; more is an object that is keyed by something
-_FIRST_LOOK = 1 << 12  # bytes of a value that is passed over: most are short
+_MOST_MEMBERS = 100  # a supported file has about five; an object with more is keyed by ids or the like
+_FIRST_LOOK = 1 << 12  # bytes of a skipped value: most are short
 _NOT_TAKEN = (msgspec.DecodeError, RecursionError)
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SCALAR = re.compile(rb'[^\s,\[\]{}"]++(?=[\s,\]}])')
@@ -28,14 +28,14 @@ Value = TypeVar("Value")
 
 
 class TooManyMembers(DataError):
-    """An object that is keyed by ids or the like."""
+    """The object has so many members that it is probably keyed by ids."""
 
 
 def members(window: Window) -> Iterator[str]:
-    """The keys of the object at the window's start. At each, the window is at the value: the caller takes or skips it.
+    """Yield the keys of the object at the window's start. At each key the caller must read or skip the value.
 
     Raises:
-        DataError: the text is no JSON object, never ends, or has more members than any file that is read.
+        DataError: the text is not a JSON object, never ends, or has more members than any supported file.
     """
     _expect(window, b"{")
     window.skip_blanks()
@@ -47,7 +47,7 @@ def members(window: Window) -> Iterator[str]:
         if (count := count + 1) > _MOST_MEMBERS:
             raise TooManyMembers(
                 f"{window.name}: one JSON object with over {_MOST_MEMBERS} members; "
-                "expected an array, JSONL, or COCO's images, annotations, categories"
+                "expected an array, JSONL, or COCO's images, annotations and categories"
             )
         window.skip_blanks()
         key = _parsed(window, _take(window, _STRING))
@@ -58,10 +58,10 @@ def members(window: Window) -> Iterator[str]:
 
 
 def skip_value(window: Window) -> None:
-    """Move on behind the value at the window's start.
+    """Skip the value at the window's start.
 
     Raises:
-        DataError: it is damaged in such a way that it may have swallowed what follows it.
+        DataError: the value is damaged, and its end cannot be determined.
     """
     first = window.data[:1]
     if first in (b"[", b"{"):
@@ -74,10 +74,10 @@ def skip_value(window: Window) -> None:
 
 
 def enter_array(window: Window, key: str) -> Elements:
-    """Move behind the bracket of the array that is member `key`; gives its elements, none of them taken.
+    """Enter the array that is member `key`, and return its elements, none of them read yet.
 
     Raises:
-        DataError: the member is no array.
+        DataError: the member is not an array.
     """
     if not window.data.startswith(b"["):
         raise DataError(f"{window.name}: {key}: expected an array at byte {window.base}, got {window.data[:20]!r}")
@@ -86,14 +86,14 @@ def enter_array(window: Window, key: str) -> Elements:
 
 
 def decoded_elements(elements: Elements, decode: Callable[[bytes], list[Value]]) -> Iterator[list[Value] | Spans]:
-    """The elements of an array of objects, decoded; as spans where there is something that `decode` does not take.
+    """Yield the decoded elements of an array of objects; as spans where `decode` does not accept them.
 
     Args:
-        elements: of the array; all are taken.
-        decode: from the text of a JSON array to its elements; it raises `msgspec.DecodeError`.
+        elements: of the array; all are consumed.
+        decode: decodes the text of a JSON array to its elements; raises `msgspec.DecodeError`.
 
     Raises:
-        DataError: the array never ends, or an element cannot be told from those behind it.
+        DataError: the array never ends, or the end of an element cannot be determined.
     """
     window = elements.window
     while not elements.closed:
@@ -122,7 +122,7 @@ def _decoded(spans: Spans, decode: Callable[[bytes], list[Value]]) -> list[Value
 
 
 def _seam(data: bytes) -> int:
-    """One past the end of the last object that another one seems to follow, or 0."""
+    """Return the end of the last object that seems to be followed by another one, or 0."""
     brace = len(data)
     for _ in range(_TRIES):
         brace = data.rfind(b"{", 0, brace)
@@ -137,10 +137,12 @@ def _expect(window: Window, marks: bytes) -> bytes:
     window.skip_blanks()
     mark = window.data[:1]
     if not mark:
-        raise _cut_short(window)
+        raise _truncated(window)
     if mark not in marks:
-        wanted = " or ".join(chr(wanted) for wanted in marks)
-        raise DataError(f"{window.name}: not JSON, expected {wanted} at byte {window.base}, got {window.data[:20]!r}")
+        expected = " or ".join(map(chr, marks))
+        raise DataError(
+            f"{window.name}: not valid JSON, expected {expected} at byte {window.base}, got {window.data[:20]!r}"
+        )
     window.let_go(1)
     return mark
 
@@ -149,8 +151,10 @@ def _take(window: Window, pattern: re.Pattern[bytes]) -> bytes:
     while not (found := pattern.match(window.data)):
         if not window.grow():
             if window.data.strip():
-                raise DataError(f"{window.name}: not JSON or cut short at byte {window.base}: {window.data[:20]!r}")
-            raise _cut_short(window)
+                raise DataError(
+                    f"{window.name}: not valid JSON, or truncated, at byte {window.base}: {window.data[:20]!r}"
+                )
+            raise _truncated(window)
     window.let_go(found.end())
     return found.group()
 
@@ -159,8 +163,8 @@ def _parsed(window: Window, text: bytes) -> Any:  # noqa: ANN401 - whatever the 
     try:
         return parse_json(text)
     except Rejected as rejected:
-        raise DataError(f"{window.name}: not JSON before byte {window.base}: {rejected.detail}") from None
+        raise DataError(f"{window.name}: not valid JSON before byte {window.base}: {rejected.detail}") from None
 
 
-def _cut_short(window: Window) -> DataError:
-    return DataError(f"{window.name}: cut short, its JSON object never ends; fetch the file again")
+def _truncated(window: Window) -> DataError:
+    return DataError(f"{window.name}: truncated, its JSON object never ends; download the file again")

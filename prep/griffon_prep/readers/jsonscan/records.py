@@ -1,7 +1,7 @@
-"""Annotations that are one JSON value a record, as an array or as lines: an index of spans, and reading by number.
+"""Index of a JSON array or JSONL file: the span of each record, and reading of records by number.
 
-Scanning writes 16 bytes a record; reading is two `pread`s, so any process can read any range of a file of any size
-alone. Beside the table of spans stands a small one of line numbers, for whoever must say where damage is.
+Scanning writes 16 bytes per record; reading takes two `pread`s, so any process can read any range of a file of any size
+on its own. A second, small table holds line numbers, for error messages.
 """
 
 import contextlib
@@ -26,20 +26,20 @@ _SPAN_DTYPE = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("part", "<u4")])
 _LOOK_AT = 100  # elements
 _NEWLINE = b"\n"
 _LINE_DTYPE = np.dtype([("offset", "<u8"), ("line", "<u8")])
-_SPAN = struct.Struct("<QII")  # a row of it
+_SPAN = struct.Struct("<QII")  # a row of `_SPAN_DTYPE`
 
 
 def scan_json(annotation: Path, table: Path, parts_of: Callable[[bytes], int] | None) -> int:
-    """Write the table of records of an annotation file and return how many there are.
+    """Write the table of records of an annotation file and return the number of records.
 
     Args:
         annotation: a JSON array or JSONL.
         table: where to write the table.
-        parts_of: called with the text of every element, in order: how many records it holds. None: one each.
+        parts_of: called with the text of each element, in order; returns the number of records in it. None: one each.
 
     Raises:
-        DataError: the file is a JSON array without an end, or one whose elements cannot be told apart; a record is too
-            large for one; or none of the first records is JSON.
+        DataError: the file is a JSON array that never ends or whose elements cannot be told apart; a record is too
+            large; or none of the first records is valid JSON.
     """
     records = 0
     look = _FirstLook(str(annotation))
@@ -61,7 +61,7 @@ def scan_json(annotation: Path, table: Path, parts_of: Callable[[bytes], int] | 
 
 
 class _FirstLook:
-    """Whether the first elements of a file are JSON: one that has lost its first bracket looks like lines."""
+    """Checks that the first elements of a file are JSON: an array without its first bracket looks like JSONL."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -70,7 +70,7 @@ class _FirstLook:
         self._fault = ""
 
     def at(self, spans: Spans) -> None:
-        """Look at some elements, unless enough is seen."""
+        """Check some elements, unless enough were checked."""
         for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
             if self._found or self._count == _LOOK_AT:
                 return
@@ -81,28 +81,28 @@ class _FirstLook:
                 self._fault = f"{spans.place(start + fault.offset)}: {fault.what}"
 
     def judge(self) -> None:
-        """Raises DataError if none was JSON."""
+        """Raise DataError if no element was valid JSON."""
         if self._count and not self._found:
             raise DataError(
-                f"{self._name}: neither a JSON array nor JSONL, none of its first {self._count} records is JSON; "
-                f"{self._fault}; mend the file there, or fetch it again"
+                f"{self._name}: neither a JSON array nor JSONL, none of its first {self._count} records is valid JSON; "
+                f"{self._fault}; fix the file there, or download it again"
             )
 
 
 def span_rows(spans: Spans) -> NDArray[np.void]:
-    """Rows of a table of spans, one for each element."""
+    """Return the rows of a table of spans, one per element."""
     rows = np.zeros(len(spans.starts), _SPAN_DTYPE)
     rows["offset"], rows["bytes"] = spans.starts + spans.base, spans.ends - spans.starts
     return rows
 
 
 def line_row(spans: Spans) -> NDArray[np.void]:
-    """The row of a table of line numbers that says on which line these elements begin."""
+    """Return the row of a table of line numbers for the start of these elements."""
     return np.array([(spans.base, spans.line)], _LINE_DTYPE)
 
 
 def lines_beside(table: Path) -> Path:
-    """The table of line numbers that belongs to a table of spans."""
+    """Return the path of the line number table that belongs to a table of spans."""
     return table.with_suffix(".lines")
 
 
@@ -112,11 +112,10 @@ class JsonRecords:
     def __init__(self, annotation: Path, table: Path) -> None:
         self._text = annotation.open("rb")
         self._table = table.open("rb")
-
         self._lines = lines_beside(table)
 
     def __getitem__(self, record_no: int) -> tuple[dict[str, Any], int]:
-        """The parsed object that holds record `record_no`, and which of the records in it that is.
+        """Return the parsed object that holds record `record_no`, and the record's index among those of the object.
 
         Raises:
             Rejected: `bad_json`, or `bad_record` if it is not an object.
@@ -148,7 +147,7 @@ def _object(value: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the file h
 
 
 def parse_json(text: bytes) -> Any:  # noqa: ANN401 - whatever the file holds
-    """Parse one JSON value. NaN, Infinity and 1e999 are read as Python does: a box of them is dropped, not the record.
+    """Parse one JSON value. NaN, Infinity and 1e999 are accepted: they invalidate a box, not the record.
 
     Raises:
         Rejected: `bad_json`.
@@ -157,19 +156,19 @@ def parse_json(text: bytes) -> Any:  # noqa: ANN401 - whatever the file holds
         return orjson.loads(text)
     try:
         value = lenient_loads(text)
-        orjson.dumps(value)  # what cannot be written again (lone surrogates, huge integers) cannot become a sample
+        orjson.dumps(value)  # values that cannot be written (lone surrogates, huge integers) cannot become a sample
     except (ValueError, TypeError, RecursionError) as error:
         raise Rejected("bad_json", str(error)) from None
     return value
 
 
 def parse_placed(text: bytes, place: Callable[[int], str], start: int) -> Any:  # noqa: ANN401 - whatever the file holds
-    """As `parse_json`, and the detail says where in the file it fails.
+    """As `parse_json`, with the position in the file in the detail of the error.
 
     Args:
-        text: of the value.
-        place: says where in the file an offset is.
-        start: the offset at which the text begins.
+        text: text of the value.
+        place: describes the position of an offset in the file.
+        start: offset of the text.
 
     Raises:
         Rejected: `bad_json`.

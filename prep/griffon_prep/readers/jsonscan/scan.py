@@ -1,4 +1,4 @@
-"""The commas and the end of a JSON array in a piece of its text: strings marked and brackets counted with numpy."""
+"""Finds the commas and the end of a JSON array in a piece of its text, by masking strings and counting brackets."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,16 @@ _DEPTH_CHANGE[list(b"}]")] = -1
 
 
 class Scan:
-    """What must be remembered of the array from one piece to the next."""
+    """State of the scan of an array between one piece and the next."""
 
     def __init__(self) -> None:
         self.in_string = False
         self.depth = 1
 
     def cut(self, piece: bytes) -> NDArray[np.int64]:
-        """Offsets in the piece of the outer array's commas and, last, of its end."""
+        """Return the offsets in the piece of the outer array's commas and, last, of its end."""
         text = np.frombuffer(piece, np.uint8)
-        is_mark = np.frombuffer(piece.translate(_MARKS), np.bool_)  # twice as fast as to look up in numpy
+        is_mark = np.frombuffer(piece.translate(_MARKS), np.bool_)  # twice as fast as a lookup in numpy
         escaped = _escaped_quotes(text)
         if escaped.size:
             is_mark = is_mark.copy()
@@ -42,18 +42,18 @@ class Scan:
             last = int(ends[0])
             cuts[last] = True
             cuts, marks = cuts[: last + 1], marks[: last + 1]
-        found: NDArray[np.int64] = marks[cuts]
-        return found
+        offsets: NDArray[np.int64] = marks[cuts]
+        return offsets
 
 
 def _escaped_quotes(text: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The quotes that have an odd number of backslashes in front of them."""
+    """Return the offsets of quotes after an odd number of backslashes."""
     backslashes = np.flatnonzero(text == _BACKSLASH)
     if not backslashes.size:
         return backslashes
-    starts = np.flatnonzero(np.diff(backslashes, prepend=-2) != 1)  # of runs of them
+    starts = np.flatnonzero(np.diff(backslashes, prepend=-2) != 1)  # of runs of backslashes
     lengths = np.diff(starts, append=backslashes.size)
-    behind = backslashes[starts] + lengths
-    odd = behind[(lengths % 2 == 1) & (behind < text.size)]
-    found: NDArray[np.int64] = odd[text[odd] == _QUOTE]
-    return found
+    after = backslashes[starts] + lengths
+    odd = after[(lengths % 2 == 1) & (after < text.size)]
+    escaped: NDArray[np.int64] = odd[text[odd] == _QUOTE]
+    return escaped

@@ -1,7 +1,7 @@
-"""Where the elements of a JSON array or the lines of a JSONL file lie, found without holding the file.
+"""Finds the elements of a JSON array or the lines of a JSONL file without loading the file.
 
-The scan runs over a few megabytes at a time and cuts at the commas of the array. A cut counts only if what stands
-between two of them is one JSON value, or damage that certainly touches nothing else.
+The scan reads a few megabytes at a time and cuts at the commas of the array. A cut is accepted only if the text between
+two cuts is one JSON value, or damage that is certainly limited to one element.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from griffon_prep.readers.jsonscan.scan import Scan
 from griffon_shards.support.errors import DataError
 
 _CHUNK = 4 << 20
-_MAX_ELEMENT_BYTES = 256 << 20  # what is larger is no record: memory must stay bounded whatever file is given
-_REMEMBERED = 100  # whole elements of an array, to compare a damaged one with
-_REMEMBERED_BYTES = 1 << 16  # of each
+_MAX_ELEMENT_BYTES = 256 << 20  # nothing larger is a record: memory must stay bounded for any file
+_REMEMBERED = 100  # valid elements of an array, to which a damaged one is compared
+_REMEMBERED_BYTES = 1 << 16  # at most, of each
 _BLANKS = b" \t\r\n"
 _NEWLINE = ord("\n")
 _BOM = b"\xef\xbb\xbf"
@@ -31,14 +31,14 @@ _VALUE = msgspec.json.Decoder(msgspec.Raw)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spans:
-    """Some elements of a file, in its order.
+    """Consecutive elements of a file.
 
     Attributes:
-        base: offset in the file of `data[0]`.
-        line: the line of the file that `data[0]` is in; the first is 1.
-        data: bytes of the file that hold all of these elements.
+        base: offset of `data[0]` in the file.
+        line: line number of `data[0]` in the file, from 1.
+        data: bytes of the file that contain these elements.
         starts: first byte of each element, relative to `data`, int64, shape [elements].
-        ends: one past its last byte.
+        ends: one past the last byte of each element.
     """
 
     base: int
@@ -48,23 +48,23 @@ class Spans:
     ends: NDArray[np.int64]
 
     def texts(self) -> Iterator[bytes]:
-        """The text of each element."""
+        """Yield the text of each element."""
         for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True):
             yield self.data[start:end]
 
     def place(self, offset: int) -> str:
-        """Where in the file `data[offset]` stands, for messages."""
+        """Return line and byte of `data[offset]` in the file, for messages."""
         return f"line {self.line + self.data.count(_NEWLINE, 0, offset)}, byte {self.base + offset}"
 
 
 class Window:
-    """The part of a file that is being looked at: it moves forwards only.
+    """The part of a file that is held in memory; it only moves forwards.
 
     Attributes:
-        name: of the file, for errors.
-        base: offset in the file of `data[0]`.
-        line: the line of the file that `data[0]` is in; the first is 1.
-        data: what has been read and not yet let go.
+        name: the file's name, for error messages.
+        base: offset of `data[0]` in the file.
+        line: line number of `data[0]` in the file, from 1.
+        data: bytes that were read and not yet released.
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
@@ -78,12 +78,12 @@ class Window:
             self.let_go(len(_BOM))
 
     def grow(self, least: int | None = None) -> bool:
-        """Read on, as much as there is in the window already: a long element is not gone over again and again.
+        """Read more, as much as the window holds already, so that the time for a long element stays linear.
 
         Returns False at the end of the file.
 
         Raises:
-            DataError: something in the window does not end.
+            DataError: the window is larger than any record.
         """
         if self.is_too_long:
             raise self.too_long()
@@ -97,20 +97,20 @@ class Window:
         return len(self.data) > max(_MAX_ELEMENT_BYTES, _CHUNK)
 
     def too_long(self) -> DataError:
-        """The error for what does not end within the size of a record."""
+        """Return the error for an element that is larger than any record."""
         return DataError(
-            f"{self.name}: has an element of over {_MAX_ELEMENT_BYTES >> 20} MiB at {self.place()}; "
+            f"{self.name}: has an element larger than {_MAX_ELEMENT_BYTES >> 20} MiB at {self.place()}; "
             "expected JSONL or a JSON array of records"
         )
 
     def let_go(self, count: int, lines: int | None = None) -> None:
-        """Move on by `count` bytes, with `lines` newlines in them if that is known."""
+        """Release the first `count` bytes; `lines` is the number of newlines in them, if known."""
         self.line += self.data.count(_NEWLINE, 0, count) if lines is None else lines
         self.data = self.data[count:]
         self.base += count
 
     def skip_blanks(self) -> None:
-        """Move on to the next byte that is not blank; the window is empty at the end of the file."""
+        """Skip whitespace; at the end of the file the window is empty."""
         while True:
             text = self.data.lstrip(_BLANKS)
             self.let_go(len(self.data) - len(text))
@@ -118,37 +118,37 @@ class Window:
                 return
 
     def expect_end(self, what: str) -> None:
-        """See that nothing but blanks is left.
+        """Check that only whitespace is left.
 
         Raises:
-            DataError: there is more.
+            DataError: there is more text.
         """
         self.skip_blanks()
         if self.data:
             raise DataError(
-                f"{self.name}: there is text behind the end of its JSON {what}, {self.data[:20]!r} at {self.place()}; "
-                f"one file holds one {what}"
+                f"{self.name}: there is text after the end of its JSON {what}, {self.data[:20]!r} at {self.place()}; "
+                f"expected one {what} per file"
             )
 
     def place(self, offset: int = 0) -> str:
-        """Where in the file `data[offset]` stands, for messages."""
+        """Return line and byte of `data[offset]` in the file, for messages."""
         return self.spans(_NONE, _NONE).place(offset)
 
     def spans(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Spans:
-        """Parts of the window."""
+        """Return parts of the window as spans."""
         return Spans(base=self.base, line=self.line, data=self.data, starts=starts, ends=ends)
 
 
 def element_spans(file: BinaryIO, name: str) -> Iterator[Spans]:
-    """The elements of a JSON array, or the lines of a JSONL file; which of the two is seen by the first character.
+    """Yield the elements of a JSON array, or the lines of a JSONL file; the first character decides which it is.
 
     Args:
         file: opened at its start; read once, forwards.
-        name: of the file, for errors.
+        name: the file's name, for error messages.
 
     Raises:
-        DataError: a JSON array that never ends, has text behind its end, or is damaged so that its elements cannot be
-            told apart.
+        DataError: a JSON array never ends, has text after its end, or is damaged so that its elements cannot be told
+            apart.
     """
     window = Window(file, name)
     start = len(window.data) - len(window.data.lstrip(_BLANKS))
@@ -165,7 +165,7 @@ def _line_spans(window: Window) -> Iterator[Spans]:
         data = window.data
         newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
         ended = not newlines.size and not window.grow()
-        if ended:  # the last line may have no newline behind it
+        if ended:  # the last line may have no newline
             newlines = np.array([len(data)])
         if newlines.size:
             starts = np.concatenate(([0], newlines[:-1] + 1))
@@ -178,7 +178,7 @@ def _line_spans(window: Window) -> Iterator[Spans]:
 def _without_blank(
     data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The spans that hold something."""
+    """Return the spans that are not empty or whitespace."""
     keep = ends > starts
     text = np.frombuffer(data, np.uint8)
     suspects = np.flatnonzero(keep)[_IS_BLANK[text[starts[keep]]]]
@@ -188,14 +188,15 @@ def _without_blank(
 
 
 class Elements:
-    """The elements of the array, or the members of the object, whose bracket is just in front of the window.
+    """The elements of an array, or the members of an object, whose opening bracket is directly before the window.
 
-    An element that is no JSON is among them where it is certain that it is one. Blanks between two commas are none.
+    An element with invalid JSON is included if it is certainly a single element. Whitespace between two commas is not
+    an element.
 
     Attributes:
-        window: always just behind the bracket, a comma of the array, or its end.
-        seen: how many elements were taken.
-        closed: whether that was all of them.
+        window: always directly after the bracket, after a comma of the array, or after its end.
+        seen: number of elements taken.
+        closed: whether all elements were taken.
     """
 
     def __init__(
@@ -208,23 +209,23 @@ class Elements:
         self._bracket = window.base - 1
         self._brackets = brackets
         self._piece = piece or _CHUNK
-        self._whole: list[bytes] = []
+        self._valid: list[bytes] = []
 
     def __iter__(self) -> Iterator[Spans]:
         while not self.closed:
             yield self.take()
 
     def take(self) -> Spans:
-        """The next elements.
+        """Return the next elements.
 
         Raises:
-            DataError: the array never ends, or an element cannot be told from those behind it.
+            DataError: the array never ends, or the end of an element cannot be determined.
         """
         window = self.window
         cuts = self._cuts()
         starts = np.concatenate(([0], cuts[:-1] + 1))
         spans = window.spans(*_without_blank(window.data, starts, cuts))
-        self._see_that_each_is_one(spans)
+        self._check_each_is_one(spans)
         self.seen += spans.starts.size
         last = int(cuts[-1])
         mark, closing = window.data[last : last + 1], self._brackets[1:]
@@ -236,10 +237,10 @@ class Elements:
         return spans
 
     def _cuts(self) -> NDArray[np.int64]:
-        """Where in the window the next commas of the array are; the last may be its end."""
+        """Return the offsets in the window of the array's next commas; the last may be its end."""
         window = self.window
         scan = Scan()
-        scanned = 0  # how much of the window the scan has been over
+        scanned = 0  # bytes of the window that were scanned
         while True:
             end = min(scanned + self._piece, len(window.data))
             while window.data[end - 1 : end] == b"\\" and (end < len(window.data) or window.grow(1)):
@@ -260,27 +261,27 @@ class Elements:
         if window.is_too_long:
             return window.too_long()
         return DataError(
-            f"{window.name}: cut short, the JSON array that begins at byte {self._bracket} never ends; "
-            "fetch the file again"
+            f"{window.name}: truncated, the JSON array that begins at byte {self._bracket} never ends; "
+            "download the file again"
         )
 
-    def _see_that_each_is_one(self, spans: Spans) -> None:
-        """Raises DataError if one may be several, or a part of one."""
+    def _check_each_is_one(self, spans: Spans) -> None:
+        """Raise DataError if an element may be several elements, or a part of one."""
         if not spans.starts.size:
             return
         first, last = int(spans.starts[0]), int(spans.ends[-1])
-        all_whole = _is_value(self._in_brackets(memoryview(spans.data)[first:last]))
-        if all_whole and len(self._whole) == _REMEMBERED:
+        all_valid = _is_value(self._in_brackets(memoryview(spans.data)[first:last]))
+        if all_valid and len(self._valid) == _REMEMBERED:
             return
         for number, (start, end) in enumerate(zip(spans.starts.tolist(), spans.ends.tolist(), strict=True), self.seen):
             text = spans.data[start:end]
             alone = self._in_brackets(text) if self._brackets == b"{}" else text
-            if all_whole or is_json(alone):
-                if len(self._whole) < _REMEMBERED and len(text) <= _REMEMBERED_BYTES:
-                    self._whole.append(alone)
-            elif not stands_alone(alone, self._whole):
+            if all_valid or is_json(alone):
+                if len(self._valid) < _REMEMBERED and len(text) <= _REMEMBERED_BYTES:
+                    self._valid.append(alone)
+            elif not stands_alone(alone, self._valid):
                 fault = first_fault(self._brackets[:1] + text)
-                assert fault is not None, "an array that is not closed is no JSON"
+                assert fault is not None, "an array that is not closed is not valid JSON"
                 raise self._damage(start + fault.offset - 1, fault.what, number)
 
     def _in_brackets(self, text: bytes | memoryview) -> bytes:
@@ -289,8 +290,8 @@ class Elements:
     def _damage(self, offset: int, what: str, number: int) -> DataError:
         window = self.window
         return DataError(
-            f"{window.name}: no JSON at {window.place(offset)}, in element {number} (from 0) of {self._what}: {what}; "
-            "where that element ends cannot be told; mend the file there, or fetch it again"
+            f"{window.name}: not valid JSON at {window.place(offset)}, in element {number} (from 0) of {self._what}: "
+            f"{what}; the end of that element cannot be determined; fix the file there, or download it again"
         )
 
 

@@ -81,7 +81,7 @@ def test_an_element_that_may_hold_others_is_damage_of_the_file(tmp_path: Path, n
     spoil, number = SWALLOWING[name]
     text = spoil(array(indent))
     assert text != array(indent)
-    with pytest.raises(DataError, match=r"a\.json: no JSON at line \d+, byte \d+, in element") as caught:
+    with pytest.raises(DataError, match=r"a\.json: not valid JSON at line \d+, byte \d+, in element") as caught:
         read(tmp_path, text)
     assert f"in element {number} (from 0) of the array: " in str(caught.value)
     line, byte = map(int, re.findall(r"at line (\d+), byte (\d+)", str(caught.value))[0])
@@ -148,14 +148,17 @@ def test_blanks_between_commas_are_no_record(tmp_path: Path, indent: int | None)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (array(None)[:-1] + "}", r"no JSON at line 1, byte \d+, in element 299 \(from 0\).*Expecting '\]', got '}'"),
-        (array(1)[:-1], r"cut short, the JSON array that begins at byte 0 never ends; fetch the file again"),
-        (array(1)[: 40 * COUNT], r"cut short, the JSON array that begins at byte 0 never ends; fetch the file again"),
-        (array(1) + "\n\0\0", r"text behind the end of its JSON array, b'\\x00\\x00' at line \d+, byte \d+; one file"),
-        (array(1) + array(1), r"text behind the end of its JSON array, b'\[\\n {.*' at line \d+, byte \d+; one file"),
+        (
+            array(None)[:-1] + "}",
+            r"not valid JSON at line 1, byte \d+, in element 299 \(from 0\).*Expecting '\]', got '}'",
+        ),
+        (array(1)[:-1], r"truncated, the JSON array that begins at byte 0 never ends; download the file"),
+        (array(1)[: 40 * COUNT], r"truncated, the JSON array that begins at byte 0 never ends; download the file"),
+        (array(1) + "\n\0\0", r"text after the end of its JSON array, b'\\x00\\x00' at line \d+, byte \d+; expected"),
+        (array(1) + array(1), r"text after the end of its JSON array, b'\[\\n {.*' at line \d+, byte \d+; expected"),
         (
             array(None)[1:],
-            r"neither a JSON array nor JSONL, none of its first 1 records is JSON; line 1, byte \d+: Exp",
+            r"neither a JSON array nor JSONL, none of its first 1 records is valid JSON; line 1, byte \d+: Exp",
         ),
     ],
 )
@@ -208,7 +211,7 @@ def test_every_array_of_every_format_is_watched(tmp_path: Path, name: str, inden
         is_spoilt = where in (value if isinstance(value, dict) else [file])
         text = spoilt(value, where, indent) if is_spoilt else json.dumps(value)
         (tmp_path / file).write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=r"\.json: no JSON at line \d+, byte \d+, in element 0 \(from 0\) of"):
+    with pytest.raises(DataError, match=r"\.json: not valid JSON at line \d+, byte \d+, in element 0 \(from 0\) of"):
         read_source(tmp_path / "a.json", task)
 
 
@@ -238,7 +241,7 @@ def test_an_element_of_coco_that_is_no_record_is_never_left_out(tmp_path: Path, 
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
     line, byte = re.findall(r"\d+", place_of(text, "nul"))
     with pytest.raises(
-        DataError, match=rf"no JSON at line {line}, byte {byte}: Expecting value.*; mend the file there"
+        DataError, match=rf"not valid JSON at line {line}, byte {byte}: Expecting value.*; fix the file there"
     ):
         read_source(tmp_path / "a.json", "DET")
 

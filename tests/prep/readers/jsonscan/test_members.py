@@ -150,7 +150,7 @@ def test_an_object_that_is_cut_short_anywhere_is_refused(
 @pytest.mark.parametrize("behind", [b"x", b"}", b"]", b"\n{}", b" []", b",", b"\0"])
 @pytest.mark.parametrize("value", [{}, {"a": 1}, {ROWS: [{"a": 1}]}, {"a": {}}])
 def test_text_behind_an_object_is_refused(value: dict[str, Any], behind: bytes, piece: int) -> None:
-    with pytest.raises(DataError, match=r"a\.json: there is text behind the end of its JSON object"):
+    with pytest.raises(DataError, match=r"a\.json: there is text after the end of its JSON object"):
         contents(json.dumps(value).encode() + b" " * 50 + behind, piece)
 
 
@@ -168,8 +168,8 @@ def test_text_behind_an_object_is_refused(value: dict[str, Any], behind: bytes, 
         (b"{'a': 1}", "at byte 1"),
         (b"{a: 1}", "at byte 1"),
         (b'{"a": 1,}', "at byte 8"),
-        (b'{"\\x": 1}', "not JSON before byte"),
-        (b'{"\xff": 1}', "not JSON before byte"),
+        (b'{"\\x": 1}', "not valid JSON before byte"),
+        (b'{"\xff": 1}', "not valid JSON before byte"),
         (b'{"rows": {"a": 1}}', "rows: expected an array at byte 9"),
         (b'{"rows": null}', "rows: expected an array at byte 9"),
     ],

@@ -94,13 +94,13 @@ def test_an_array_that_is_cut_short_anywhere_is_refused(
 ) -> None:
     text = bom + json.dumps(value, indent=indent).encode()
     for size in range(len(bom) + 1, len(text)):
-        with pytest.raises(DataError, match=rf"a\.json: cut short, .* begins at byte {len(bom)} never ends"):
+        with pytest.raises(DataError, match=rf"a\.json: truncated, .* begins at byte {len(bom)} never ends"):
             elements(text[:size], piece)
 
 
 @given(value=st.lists(values, max_size=4), behind=st.sampled_from([b"x", b"]", b"\n[]", b" {}", b"\0"]), piece=pieces)
 def test_text_behind_an_array_is_refused(value: list[Any], behind: bytes, piece: int) -> None:
-    with pytest.raises(DataError, match=r"a\.json: there is text behind the end"):
+    with pytest.raises(DataError, match=r"a\.json: there is text after the end"):
         elements(json.dumps(value).encode() + b"\n" * 100 + behind, piece)
 
 
@@ -149,5 +149,7 @@ def test_a_long_file_is_held_a_piece_at_a_time(text: bytes) -> None:
 def test_an_element_without_end_is_refused(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_spans, "_MAX_ELEMENT_BYTES", 1 << 20)
     assert len(elements(text % (b"x" * 700_000), 4096)) == 2
-    with pytest.raises(DataError, match=r"a\.json: has an element of over 1 MiB at line 1, byte [01]; expected JSONL"):
+    with pytest.raises(
+        DataError, match=r"a\.json: has an element larger than 1 MiB at line 1, byte [01]; expected JSONL"
+    ):
         elements(text % (b"x" * 5_000_000), 4096)
