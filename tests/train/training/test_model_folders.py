@@ -358,7 +358,7 @@ NO_LANGUAGE_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "Meta's layout": (holding("params.json", "consolidated.00.pth"), "Meta's own layout of Llama"),
     "a run": (holding("settings.json", "model/"), "the folder of a run; give it as --from"),
     "a checkpoint": (holding("checkpoint.json"), "a checkpoint of a run; rerun the same command to resume it"),
-    "the Hub's cache": (holding("snapshots/abc/config.json"), "the Hub's cache; give the one in it: .*/snapshots/abc"),
+    "the Hub's cache": (holding("snapshots/abc/config.json"), "the Hub's cache; give its snapshot: .*/snapshots/abc"),
     "the folder above": (holding("gemma/config.json"), "no config.json in it; did you mean .*/gemma[?]"),
     "an empty folder": (holding(), "an empty folder; give a folder as save_pretrained"),
     "a file": (lambda path: path.write_text(""), "is a file; give the folder that contains it"),
