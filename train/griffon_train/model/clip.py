@@ -11,6 +11,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.files import refuse_taken, whole_folder
 from griffon_train.model.parts import making_model
 from griffon_train.model.released_layout import is_computed
 from griffon_train.model.weight_files import (
@@ -18,8 +19,6 @@ from griffon_train.model.weight_files import (
     WeightFiles,
     read_json,
     refuse_other,
-    refuse_taken,
-    whole_folder,
     write_json,
     write_weights,
 )

@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.files import write_whole
+from griffon_shards.support.files import refuse_taken, whole_folder, write_whole
 from griffon_shards.support.tables import size
 from griffon_train.model.clip import read_tower_config, tower_tensors
 from griffon_train.model.config import GriffonConfig
@@ -38,8 +38,6 @@ from griffon_train.model.weight_files import (
     listed,
     read_json,
     refuse_other,
-    refuse_taken,
-    whole_folder,
     write_json,
     write_weights,
 )

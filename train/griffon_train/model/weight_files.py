@@ -13,8 +13,6 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.files import refuse_taken as refuse_taken
-from griffon_shards.support.files import whole_folder as whole_folder
 from griffon_shards.support.tables import size
 
 CONFIG_NAME = "config.json"
