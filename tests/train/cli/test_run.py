@@ -107,9 +107,14 @@ def test_numbers_as_transformers_writes_them_are_understood(
         ("--epochs", "1/3", "'1/3' is not a valid float"),
         ("--save_steps", "0.5", "'0.5' is not a valid integer"),
         ("--max_steps", "-2", "-2 is not in the range x>=1"),
+        ("--model", "", "--model: expected a value, got an empty text"),
+        ("--model_name_or_path", "", "--model: expected a value, got an empty text"),
+        ("--vision-tower", "", "--vision-tower.*expected a path, got an empty text"),
+        ("--from", "", "--from.*expected a path, got an empty text"),
+        ("--shards", "", "--shards.*expected a path, got an empty text"),
     ],
 )
-def test_numbers_that_are_none_are_refused(train_cli: Run, option: str, value: str, says: str) -> None:
+def test_numbers_and_names_that_are_none_are_refused(train_cli: Run, option: str, value: str, says: str) -> None:
     ended = train_cli("run", "--stage", "custom", option, value, "--print-config")
     assert ended.returncode == 2
     assert re.search(says, ended.stderr), ended.stderr

@@ -190,7 +190,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
     "a pickle of other tensors": (pickled({"a": torch.zeros(2)}), DataError, r"missing: .*not expected: a"),
     "another name": (renamed, DataError, r"missing: \S+; not expected: \S+\.old"),
     "another shape": (reshaped, DataError, r"shape: \S+ \[\d+.*\], expected \["),
-    "whole numbers": (quantized, DataError, r"quantized weights \(int8\), which .*proj.weight.*; get the weights in"),
+    "whole numbers": (quantized, DataError, r"quantized weights \(int8\), which .*proj.weight.*; get them in"),
     "a configuration cut short": (cut("config.json"), DataError, "config.json: no JSON: .*"),
     "a configuration of no bytes": (written("config.json", b""), DataError, "config.json: no JSON"),
     "a list as configuration": (written("config.json", b"[1]"), DataError, "config.json: expected an object of JSON"),

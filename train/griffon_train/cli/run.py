@@ -25,12 +25,23 @@ _SECTIONS = {
 }
 """Of the help, by the setting that each begins with."""
 
+
+class _Path(click.Path):
+    """A path; an empty one, as a shell's unset variable leaves it, would be the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """The path, if there is one."""
+        if value == "":
+            self.fail("expected a path, got an empty text", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 _KINDS: dict[type, click.ParamType[Any]] = {
     bool: click.BOOL,
     int: click.INT,
     float: click.FLOAT,
     str: click.STRING,
-    Path: click.Path(path_type=Path),
+    Path: _Path(path_type=Path),
 }
 _ANSWERS: dict[str, Any] = {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"}
 """What makes `--freeze-llm`, `--freeze-llm True` and `--freeze-llm=false` one option."""

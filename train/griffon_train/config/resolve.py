@@ -161,6 +161,8 @@ def _impossible(settings: Settings, named: Callable[[str], str]) -> Iterator[str
     """Values that the command line would have refused, from wherever they are."""
     for name, option in OPTIONS.items():
         value = getattr(settings, name)
+        if value == "" and option.kind is None:
+            yield f"{option_name(name)}: expected a value, got an empty text"
         if isinstance(value, float) and not math.isfinite(value):
             yield f"{named(name)}: expected a finite number"
         if value is not None and option.kind is not None:

@@ -176,7 +176,7 @@ def refuse_quantized(what: str, found: Mapping[str, torch.Tensor]) -> None:
     if names:
         kind = str(found[names[0]].dtype).removeprefix("torch.")
         raise DataError(
-            f"{what}: quantized weights ({kind}), which cannot be trained: {listed(names)}; get the weights in bfloat16, "
+            f"{what}: quantized weights ({kind}), which cannot be trained: {listed(names)}; get them in bfloat16, "
             "float16 or float32"
         )
 

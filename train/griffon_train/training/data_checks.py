@@ -54,7 +54,7 @@ def check_taught(trained: Sequence[str], shows: Shows, settings: Settings, *, im
     if shows.pictures and not fits:
         raise SettingsError(
             f"--max-length {settings.max_length}: a picture takes {image_tokens:,} tokens, so no answer about one "
-            f"would be learned, and {roots} has nothing else for what trains; raise --max-length"
+            f"would be learned, and nothing else in {roots} is for what trains; raise --max-length"
         )
     parts = "; ".join(f"the {part.replace('_', ' ')}, which sees {_SEES[part]}" for part in trained)
     raise SettingsError(
