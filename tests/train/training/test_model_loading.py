@@ -354,7 +354,7 @@ def test_a_folder_with_the_name_of_a_preset_is_told_from_it(
     load_model(settings(model="./tiny-llama2"), torch.float32)
 
 
-def aligned(root: Path, dtype: torch.dtype = torch.float32, **given: object) -> GriffonForConditionalGeneration:
+def aligned(root: Path, dtype: torch.dtype = torch.float32, /, **given: object) -> GriffonForConditionalGeneration:
     """What an alignment leaves, as training stores it; the model that it ended with."""
     begun = placed(settings(stage="alignment", **given))
     model, _ = load_model(begun, dtype)
