@@ -113,9 +113,14 @@ def test_numbers_as_transformers_writes_them_are_understood(
         ("--workers", "-1", "-1 is not in the range x>=0"),
         ("--warmup-ratio", "1", "1.0 is not in the range 0<=x<1"),
         ("--weight-decay", "-0.1", "-0.1 is not in the range x>=0"),
+        ("--model", "", "--model: expected a value, got an empty text"),
+        ("--model_name_or_path", "", "--model: expected a value, got an empty text"),
+        ("--vision-tower", "", "--vision-tower.*expected a path, got an empty text"),
+        ("--from", "", "--from.*expected a path, got an empty text"),
+        ("--shards", "", "--shards.*expected a path, got an empty text"),
     ],
 )
-def test_numbers_that_are_none_are_refused(train_cli: Run, option: str, value: str, says: str) -> None:
+def test_numbers_and_names_that_are_none_are_refused(train_cli: Run, option: str, value: str, says: str) -> None:
     ended = train_cli("run", "--stage", "custom", option, value, "--print-config")
     assert ended.returncode == 2
     assert re.search(says, ended.stderr), ended.stderr

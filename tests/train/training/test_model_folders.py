@@ -152,6 +152,15 @@ def reshaped(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
+def quantized(folder: Path) -> None:
+    """The weights as whole numbers, as tools write them that quantize; other tensors stay."""
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if name.endswith("proj.weight"):
+            tensors[name] = (tensor * 127).to(torch.int8)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
     "weights cut short": (cut("model.safetensors"), DataError, "model.safetensors: damaged: .*; download it again"),
     "weights of no bytes": (
@@ -185,6 +194,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
     "a pickle of other tensors": (pickled({"a": torch.zeros(2)}), DataError, r"missing: .*not expected: a"),
     "another name": (renamed, DataError, r"missing: \S+; not expected: \S+\.old"),
     "another shape": (reshaped, DataError, r"shape: \S+ \[\d+.*\], expected \["),
+    "whole numbers": (quantized, DataError, r"quantized weights \(int8\), which .*proj.weight.*; get them in"),
     "a configuration cut short": (cut("config.json"), DataError, "config.json: not valid JSON: .*"),
     "a configuration of no bytes": (written("config.json", b""), DataError, "config.json: not valid JSON"),
     "a list as configuration": (written("config.json", b"[1]"), DataError, "config.json: expected a JSON object"),
@@ -451,6 +461,17 @@ def test_what_may_be_left_out_and_what_is_not_ours(tmp_path: Path) -> None:
         if tower == "pickled":
             pickled_state = model.vision_tower.state_dict()
             assert all(torch.equal(t, pickled_state[n.removeprefix("vision_model.")]) for n, t in plain.items())
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[1]", b'{"temperature": 0.7'])
+@pytest.mark.parametrize("option", ["--model", "--model ", "--from"])
+def test_a_damaged_generation_config_is_named(option: str, content: bytes, whole: Path, tmp_path: Path) -> None:
+    """What it says of generation would be lost without a word."""
+    name, config = OPTIONS[option]
+    shutil.copytree(whole / name, tmp_path / "given")
+    (tmp_path / "given" / config).with_name("generation_config.json").write_bytes(content)
+    with pytest.raises(DataError, match=rf"^{option.strip()} .*generation_config.json: (no JSON|expected an object)"):
+        load_model(given_with(option, tmp_path / "given", whole), torch.float32)
 
 
 def test_a_head_that_differs_where_the_configuration_ties_it_is_refused(whole: Path, tmp_path: Path) -> None:

@@ -20,9 +20,12 @@ from griffon_train.model.convert import convert_griffon, export_griffon, save_pr
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import preset_config
 from griffon_train.text.chat_templates import encode, expand_and_truncate
-from griffon_train.training.model_loading import default_chat, load_model, placed
+from griffon_train.training.checkpoint_folders import FORMAT, sha256_of_index
+from griffon_train.training.checkpoints import sha256_of_tensor
+from griffon_train.training.model_loading import default_chat, load_model, placed, unchecked_parts
 
 from ..model_folders import FAMILIES, language_model_folder, real_tokenizer, tower_folder
+from .conftest import checkpoint_of
 
 
 def settings(**more: object) -> Settings:
@@ -357,20 +360,25 @@ def test_a_folder_with_the_name_of_a_preset_is_told_from_it(
     load_model(settings(model="./tiny-llama2"), torch.float32)
 
 
-def aligned(root: Path, **given: object) -> GriffonForConditionalGeneration:
+def aligned(root: Path, dtype: torch.dtype = torch.float32, /, **given: object) -> GriffonForConditionalGeneration:
     """What an alignment leaves, as training stores it; the model that it ended with."""
     begun = placed(settings(stage="alignment", **given))
-    model, _ = load_model(begun, torch.float32)
+    model, _ = load_model(begun, dtype)
     with torch.no_grad():
         for weight in model.projector.parameters():
             weight.add_(1.0)
-    root.mkdir()
+    checkpoint = checkpoint_of(root, 1)
+    checkpoint.mkdir(parents=True)
+    frozen = {name: each for name, each in model.named_parameters() if not name.startswith("projector.")}
+    index = {"format": FORMAT, "step": 1, "files": []}
+    index["frozen_sha256"] = {name: sha256_of_tensor(each) for name, each in frozen.items()}
+    (checkpoint / "checkpoint.json").write_bytes(orjson.dumps({**index, "sha256": sha256_of_index(index)}))
     save_projector(model, root / "mm_projector.bin")
     (root / "settings.json").write_bytes(orjson.dumps(settings_as_json(begun)))
     return model
 
 
-def same(model: GriffonForConditionalGeneration, other: GriffonForConditionalGeneration) -> bool:
+def same(model: torch.nn.Module, other: torch.nn.Module) -> bool:
     first, second = model.state_dict(), other.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
@@ -410,19 +418,75 @@ def test_an_alignment_whose_folders_have_moved_is_told_where_they_are_now(tmp_pa
     with pytest.raises(SettingsError, match="--projector linear: the model was made with conv_reduce"):
         load_model(settings(**now, projector="linear"), torch.float32)
     now["model"] = str(language_model_folder(tmp_path / "wide", "gemma2", hidden_size=48))
+    shutil.rmtree(run / "checkpoints")  # which told that it is another
     with pytest.raises(DataError, match=r"--from .*mm_projector.bin: not the weights of a projector.*shape: "):
         load_model(settings(**now), torch.float32)
 
 
-def test_an_alignment_goes_on_with_a_saved_model_in_place_of_its_parts(saved: Path, tmp_path: Path) -> None:
-    """Which has a tower, so the one that the alignment began with is out of force."""
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        ("language model", lambda at: language_model_folder(at, "llama2")),
+        ("language model", lambda at: language_model_folder(at, "gemma2", seed=7)),
+        ("language model", lambda at: language_model_folder(at, "gemma2", hidden_size=48)),
+        ("language model", lambda at: language_model_folder(at, "gemma2", vocab_size=300)),
+        ("vision tower", lambda at: tower_folder(at, seed=7)),
+        ("vision tower", lambda at: tower_folder(at, num_hidden_layers=4)),
+    ],
+    ids=["family", "weights", "width", "vocabulary", "tower's weights", "tower's depth"],
+)
+def test_parts_that_the_projector_was_not_aligned_with_are_refused(
+    part: str, other: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """Whether options name them, or they have taken the place of those that were there."""
+    folders = {"model": tmp_path / "text", "vision_tower": tmp_path / "tower"}
+    language_model_folder(folders["model"], "gemma2")
+    tower_folder(folders["vision_tower"])
+    run = tmp_path / "run"
+    aligned(run, model=str(folders["model"]), vision_tower=folders["vision_tower"])
+    name = "model" if part == "language model" else "vision_tower"
+    other(tmp_path / "other")
+    option = f"--{name.replace('_', '-')}"
+    told = rf"^--from {run}: its projector was aligned with another {part}: .*; give .* with {option}, or"
+    with pytest.raises(SettingsError, match=told):
+        load_model(settings(from_run=run, **{name: str(tmp_path / "other")}), torch.float32)
+    shutil.rmtree(folders[name])
+    (tmp_path / "other").rename(folders[name])
+    with pytest.raises(SettingsError, match=told):
+        load_model(settings(from_run=run), torch.float32)
+    assert unchecked_parts(settings(from_run=run)) is None
+    shutil.rmtree(run / "checkpoints")
+    assert "nobody checked that its projector" in str(unchecked_parts(settings(from_run=run)))
+
+
+@pytest.mark.parametrize(("then", "now"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
+def test_an_alignment_goes_on_in_another_dtype(then: torch.dtype, now: torch.dtype, tmp_path: Path) -> None:
+    """With the weights of its parts as the files have them, not as the alignment had rounded them."""
+    given = {"model": str(language_model_folder(tmp_path / "text", "gemma2")), "vision_tower": tmp_path / "tower"}
+    tower_folder(tmp_path / "tower")
+    aligned(tmp_path / "run", then, **given)
+    model, _ = load_model(settings(from_run=tmp_path / "run"), now)
+    assert {weight.dtype for weight in model.parameters()} == {now}
+    fresh, _ = load_model(settings(**given), now)
+    assert same(model.language_model, fresh.language_model) and same(model.vision_tower, fresh.vision_tower)
+    model.save_pretrained(tmp_path / "saved")
+    stored = orjson.loads((tmp_path / "saved/config.json").read_bytes())
+    assert {each["dtype"] for each in (stored, stored["text_config"], stored["vision_config"])} == {str(now)[6:]}
+
+
+def test_a_saved_model_keeps_its_own_projector(saved: Path, tmp_path: Path) -> None:
+    """An alignment's takes its place only where the alignment began with that model, wherever it is now."""
     text = language_model_folder(tmp_path / "text", "llama2")
-    ended = aligned(tmp_path / "run", model=str(text), vision_tower=tower_folder(tmp_path / "tower"))
-    model, _ = load_model(settings(from_run=tmp_path / "run", model=str(saved / "plain")), torch.float32)
-    plain, _ = load_model(settings(model=str(saved / "plain")), torch.float32)
-    for part, other in (("projector", ended), ("vision_tower", plain), ("language_model", plain)):
-        state = getattr(other, part).state_dict()
-        assert all(torch.equal(weight, state[name]) for name, weight in getattr(model, part).state_dict().items())
+    aligned(tmp_path / "run", model=str(text), vision_tower=tower_folder(tmp_path / "tower"))
+    aligned(tmp_path / "preset", model="tiny-llama2")
+    for run in (tmp_path / "run", tmp_path / "preset"):
+        with pytest.raises(SettingsError, match=r"--from .* in the place of .* --model .*plain .*; leave out --from"):
+            load_model(settings(from_run=run, model=str(saved / "plain")), torch.float32)
+    shutil.copytree(saved / "plain", tmp_path / "plain")
+    ended = aligned(tmp_path / "again", model=str(tmp_path / "plain"))
+    (tmp_path / "plain").rename(tmp_path / "moved")
+    given = {"from_run": tmp_path / "again", "model": str(tmp_path / "moved")}
+    assert same(load_model(settings(**given), torch.float32)[0], ended)
 
 
 def test_a_second_alignment_goes_on_from_the_first(tmp_path: Path) -> None:

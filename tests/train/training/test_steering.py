@@ -5,6 +5,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+import torch
+
+from griffon_train.model.bin_tokens import byte_tokenizer
+from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.presets import preset_config
 
 from .conftest import Options, checkpoint_of, command, differences, metrics_of
 from .launcher import Launcher
@@ -33,6 +38,26 @@ def test_a_loss_that_is_no_number_names_the_ways_on(diverged: tuple[Path, str]) 
     assert line.startswith("error: step 5: the loss is nan") or line.startswith("error: step 5: the loss is inf")
     assert "--skip-steps 5:6" in line
     assert "--lr-from 4=0.0005" in line
+    assert "the model's weights" not in line  # steps were trained before
+
+
+@pytest.mark.parametrize(("skipped", "step"), [((), 0), (("--skip-steps", "0:2"), 2)], ids=["step 0", "step 2"])
+def test_weights_that_are_no_numbers_are_named_as_a_cause(
+    skipped: Options, step: int, launcher: Launcher, frozen_set: Path, tmp_path: Path
+) -> None:
+    """Skipping batches does not help then, nor does a lower learning rate."""
+    model = GriffonForConditionalGeneration(preset_config("tiny-gemma2"))
+    with torch.no_grad():
+        for weight in model.projector.parameters():
+            weight.fill_(torch.nan)
+    model.save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    ended = launcher.run(
+        *command(frozen_set, tmp_path / "run", *OPTIONS, "--model", tmp_path / "model", *skipped), world_size=1
+    )
+    assert ended.codes == [1], ended.said
+    line = ended.said[0].splitlines()[-1]
+    assert line.startswith(f"error: step {step}: the loss is nan") and "the model's weights may hold NaN" in line
 
 
 STEERED = {

@@ -28,6 +28,16 @@ def one_of(*names: str) -> msgspec.Meta:
     return msgspec.Meta(pattern=f"^({'|'.join(map(re.escape, names))})$", extra={"names": names})
 
 
+class NonEmptyPath(click.Path):
+    """A path; an empty one, as an unset shell variable leaves it, would be the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Convert to Path."""
+        if value == "":
+            self.fail("expected a path, got an empty text", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Whole(click.IntRange):
     """A whole number; `500.0`, as transformers writes it, is accepted too."""
 
@@ -84,7 +94,7 @@ _UNBOUNDED: dict[type, click.ParamType[Any]] = {
     int: click.INT,
     float: click.FLOAT,
     str: click.STRING,
-    Path: click.Path(path_type=Path),
+    Path: NonEmptyPath(path_type=Path),
 }
 
 

@@ -161,6 +161,8 @@ def _impossible(settings: Settings, named: Callable[[str], str]) -> Iterator[str
     """Report values that the command line would refuse, whatever their origin."""
     for name, value_type in VALUE_TYPES.items():
         value = getattr(settings, name)
+        if value == "":
+            yield f"{option_name(name)}: expected a value, got an empty text"
         if isinstance(value, float) and not math.isfinite(value):
             yield f"{named(name)}: expected a finite number"
         if value is not None and not isinstance(value, Path | tuple):

@@ -255,6 +255,7 @@ def _complete(src: Path, folder: Path, config: GriffonConfig, say: Say) -> None:
         return
     text: Any = config.text_config
     if (src / GENERATION_NAME).is_file():
+        read_json(src / GENERATION_NAME)  # says what is wrong with a damaged one
         generation = GenerationConfig.from_pretrained(src, local_files_only=True)
     else:
         generation = GenerationConfig.from_model_config(text)

@@ -12,7 +12,8 @@ from transformers.utils import logging
 
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.model.released_layout import is_computed
-from griffon_train.model.weight_files import WeightFiles, refuse_unfit
+from griffon_train.model.saving import GENERATION_NAME
+from griffon_train.model.weight_files import WeightFiles, read_json, refuse_quantized, refuse_unfit
 
 _WHAT_LOADING_RAISES = (
     *(ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),
@@ -47,6 +48,9 @@ def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN
     weights = WeightFiles(folder)  # says what is damaged, where transformers would raise whatever it comes across
     if not weights:
         raise DataError(f"{folder}: its weights contain no tensor; download them again")
+    refuse_quantized(str(folder), {name: weights[name] for name in weights if name.endswith("weight")})
+    if (folder / GENERATION_NAME).is_file():
+        read_json(folder / GENERATION_NAME)  # transformers passes over a damaged one
     with making_model(folder), _quiet():
         model, info = kind.from_pretrained(
             folder,

@@ -134,8 +134,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def refuse_other(what: str, wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
-    """Raise DataError that lists tensors which are missing, there in addition, or of another shape than wanted."""
+    """Raise DataError that lists tensors which are missing, there in addition, quantized, or of another shape."""
     both = wanted.keys() & found.keys()
+    refuse_quantized(what, {name: found[name] for name in both if wanted[name].is_floating_point()})
     shapes = [(name, found[name].shape, wanted[name].shape) for name in both if found[name].shape != wanted[name].shape]
     refuse_unfit(what, missing=wanted.keys() - both, unexpected=found.keys() - both, shapes=shapes)
 
@@ -163,6 +164,17 @@ def refuse_unfit(
         lists.append("ZeRO-3 leaves empty tensors if the weights are not gathered; save them again")
     if lists:
         raise DataError("; ".join([what, *lists]))
+
+
+def refuse_quantized(what: str, found: Mapping[str, torch.Tensor]) -> None:
+    """Raise DataError if weights are whole numbers: cast to floats they would be taken for what they are not."""
+    names = sorted(name for name, tensor in found.items() if not tensor.is_floating_point())
+    if names:
+        kind = str(found[names[0]].dtype).removeprefix("torch.")
+        raise DataError(
+            f"{what}: quantized weights ({kind}), which cannot be trained: {listed(names)}; get them in bfloat16, "
+            "float16 or float32"
+        )
 
 
 def listed(names: list[str]) -> str:

@@ -99,6 +99,15 @@ def latest(run: Path, ranks: ProcessGroup) -> tuple[TrainingCheckpoint | None, l
     return None, skipped
 
 
+def latest_index(run: Path) -> Mapping[str, Any] | None:
+    """The index of the latest complete checkpoint of a run that has ended, or None; its tensors are not read."""
+    for step in reversed(steps_there(run)):
+        opened = _opened(run, step)
+        if isinstance(opened, TrainingCheckpoint):
+            return opened.index
+    return None
+
+
 def set_aside(run: Path, after: int) -> list[str]:
     """Rename the checkpoints of later steps than the one that the run resumes from; return a message for each."""
     lines = []

@@ -197,7 +197,12 @@ def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]], ranks: ProcessGro
     with ranks.at_own_pace("hashing the frozen weights") as moved:
         for number, (name, tensor) in enumerate(tensors):
             if number % ranks.world_size == ranks.rank:
-                flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-                own[name] = hashlib.sha256(flat.numpy().data).hexdigest()
+                own[name] = sha256_of_tensor(tensor)
                 moved()
     return {name: digest for of_rank in ranks.gathered(own) for name, digest in of_rank.items()}
+
+
+def sha256_of_tensor(tensor: torch.Tensor) -> str:
+    """SHA-256 of a tensor's bytes."""
+    flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return hashlib.sha256(flat.numpy().data).hexdigest()

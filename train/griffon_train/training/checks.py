@@ -144,7 +144,8 @@ def check_sets_fit(sets: Sequence[FrozenSet], config: GriffonConfig) -> None:
             )
         with_regions = [source.tag for source in frozen.lock.sources if source.task == "VISJ" and source.samples]
         if with_regions and config.region_config is None:
+            have = "has" if len(with_regions) == 1 else "have"
             raise SettingsError(
-                f"{frozen.root}: {', '.join(with_regions)} has regions, and the model has no region tower: give "
+                f"{frozen.root}: {', '.join(with_regions)} {have} regions, and the model has no region tower: give "
                 "--region-tower, or freeze a set without VISJ"
             )

@@ -91,10 +91,12 @@ def one_step(run: RunState, step: int, shares: Iterator[StepBatches]) -> StepFig
     norm = float(run.engine.get_global_grad_norm())
     if not (math.isfinite(totals.loss) and math.isfinite(norm)):
         all_keys = " ".join(key for of_rank in run.ranks.gathered(keys) for key in of_rank)
+        untrained = all(earlier in run.steering for earlier in range(step))
+        weights = "No step was trained before, so the model's weights may hold NaN themselves. " if untrained else ""
         raise DataError(
             f"step {step}: the loss is {totals.loss} and the gradient norm is {norm}; the batch was {all_keys}. "
-            "Nothing was saved since the last checkpoint. Inspect these samples; then rerun the same command to "
-            f"resume from it with --skip-steps {step}:{step + 1}, which skips this batch, or with a lower learning "
+            f"{weights}Nothing was saved since the last checkpoint. Inspect these samples; then rerun the same command "
+            f"to resume from it with --skip-steps {step}:{step + 1}, which skips this batch, or with a lower learning "
             f"rate, such as --lr-from {max(run.start, step - step % run.settings.save_steps)}={run.settings.lr / 2:g}"
         )
     order = run.plan.step(step)

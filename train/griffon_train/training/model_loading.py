@@ -21,8 +21,9 @@ from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.parts import load_language_model, load_whole, naming
 from griffon_train.model.presets import FAMILY_CHATS, PRESETS, preset_config
 from griffon_train.model.projector import region_projector
-from griffon_train.model.weight_files import read_json
+from griffon_train.model.weight_files import WeightFiles, read_json
 from griffon_train.text.tokenizer import load_tokenizer
+from griffon_train.training.alignment_parts import can_be_compared, refuse_other_parts
 from griffon_train.training.compatibility import refuse_unfit_settings
 
 SETTINGS_NAME = "settings.json"
@@ -99,6 +100,17 @@ def default_chat(model: GriffonForConditionalGeneration) -> str:
     return FAMILY_CHATS[family]
 
 
+def unchecked_parts(settings: Settings) -> str | None:
+    """A line where a run goes on from an alignment whose parts could not be compared with its own."""
+    run = settings.from_run
+    if run is None or (run / MODEL_NAME).is_dir() or can_be_compared(run):
+        return None
+    return (
+        f"--from {run} has no complete checkpoint, so nobody checked that its projector was aligned with this "
+        "language model and this vision tower"
+    )
+
+
 def _of_run(settings: Settings, dtype: torch.dtype) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     """The result of an earlier run: its model, or after alignment the model that it started from and its projector."""
     assert settings.from_run is not None
@@ -116,9 +128,15 @@ def _of_run(settings: Settings, dtype: torch.dtype) -> tuple[GriffonForCondition
         raise SettingsError(
             f"--from {run}: it holds neither {MODEL_NAME}/ nor {PROJECTOR_NAME}{hint or '; has that run ended?'}"
         )
-    model, tokenizer = load_model(_began_with(run, settings), dtype)
+    with naming("--from"):
+        aligned_in = next((tensor.dtype for tensor in WeightFiles(run / PROJECTOR_NAME).values()), dtype)
+    wide = torch.promote_types(aligned_in, dtype)  # of which both are roundings
+    model, tokenizer = load_model(_began_with(run, settings), wide)
+    refuse_other_parts(run, model, aligned_in)
     with naming("--from"):
         load_projector(model, run / PROJECTOR_NAME)
+    for part in (model, model.language_model, model.vision_tower):
+        part.config.dtype = dtype  # as it will be, not as it was read
     return model, tokenizer
 
 
@@ -135,6 +153,11 @@ def _began_with(run: Path, settings: Settings) -> Settings:
         earlier = settings_from_json(stored)
     given = {name: value for name in _FOLDERS if (value := getattr(settings, name)) is not None}
     if "model" in given and "vision_tower" not in given and _is_saved(given["model"]):
+        if earlier.model is not None and (earlier.vision_tower is not None or earlier.model in PRESETS):
+            raise SettingsError(
+                f"--from {run} would put its projector in the place of the one that --model {given['model']} has been "
+                f"trained with; leave out --from to go on with that model, or give the one that {run} began with"
+            )
         given["vision_tower"] = None  # the earlier run's was for its language model
     earlier = replace(earlier, attention=settings.attention, pretrain_mm_mlp_adapter=None, **given)
     for name in (*_FOLDERS, "from_run"):

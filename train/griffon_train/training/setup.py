@@ -33,7 +33,7 @@ from griffon_train.training.checks import (
 from griffon_train.training.data_checks import check_taught, remarks
 from griffon_train.training.distributed import ProcessGroup, transformers_progress
 from griffon_train.training.engine import make_engine
-from griffon_train.training.model_loading import SETTINGS_NAME, default_chat, load_model, placed
+from griffon_train.training.model_loading import SETTINGS_NAME, default_chat, load_model, placed, unchecked_parts
 from griffon_train.training.run_state import RunState, steps_of
 
 
@@ -83,7 +83,11 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     model.train()
     if ranks.first:
         _show_parts(model)
-        for line in (scheduler_passed_over(settings), *remarks(plan, settings, model.image_tokens)):
+        for line in (
+            unchecked_parts(settings),
+            scheduler_passed_over(settings),
+            *remarks(plan, settings, model.image_tokens),
+        ):
             if line is not None:
                 ranks.say(line)
     check_disk_room(settings, ranks, steps_of(settings, plan), model)
