@@ -20,7 +20,7 @@ from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Rejected
 from griffon_prep.render.settings import Source
 from griffon_prep.sources.resolve import SourceInput
-from griffon_prep.sources.scan import inputs_of, read_scanned
+from griffon_prep.sources.scan import inputs_of, naming_source, read_scanned
 from griffon_shards.index import INDEX_DTYPE, idx_bytes, idx_path, write_idx
 from griffon_shards.permutation import permutation_key, permute
 from griffon_shards.sample_json import encode_sample
@@ -70,11 +70,13 @@ def make_shard(job: ShardJob) -> ShardReport:
 
     Raises:
         OSError: the storage fails or is full.
+        DataError: an annotation is damaged.
     """
     maker = _maker(job.source, job.settings, job.work)
     if job.out is not None and (report := _finished(job, maker)):
         return report
     with ExitStack() as stack:
+        stack.enter_context(naming_source(job.source, inputs_of(job.source, job.work)))
         file = None
         if job.out is not None:
             path = job.out / job.name

@@ -13,6 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from griffon_prep.readers.fields import NO_ID, PLAIN_ID, id_of, ids_of, is_number, short
+from griffon_prep.readers.jsonscan.damage import RepeatedKey, check_keys
 from griffon_prep.readers.jsonscan.members import decoded_elements, enter_array, members, skip_value
 from griffon_prep.readers.jsonscan.records import parse_json, parse_placed
 from griffon_prep.readers.jsonscan.spans import Elements, Spans, Window
@@ -110,7 +111,8 @@ def read_coco(path: Path) -> Iterator[Images | Boxes | Categories]:
         for key in members(window):
             keys.add(key)
             if key == "images":
-                yield from map(_images, enter_array(window, key))
+                elements = enter_array(window, key)
+                yield from (_images(spans, window.name, elements.seen - spans.starts.size) for spans in elements)
             elif key == "annotations":
                 yield from _boxes(enter_array(window, key))
             elif key == "categories":
@@ -124,19 +126,23 @@ def read_coco(path: Path) -> Iterator[Images | Boxes | Categories]:
         raise DataError(f"{path}: has no {', '.join(sorted(missing))}; {expected}{hint}")
 
 
-def _images(spans: Spans) -> Images:
+def _images(spans: Spans, file: str, first: int) -> Images:
+    """Parse entries of `images`; `first` is the number of the first one."""
+    joined = _joined(spans)
     try:
-        values = parse_json(_joined(spans))
-    except Rejected:
+        values = parse_json(joined)
+        check_keys(joined, values)
+    except (Rejected, RepeatedKey):
         values = []
-    if len(values) != spans.starts.size:  # one of them is invalid JSON
-        values = list(map(_parsed_or_none, spans.texts()))
+    if len(values) != spans.starts.size:  # one of them is damaged
+        bounds = enumerate(zip(spans.texts(), spans.starts.tolist(), strict=True), first)
+        values = [_parsed_or_none(text, spans, start, file, number) for number, (text, start) in bounds]
     return Images(spans=spans, values=values)
 
 
-def _parsed_or_none(text: bytes) -> Any:  # noqa: ANN401 - whatever the file holds
+def _parsed_or_none(text: bytes, spans: Spans, start: int, file: str, number: int) -> Any:  # noqa: ANN401
     try:
-        return parse_json(text)
+        return parse_placed(text, spans.place, start, file, f"entry {number} (from 0) of images")
     except Rejected:
         return None
 
@@ -173,7 +179,10 @@ def _boxes(elements: Elements) -> Iterator[Boxes]:
             text.isascii() or text.decode()  # the decoder does not validate values that it skips
         except UnicodeDecodeError as error:
             raise msgspec.DecodeError(str(error)) from None
-        return decoder.decode(text)
+        annotations = decoder.decode(text)
+        if text.count(b'"image_id"') > len(annotations):  # one of them may be two; parsing one by one decides
+            raise msgspec.DecodeError("repeated key")
+        return annotations
 
     for part in decoded_elements(elements, decode):
         yield _boxes_one_by_one(part, elements.window.name) if isinstance(part, Spans) else _boxes_at_once(part)
@@ -250,7 +259,7 @@ def _each_parsed(spans: Spans, file: str, what: str) -> Iterator[Any]:
     """Yield the values of elements that are not records; invalid JSON in one of them is an error of the file."""
     for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
         try:
-            yield parse_placed(text, spans.place, start)
+            yield parse_placed(text, spans.place, start, file, what)
         except Rejected as rejected:
             raise DataError(
                 f"{file}: {what} is not valid JSON at {rejected.detail}; fix the file there, or download it again"

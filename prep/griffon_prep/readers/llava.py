@@ -38,6 +38,10 @@ _ROLES: dict[str, Literal["human", "gpt"]] = {
 _IMAGE_FIELDS = ("image", "images", "image_path", "image_file", "img", "img_path", "image_url")
 """Fields that may hold the image's path; `image` has priority over the others, which must agree."""
 
+_FILE_FIELDS = ("file_name", "filename", "file_path", "filepath", "path")
+_IMAGE_NAME = re.compile(r".+\.(?:jpe?g|png|bmp|gif|tiff?|webp)", re.IGNORECASE | re.DOTALL)
+"""Fields that may hold the path of any file; they are read only if it is an image's."""
+
 _MAY_SHOW = re.compile(r"image|img|picture|photo|video|audio", re.IGNORECASE)
 _NEVER_SHOWN = re.compile(r"videos?|audios?")
 _OTHER_MARK = re.compile(
@@ -46,6 +50,13 @@ _OTHER_MARK = re.compile(
 )
 """Other projects' placeholders for an image, a video or a sound: Qwen-VL, MiniGPT-4, Qwen2-VL, Phi-3-vision,
 InternLM-XComposer and DeepSeek-VL. In backticks they belong to a text about HTML."""
+
+_MARK_WITHOUT_IMAGE = re.compile(
+    r"(?<![`\w])(?:<(?:image|img|im_start|im_patch|video|audio|speech|point_cloud)\s*/?>|\[(?:img|image)\]"
+    r"|!\[[^\]\n]*\]\([^)\n]+\))(?!`)",
+    re.IGNORECASE,
+)
+"""Further placeholders, which reject a record that has no image; `<image>` itself is counted apart."""
 
 _NO_IMAGE_MARKS = ("<video>", "<audio>")
 
@@ -95,6 +106,12 @@ def _image_path(fields: Mapping[str, Any]) -> str | None:
         raise Rejected("picture_field_unknown", f"{', '.join(paths)} name different images; put the right one in image")
     if paths:
         return next(iter(paths.values()))
+    named = {value for name in _FILE_FIELDS if isinstance(value := fields.get(name), str)}
+    files = set(filter(_IMAGE_NAME.fullmatch, named))
+    if len(files) > 1:
+        raise Rejected("picture_field_unknown", f"{short(sorted(files))}: different images; put the right one in image")
+    if files:
+        return files.pop()
     for name, value in fields.items():
         if value and name not in _IMAGE_FIELDS and _MAY_SHOW.search(name):
             raise Rejected("picture_field_unknown", f"{name}: {short(value)}; put the image's path in image")
@@ -123,6 +140,8 @@ def _with_our_mark(turns: Sequence[Turn], image_path: str | None) -> tuple[Turn,
     """
     questions = "\0".join(turn.text for turn in turns if turn.role == "human")
     marks = _OTHER_MARK.findall(questions)
+    if image_path is None and not marks:
+        marks = _MARK_WITHOUT_IMAGE.findall(questions)
     if not marks or IMAGE_TOKEN in questions:
         return tuple(turns)
     if image_path is None or set(marks) & set(_NO_IMAGE_MARKS):

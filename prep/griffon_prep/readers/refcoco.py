@@ -6,6 +6,7 @@ Boxes, sizes and file names come from `instances.json` in the same folder. A rec
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,12 @@ def _values(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         if not is_pickle(file.read(_LOOK_AT_BYTES)):
             file.seek(0)
+            number = count()
             for spans in element_spans(file, str(path)):
                 for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
+                    what = f"reference {next(number)} (from 0)"
                     try:
-                        yield parse_placed(text, spans.place, start)
+                        yield parse_placed(text, spans.place, start, str(path), what)
                     except Rejected as rejected:
                         yield rejected
             return

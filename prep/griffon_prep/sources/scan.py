@@ -1,7 +1,8 @@
 """Scanning sources: annotations are decompressed and scanned so that any record can be read from any process."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -73,15 +74,14 @@ def scan_source(job: ScanJob) -> ScannedSource:
         shutil.rmtree(job.work)
     job.work.mkdir(parents=True)
     inputs = inputs_of(source, job.work)
-    try:
+    with naming_source(source, inputs):
         for packed, plain in zip(source.files, (inputs.annotation, *inputs.companions.values()), strict=True):
             if plain != packed:
                 unpack(packed, plain)
         scan = FORMATS[source.format].scan(inputs)
         if not scan.records:
             raise DataError(f"{source.annotation}: has no records")
-    except (SettingsError, DataError) as error:
-        raise type(error)(f"{source.tag}: {_as_published(str(error), source, inputs)}") from None
+        has_images = _has_images(FORMATS[source.format].Reader(inputs), scan.records)
     scanned = ScannedSource(
         annotation_bytes=source.annotation.stat().st_size,
         annotation_sha256=job.sha256s[0],
@@ -90,7 +90,7 @@ def scan_source(job: ScanJob) -> ScannedSource:
         questions=scan.records,
         with_rounds=0 if scan.pictures is None else samples_of(scan.pictures, SUGGESTED_ROUNDS),
         vocabulary=scan.vocabulary,
-        has_images=_has_images(FORMATS[source.format].Reader(inputs), scan.records),
+        has_images=has_images,
         notes=scan.notes,
     )
     write_whole(job.work / _SCANNED, orjson.dumps({"scan_of": _scan_identity(job), **asdict(scanned)}))
@@ -103,6 +103,15 @@ def _grouped(scan: Scan, rounds: int, work: Path) -> int:
         return scan.records
     assert scan.pictures is not None, "a format that takes rounds= reports the image of each record"
     return write_rounds(work, scan.pictures, rounds)
+
+
+@contextmanager
+def naming_source(source: SourceInput, inputs: AnnotationFiles) -> Iterator[None]:
+    """Context manager that adds the source's tag, and the names of its files as published, to errors raised inside."""
+    try:
+        yield
+    except (SettingsError, DataError) as error:
+        raise type(error)(f"{source.tag}: {_as_published(str(error), source, inputs)}") from None
 
 
 def _as_published(message: str, source: SourceInput, inputs: AnnotationFiles) -> str:

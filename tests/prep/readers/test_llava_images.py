@@ -47,6 +47,9 @@ def test_lines_that_list_their_images_are_conversations(
         {"image": None, "image_path": "a/b.jpg", "images": ["a/b.jpg"]},
         {"image": "a/b.jpg", "image_url": "http://x/y.jpg", "image_id": 7, "width_list": [9]},
         {"image": ["a/b.jpg"], "images": [], "video": None},
+        {"file_name": "a/b.jpg", "path": "a/b.jpg"},
+        {"filename": "a/b.jpg", "filepath": "x/y.json"},
+        {"image": "a/b.jpg", "path": "a/c.jpg"},
     ],
 )
 def test_an_image_under_another_name_is_read(tmp_path: Path, question: str, fields: dict[str, Any]) -> None:
@@ -90,6 +93,7 @@ def test_another_mark_for_the_image(tmp_path: Path, mark: str) -> None:
         ({"video": "a.mp4", "image": "a.jpg"}, "picture_field_unknown", "video: 'a.mp4'"),
         ({"picture": "a.jpg"}, "picture_field_unknown", "picture: 'a.jpg'; put the image's path in image"),
         ({"image_name": "a.jpg"}, "picture_field_unknown", "image_name: 'a.jpg'"),
+        ({"file_name": "a.jpg", "path": "b.jpg"}, "picture_field_unknown", "different images"),
         ({"imageId": 7}, "picture_field_unknown", "imageId: 7"),
         ({"Image": "a.jpg"}, "picture_field_unknown", "Image: 'a.jpg'"),
         ({"photo_path": ["a.jpg"]}, "picture_field_unknown", "photo_path"),
@@ -118,6 +122,28 @@ def test_a_mark_for_a_video_is_rejected(tmp_path: Path, mark: str, fields: dict[
     reason, detail = one(tmp_path, f"{mark}\nWhat happens?", **fields)  # type: ignore[misc]
     assert reason == "picture_field_unknown"
     assert f"the text has {mark!r}, but " in detail
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "<IMAGE>",
+        "<Image>",
+        "<image/>",
+        "<IMG>",
+        "[IMG]",
+        "<im_start>",
+        "<im_patch>",
+        "![](a.jpg)",
+        "<point_cloud>",
+        "<speech>",
+    ],
+)
+def test_a_mark_without_an_image_is_rejected(tmp_path: Path, mark: str) -> None:
+    assert one(tmp_path, f"{mark}What is it?") == (
+        "picture_field_unknown",
+        f"the text has {mark!r}, but the record has no image",
+    )
 
 
 @pytest.mark.parametrize(

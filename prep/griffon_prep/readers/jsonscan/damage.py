@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import orjson
+
+from griffon_shards.support.errors import DataError
 
 _PREFIXES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)  # bytes: a fault near the start is found without decoding everything
 _SHOWN = 24  # bytes
@@ -22,6 +25,17 @@ _OPENED = re.compile(rb'\{[ \t\r\n]*+"')
 _NESTED = re.compile(rb'\{[ \t\r\n]*+"((?:[^"\\]|\\.)*+)"[ \t\r\n]*+:', re.DOTALL)
 _PLAIN_KEY = re.compile(r"[\w .-]+", re.ASCII)
 _ANY = msgspec.json.Decoder(msgspec.Raw)
+
+
+class RepeatedKey(ValueError):
+    """An object has a key twice: it is probably two objects whose separator `}, {` is missing."""
+
+    def described(self, file: str, what: str, place: str) -> DataError:
+        """Return the error of the file, given the damaged element and its place."""
+        return DataError(
+            f"{file}: {what} at {place} has the key {self} twice in one object, so it may be two records whose "
+            "separator is missing; fix the file there, or download it again"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +113,33 @@ def _described(text: bytes, decoded: str, at: int, what: str) -> Fault:
     return Fault(
         offset=offset, what=f"{what}, got {shown!r}" if shown else f"{what}, got the end", ends_early=ends_early
     )
+
+
+def check_keys(text: bytes, value: Any) -> None:  # noqa: ANN401 - JSON
+    """Raise RepeatedKey if an object in a JSON text has a key twice; parsers keep only the last.
+
+    Args:
+        text: one JSON value.
+        value: the same, parsed; written again, it has fewer keys than the text if one is repeated.
+    """
+    try:
+        if _colons(text) == _colons(orjson.dumps(value)):
+            return
+        json.loads(text, object_pairs_hook=_unique)
+    except (TypeError, RecursionError):  # nested too deeply for any record
+        return
+
+
+def _colons(text: bytes) -> int:
+    return text.count(b'":') + text.count(b'" :')
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    keys = set()
+    for key, _ in pairs:
+        if key in keys:
+            raise RepeatedKey(repr(key[:_SHOWN]))
+        keys.add(key)
 
 
 def stands_alone(text: bytes, others: Sequence[bytes]) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from griffon_prep.readers.jsonscan.damage import first_fault
+from griffon_prep.readers.jsonscan.damage import RepeatedKey, check_keys, first_fault
 from griffon_prep.readers.jsonscan.spans import Spans, element_spans
 from griffon_prep.records import Rejected
 from griffon_shards.support.errors import DataError
@@ -41,7 +41,7 @@ def scan_json(annotation: Path, table: Path, parts_of: Callable[[bytes], int] | 
         DataError: the file is a JSON array that never ends or whose elements cannot be told apart; a record is too
             large; or none of the first records is valid JSON.
     """
-    records = 0
+    records = elements = 0
     look = _FirstLook(str(annotation))
     with annotation.open("rb") as file, whole_file(table) as out, whole_file(lines_beside(table)) as lines:
         for spans in element_spans(file, str(annotation)):
@@ -49,15 +49,27 @@ def scan_json(annotation: Path, table: Path, parts_of: Callable[[bytes], int] | 
             lines.write(line_row(spans).tobytes())
             rows = span_rows(spans)
             if parts_of is not None:
-                bounds = zip(spans.starts.tolist(), spans.ends.tolist(), strict=True)
-                parts = np.array([parts_of(spans.data[start:end]) for start, end in bounds], np.int64)
+                parts = _parts(spans, parts_of, str(annotation), elements)
                 rows = np.repeat(rows, parts)
                 firsts = np.cumsum(parts) - parts
                 rows["part"] = np.arange(len(rows)) - np.repeat(firsts, parts)
             records += len(rows)
+            elements += spans.starts.size
             out.write(rows.tobytes())
         look.judge()
     return records
+
+
+def _parts(spans: Spans, parts_of: Callable[[bytes], int], file: str, first: int) -> NDArray[np.int64]:
+    """Return the number of records in each element; `first` is the number of the first one."""
+    parts: list[int] = []
+    for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
+        try:
+            parts.append(parts_of(text))
+        except RepeatedKey as fault:
+            number = first + len(parts)
+            raise fault.described(file, f"element {number} (from 0)", spans.place(start)) from None
+    return np.array(parts, np.int64)
 
 
 class _FirstLook:
@@ -119,11 +131,13 @@ class JsonRecords:
 
         Raises:
             Rejected: `bad_json`, or `bad_record` if it is not an object.
+            DataError: an object in it has a key twice.
         """
         row = os.pread(self._table.fileno(), _SPAN_DTYPE.itemsize, record_no * _SPAN_DTYPE.itemsize)
         offset, size, part = _SPAN.unpack(row)
         text = os.pread(self._text.fileno(), size, offset)
-        return _object(parse_placed(text, self._place, offset)), part
+        what = f"record {record_no} (from 0)"
+        return _object(parse_placed(text, self._place, offset, self._text.name, what)), part
 
     def _place(self, offset: int) -> str:
         rows = np.fromfile(self._lines, _LINE_DTYPE)
@@ -136,8 +150,11 @@ def parse_object(text: bytes) -> dict[str, Any]:
 
     Raises:
         Rejected: `bad_json`, or `bad_record` if it is another value.
+        RepeatedKey: an object in it has a key twice.
     """
-    return _object(parse_json(text))
+    value = parse_json(text)
+    check_keys(text, value)
+    return _object(value)
 
 
 def _object(value: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the file holds
@@ -162,20 +179,27 @@ def parse_json(text: bytes) -> Any:  # noqa: ANN401 - whatever the file holds
     return value
 
 
-def parse_placed(text: bytes, place: Callable[[int], str], start: int) -> Any:  # noqa: ANN401 - whatever the file holds
+def parse_placed(text: bytes, place: Callable[[int], str], start: int, file: str, what: str) -> Any:  # noqa: ANN401
     """As `parse_json`, with the position in the file in the detail of the error.
 
     Args:
         text: text of the value.
         place: describes the position of an offset in the file.
         start: offset of the text.
+        file: name of the file, for messages.
+        what: the value, for messages.
 
     Raises:
         Rejected: `bad_json`.
+        DataError: an object in it has a key twice.
     """
     try:
-        return parse_json(text)
+        value = parse_json(text)
+        check_keys(text, value)
     except Rejected as rejected:
         fault = first_fault(text)
         what = fault.what if fault else rejected.detail
         raise Rejected("bad_json", f"{place(start + (fault.offset if fault else 0))}: {what}") from None
+    except RepeatedKey as repeated:
+        raise repeated.described(file, what, place(start)) from None
+    return value
