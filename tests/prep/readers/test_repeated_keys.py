@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ VG_IMAGES = [{"image_id": n, "width": 90, "height": 90, "url": f"http://x/VG_100
 THING = {"x": 1, "y": 2, "w": 3, "h": 4, "names": ["cat"]}
 VG = [{"image_id": 1, "objects": [THING, THING]}, {"image_id": 2, "objects": [THING]}]
 GREFS = [ref([1], "a", no_target=False), ref([1], "b", no_target=False)]
-CASES = {
+CASES: dict[str, tuple[str, Any, str, str, dict[str, Any]]] = {
     "llava": ("LAZY", [talk(0), talk(1)], '}, {"id": 1', ', "id": 1', {}),
     "ccmd": ("RANDDET", [line("a.jpg"), line("b.jpg")], '}, {"image_path"', ', "image_path"', {}),
     "ccmd objects": ("DET", [{**line("a.jpg"), "objects": line("")["objects"] * 2}], "}, {", ", ", {}),  # type: ignore[operator]
