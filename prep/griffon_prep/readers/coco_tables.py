@@ -109,6 +109,8 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     notes = (*_stray_notes(rows, strays), *_corner_notes(rows[:LOOK_AT], image_of[:LOOK_AT], gathered))
     unsorted.unlink()
     boxes_of = np.bincount(image_of[image_of != _NO_IMAGE], minlength=len(image_ids))
+    if ((boxes_of == 0) & (image_ids != NO_ID)).any():
+        _check_strays(rows, strays, image_ids, str(annotation))
     write_whole(work / _STARTS, np.concatenate(([0], np.cumsum(boxes_of))).astype("<u8").tobytes())
     categories = [
         (category_id, name, gathered.kinds.get(category_id, "")) for category_id, name in sorted(gathered.names.items())
@@ -131,6 +133,18 @@ def _unused_kinds(gathered: _Gathered) -> frozenset[str]:
         name_key(kind) for category_id, kind in gathered.kinds.items() if name_key(kind) != name_key(names[category_id])
     }
     return frozenset(name for name in names.values() if name_key(name) in kinds - used)
+
+
+def _check_strays(rows: NDArray[np.void], strays: NDArray[np.int64], image_ids: NDArray[np.int64], file: str) -> None:
+    """Raise DataError if annotations may belong to images that have none, but write their ids in another way."""
+    wanted = rows["image_id"][strays]
+    text_ids = bool(((image_ids <= -PLAIN_ID) & (image_ids != NO_ID)).any())
+    unlike = strays[(wanted == NO_ID) | ((wanted <= -PLAIN_ID) & (not text_ids))]
+    if unlike.size:
+        raise DataError(
+            f"{file}: image_id: {unlike.size:,} annotations have an id that is not written like any id in "
+            f"images{_example(rows[unlike[0]])}, so images may lack their boxes; expected the id of an image"
+        )
 
 
 def _stray_notes(rows: NDArray[np.void], strays: NDArray[np.int64]) -> tuple[str, ...]:

@@ -96,6 +96,13 @@ def test_boxes_of_other_images_are_counted(tmp_path: Path, number: object, examp
     assert scan.notes == (f"annotations whose image_id is not in images, skipped: 1 (the first is {example})",)
 
 
+@pytest.mark.parametrize("spelling", ["+8", "7e0", "８.", "8.jpg", [8], None, True])
+def test_ids_unlike_every_image_are_refused_where_an_image_has_no_box(tmp_path: Path, spelling: object) -> None:
+    file = coco([picture(7), picture(8)], [box(1, 7), box(2, spelling)])
+    with pytest.raises(DataError, match=r"image_id: 1 annotations .* \(the first is annotation 2\)"):
+        read_source(write(tmp_path, {"i.json": file}), "DET")
+
+
 @pytest.mark.parametrize(("one", "other"), [(7, "7"), ("7", "007"), (7.0, 7), ("a", "a"), (2**63, str(2**63))])
 def test_images_of_one_id_cannot_be_told_apart(tmp_path: Path, one: object, other: object) -> None:
     with pytest.raises(DataError, match=r"two entries of images have the same id.* \(entries 0 and 2, "):
