@@ -35,7 +35,7 @@ CASES: list[tuple[str, str, Any, str]] = [
         "boxes_not_in_pixels",
         "VG",
         {**VG, "bboxes": [[0.1, 0.2, 0.5, 1]]},
-        r"a\.jpg: .*\[0\.1, 0\.2, 0\.5, 1\] in 64x48",
+        r"a\.jpg: .*\[0\.1, 0\.2, 0\.5, 1\] in an image of 64x48",
     ),
     ("all_boxes_dropped", "VG", {**VG, "bboxes": [[64, 1, 70, 9], [9, 9, 1, 1]]}, "1 inverted, 1 outside"),
     ("path_outside_root", "VG", {**VG, "image_path": "../a.jpg"}, r"\.\./a\.jpg"),

@@ -110,7 +110,11 @@ def test_the_same_command_says_the_same(train: Run, train_cli: Run, frozen_set: 
 
 
 REFUSED = {
-    "no such folder": (["plan", "nowhere", "--global-batch", "4"], 1, r"nowhere: no such folder; give the folder"),
+    "no such folder": (
+        ["plan", "nowhere", "--global-batch", "4"],
+        1,
+        r"nowhere: no such folder; give the --out folder",
+    ),
     "not a set": (["plan", ".", "--global-batch", "4"], 1, r"\.: not a frozen set, it has no griffon\.lock\.json"),
     "not a set, reading": (["read", ".", "--global-batch", "4"], 1, r"\.: not a frozen set"),
     "no set": (["plan", "--global-batch", "4"], 2, r"Missing argument 'DIR\.\.\.'"),
@@ -134,12 +138,12 @@ REFUSED = {
     "no table": (
         ["plan", "SET", "--global-batch", "4", "--lengths", "none"],
         2,
-        r"none: no such table; `griffon-train le",
+        r"none: no such table; create one with `griffon-train le",
     ),
     "lock as table": (
         ["plan", "SET", "--global-batch", "4", "--lengths", "LOCK"],
         1,
-        r"no table of lengths, or a damaged",
+        r"not a table of lengths, or damaged",
     ),
     "twice": (["plan", "SET", "SET", "--global-batch", "4"], 2, r"the same set is given twice"),
     "weight of none": (

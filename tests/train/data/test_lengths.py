@@ -272,7 +272,11 @@ def test_missing_and_surplus_tables_are_said(table: Path, variants_set: Path, fr
         ([other], [table], f"1 table(s) for 1 set(s), none for {frozen_set}"),
         ([ours, other], [table], f"1 table(s) for 2 set(s), none for {frozen_set}"),
         ([ours], [table, table], "2 table(s) for 1 set(s); give one table per set"),
-        ([ours], [tmp_path / "nothing"], f"{tmp_path / 'nothing'}: no such table; `griffon-train lengths`"),
+        (
+            [ours],
+            [tmp_path / "nothing"],
+            f"{tmp_path / 'nothing'}: no such table; create one with `griffon-train lengths`",
+        ),
         ([ours], [tmp_path], f"{tmp_path}: no such table"),
     ):
         with pytest.raises(SettingsError, match=re.escape(said)):

@@ -115,7 +115,7 @@ def test_several_images_come_in_their_order() -> None:
     [
         (FILES["jpeg"][:200], "JPEG"),
         ("missing.jpg", "no such file"),
-        ("img/" * 2000, "neither a URL nor base64|picture"),
+        ("img/" * 2000, "neither a URL nor base64|not an image"),
     ],
 )
 def test_what_is_no_image_is_named(given: object, said: str) -> None:

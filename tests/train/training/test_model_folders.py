@@ -478,7 +478,7 @@ def test_a_head_that_differs_where_the_configuration_ties_it_is_refused(whole: P
     """Saved again, one of the two would be lost."""
     shutil.copytree(whole / "language", tmp_path / "given")
     edited(tie_word_embeddings=True)(tmp_path / "given")
-    with pytest.raises(DataError, match=r"head and of its embeddings differ, and its config\.json ties them; say"):
+    with pytest.raises(DataError, match=r"head and of its embeddings differ, but its config\.json ties them; set"):
         load_model(given_with("--model", tmp_path / "given", whole), torch.float32)
 
 
@@ -512,7 +512,7 @@ def test_the_command_ends_with_one_line_and_the_status_of_its_kind(
     cut("model.safetensors")(tmp_path / "damaged")
     run = tmp_path / "run"
     for model, status, message in (
-        ("google/gemma-2-2b", 2, "error: --model google/gemma-2-2b: no such folder. If it is the name of a rep"),
+        ("google/gemma-2-2b", 2, "error: --model google/gemma-2-2b: no such folder. If it is a rep"),
         (tmp_path / "damaged", 1, f"error: --model {tmp_path / 'damaged' / 'model.safetensors'}: damaged: "),
     ):
         ended = launcher.run(

@@ -158,7 +158,7 @@ def test_lines_of_progress(resumed: tuple[Path, list[str]]) -> None:
     run, said = resumed
     line = re.compile(
         r"^step (\d+)/12  loss ([\d.]+)  lr (\S+)  norm (\S+)  [\d.]+ samples/s  [\d,]+ tokens/s  "
-        r"data wait \d+%  (?:cut \d+%  )?(?:without targets \d+%  )?\d+:\d\d:\d\d left$",
+        r"data wait \d+%  (?:overlong \d+%  )?(?:without targets \d+%  )?\d+:\d\d:\d\d left$",
         re.MULTILINE,
     )
     first = int(re.findall(r"resuming at step (\d+) of 12", said[1])[0])
@@ -233,7 +233,7 @@ def test_a_hook_is_given_every_step(frozen_set: Path, tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "Warning" not in ended.stderr
-    assert "--log-hook my_logs:to_file: ConnectionError: no answer; the run goes on" in ended.stderr
+    assert "--log-hook my_logs:to_file: ConnectionError: no answer; the run continues" in ended.stderr
     told = [orjson.loads(line) for line in (tmp_path / "told.jsonl").read_bytes().splitlines()]
     expected = [{**one, **other} for one, other in zip(metrics_of(run), lines_of(run / "timing.jsonl"), strict=True)]
     assert told == [[number, each] for number, each in enumerate(expected)]

@@ -58,6 +58,7 @@ def test_killed_at_any_moment(
     for number in range(KILLS):
         running = launcher.start(command(frozen_set, killed, *options), 2)
         moment = (number + draws.uniform(0.2, 0.7)) * steps / KILLS
+        running.wait_until(lambda cut_short=cut_short: cut_short in running.said()[0])  # it has said what it skipped
         wait_for_step(running, killed, moment)
         if number == WHILE_SAVING:
             stop_while_saving(running, killed)

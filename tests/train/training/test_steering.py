@@ -124,6 +124,6 @@ def test_trained_steps_are_not_steered_anew(
     assert ended.codes == [2, 2], ended.said
     for said in ended.said:
         assert "the steps before 4 were trained with neither --skip-steps nor --lr-from" in said.splitlines()[-1]
-        assert "may concern steps from 4 on" in said.splitlines()[-1]
+        assert "may only affect steps from 4 on" in said.splitlines()[-1]
         assert "Traceback" not in said
     assert (run / "settings.json").read_bytes() == before
