@@ -113,7 +113,7 @@ REFUSED = {
     "no such folder": (
         ["plan", "nowhere", "--global-batch", "4"],
         1,
-        r"nowhere: no such folder; give the --out folder",
+        r"nowhere: no such folder; give the --out",
     ),
     "not a set": (["plan", ".", "--global-batch", "4"], 1, r"\.: not a frozen set, it has no griffon\.lock\.json"),
     "not a set, reading": (["read", ".", "--global-batch", "4"], 1, r"\.: not a frozen set"),

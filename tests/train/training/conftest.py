@@ -57,6 +57,11 @@ def wait_for_step(running: Running, run: Path, steps: float) -> None:
     running.wait_until(lambda: steps_told(run) >= steps)
 
 
+def wait_for_line(running: Running, part: str) -> None:
+    """Wait until the first rank has printed something."""
+    running.wait_until(lambda: part in running.said()[0])
+
+
 def metrics_of(run: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
 

@@ -11,7 +11,17 @@ import orjson
 import pytest
 
 from ...waiting import TIMEOUT_S
-from .conftest import Options, checkpoint_of, command, differences, metrics_of, result_of, steps_told, wait_for_step
+from .conftest import (
+    Options,
+    checkpoint_of,
+    command,
+    differences,
+    metrics_of,
+    result_of,
+    steps_told,
+    wait_for_line,
+    wait_for_step,
+)
 from .launcher import Launcher, Running
 
 KILLS = 5
@@ -58,7 +68,7 @@ def test_killed_at_any_moment(
     for number in range(KILLS):
         running = launcher.start(command(frozen_set, killed, *options), 2)
         moment = (number + draws.uniform(0.2, 0.7)) * steps / KILLS
-        running.wait_until(lambda cut_short=cut_short: cut_short in running.said()[0])  # it has said what it skipped
+        wait_for_line(running, cut_short)
         wait_for_step(running, killed, moment)
         if number == WHILE_SAVING:
             stop_while_saving(running, killed)
