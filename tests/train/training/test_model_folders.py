@@ -470,7 +470,7 @@ def test_a_damaged_generation_config_is_named(option: str, content: bytes, whole
     name, config = OPTIONS[option]
     shutil.copytree(whole / name, tmp_path / "given")
     (tmp_path / "given" / config).with_name("generation_config.json").write_bytes(content)
-    with pytest.raises(DataError, match=rf"^{option.strip()} .*generation_config.json: (not valid JSON|expected a JSON object)"):
+    with pytest.raises(DataError, match=rf"^{option.strip()} .*generation_config.json: (not valid|expected a) JSON"):
         load_model(given_with(option, tmp_path / "given", whole), torch.float32)
 
 
