@@ -28,7 +28,7 @@ ANSWERED_WITH_BOXES = (*LABELLED_TASKS, "VISJ")
 def round_box(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> BoxXYXY:
     """The box as fractions of the image's sides, clamped to [0, 1] and rounded to three decimals.
 
-    The box must be finite; whether it is worth writing (`DESIGN §6`) is the caller's question.
+    The box must be finite; whether it is worth writing (docs/design.md, section 6) is the caller's question.
     """
     x1, y1, x2, y2 = box_xyxy_px
     return (

@@ -80,10 +80,6 @@ class BuildFolder:
         """Whether the folder holds a frozen set."""
         return (self.out / LOCK_NAME).exists()
 
-    def source_work(self, tag: str) -> Path:
-        """The work folder of a source."""
-        return self.work / tag
-
     def plan(self) -> dict[str, Any] | None:
         """The plan of the unfinished build in the folder, or None."""
         try:

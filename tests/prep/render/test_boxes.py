@@ -165,7 +165,7 @@ def random_box(generator: np.random.Generator, sides: tuple[int, int]) -> BoxXYX
 
 
 def expected_boxes(record: Record) -> Labelled:
-    """What DESIGN §6 says is left of a record's boxes, as clamped fractions, in order."""
+    """What section 6 of docs/design.md leaves of a record's boxes, as clamped fractions, in order."""
     sides = (record.width_px, record.height_px) * 2
     kept: list[tuple[tuple[float, float], str, BoxXYXY]] = []
     for region in record.regions:

@@ -58,7 +58,7 @@ class Step:
 
 
 class Plan:
-    """Maps a step to its rows; see `DESIGN` §8.
+    """Maps a step to its rows; see docs/design.md, section 8.
 
     Attributes:
         sets: the frozen sets, in order.
