@@ -6,7 +6,7 @@ from typing import Any
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of, naming
 from griffon_prep.readers.coco_file import CROWD, EMPTY
-from griffon_prep.readers.coco_tables import NO_CATEGORY, CocoTables, write_tables
+from griffon_prep.readers.coco_tables import NO_CATEGORY, CocoScan, CocoTables, write_tables
 from griffon_prep.readers.fields import corners_of, id_of, list_field, short, side_field
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.types import IMAGE_TOKEN
@@ -41,14 +41,29 @@ def scan(inputs: AnnotationFiles) -> Scan:
     image full of their subcategories would be labelled as having none of them.
     """
     found = write_tables(inputs.annotation, inputs.work)
+    seen = (*found.notes, *_repeated_notes(found, CocoTables(inputs.annotation, inputs.work)))
     if inputs.task not in ("DET", "RANDDET"):
-        return Scan(records=found.pictures, notes=found.notes)
+        return Scan(records=found.pictures, notes=seen)
     names = {name for name in found.names.values() if IMAGE_TOKEN not in name} - found.unused_kinds
     notes = [
         f"category {short(name)} is never asked for: it has no annotations and is the supercategory of others"
         for name in sorted(found.unused_kinds)
     ]
-    return Scan(records=found.pictures, vocabulary=tuple(sorted(names)), notes=(*found.notes, *notes))
+    return Scan(records=found.pictures, vocabulary=tuple(sorted(names)), notes=(*seen, *notes))
+
+
+def _repeated_notes(found: CocoScan, tables: CocoTables) -> tuple[str, ...]:
+    """Return a note if an image has several entries: each is a record of its own, which knows its own boxes only."""
+    if not found.repeated.size:
+        return ()
+    try:
+        name = short(image_path_of(tables.picture(int(found.repeated[0]))))
+    except Rejected:
+        name = f"entry {found.repeated[0]}"
+    return (
+        f"entries of images that name the image of an earlier entry: {found.repeated.size:,}, such as {name}; what "
+        "only the other entry has boxes for counts as absent, so merge the entries of an image",
+    )
 
 
 class Reader:

@@ -17,6 +17,7 @@ from griffon_prep.readers.coco_corners import LOOK_AT, corner_notes, sides_of
 from griffon_prep.readers.coco_file import BOX_ROW, EMPTY, NO_BOX, Boxes, Images, read_coco
 from griffon_prep.readers.fields import NO_ID, PLAIN_ID, checked_id
 from griffon_prep.readers.jsonscan.records import JsonRecords, line_row, lines_beside, span_rows
+from griffon_prep.readers.rounds import image_key
 from griffon_prep.records import Rejected, name_key
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import whole_file, write_whole
@@ -45,6 +46,7 @@ class CocoScan:
         names: category names by id.
         unused_kinds: names of categories that have no annotations and are supercategories of others.
         boxes_of: number of boxes of each image, shape [images].
+        repeated: numbers of the entries whose image an earlier entry of `images` names too.
         notes: remarks about the file for the user.
     """
 
@@ -52,6 +54,7 @@ class CocoScan:
     names: Mapping[int, str]
     unused_kinds: frozenset[str]
     boxes_of: NDArray[np.int64]
+    repeated: NDArray[np.int64]
     notes: tuple[str, ...]
 
 
@@ -61,6 +64,7 @@ class _Gathered:
 
     ids: list[NDArray[np.int64]] = field(default_factory=list)
     sides_px: list[NDArray[np.float32]] = field(default_factory=list)
+    image_keys: list[NDArray[np.uint64]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
     kinds: dict[int, str] = field(default_factory=dict)
     used: set[int] = field(default_factory=set)
@@ -91,6 +95,7 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
             if isinstance(part, Images):
                 gathered.ids.append(part.ids)
                 gathered.sides_px.append(sides_of(part.values))
+                gathered.image_keys.append(_image_keys(part.values))
                 pictures.write(span_rows(part.spans).tobytes())
                 lines.write(line_row(part.spans).tobytes())
             elif isinstance(part, Boxes):
@@ -122,8 +127,24 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
         names=gathered.names,
         unused_kinds=_unused_kinds(gathered),
         boxes_of=boxes_of,
+        repeated=_repeated(gathered.image_keys),
         notes=notes,
     )
+
+
+def _image_keys(values: Sequence[Any]) -> NDArray[np.uint64]:
+    """Return a key of the image that each entry of `images` names, or 0; shape [entries]."""
+    names = [(value.get("file_name") or value.get("coco_url")) if isinstance(value, dict) else None for value in values]
+    keys = [image_key(name.encode("utf-8", "replace")) if isinstance(name, str) else 0 for name in names]
+    return np.array(keys, np.uint64)
+
+
+def _repeated(image_keys: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
+    keys = np.concatenate(image_keys) if image_keys else np.empty(0, np.uint64)
+    _, first = np.unique(keys, return_index=True)
+    later = np.ones(len(keys), bool)
+    later[first] = False
+    return np.flatnonzero(later & (keys != 0))
 
 
 def _unused_kinds(gathered: _Gathered) -> frozenset[str]:
