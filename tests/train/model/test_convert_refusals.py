@@ -136,7 +136,10 @@ def test_folders_of_something_else(train_cli: Run, tmp_path: Path) -> None:
     towers, source = released.save_towers(tmp_path), released.save(tmp_path / "released")
     for command, message in (
         (("griffon", tmp_path / "none", tmp_path / "out", *towers), r"none/config\.json: no such file"),
-        (("griffon", source, tmp_path / "out", "--vision-tower", source), r"type 'llama2_Griffon'; expected CLIP's"),
+        (
+            ("griffon", source, tmp_path / "out", "--vision-tower", source),
+            r"type 'llama2_Griffon'; expected a CLIP model",
+        ),
         (("export", source, tmp_path / "out"), r"type 'llama2_Griffon'; expected a Griffon model, 'griffon'"),
         (("griffon", source, tmp_path / "out", *towers, "--shard-size", "many"), r"expected a size such as 5GB"),
     ):
