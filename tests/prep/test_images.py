@@ -79,7 +79,7 @@ def reason(function: Callable[[], object]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("kind", SAVED_AS)
-def test_a_whole_image_is_taken_as_it_is(kind: str, check: str) -> None:
+def test_a_complete_image_is_taken_as_it_is(kind: str, check: str) -> None:
     data = picture(kind)
     for stated in (SIDES_PX, (0, 0)):
         assert check_image(data, check, stated, "a.jpg") == Picture(
@@ -89,7 +89,7 @@ def test_a_whole_image_is_taken_as_it_is(kind: str, check: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", SAVED_AS)
-def test_a_image_that_is_cut_short_is_refused_unless_all_pixels_are_there(kind: str) -> None:
+def test_a_truncated_image_is_refused_unless_all_pixels_are_there(kind: str) -> None:
     data = picture(kind)
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
     sizes = {len(data) * percent // 100 for percent in range(0, 100, 5)} | set(range(len(data) - 40, len(data)))
@@ -110,10 +110,10 @@ def test_a_image_that_is_cut_short_is_refused_unless_all_pixels_are_there(kind: 
 @pytest.mark.parametrize("kind", ["PNG", "palette PNG", "16-bit PNG", "RGBA PNG"])
 def test_a_png_with_one_wrong_bit_is_refused(kind: str) -> None:
     data = bytearray(picture(kind))
-    for place in range(16, len(data) - 12, 97):
-        data[place] ^= 4
+    for offset in range(16, len(data) - 12, 97):
+        data[offset] ^= 4
         assert reason(lambda: check_image(bytes(data), "decode", (0, 0), "a.jpg"))[0] == "picture_unreadable"
-        data[place] ^= 4
+        data[offset] ^= 4
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -127,7 +127,7 @@ def test_a_png_with_one_wrong_bit_is_refused(kind: str) -> None:
         (b"some text", "not an image, or one of an unsupported format"),
     ],
 )
-def test_what_is_no_image_is_named(data: bytes, words: str, check: str) -> None:
+def test_what_is_not_an_image_is_named(data: bytes, words: str, check: str) -> None:
     why, what = reason(lambda: check_image(data, check, (1, 1), "b.png"))
     assert why == "picture_unreadable"
     assert what.startswith(f"b.png: {words}")
@@ -178,7 +178,7 @@ def test_another_size_than_the_record_states(check: str, stated: tuple[int, int]
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("coding", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_swapped_sides_are_said_with_their_cause(coding: str, orientation: int) -> None:
+def test_swapped_sides_are_reported_with_their_cause(coding: str, orientation: int) -> None:
     """Of annotations that were drawn on the picture as a viewer turns it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -190,7 +190,7 @@ def test_swapped_sides_are_said_with_their_cause(coding: str, orientation: int) 
     assert ("width and height are swapped" in what) == (orientation < 5)
 
 
-def test_without_a_check_the_records_word_is_taken() -> None:
+def test_without_a_check_the_records_size_is_trusted() -> None:
     data = picture("PNG")[:50]
     assert check_image(data, "none", (7, 8), "a.jpg") == Picture(data=data, format="PNG", width_px=7, height_px=8)
     for stated in ((7, 8), (0, 0)):  # no format at all would mean: no picture
@@ -203,11 +203,11 @@ def test_the_size_is_the_stored_one(orientation: int) -> None:
     exif[0x0112] = orientation
     for coding in ("JPEG", "PNG", "WEBP"):
         data = encoded(textured(), coding, exif=exif)
-        found = check_image(data, "decode", SIDES_PX, "a.jpg")
-        assert (found.width_px, found.height_px, found.data) == (*SIDES_PX, data)
+        actual = check_image(data, "decode", SIDES_PX, "a.jpg")
+        assert (actual.width_px, actual.height_px, actual.data) == (*SIDES_PX, data)
 
 
-def test_a_image_of_several_frames_is_its_first() -> None:
+def test_an_image_of_several_frames_is_its_first() -> None:
     data = encoded(textured(), "MPO", save_all=True, append_images=[textured()])
     assert check_image(data, "decode", SIDES_PX, "a.jpg").format == "JPEG"
 
@@ -221,7 +221,7 @@ def test_shrinking(kind: str) -> None:
     assert check_image(after.data, "decode", (64, 48), "a.jpg") == after
 
 
-def test_shrinking_keeps_the_look_and_at_least_a_pixel() -> None:
+def test_shrinking_keeps_the_appearance_and_at_least_a_pixel() -> None:
     wide = Image.new("RGB", (400, 2), "#c04020")
     after = shrink_image(check_image(encoded(wide, "PNG"), "decode", (400, 2), "a.png"), 100, "a.png")
     assert (after.width_px, after.height_px) == (100, 1)

@@ -53,7 +53,7 @@ def test_decoded_it_gives_images_and_documents_in_order(frozen_set: Path, shards
     assert count == len(shards)
 
 
-def test_another_decoding_is_webdatasets(frozen_set: Path, shards: FrozenSet) -> None:
+def test_other_decoders_are_those_of_webdataset(frozen_set: Path, shards: FrozenSet) -> None:
     sample = next(iter(stream(frozen_set, decode="rgb8")))
     first = shards[0]
     assert (sample["jpg"].dtype, sample["jpg"].shape) == (np.uint8, (first.height_px, first.width_px, 3))
@@ -91,7 +91,7 @@ def test_one_name_is_that_source_and_no_part_of_it(
 @pytest.mark.parametrize(
     "choice", [{"sources": ["VG"]}, {"tasks": ["COUNT"]}, {"sources": ["VG_shapes"], "tasks": ["DET"]}, {"sources": []}]
 )
-def test_a_choice_of_nothing_is_refused(frozen_set: Path, choice: dict[str, Any]) -> None:
+def test_choosing_nothing_is_refused(frozen_set: Path, choice: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"no shards of .* it has LAZY_caption \(LAZY\), "):
         stream(frozen_set, **choice)
 

@@ -65,11 +65,11 @@ def clamped(boxes: Boxes, width: int, height: int) -> list[tuple[str, tuple[floa
     )
 
 
-def assert_same_boxes(found: list[Any], expected: list[tuple[str, tuple[float, ...]]], key: str) -> None:
+def assert_same_boxes(result: list[Any], expected: list[tuple[str, tuple[float, ...]]], key: str) -> None:
     """Equal to half a thousandth of the side, each box matched with one of the source's."""
-    assert len(found) == len(expected), key
+    assert len(result) == len(expected), key
     left = list(expected)
-    for label, box in found:
+    for label, box in result:
         near = [
             e
             for e in left
@@ -96,11 +96,11 @@ def test_answers_are_the_boxes_of_the_source(
         question, answer = (turn.text for turn in sample.turns)
         expected = clamped(source_boxes(record, sample.task), sample.width_px, sample.height_px)
         if sample.task == "REG":
-            found = [(record["expression"], box) for box in parse_boxes_in(question, style)]
+            actual = [(record["expression"], box) for box in parse_boxes_in(question, style)]
             assert answer == record["expression"]
         else:
-            found = parse_answer(answer, sample.task, style)
-            assert [box[:2] for _, box in found] == sorted(box[:2] for _, box in found)
+            actual = parse_answer(answer, sample.task, style)
+            assert [box[:2] for _, box in actual] == sorted(box[:2] for _, box in actual)
         if sample.task == "VISJ":
             assert sample.region_xyxy_px is not None
             sides = (sample.width_px, sample.height_px) * 2
@@ -112,7 +112,7 @@ def test_answers_are_the_boxes_of_the_source(
             expected = [("", box) for label, box in expected if label in category and len(category) == 1] or [
                 ("", box) for label, box in expected if label in category
             ]
-        assert_same_boxes(found, expected, sample.key)
+        assert_same_boxes(actual, expected, sample.key)
         assert question.count("<image>") == 1
         compared.add(sample.task)
     assert compared == {"DET", "RANDDET", "REG", "VG", "VISJ"}

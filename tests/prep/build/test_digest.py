@@ -128,8 +128,8 @@ def one_template_each(folder: Path) -> Path:
 
 def test_seed_and_settings_change_the_digest(small_data: Path, tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
     digests = set()
-    for number, option in enumerate([(), ("--seed", 1), ("--boxes", "bin"), ("--det-categories", 9)]):
-        out = tmp_path / str(number)
+    for index, option in enumerate([(), ("--seed", 1), ("--boxes", "bin"), ("--det-categories", 9)]):
+        out = tmp_path / str(index)
         result = prep(
             *("build", "--manifest", small_data / "manifest.txt", "--data-root", small_data, "--out", out, *option)
         )

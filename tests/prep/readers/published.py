@@ -37,7 +37,9 @@ def coco(images: object = None, annotations: object = None, categories: object =
 
 def ref(ann_id: object = 1, *phrases: str, split: str = "train", image_id: object = 7, **more: Any) -> dict[str, Any]:  # noqa: ANN401
     """A reference of RefCOCO; `no_target=` makes it one of gRefCOCO."""
-    sentences = [{"sent_id": place, "sent": phrase, "raw": phrase.upper()} for place, phrase in enumerate(phrases)]
+    sentences = [
+        {"sent_id": position, "sent": phrase, "raw": phrase.upper()} for position, phrase in enumerate(phrases)
+    ]
     where = {"ref_id": 3, "ann_id": ann_id, "image_id": image_id, "split": split}
     return {**where, "file_name": "COCO_train2014_000000000007_1.jpg", "sentences": sentences, **more}
 

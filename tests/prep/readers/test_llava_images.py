@@ -14,8 +14,8 @@ ANSWER = {"from": "gpt", "value": "A cat."}
 
 def one(folder: Path, question: str, **fields: Any) -> Record | tuple[str, str]:  # noqa: ANN401 - JSON
     line = {"id": "1", "conversations": [{"from": "human", "value": question}, ANSWER], **fields}
-    (found,) = read_all(folder, "LAZY", [line])
-    return found
+    (result,) = read_all(folder, "LAZY", [line])
+    return result
 
 
 @pytest.mark.parametrize("images_first", [False, True])
@@ -85,7 +85,7 @@ def test_another_mark_for_the_image(tmp_path: Path, mark: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason", "said"),
+    ("fields", "reason", "message"),
     [
         ({"video": "a.mp4"}, "picture_field_unknown", "video: 'a.mp4'"),
         ({"videos": ["a.mp4"]}, "picture_field_unknown", "videos: ['a.mp4']"),
@@ -109,11 +109,13 @@ def test_another_mark_for_the_image(tmp_path: Path, mark: str) -> None:
         ({"image_url": {"url": "http://x/a.jpg"}}, "bad_record", "image_url: expected a path"),
     ],
 )
-def test_what_may_show_more_is_rejected(tmp_path: Path, fields: dict[str, Any], reason: str, said: str) -> None:
-    found = one(tmp_path, "What is it?", **fields)
-    assert isinstance(found, tuple), found
-    assert found[0] == reason
-    assert said in found[1]
+def test_what_may_hold_several_images_is_rejected(
+    tmp_path: Path, fields: dict[str, Any], reason: str, message: str
+) -> None:
+    actual = one(tmp_path, "What is it?", **fields)
+    assert isinstance(actual, tuple), actual
+    assert actual[0] == reason
+    assert message in actual[1]
 
 
 @pytest.mark.parametrize("mark", ["<video>", "<audio>"])
@@ -156,7 +158,7 @@ def test_a_text_about_html_is_text(tmp_path: Path, question: str, fields: dict[s
     assert (record.image_path, record.turns[0].text) == (None, question)
 
 
-def test_what_an_answer_says_is_no_mark(tmp_path: Path) -> None:
+def test_what_an_answer_says_is_not_a_mark(tmp_path: Path) -> None:
     turns = [
         {"from": "human", "value": "How is a picture shown?"},
         {"from": "gpt", "value": "With <img> or <ImageHere>."},

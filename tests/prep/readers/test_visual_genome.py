@@ -125,7 +125,7 @@ NO_DATA = "is not in image_data.json"
 
 
 @pytest.mark.parametrize(
-    ("element", "image", "said"),
+    ("element", "image", "message"),
     [
         ({"image_id": 2}, {}, NO_DATA),
         ({"image_id": "one"}, {}, NO_DATA),
@@ -147,17 +147,17 @@ NO_DATA = "is not in image_data.json"
 )
 @pytest.mark.parametrize("task", READ)
 def test_what_cannot_be_used_is_rejected_alone(
-    tmp_path: Path, task: str, element: dict[str, Any], image: dict[str, Any], said: str
+    tmp_path: Path, task: str, element: dict[str, Any], image: dict[str, Any], message: str
 ) -> None:
     whole = {"image_id": 1, "objects": [thing("cat")], "regions": [region("cat")]}
     other = {**whole, "image_id": 3}
     records = read(tmp_path, [other, {**whole, **element}, other], task, [{**data(), **image}, data(3)])
     assert [found_one if isinstance(found_one, str) else "" for found_one in found(records)] == ["", "bad_record", ""]
-    assert said in records[1][1]  # type: ignore[index]
+    assert message in records[1][1]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("task", READ)
-def test_elements_that_are_no_json_are_rejected_alone(tmp_path: Path, task: str) -> None:
+def test_elements_that_are_not_json_are_rejected_alone(tmp_path: Path, task: str) -> None:
     good = json.dumps({"image_id": 1, "objects": [thing("cat")], "regions": [region("cat")]})
     records = read(tmp_path, f"[{good}, {good.replace('10', '1O')}, 5, null, {good}]", task)
     assert [one if isinstance(one, str) else "" for one in found(records)] == [
@@ -165,14 +165,14 @@ def test_elements_that_are_no_json_are_rejected_alone(tmp_path: Path, task: str)
     ]
 
 
-def test_an_image_of_image_data_that_is_no_json_rejects_its_records(tmp_path: Path) -> None:
+def test_an_image_of_image_data_that_is_not_json_rejects_its_records(tmp_path: Path) -> None:
     elements = [{"image_id": number, "regions": [region("cat")]} for number in (1, 2, 3)]
     images = json.dumps([data(1), data(2), data(3)]).replace('"image_id": 2', '"image_id": 2x')
     assert [isinstance(one, str) for one in found(read(tmp_path, elements, "REG", images))] == [False, True, False]
 
 
 @pytest.mark.parametrize(
-    ("task", "elements", "images", "error", "said"),
+    ("task", "elements", "images", "error", "message"),
     [
         ("DET", [{"id": 1, "regions": [region("a")]}], [data()], SettingsError, "DET needs objects.json"),
         ("REG", [{"id": 1, "objects": []}], [data()], SettingsError, "REG needs region_descriptions.json"),
@@ -184,10 +184,10 @@ def test_an_image_of_image_data_that_is_no_json_rejects_its_records(tmp_path: Pa
     ],
 )
 def test_files_that_do_not_fit_are_refused(
-    tmp_path: Path, task: str, elements: object, images: object, error: type[Exception], said: str
+    tmp_path: Path, task: str, elements: object, images: object, error: type[Exception], message: str
 ) -> None:
     annotation = write(tmp_path, {"objects.json": elements, "image_data.json": images})
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         read_source(annotation, task)
 
 
@@ -195,14 +195,14 @@ def test_files_that_do_not_fit_are_refused(
 def genome(tmp_path: Path) -> Path:
     """Three pictures in the two folders that they are published in, with objects and regions."""
     folders = {1: "VG_100K_2", 2: "VG_100K", 3: "VG_100K"}
-    for number, folder in folders.items():
+    for item, folder in folders.items():
         (tmp_path / "images" / folder).mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (200, 100), (number, 0, 0)).save(tmp_path / f"images/{folder}/{number}.jpg")
+        Image.new("RGB", (200, 100), (item, 0, 0)).save(tmp_path / f"images/{folder}/{item}.jpg")
     things = [thing("cat"), thing("dog", x=100)]
     files = {
-        "image_data.json": [data(number, folder) for number, folder in folders.items()],
-        "objects.json": [{"image_id": number, "objects": things} for number in folders],
-        "region_descriptions.json": [{"id": number, "regions": [region("a cat")] * 2} for number in folders],
+        "image_data.json": [data(item, folder) for item, folder in folders.items()],
+        "objects.json": [{"image_id": item, "objects": things} for item in folders],
+        "region_descriptions.json": [{"id": item, "regions": [region("a cat")] * 2} for item in folders],
     }
     write(tmp_path, files)
     return tmp_path

@@ -100,9 +100,9 @@ def random_turns(draws: random.Random, *, spelled: bool, pictures: int, regions:
     """Up to four rounds; places anywhere in questions, and marks of places in answers."""
     rounds = draws.randint(1, 4)
     questions = [[random_text(draws, spelled), random_text(draws, spelled)] for _ in range(rounds)]
-    for place in ["<image>"] * pictures + ["<region>"] * regions:
+    for position in ["<image>"] * pictures + ["<region>"] * regions:
         question = draws.choice(questions)
-        question.insert(draws.randint(0, len(question)), place)
+        question.insert(draws.randint(0, len(question)), position)
     answers = [random_text(draws, spelled) + draws.choice(("", "", "", "<image>", "<region>")) for _ in range(rounds)]
     return conversation(*(text for pair in zip(map("".join, questions), answers, strict=True) for text in pair))
 
@@ -149,8 +149,8 @@ def llava_ids(
     if chat == "plain":
         prompt = "\ue000<image>\ue000" * pictures + "\ue000<region>\ue000" * regions + prompt
     ids = [] if chat == "qwen2" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    for number, part in enumerate(prompt.split("\ue000")):
-        if number % 2:
+    for index, part in enumerate(prompt.split("\ue000")):
+        if index % 2:
             ids.append(IMAGE_TOKEN_ID if part == "<image>" else REGION_TOKEN_ID)
         else:
             ids += tokenizer(part, add_special_tokens=False)["input_ids"]
@@ -186,7 +186,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 """What a vocabulary makes of a text before it looks for tokens; it comes back so."""
 
 
-def check_learned(chat: str, name: str, answers: Sequence[str], found: Sequence[str]) -> None:
+def check_learned(chat: str, name: str, answers: Sequence[str], result: Sequence[str]) -> None:
     """That the answers come back, each with its end, but for two blanks that tokenizers bring in.
 
     A newline that an answer begins with may be one token with the header's; SentencePiece sets a blank in front of a
@@ -194,10 +194,10 @@ def check_learned(chat: str, name: str, answers: Sequence[str], found: Sequence[
     """
     family = name.partition(" ")[0]
     expected = [SPELLINGS[family](text) for text in LEARNED[chat](answers)]
-    assert len(found) == len(expected)
-    for number, (text, wanted) in enumerate(zip(found, expected, strict=True)):
+    assert len(result) == len(expected)
+    for index, (text, wanted) in enumerate(zip(result, expected, strict=True)):
         allowed = [wanted]
-        if chat in ("gemma_instruct", "qwen2") and answers[number][:1].isspace():
+        if chat in ("gemma_instruct", "qwen2") and answers[index][:1].isspace():
             allowed.append(f"\n{wanted}")
         if chat == "plain" and family == "llama2":
             allowed = [f" {wanted}"] if wanted[0] != " " else [wanted, f" {wanted}"]
@@ -212,9 +212,9 @@ def expected_controls(chat: str, rounds: int, tokenizer: PreTrainedTokenizerBase
         "llama_2": {"<s>": rounds - 1, "</s>": rounds},
         "qwen2": {"<|im_start|>": 2 * rounds + 1, "<|im_end|>": 2 * rounds + 1},
     }[chat]
-    found = Counter({id_of(mark, tokenizer): count for mark, count in counts.items()})
-    found.update([] if chat == "qwen2" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id])
-    return +found
+    result = Counter({id_of(mark, tokenizer): count for mark, count in counts.items()})
+    result.update([] if chat == "qwen2" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id])
+    return +result
 
 
 @pytest.mark.parametrize(
@@ -232,10 +232,10 @@ def expected_controls(chat: str, rounds: int, tokenizer: PreTrainedTokenizerBase
 def test_random_conversations_with_the_models_own_vocabularies(chat: str, name: str) -> None:
     tokenizer = vocabulary(name)
     check_tokenizer(chat, tokenizer)
-    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     draws = random.Random(f"{chat} {name}")
-    for number in range(CONVERSATIONS):
-        spelled, pictures, regions = number % 2 == 0, draws.choice((0, 1, 1, 2)), draws.choice((0, 0, 1))
+    for i in range(CONVERSATIONS):
+        spelled, pictures, regions = i % 2 == 0, draws.choice((0, 1, 1, 2)), draws.choice((0, 0, 1))
         turns = random_turns(draws, spelled=spelled, pictures=pictures, regions=regions)
         encoded = encode(chat, turns, tokenizer, pictures=pictures, regions=regions)
         assert (encoded.ids.count(IMAGE_TOKEN_ID), encoded.ids.count(REGION_TOKEN_ID)) == (pictures, regions)
@@ -253,8 +253,8 @@ def test_random_conversations_with_the_models_own_vocabularies(chat: str, name: 
 def test_a_prompt_is_what_training_showed_before_the_answer(chat: str, name: str) -> None:
     """Unless the answer begins with a newline, which may be one token with the header's."""
     tokenizer, draws = vocabulary(name), random.Random(0)
-    for number in range(300):
-        turns = random_turns(draws, spelled=number % 2 == 0, pictures=1, regions=0)
+    for i in range(300):
+        turns = random_turns(draws, spelled=i % 2 == 0, pictures=1, regions=0)
         if chat != "llama_2" and turns[-1].text[:1].isspace():
             continue
         prompt = encode(chat, turns[:-1], tokenizer, pictures=1, prompt=True)

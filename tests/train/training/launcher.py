@@ -53,7 +53,7 @@ class Launcher:
         """Start ranks, each in a process group of its own; they run while you do something else."""
         self._count += 1
         logs = [str(self._folder / f"{self._count}-{rank}.log") for rank in range(world_size)]
-        pids = self._ask({"start": [str(each) for each in arguments], "logs": logs, "environment": environment})
+        pids = self._ask({"start": [str(argument) for argument in arguments], "logs": logs, "environment": environment})
         return Running(self._ask, pids, [Path(log) for log in logs])
 
     def run(self, *arguments: object, world_size: int = 2) -> Ended:

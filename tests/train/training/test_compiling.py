@@ -48,7 +48,7 @@ QUANTIZED = {"stage": 3, "zero_quantized_weights": True}
         (NVME | QUANTIZED, {"async_io", "quantizer"}),
     ],
 )
-def test_what_is_compiled(zero: dict[str, object], kernels: set[str]) -> None:
+def test_what_gets_compiled(zero: dict[str, object], kernels: set[str]) -> None:
     assert set(compiled_kernels(zero)) == kernels
 
 
@@ -62,8 +62,8 @@ def _programs(folder: Path, *names: str) -> str:
 
 def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
-    for number, (there, missing) in enumerate(((("c++",), "ninja"), (("ninja",), "c++"), ((), "ninja and c++"))):
-        monkeypatch.setenv("PATH", _programs(tmp_path / str(number), *there))
+    for index, (there, missing) in enumerate(((("c++",), "ninja"), (("ninja",), "c++"), ((), "ninja and c++"))):
+        monkeypatch.setenv("PATH", _programs(tmp_path / str(index), *there))
         with pytest.raises(SettingsError, match=r"async_io.*compiles with ninja, c") as refused:
             announcements(compiled_kernels(NVME))
         assert f"; {missing} cannot be found" in str(refused.value)

@@ -41,8 +41,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
     (tmp_path / "my_hook.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     module: Any = __import__("my_hook")
-    module.hook = (found := Calls()).hook
-    yield found
+    module.hook = (result := Calls()).hook
+    yield result
     del sys.modules["my_hook"]
 
 
@@ -59,7 +59,7 @@ def test_a_connection_that_comes_back(lost: int, calls: Calls) -> None:
     assert calls.count < STEPS + 2 * TRIES
 
 
-def test_a_connection_that_does_not(calls: Calls) -> None:
+def test_a_connection_that_stays_lost(calls: Calls) -> None:
     calls.error = lambda _step: TimeoutError() if calls.now >= 50 else None
     calls.run()
     assert calls.taken == list(range(50))
@@ -69,7 +69,7 @@ def test_a_connection_that_does_not(calls: Calls) -> None:
     assert calls.count < 50 + 2 * TRIES, "a call that waits for a connection is not made at each step"
 
 
-def test_figures_that_it_does_not_take(calls: Calls) -> None:
+def test_a_hook_that_raises_keyerror_skips_the_step(calls: Calls) -> None:
     """Such as those of validation, which have other names: only they are left out."""
     calls.error = lambda step: KeyError("loss") if step in (7, 300) else None
     calls.run()
@@ -88,7 +88,7 @@ def test_a_connection_that_is_lost_at_the_end(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("ends", [KeyboardInterrupt, SystemExit])
-def test_what_is_to_end_the_run_ends_it(ends: type[BaseException], calls: Calls) -> None:
+def test_exceptions_that_end_the_process_end_the_run(ends: type[BaseException], calls: Calls) -> None:
     calls.error = lambda step: ends() if step == 3 else None
     with pytest.raises(ends):
         calls.run()
@@ -100,8 +100,8 @@ def test_a_hook_that_cannot_be_imported(source: str, tmp_path: Path, monkeypatch
     """Whatever its module raises is said in one line, at the start."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "bad_hook.py").write_text(source)
-    with pytest.raises(SettingsError) as found:
+    with pytest.raises(SettingsError) as caught:
         imported("bad_hook:hook")
-    assert str(found.value).startswith("--log-hook bad_hook:hook: ")
-    assert "\n" not in str(found.value)
+    assert str(caught.value).startswith("--log-hook bad_hook:hook: ")
+    assert "\n" not in str(caught.value)
     sys.modules.pop("bad_hook", None)

@@ -43,9 +43,9 @@ def test_a_sample_is_counted_in_the_group_that_the_plan_has_it_in(
         return Encoded(ids=[*places, 5, 6], labels=[IGNORE] * len(places) + [IGNORE, 6]), not sees
 
     plan = Plan([open_set(frozen_set)], seed=0, global_batch=6, grouping="task")
-    number = next(number for number in range(plan.first_step(1)) if plan.step(number).group == group)
+    i = next(i for i in range(plan.first_step(1)) if plan.step(i).group == group)
     loader = Loader(
-        plan, rank=0, world_size=1, micro_batch=4, workers=0, encode=encode, start=number, stop=number + 1, image_px=8
+        plan, rank=0, world_size=1, micro_batch=4, workers=0, encode=encode, start=i, stop=i + 1, image_px=8
     )
     tally = LossAccumulator()
     for batch in loader:

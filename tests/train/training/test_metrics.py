@@ -32,7 +32,7 @@ def lines(*steps: int) -> bytes:
         (lines(1, 3, 5), lines(1, 3)),  # of validation
     ],
 )
-def test_cut_back_to_the_steps_before(content: bytes, kept: bytes, tmp_path: Path) -> None:
+def test_a_log_is_truncated_to_the_steps_before(content: bytes, kept: bytes, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(content)
     inode = path.stat().st_ino
@@ -57,7 +57,7 @@ def test_damage_in_the_middle_is_named(damaged: bytes, tmp_path: Path) -> None:
     assert "line 2: damaged, and 2 more; " in truncate_to_step(path, 6)
 
 
-def test_what_needs_no_cut_is_not_written_to(tmp_path: Path) -> None:
+def test_files_that_need_no_truncation_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(lines(0, 1, 2))
     os.utime(path, ns=(1, 1))

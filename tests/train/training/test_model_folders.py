@@ -205,16 +205,18 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("option", OPTIONS)
-def test_damage_is_told_in_a_line_with_option_and_folder(option: str, damage: str, whole: Path, tmp_path: Path) -> None:
+def test_damage_is_reported_in_a_line_with_option_and_folder(
+    option: str, damage: str, whole: Path, tmp_path: Path
+) -> None:
     name, config = OPTIONS[option]
     given = tmp_path / "given"
     shutil.copytree(whole / name, given)
     do, kind, message = DAMAGES[damage]
     do((given / config).parent)
-    with pytest.raises(kind, match=message) as told:
+    with pytest.raises(kind, match=message) as caught:
         load_model(given_with(option, given, whole), torch.float32)
-    said = str(told.value)
-    assert said.startswith(f"{option.strip()} ") and str(given) in said and "\n" not in said
+    text = str(caught.value)
+    assert text.startswith(f"{option.strip()} ") and str(given) in text and "\n" not in text
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_damage_is_told_in_a_line_with_option_and_folder(option: str, damage: st
         ("--vision-tower", {"image_size": 75}, "image size 75 px is not a multiple of patch size 14 px"),
         ("--region-tower", {"image_size": 75}, "image size 75 px is not a multiple of patch size 14 px"),
         ("--vision-tower", {"patch_size": 0}, "not a multiple of patch size 0 px"),
-        ("--vision-tower", {"image_size": [70, 84]}, "expected one for square images of 3 channels"),
+        ("--vision-tower", {"image_size": [70, 84]}, "expected one for square images with 3 channels"),
         (
             "--vision-tower",
             {"num_channels": 1},
@@ -253,9 +255,9 @@ def test_a_configuration_that_is_not_of_the_weights_is_refused(
     given = tmp_path / "given"
     shutil.copytree(whole / OPTIONS[option][0], given)
     edited(**fields)(given)
-    with pytest.raises((DataError, SettingsError), match=message) as told:
+    with pytest.raises((DataError, SettingsError), match=message) as caught:
         load_model(given_with(option, given, whole), torch.float32)
-    assert str(told.value).startswith(f"{option.strip()} {given}") and "\n" not in str(told.value)
+    assert str(caught.value).startswith(f"{option.strip()} {given}") and "\n" not in str(caught.value)
 
 
 def siglip(folder: Path) -> None:
@@ -377,20 +379,20 @@ NO_LANGUAGE_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
         "the Hub's cache; give a snapshot in it: .*/snapshots/abc",
     ),
     "the folder above": (holding("gemma/config.json"), "no config.json in it; did you mean .*/gemma[?]"),
-    "an empty folder": (holding(), "an empty folder; give a folder as save_pretrained"),
+    "an empty folder": (holding(), "an empty folder; give a folder that save_pretrained"),
     "a file": (lambda path: path.write_text(""), "is a file; give the folder that contains it"),
     "nothing": (lambda path: None, "no such folder"),
 }
 
 
 @pytest.mark.parametrize("kind", NO_LANGUAGE_MODELS)
-def test_what_is_no_language_model_is_told_for_what_it_is(kind: str, whole: Path, tmp_path: Path) -> None:
+def test_what_is_not_a_language_model_is_refused_with_its_kind(kind: str, whole: Path, tmp_path: Path) -> None:
     make, message = NO_LANGUAGE_MODELS[kind]
     make(tmp_path / "given")
-    with pytest.raises((SettingsError, DataError), match=message) as told:
+    with pytest.raises((SettingsError, DataError), match=message) as caught:
         load_model(given_with("--model", tmp_path / "given", whole), torch.float32)
-    said = str(told.value)
-    assert said.startswith(f"--model {tmp_path / 'given'}: ") and "\n" not in said
+    text = str(caught.value)
+    assert text.startswith(f"--model {tmp_path / 'given'}: ") and "\n" not in text
 
 
 @pytest.mark.parametrize("option", ["--vision-tower", "--region-tower"])
@@ -408,14 +410,14 @@ def test_what_is_no_language_model_is_told_for_what_it_is(kind: str, whole: Path
     ],
     ids=["Qwen2", "SigLIP", "Griffon", "an empty folder", "nothing"],
 )
-def test_what_is_no_tower_is_told_for_what_it_is(
+def test_what_is_not_a_tower_is_refused_with_its_kind(
     option: str, make: Callable[[Path], object], message: str, whole: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(whole / "saved", tmp_path / "saved")
     make(tmp_path / "given")
-    with pytest.raises(SettingsError, match=message) as told:
+    with pytest.raises(SettingsError, match=message) as caught:
         load_model(given_with(option, tmp_path / "given", whole), torch.float32)
-    assert str(told.value).startswith(f"{option} {tmp_path / 'given'}")
+    assert str(caught.value).startswith(f"{option} {tmp_path / 'given'}")
 
 
 @pytest.mark.parametrize(
@@ -430,9 +432,9 @@ def test_what_is_no_tower_is_told_for_what_it_is(
 def test_a_name_on_the_hub_is_answered_with_its_download(option: str, name: str, whole: Path) -> None:
     given: dict[str, Any] = {"model": str(whole / "language"), "vision_tower": whole / "tower"}
     given[option] = name if option == "model" else Path(name)
-    with pytest.raises(SettingsError, match=f"`hf download {name} --local-dir {Path(name).name}`") as told:
+    with pytest.raises(SettingsError, match=f"`hf download {name} --local-dir {Path(name).name}`") as caught:
         load_model(settings(**given), torch.float32)
-    assert str(told.value).startswith(f"--{option.replace('_', '-')} {name}: no such folder")
+    assert str(caught.value).startswith(f"--{option.replace('_', '-')} {name}: no such folder")
 
 
 @pytest.mark.parametrize("layer", [-9, -5, 4])
@@ -467,7 +469,7 @@ def test_what_may_be_left_out_and_what_is_not_ours(tmp_path: Path) -> None:
     for family, tower in (("gemma2", "clip"), ("qwen2", "headed"), ("llama2", "vision"), ("llama2", "pickled")):
         given = settings(model=str(tmp_path / family), vision_tower=tmp_path / tower)
         model, _ = load_model(given, torch.float32)
-        assert all(torch.isfinite(each).all() for each in model.parameters())
+        assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
         if tower == "pickled":
             pickled_state = model.vision_tower.state_dict()
             assert all(torch.equal(t, pickled_state[n.removeprefix("vision_model.")]) for n, t in plain.items())
@@ -492,7 +494,7 @@ def test_a_head_that_differs_where_the_configuration_ties_it_is_refused(whole: P
         load_model(given_with("--model", tmp_path / "given", whole), torch.float32)
 
 
-def test_clip_s_tower_is_the_one_that_clip_has(whole: Path, tmp_path: Path) -> None:
+def test_the_tower_is_that_of_the_clip_model(whole: Path, tmp_path: Path) -> None:
     text = CLIPTextConfig(**{**TINY, "hidden_size": 16}, vocab_size=64)
     vision: Any = preset_config("tiny-gemma2").vision_config
     clip = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8))
@@ -514,7 +516,7 @@ def test_a_model_without_a_tokenizer_asks_for_one(name: str, whole: Path, tmp_pa
         load_model(given_with(option, tmp_path / "given", whole), torch.float32)
 
 
-def test_the_command_ends_with_one_line_and_the_status_of_its_kind(
+def test_the_command_ends_with_one_line_and_the_exit_code_of_the_error(
     launcher: Launcher, frozen_set: Path, whole: Path, tmp_path: Path
 ) -> None:
     """2 for what is given, 1 for damaged data; the folder of the run is not made."""

@@ -57,7 +57,7 @@ def some_rank_is_blind(frozen_set: Path, steps: range, world_size: int) -> bool:
 
 def check_metrics(run: Path, whole: Path, steps: int) -> None:
     ours, theirs = metrics_of(run), metrics_of(whole)
-    assert [each["step"] for each in ours] == list(range(steps))
+    assert [item["step"] for item in ours] == list(range(steps))
     for our, their in zip(ours, theirs, strict=True):
         for name in ("batch_id", "targets", "overlong", "lr", "epoch", "group"):
             assert our[name] == their[name], (our["step"], name)
@@ -75,7 +75,7 @@ def initial_weights(run: Path, tmp_path: Path) -> tuple[Mapping[str, torch.Tenso
     model, _ = load_model(settings, torch.float32)
     freeze(model, settings.freezing)
     model.save_pretrained(tmp_path / "model")
-    return weights_of(tmp_path), {name for name, each in model.named_parameters() if each.requires_grad}
+    return weights_of(tmp_path), {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def as_after(whole: Path, steps: int, run: Path) -> None:
