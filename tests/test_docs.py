@@ -31,7 +31,7 @@ def named(path: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     text = FENCED.sub("", page.read_text(encoding="utf-8"))
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -140,7 +140,7 @@ def printed(page: str, command: str) -> list[str]:
 
 
 def output(line: str, folder: Path) -> list[str]:
-    """What one of our commands prints, run in a folder."""
+    """Run one of our commands in a folder, and return what it prints."""
     name, *words = shlex.split(line)
     command = [sys.executable, "-m", name.replace("-", "_"), *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S)

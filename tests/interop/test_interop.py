@@ -19,7 +19,7 @@ pytestmark = pytest.mark.interop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a loader gave for one sample."""
+    """The content of a sample as a loader gave it."""
 
     key: str
     image_size: tuple[int, int] | None
@@ -48,7 +48,7 @@ def ours(samples: list[Sample]) -> list[Seen]:
 
 
 def seen_by_peer(key: str, picture: Image.Image | None, document: dict[str, Any]) -> Seen:
-    """The same of a loader's own sample: a decoded picture and a decoded `KEY.json`."""
+    """The same of a loader's own sample: a decoded image and a decoded `KEY.json`."""
     x1, y1, x2, y2 = document["region"]
     return Seen(
         key=key,
@@ -195,7 +195,7 @@ def test_energon_cookers_get_the_parts(frozen_set: Path, ours: list[Seen]) -> No
 
 
 def images_last(tars: list[str], ours: list[Seen]) -> list[str]:
-    """The shards, those of sources that have samples without a picture first: what a file name pattern can give."""
+    """The shards, those of sources that have samples without an image first: what a file name pattern can give."""
     tags = {sample.key.rpartition("-")[0] for sample in ours if sample.image_size is None}
     return sorted(tars, key=lambda tar: Path(tar).parent.name not in tags)
 

@@ -1,4 +1,4 @@
-"""Pictures: where they are looked for, and what may not be looked at."""
+"""Images: where they are looked for, and what may not be looked at."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Pictures: which of them are taken, and which are refused in which words."""
+"""Images: which of them are taken, and which are refused in which words."""
 
 import re
 import struct
@@ -134,7 +134,7 @@ def test_what_is_not_an_image_is_named(data: bytes, words: str, check: str) -> N
 
 
 def with_preview() -> bytes:
-    """A JPEG that holds a whole small JPEG in front of its own pixels, as cameras write them."""
+    """A JPEG that holds a complete small JPEG in front of its own pixels, as cameras write them."""
     data, preview = picture("JPEG"), picture("grey JPEG")
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(preview) + 2) + preview + data[2:]
 
@@ -147,7 +147,7 @@ ENDED: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("kind", ENDED)
 def test_the_header_check_finds_a_missing_end(kind: str) -> None:
-    """As decoding does, at no cost; what stands behind the end is nobody's business."""
+    """Decoding finds it too, but costs more; bytes after the end do not matter."""
     data = ENDED[kind]()
     for behind in (b"", b"\0", b"\r\n" * 99, b"SEFT trailer" * 9):
         assert check_image(data + behind, "header", SIDES_PX, "a.jpg").data == data + behind
@@ -179,7 +179,7 @@ def test_another_size_than_the_record_states(check: str, stated: tuple[int, int]
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("coding", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_swapped_sides_are_reported_with_their_cause(coding: str, orientation: int) -> None:
-    """Of annotations that were drawn on the picture as a viewer turns it."""
+    """Such annotations were drawn on the image as a viewer turns it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(textured(), coding, exif=exif)
@@ -230,7 +230,7 @@ def test_shrinking_keeps_the_appearance_and_at_least_a_pixel() -> None:
 
 @pytest.mark.parametrize("coding", ["PNG", "TIFF"])
 def test_shrinking_keeps_sixteen_bits_of_grey(coding: str) -> None:
-    """As training and `show --draw` see them, and not white."""
+    """Training and `show --draw` see the same greys, not white."""
     ramp = np.arange(0, 65536, 16).astype(np.uint16).reshape(64, 64)
     before = check_image(encoded(Image.fromarray(ramp), coding), "decode", (64, 64), "a.png")
     after = pixels(shrink_image(before, 32, "a.png").data)[..., 0].astype(int)

@@ -79,7 +79,7 @@ def _sample(
 
 @pytest.fixture(scope="session")
 def make_sample() -> Callable[..., Sample]:
-    """A sample by key and answers (one a variant), with a plain grey picture unless `size_px` is None."""
+    """A sample by key and answers (one a variant), with a plain grey image unless `size_px` is None."""
     return _sample
 
 

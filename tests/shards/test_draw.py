@@ -1,4 +1,4 @@
-"""Boxes on pictures: every edge is seen, and nothing but edges and labels is painted over."""
+"""Boxes on images: every edge is seen, and nothing but edges and labels is painted over."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +27,7 @@ def drawn(sample: Sample, style: str = "text") -> Pixels:
 
 
 def painted_YX(pixels_YXC: Pixels) -> NDArray[np.bool_]:
-    """Where the grey of the picture is no longer seen."""
+    """Where the grey of the image is no longer seen."""
     painted: NDArray[np.bool_] = (pixels_YXC != GREY).any(axis=2)
     return painted
 

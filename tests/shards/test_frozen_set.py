@@ -191,7 +191,7 @@ def test_no_flipped_bit_of_a_shard_gives_wrong_data(small_set: Path) -> None:
 
 
 def test_no_flipped_bit_of_the_index_gives_wrong_data(small_set: Path) -> None:
-    """Nor the right data for a wrong key, nor an IndexError, which would end a `for` loop as if that were all."""
+    """Nor does it give the right data for a wrong key, or an IndexError, which would silently end a `for` loop."""
     whole = list(open_set(small_set))  # type: ignore[call-overload]
     path = small_set / INDEX_NAME
     data = path.read_bytes()
@@ -214,7 +214,7 @@ def test_no_flipped_bit_of_the_index_gives_wrong_data(small_set: Path) -> None:
 
 
 def _refused_or_equal(root: Path, whole: list[Sample]) -> list[int]:
-    """The rows that are refused with a DataError; every other row must give what it gave when the set was whole."""
+    """The rows that are refused with a DataError; every other row must give what it gave when the set was complete."""
     shards = open_set(root)
     refused = []
     for row, expected in enumerate(whole):

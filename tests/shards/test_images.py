@@ -91,7 +91,7 @@ def test_numbers_without_a_white_are_refused(mode: str) -> None:
 
 @pytest.mark.parametrize("turned", range(1, 9))
 def test_a_tiff_is_seen_as_it_is_stored(turned: int) -> None:
-    """As other codings are: Pillow turns TIFF alone."""
+    """Other formats are, too: Pillow turns only TIFF."""
     data = encoded(Image.fromarray(ramp()), "TIFF", tiffinfo={0x0112: turned})
     assert read_header(data, check_pixels=True) == Header(format="TIFF", width_px=64, height_px=48)
     assert np.array_equal(np.asarray(decode(data, "L")), ramp())

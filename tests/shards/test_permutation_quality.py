@@ -77,7 +77,7 @@ def test_the_longest_cycles_and_their_number_are_as_by_chance(order_N: NDArray[n
 
 @pytest.mark.parametrize("n", [50, 1000, 4096])
 def test_fixed_points_are_distributed_as_by_chance(n: int) -> None:
-    """Not only one on average: none in 1/e of all orders, and each further number as Poisson's law says."""
+    """Not only their mean is 1: 1/e of all orders have none, and other numbers follow Poisson's law."""
     keys = 1500
     fixed = np.array([int((order(n, seed) == np.arange(n)).sum()) for seed in range(keys)])
     for index, share in enumerate([1, 1, 1 / 2, 1 / 6, 1 / 24]):
@@ -95,7 +95,7 @@ def test_neighbours_that_stay_together_are_distributed_as_by_chance(n: int) -> N
 
 
 def test_seeds_that_are_alike_give_orders_that_are_not() -> None:
-    """As many elements in the same place as by chance, and no correlation, for neighbouring seeds and passes."""
+    """For neighbouring seeds and passes, equal positions are as rare as by chance, and nothing correlates."""
     n = 5000
     orders_KN = [order(n, seed) for seed in range(60)]
     same = [int((one == other).sum()) for one, other in zip(orders_KN[1:], orders_KN[:-1], strict=True)]

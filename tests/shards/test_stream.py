@@ -185,7 +185,7 @@ def sixteen_bits() -> tuple[bytes, NDArray[np.uint8]]:
 def test_every_image_handler_sees_what_training_sees(
     tmp_path: Path, make_sample: Callable[..., Sample], write_set: Callable[..., Path], decode: str
 ) -> None:
-    """For pictures that both decode alike, what webdataset's own handlers give; for 16 bits, the true greys."""
+    """Images that both decode alike equal webdataset's own; 16-bit images have their true greys."""
     data, grey = sixteen_bits()
     plain = make_sample("DET-000000000", size_px=(64, 64))
     assert plain.image is not None

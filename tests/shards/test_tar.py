@@ -1,4 +1,4 @@
-"""The bytes of a sample: pinned, plain ustar to any reader, and taken apart only when whole."""
+"""The bytes of a sample: pinned, plain ustar to any reader, and taken apart only when complete."""
 
 import hashlib
 import tarfile

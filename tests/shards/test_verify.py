@@ -1,4 +1,4 @@
-"""`verify` names every damage by shard and, where there is one, by sample, and finds nothing in a whole set."""
+"""`verify` names every damage by shard and, where there is one, by sample, and finds nothing in a complete set."""
 
 import json
 import re
@@ -91,7 +91,7 @@ def append(root: Path) -> list[str]:
 
 
 def swap_two_samples(root: Path) -> list[str]:
-    """Both samples are whole, but not where the index says."""
+    """Both samples are complete, but not where the index says."""
     shards, row = open_set(root), row_of(root)
     data = (root / SHARD).read_bytes()
     begin = int(shards.index[row]["offset"])

@@ -18,7 +18,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def faults_of(tmp_path: Path, make_sample: Make, write_set: Write) -> Callable[..., list[str]]:
-    """What `verify` says of a set of four samples, of which one is as given."""
+    """Return the faults that `verify` finds in a set of four samples, one of which is given."""
 
     def faults(sample: Sample, *, deep: bool, options: Mapping[str, Any] | None = None) -> list[str]:
         others = [make_sample(f"DET-{record:09d}") for record in (0, 2, 3)]

@@ -78,7 +78,7 @@ def children_of(parent: int) -> list[int]:
 
 
 def left_over(session: int, patience_s: float = TIMEOUT_S) -> list[int]:
-    """What still runs of a session, which `Popen(start_new_session=True)` begins; what is ending is given time."""
+    """Return the processes left in a session of `Popen(start_new_session=True)`; those that are ending get time."""
     end = time.monotonic() + patience_s
     while (result := [process for process, _, of, _ in _processes() if of == session]) and time.monotonic() < end:
         time.sleep(0.05)

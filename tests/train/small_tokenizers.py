@@ -18,10 +18,10 @@ def byte_level(
     """A token for every byte, and those that are merged, in the order of merging.
 
     Args:
-        merges: of bytes as the byte level writes them: a newline is `Ċ`, a blank `Ġ`.
+        merges: of bytes as the byte level writes them: a newline is `Ċ`, a space `Ġ`.
         special: control tokens.
         bos: the token that texts begin with.
-        trim: leave blanks out of tokens' places, as GPT-2's tokenizer does.
+        trim: leave spaces out of tokens' places, as GPT-2's tokenizer does.
     """
     words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(left + right for left, right in merges)]
     made = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=list(merges)))
@@ -39,14 +39,14 @@ def conversation(*texts: str) -> list[Turn]:
 
 
 def id_of(token: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Of a token that is in the vocabulary, or of the unknown one."""
+    """Return the id of a token that is in the vocabulary, or that of the unknown token."""
     result = tokenizer.convert_tokens_to_ids(token)
     assert isinstance(result, int)
     return result
 
 
 def shown(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
-    """In writing: what is learned in «», pictures as 🖼, regions as ✂; checks that labels are the ids or `IGNORE`."""
+    """Write tokens out: targets in «», images as 🖼, regions as ✂. Check that each label is the id or `IGNORE`."""
     text = ""
     for (learned, position), group in groupby(zip(encoded.ids, encoded.labels, strict=True), _kind):
         pairs = list(group)

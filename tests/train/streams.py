@@ -1,4 +1,4 @@
-"""What a plan gives, as plain lists; and what it must give, counted with exact fractions and nothing of the plan's."""
+"""The order that a plan gives, as plain lists, and the one that it must give, computed independently."""
 
 from bisect import bisect_right
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What stands in a set: the source's boxes, its pictures' own bytes, the same schema everywhere."""
+"""The content of a set: the source's boxes, the images' own bytes, the same schema everywhere."""
 
 import gzip
 import shutil
@@ -119,7 +119,7 @@ def test_answers_are_the_boxes_of_the_source(
 
 
 def test_members_and_schema(small_data: Path, tmp_path: Path, prep: Prep) -> None:
-    """By tarfile and json alone: names, order, the pictures' own bytes, the same keys and types in every sample."""
+    """Read by tarfile and json alone: names, order, the images' own bytes, the same keys and types in every sample."""
     shards = freeze(prep, small_data / "manifest.txt", small_data, tmp_path / "set", "--samples-per-shard", 7)
     pictures = {path.read_bytes() for path in (small_data / "pictures").rglob("*") if path.is_file()}
     shapes: set[str] = set()
@@ -235,7 +235,7 @@ def relative_region(sample: Sample) -> list[float]:
 
 
 def test_default_shard_sizes(tmp_path: Path, prep: Prep) -> None:
-    """10,000 samples without pictures, 1,000 with."""
+    """10,000 samples without images, 1,000 with."""
     Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
     turns = '"conversations": [{"from": "human", "value": "1?"}, {"from": "gpt", "value": "1"}]'
     (tmp_path / "text.jsonl").write_text(f"{{{turns}}}\n" * 10_001)

@@ -86,7 +86,7 @@ def test_surroundings(small_data: Path, tmp_path: Path, reference: dict[str, byt
 
 
 def test_golden_digest(tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
-    """Bytes must not change between versions of ours unless RENDER_VERSION says so; this set decodes no picture."""
+    """Bytes must not change between versions of ours unless RENDER_VERSION says so; this set decodes no image."""
     (tmp_path / "chat.jsonl").write_text(
         '{"id": 1, "conversations": [{"from": "human", "value": "What is 2 + 2?"}, {"from": "gpt", "value": "4"}]}\n'
         '{"id": 2, "conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "Hello & bye"}]}\n',

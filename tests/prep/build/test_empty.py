@@ -74,7 +74,7 @@ def test_all_sources_without_a_sample(data: Path, prep: Prep) -> None:
 
 
 def one_file(prep: Prep, data: Path, file: str, folder: str = ".") -> tuple[int, list[str]]:
-    """What `check` says of one file without a manifest."""
+    """Run `check` on one file without a manifest; return its exit code and its lines."""
     return told(prep("check", "--data-path", file, "--image-folder", folder, "--data-root", data))
 
 

@@ -1,4 +1,4 @@
-"""What may have happened between a kill and the next run, and labels that could be taken for boxes."""
+"""Changes between a kill and the next run, and labels that could be taken for boxes."""
 
 import os
 import shutil

@@ -17,7 +17,7 @@ RECORD: dict[str, Any] = {"width": 64, "height": 48, "image_path": "p.jpg", "exp
 
 @pytest.fixture
 def data(small_data: Path, tmp_path: Path) -> Path:
-    """A folder with one picture of 64x48 and a manifest of one VG source."""
+    """A folder with one image of 64x48 and a manifest of one VG source."""
     from PIL import Image
 
     folder = tmp_path / "data"

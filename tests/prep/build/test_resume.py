@@ -1,4 +1,4 @@
-"""A build that is killed, interrupted, or out of room goes on, and comes to the same end."""
+"""A build that is killed, interrupted, or out of disk space is finished by the same command, with the same digest."""
 
 import os
 import random
@@ -51,7 +51,7 @@ def wait_for_shards(out: Path, process: subprocess.Popen[str], count: int) -> No
 
 @pytest.fixture(scope="module")
 def digest(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What an undisturbed build comes to."""
+    """The digest of an undisturbed build."""
     process = start(small_data, tmp_path_factory.mktemp("undisturbed") / "set")
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, err
@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_written(small_data: Path, tmp_path: Path, digest:
 
 
 def test_too_little_disk_space_is_reported_before_anything_is_written(tmp_path: Path, prep: Prep) -> None:
-    """Half a million records of a picture of 20 MB: an estimate of 10 TB."""
+    """Half a million records of an image of 20 MB: an estimate of 10 TB."""
     picture = tmp_path / "large.jpg"
     picture.write_bytes(b"\xff\xd8")
     os.truncate(picture, 20_000_000)

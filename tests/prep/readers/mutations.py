@@ -95,7 +95,7 @@ class Spoilt:
 
     Attributes:
         data: the file.
-        value: what it holds if each of its elements is read alone; None for one that is no JSON.
+        value: what it holds if each of its elements is read alone; None for one that is not JSON.
         untouched: the same, with None for every element that has a fault in it.
     """
 
@@ -179,7 +179,7 @@ def from_json(data: bytes) -> Any:  # noqa: ANN401 - JSON
 
 
 def from_lines(data: bytes) -> list[Any]:
-    """A line that is no JSON is None, which is no record either."""
+    """A line that is not JSON is None, which is not a record either."""
     result = []
     for line in data.split(b"\n"):
         try:
@@ -195,7 +195,7 @@ class _NothingCalled(pickle._Unpickler):
 
 
 def from_pickle(data: bytes) -> Any:  # noqa: ANN401 - whatever it holds
-    """By the library's reader in Python: that in C takes memory for the memo's largest number."""
+    """Use the library's reader in Python: the one in C allocates memory for the memo's largest number."""
     try:
         return _NothingCalled(BytesIO(data), encoding="utf-8", errors="surrogateescape").load()
     except Exception as error:
@@ -204,7 +204,7 @@ def from_pickle(data: bytes) -> Any:  # noqa: ANN401 - whatever it holds
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What came of a source: its number of records, and the samples and numbers of those that were not rejected."""
+    """The outcome of a source: its number of records, and the samples and numbers of those that were not rejected."""
 
     records: int
     samples: Sequence[Sample]
@@ -212,7 +212,7 @@ class Made:
 
 
 def made_of(folder: Path, files: Mapping[str, bytes], task: str, random: Random) -> Made | str:
-    """What a build makes of a source, its first file the annotation; the message if it refuses it.
+    """Build a source, whose first file is the annotation; return the message if the build refuses it.
 
     Whatever is neither a sample, nor a rejected record, nor an error that a user is meant to see, is raised.
     """
@@ -282,5 +282,5 @@ def answer_of(boxes: Sequence[tuple[str, str]]) -> str:
 
 
 def file_of(path: str) -> str:
-    """The last part of a path: pictures are found by it."""
+    """The last part of a path: images are found by it."""
     return posixpath.basename(posixpath.normpath(path.strip()))

@@ -1,6 +1,6 @@
-"""What may be answered of a published file, told from its parsed content by plain Python.
+"""Correct answers for a published file, derived from its parsed content in plain Python.
 
-Each gives the answers that are right, as (picture, box in the question or "", answer), and the number of records where
+Each gives the answers that are right, as (image, box in the question or "", answer), and the number of records where
 that is easily told. What is amiss in a record raises one of `AMISS`, and no answer of it is right.
 """
 
@@ -24,7 +24,7 @@ def number(value: Any) -> float:  # noqa: ANN401 - JSON
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two ids are: there, and the same text or whole number, the number written as text or not."""
+    """Whether two ids are: there, and the same text or integer, the number written as text or not."""
     return identity(one) is not None and identity(one) == identity(other)
 
 
@@ -58,7 +58,7 @@ def xywh_text(box: Any, fields: dict[str, Any]) -> str:  # noqa: ANN401 - JSON
 
 
 def by_image(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[dict[str, Any]]]]:
-    """Of a COCO file: each entry of `images`, its file, and its annotations."""
+    """Return each entry of a COCO file's `images` with its file and its annotations."""
     for image in data["images"]:
         with suppress(*AMISS):
             path = image["coco_url"] if not image.get("file_name") and "coco_url" in image else image["file_name"]
@@ -120,7 +120,7 @@ def genome(data: Any, companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
 
 
 def of_genome(items: list[Any], image: dict[str, Any], task: str) -> set[Answer]:
-    """What may be answered of a picture's objects or regions."""
+    """Return the correct answers about an image's objects or regions."""
     right: set[Answer] = set()
     file = file_of(words(image["url"]).split("/")[-1])
     if task == "DET":
@@ -158,7 +158,7 @@ def refcoco(data: Any, companion: Any, task: str) -> Told:  # noqa: ANN401 - JSO
 
 
 def of_ref(ref: dict[str, Any], image: dict[str, Any], annotations: list[Any], task: str) -> set[Answer]:
-    """What may be answered of a reference's sentences."""
+    """Return the correct answers about a reference's sentences."""
     file = file_of(words(image.get("file_name") or image["coco_url"]))
     numbers = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
     absent = ref.get("no_target") is True and numbers in ([], [-1])
@@ -225,7 +225,7 @@ def corners_text(box: Any, size: tuple[int, int]) -> str:  # noqa: ANN401 - JSON
 
 
 def llava(data: Any, _companion: Any, _task: str) -> Told:  # noqa: ANN401 - JSON
-    """The answer is all that is said, but for `<image>` and the blanks around the question that has it."""
+    """The answer is all that is said, but for `<image>` and the spaces around the question that has it."""
     right: set[Answer] = set()
     for element in data if isinstance(data, list) else [data]:
         with suppress(*AMISS):

@@ -1,4 +1,4 @@
-"""What must not be asked for as absent, or as if it were complete; and where else LVIS's pictures may lie."""
+"""Categories that must not be asked for as absent or as complete, and other places of LVIS's images."""
 
 from collections import Counter
 from pathlib import Path
@@ -57,7 +57,7 @@ def kinds(*of: tuple[str, str]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("task", ["DET", "RANDDET"])
 @pytest.mark.parametrize("root", ["animals", "Animals ", "ANIMALS"])
 def test_an_artificial_root_category_is_never_asked_for(tmp_path: Path, task: str, root: str) -> None:
-    """As an annotation service exports it: the first category, that all others are of, and no annotation has."""
+    """Annotation services export one: the first category, supercategory of all others, without annotations."""
     categories = kinds((root, "none"), (CAT, "animals"), (DOG, "animals"), (COW, "animals"))
     file = coco(annotations=[box(1, 7, 1)], categories=categories)
     assert ever_asked(tmp_path, file, task) == ({CAT, DOG, COW}, {CAT})
@@ -87,7 +87,7 @@ def test_other_supercategories(tmp_path: Path, task: str, categories: list[dict[
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET"])
 def test_a_supercategory_is_not_absent_if_a_category_of_it_is_present(tmp_path: Path, task: str) -> None:
-    """Vehicles are annotated elsewhere; a picture of a car has one all the same, and one of a cat has none."""
+    """Vehicles are annotated elsewhere; an image of a car shows one nevertheless, and an image of a cat does not."""
     categories = kinds(("vehicle", "thing"), ("car", "vehicle"), (CAT, "thing"), ("thing", ""), (DOG, ""))
     pictures = [picture(7), picture(8), picture(9)]
     file = coco(pictures, [box(1, 7, 1), box(2, 8, 0), box(3, 9, 3)], categories)
@@ -126,7 +126,7 @@ def test_another_spelling_is_not_absent_in_records_of_their_own(tmp_path: Path, 
 
 
 def lvis(not_exhaustive: list[object], negatives: list[object], *owners: int) -> dict[str, Any]:
-    """A picture with a box of each of some categories: 17 is a cat, 18 a dog, 90 a cow, 3 an emu."""
+    """An image with a box of each of some categories: 17 is a cat, 18 a dog, 90 a cow, 3 an emu."""
     entry = picture(not_exhaustive_category_ids=not_exhaustive, neg_category_ids=negatives)
     return coco([entry], [box(position, 7, owner) for position, owner in enumerate(owners)])
 
@@ -136,7 +136,7 @@ def lvis(not_exhaustive: list[object], negatives: list[object], *owners: int) ->
 def test_a_category_that_is_not_exhaustive_is_neither_complete_nor_absent(
     tmp_path: Path, task: str, number: object
 ) -> None:
-    """Not all dogs have a box: to answer with those that have would be wrong, and so would `none`."""
+    """Not all dogs have a box: answering with those that have one would be wrong, and so would `none`."""
     file = lvis([number], [90, 18], 17, 18, 18)
     assert ever_asked(tmp_path, file, task) == ({CAT, COW}, {CAT})
     assert rendering_of(*only(tmp_path, file, task))[1] == {"not_exhaustive": 2}

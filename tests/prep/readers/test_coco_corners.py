@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 
 
 def corners(random: Random) -> Box:
-    """A box somewhere in a picture."""
+    """A box somewhere in an image."""
     (x1, x2), (y1, y2) = (sorted(random.sample(range(side + 1), 2)) for side in (WIDTH, HEIGHT))
     return x1, y1, x2, y2
 
@@ -28,7 +28,7 @@ def sizes(random: Random) -> Box:
 
 
 def far_out(random: Random) -> Box:
-    """As those of people who stand half outside: neither reading fits."""
+    """Boxes of people who are half outside of the image: they fit neither reading."""
     x, y, width, height = sizes(random)
     return x + WIDTH / 2, y + HEIGHT / 2, width, height
 

@@ -1,4 +1,4 @@
-"""Ids as files have them: numbers, texts, both, none. Boxes find their pictures, or it is said why not."""
+"""Ids as files have them: numbers, texts, both, none. Boxes find their images, or the reason is reported."""
 
 import json
 import pickle
@@ -51,7 +51,7 @@ def found(records: list[Record | tuple[str, str]]) -> list[list[tuple[str, tuple
 def test_boxes_find_their_image_and_category(
     tmp_path: Path, of_image: object, of_box: object, indent: int | None
 ) -> None:
-    """In a whole file, and where one picture and one box are not written as the others are."""
+    """In a complete file, and where one image and one box are written differently from the others."""
     many = range(100, 130)
     pictures = [picture(of_image, file_name="a.jpg"), *(picture(number) for number in many)]
     boxes = [box(1, of_box, of_box), *(box(number, number, 5) for number in many)]

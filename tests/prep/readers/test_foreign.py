@@ -1,4 +1,4 @@
-"""What is no annotation is named for what it is, whatever its name says; packing is told by content."""
+"""Files that are not annotations are identified, whatever their names; compression is recognised by content."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Pictures as other projects' conversations name them: read or rejected, and never frozen as text alone."""
+"""Images as other projects' conversations name them: read or rejected, and never frozen as text alone."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def one(folder: Path, question: str, **fields: Any) -> Record | tuple[str, str]:
 def test_lines_that_list_their_images_are_conversations(
     tmp_path: Path, images_first: bool, pictures: list[str]
 ) -> None:
-    """And no COCO file, whose `images` are objects."""
+    """They are not taken for a COCO file, whose `images` are objects."""
     talk = {"conversations": [{"from": "human", "value": "What?"}, ANSWER]}
     shown = {"images": pictures}
     lines = [{**shown, **talk} if images_first else {**talk, **shown}, {**talk, "images": ["b.jpg"]}]
@@ -74,7 +74,7 @@ def test_an_image_under_another_name_is_read(tmp_path: Path, question: str, fiel
     ],
 )
 def test_another_mark_for_the_image(tmp_path: Path, mark: str) -> None:
-    """With one picture it is where the picture stands; with none the picture is missing, and nothing is text alone."""
+    """With one image, the mark is its place; with none, the image is missing. Neither becomes text alone."""
     record = one(tmp_path, f"{mark}\nWhat is it?", image="a/b.jpg")
     assert isinstance(record, Record), record
     assert record.turns[0].text == "<image>\nWhat is it?"

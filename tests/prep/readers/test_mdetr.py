@@ -103,7 +103,7 @@ DOG_AND_CAT = [[[0, 5]], [[10, 15]]]
 def test_boxes_of_parts_of_a_caption_are_refused(
     tmp_path: Path, task: str, indent: int | None, spans: list[object], more: dict[str, Any]
 ) -> None:
-    """As Flickr30k's and GQA's are: nothing in the file is an expression of what its boxes show, one box or several."""
+    """Flickr30k and GQA have such files: no expression in them describes exactly what its boxes show."""
     images = [entry(0, "a dog"), entry(1, "a dog and a cat"), entry(2, "a dog")]
     boxes = [grounded(1, 1, spans[0]), tied(0, 0), grounded(2, 1, spans[1], **more), tied(3, 2)]
     with pytest.raises(SettingsError) as caught:
@@ -173,7 +173,7 @@ def test_two_expressions_of_the_same_id_are_refused(tmp_path: Path) -> None:
 
 
 def test_expressions_of_an_image_are_known_as_such(tmp_path: Path) -> None:
-    """For `rounds=`: by the file they name, whichever way; what names none is of no other's picture."""
+    """For `rounds=`, expressions are grouped by the file that they name; one that names none shares no image."""
     images = [entry(0, "a"), entry(1, "b", file_name="8.jpg"), entry(2, "c"), entry(3, "d", file_name=None)]
     images += [entry(4, "e", file_name=None), entry(5, "f"), entry(6, "g"), entry(7, "h")]
     for position, url in (

@@ -1,7 +1,7 @@
 """Published files spoilt in thousands of ways: an error, rejected records, or answers that are right; nothing else.
 
-What is right is told by plain Python from what plain `json` finds in the spoilt file. A file that is no JSON as a whole
-may give answers of its undamaged records alone.
+The correct answers are derived in plain Python from what `json` finds in the spoilt file. A file that as a whole is not
+JSON may give the answers of its undamaged records only.
 """
 
 from collections.abc import Callable, Mapping
@@ -163,7 +163,7 @@ def files_of(target: Target, random: Random | None) -> dict[str, bytes]:
 
 
 def told_of(target: Target, files: Mapping[str, bytes], task: str) -> Told | None:
-    """The answers that are right; None for files that cannot be read as a whole."""
+    """The answers that are right; None for files that cannot be read completely."""
     try:
         annotation = target.read(files["annotation"])
         companion = m.from_json(files[target.beside]) if target.beside else None
@@ -186,7 +186,7 @@ def answer_in(sample: Sample, image_names: Mapping[bytes, str]) -> Answer:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_files_as_they_should_be_give_all_their_answers(folder: Path, name: str) -> None:
-    """Or what is right would not be known."""
+    """Otherwise the correct answers of the tests below could not be trusted."""
     target = TARGETS[name]
     names = {path.read_bytes(): path.name for path in folder.glob("*.jpg")}
     for task in target.tasks:
@@ -257,7 +257,7 @@ def several_in(target: Target, random: Random) -> tuple[dict[str, bytes], Any, A
 
 @pytest.mark.parametrize("name", SEVERAL)
 def test_with_several_faults_intact_records_keep_their_numbers(folder: Path, name: str) -> None:
-    """Or the file is refused: no record is lost in silence, whatever stands around it."""
+    """If not, the file is refused: no record is silently lost, whatever is around it."""
     target = SEVERAL[name]
     names = {path.read_bytes(): path.name for path in folder.glob("*.jpg")}
     read = 0

@@ -82,7 +82,7 @@ def test_a_truncated_compressed_file_is_named(tmp_path: Path, name: str, cut: st
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 @pytest.mark.parametrize("name", GOOD)
 def test_a_file_truncated_before_compression_is_named(tmp_path: Path, name: str, suffix: str) -> None:
-    """By the name that the user knows it by, and not by that of its unpacked copy."""
+    """The message gives the name that the user knows, not that of the uncompressed copy."""
     files = dict(GOOD[name][1])
     spoilt = list(files)[-1]
     whole = write(tmp_path, {spoilt: files[spoilt]}).read_bytes()

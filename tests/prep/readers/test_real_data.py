@@ -44,14 +44,14 @@ def refs(split: str) -> list[dict[str, Any]]:
 
 
 def fractions(xywh: Iterable[float], width_px: int, height_px: int) -> list[float]:
-    """As an answer has them: corners as fractions, no farther than the picture, of three decimals."""
+    """Return a box as answers have it: fractions with three decimals, clamped to the image."""
     x, y, width, height = xywh
     corners = (x / width_px, y / height_px, (x + width) / width_px, (y + height) / height_px)
     return [round(min(max(corner, 0.0), 1.0), 3) for corner in corners]
 
 
 def of_coco(file: str) -> dict[int, Found]:
-    """By record, which is the place in `images`: what is in the picture, crowds apart, as the file orders it."""
+    """Return an image's content without crowds, in the file's order, by record: its place in `images`."""
     coco = raw(file)
     names = {category["id"]: category["name"] for category in coco["categories"]}
     result: dict[int, Found] = {}
@@ -69,7 +69,7 @@ def of_coco(file: str) -> dict[int, Found]:
 
 
 def of_genome(file: str, key: str, sides: tuple[str, str]) -> list[Found]:
-    """Of each element: names of objects or phrases of regions, and their boxes."""
+    """Return, for each element, the names of objects or phrases of regions, and their boxes."""
     sizes = {image["image_id"]: (image["width"], image["height"]) for image in raw("visual_genome/image_data.json")}
     result = []
     for element in raw(f"visual_genome/{file}"):
@@ -83,7 +83,7 @@ def of_genome(file: str, key: str, sides: tuple[str, str]) -> list[Found]:
 
 
 def of_refs(result: list[dict[str, Any]], file: str) -> list[Found]:
-    """Of each sentence: its boxes, looked up in `instances.json`."""
+    """Return the boxes of each sentence, looked up in `instances.json`."""
     instances = raw(file)
     sizes = {image["id"]: (image["width"], image["height"]) for image in instances["images"]}
     boxes = {item["id"]: fractions(item["bbox"], *sizes[item["image_id"]]) for item in instances["annotations"]}
@@ -98,7 +98,7 @@ def of_refs(result: list[dict[str, Any]], file: str) -> list[Found]:
 
 
 def samples(frozen: FrozenSet, tag: str) -> dict[int, Sample]:
-    """By record."""
+    """Return the samples of a source by record number."""
     result = [frozen[row] for row in frozen.rows_of_source(tag)]
     assert len({sample.origin.record for sample in result}) == len(result)
     return {sample.origin.record: sample for sample in result}

@@ -77,7 +77,7 @@ sa."""
 def read(
     folder: Path, refs: object, task: str = "VG", instances: object = INSTANCES, **options: str
 ) -> list[Record | tuple[str, str]]:
-    """Of pickled references; a text is JSON already, bytes are whatever they are."""
+    """Read pickled references; a text is JSON already, bytes are written as they are."""
     content = refs if isinstance(refs, bytes | str) else pickle.dumps(refs, 2)
     return read_source(write(folder, {"refs(unc).p": content, "instances.json": instances}), task, **options)[0]
 
@@ -263,7 +263,7 @@ def test_reg_describes_one_box(tmp_path: Path) -> None:
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("task", ["REG", "VG"])
 def test_references_without_a_sentence_are_skipped_and_reported(tmp_path: Path, task: str, as_json: bool) -> None:
-    """As gRefCOCO has them; those of other splits are no news."""
+    """gRefCOCO has some; those of other splits are not reported."""
     refs = [ref(1, "one"), ref(1), ref(2, "two"), {**ref(-1), "no_target": True}, ref(1, split="val"), ref(99)]
     content = grefs(*refs) if as_json else pickle.dumps(refs)
     records, scan = read_source(write(tmp_path, {"refs(unc).p": content, "instances.json": INSTANCES}), task)

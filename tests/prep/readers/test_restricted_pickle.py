@@ -91,7 +91,7 @@ CALLS = sorted(set(calls("")) - {"getattr"})
 
 @pytest.mark.parametrize("kind", CALLS)
 def test_these_pickles_are_dangerous(tmp_path: Path, kind: str, trap: None) -> None:
-    """Or it would show nothing that they do no harm below."""
+    """Otherwise the tests below would not show that they do no harm."""
     pickle.loads(calls(f"touch '{tmp_path}/ran'")[kind][0])
     assert (tmp_path / "ran").exists()
 

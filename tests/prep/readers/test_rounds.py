@@ -1,4 +1,4 @@
-"""`rounds=K`: several questions about one picture in one sample, each the very one that it would be alone."""
+"""`rounds=K`: several questions about one image in one sample, each the very one that it would be alone."""
 
 import json
 import pickle
@@ -30,7 +30,7 @@ KEYS = st.lists(st.sampled_from([0, 1, 2, 3, 2**63, 2**64 - 1]), min_size=1, max
 
 
 def groups_of(pictures: Sequence[object], most: int) -> list[list[int]]:
-    """Records of the same picture, up to `most` together, in annotation order; the groups by their first records."""
+    """Records of the same image, up to `most` together, in annotation order; the groups by their first records."""
     groups: list[list[int]] = []
     open_group: dict[object, list[int]] = {}
     for index, key in enumerate(pictures):
@@ -86,7 +86,7 @@ def test_an_image_that_a_question_mentions_stays_in_words() -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """gRefCOCO, RefCOCO and Visual Genome on three pictures, their expressions mixed up."""
+    """gRefCOCO, RefCOCO and Visual Genome on three images, their expressions mixed up."""
     numbers = (7, 8, 9)
     for number in numbers:
         Image.new("RGB", (200, 100), (number, 0, 0)).save(tmp_path / f"{number}.jpg")
@@ -132,12 +132,12 @@ def samples(out: Path) -> dict[str, Sample]:
 
 
 def texts(sample: Sample) -> list[list[str]]:
-    """Of each variant, question and answer by turns."""
+    """Return question and answer of each variant, alternating."""
     return [[turn.text for turn in rendering.turns] for rendering in sample.renderings]
 
 
 def without_image(question: str) -> str:
-    """The question as it is put when the picture has been shown: some wordings speak of it in mid-sentence."""
+    """The question as it is put when the image has been shown: some wordings speak of it in mid-sentence."""
     assert question.count("<image>") <= 1
     return question.removeprefix("<image>\n").replace("<image>", "the picture")
 

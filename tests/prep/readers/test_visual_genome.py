@@ -100,7 +100,7 @@ def test_regions_of_the_same_phrase_are_one_record_of_vg(tmp_path: Path) -> None
 @pytest.mark.parametrize("task", READ)
 @pytest.mark.parametrize("indent", [None, 1])
 def test_the_older_files_call_it_id(tmp_path: Path, task: str, indent: int | None) -> None:
-    """Version 1.0: `id` for the picture everywhere; and all ids are numbers of any size."""
+    """Version 1.0: `id` for the image everywhere; and all ids are numbers of any size."""
     number = 2**40
     element = {"id": number, "objects": [thing("cat")], "regions": [{**region("cat"), "image": number}]}
     image = {**data(number), "id": number, "coco_id": None, "flickr_id": None}
@@ -193,7 +193,7 @@ def test_files_that_do_not_fit_are_refused(
 
 @pytest.fixture
 def genome(tmp_path: Path) -> Path:
-    """Three pictures in the two folders that they are published in, with objects and regions."""
+    """Three images in the two folders that they are published in, with objects and regions."""
     folders = {1: "VG_100K_2", 2: "VG_100K", 3: "VG_100K"}
     for item, folder in folders.items():
         (tmp_path / "images" / folder).mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def lines(root: str) -> str:
 def test_images_in_two_folders_or_one(
     genome: Path, layout: str, prep: Prep, lock_of: Callable[[Path], dict[str, Any]]
 ) -> None:
-    """As the archives unpack; all in either of the folders; all in a folder of another name; one is given as root."""
+    """Unpacked from the archives; all in either folder; all in a folder of another name; one folder given as root."""
     images, root = genome / "images", "images"
     if layout != "two":
         target = {"first": images / "VG_100K", "second": images / "VG_100K_2"}.get(layout, genome / "all")

@@ -111,7 +111,7 @@ def test_every_dropped_box_is_counted_by_reason() -> None:
 
 
 def test_a_box_repeated_under_one_name_is_written_once_and_counted() -> None:
-    """As some exports hold it; a box is the same if nothing of it differs once it is rounded."""
+    """Some exports contain repeated boxes. Boxes are the same if they are equal after rounding."""
     box, near, other = (100.0, 100.0, 200.0, 200.0), (100.2, 100.1, 200.0, 200.0), (101.0, 100.0, 200.0, 200.0)
     boxes, dropped = clean_boxes(record_of(("cat", box), ("dog", box), ("cat", near), ("cat", other), ("cat", box)))
     assert [(item.phrase, item.box_xyxy_px) for item in boxes] == [("cat", box), ("dog", box), ("cat", other)]
@@ -165,7 +165,7 @@ def random_box(generator: np.random.Generator, sides: tuple[int, int]) -> BoxXYX
 
 
 def expected_boxes(record: Record) -> Labelled:
-    """What section 6 of docs/design.md leaves of a record's boxes, as clamped fractions, in order."""
+    """Return a record's boxes as section 6 of docs/design.md requires: clamped fractions, in order."""
     sides = (record.width_px, record.height_px) * 2
     kept: list[tuple[tuple[float, float], str, BoxXYXY]] = []
     for region in record.regions:

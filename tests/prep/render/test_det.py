@@ -1,4 +1,4 @@
-"""DET: the category set and what may be in it, and all boxes of the picture in order."""
+"""DET: the category set and what may be in it, and all boxes of the image in order."""
 
 from itertools import pairwise
 

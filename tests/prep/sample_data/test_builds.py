@@ -36,7 +36,7 @@ def samples(frozen: FrozenSet, tag: str) -> list[Sample]:
 
 
 def answers(frozen: FrozenSet, tag: str) -> Answered:
-    """How often each answer is given to each picture."""
+    """How often each answer is given to each image."""
     return Counter(
         (sample.image, turn.text) for sample in samples(frozen, tag) for turn in sample.turns if turn.role == "gpt"
     )

@@ -53,7 +53,7 @@ def fitting_any(phrase: str, pictured: Scene) -> list[Box]:
 
 
 def annotated(data: Fields) -> dict[int, list[tuple[str, Box]]]:
-    """Category and box of what is no crowd, by picture."""
+    """Category and box of what is not a crowd, by image."""
     names = {category["id"]: category["name"] for category in data["categories"]}
     result: dict[int, list[tuple[str, Box]]] = {image["id"]: [] for image in data["images"]}
     for annotation in data["annotations"]:
@@ -63,7 +63,7 @@ def annotated(data: Fields) -> dict[int, list[tuple[str, Box]]]:
 
 
 def instances(folder: Path) -> Instances:
-    """Pictures and annotations of an `instances.json`, by their ids; all shapes are there and nothing else."""
+    """Images and annotations of an `instances.json`, by their ids; all shapes are there and nothing else."""
     data = read(folder / "instances.json")
     shapes = annotated(data)
     assert len(data["images"]) == len(SCENES)

@@ -23,7 +23,7 @@ DEMO = Path(__file__).parents[3] / "manifests/demo.txt"
 
 @pytest.fixture(scope="module")
 def pictures(drawn_data: Path) -> list[Path]:
-    """The pictures of shapes."""
+    """The images of shapes."""
     paths = [path for path in (drawn_data / "pictures").rglob("*") if path.is_file()]
     return [path for path in paths if "empty" not in path.parent.name]
 

@@ -1,4 +1,4 @@
-"""The sample data's own formats, `llava` and `ccmd`: true to the pictures and to one another."""
+"""The sample data's own formats, `llava` and `ccmd`: true to the images and to each other."""
 
 import json
 import re
@@ -24,7 +24,7 @@ SCENES = [scene(7, i) for i in range(24)]
 
 @pytest.fixture(scope="module")
 def objects(drawn_data: Path) -> Objects:
-    """What is where on each picture, as the detection annotation has it."""
+    """The objects and their boxes in each image, from the detection annotation."""
     return {record["image_path"]: boxes_of(record) for record in read_lines(drawn_data / "ccmd/det.jsonl")}
 
 

@@ -45,7 +45,7 @@ def read(job: ScanJob, scanned: ScannedSource) -> list[Record]:
 
 
 def with_checksum(content: bytes) -> bytes:
-    """As the zstd command packs."""
+    """Compress as the zstd command does, with a checksum."""
     return zstandard.ZstdCompressor(write_checksum=True).compress(content)
 
 

@@ -46,7 +46,7 @@ class Reading:
     stderr: Path
 
     def await_steps(self, steps: int) -> None:
-        """Until so many have been written."""
+        """Wait until so many steps have been written."""
         end = time.monotonic() + TIMEOUT_S
         while self.stdout.read_bytes().count(b"\n") < steps * GLOBAL_BATCH:
             assert self.process.poll() is None, self.stderr.read_text()
@@ -91,7 +91,7 @@ def check_samples(stdout: Path, root: Path) -> int:
 
 
 def test_a_killed_worker_ends_the_run(frozen_set: Path, tmp_path: Path) -> None:
-    """By its death, and not because nothing comes any more."""
+    """The run notices the death itself; it does not wait for data until a timeout."""
     with reading(tmp_path, frozen_set, "--world-size", 2, "--workers", 2, "--stall", 600) as run:
         run.await_steps(5)
         rank = children_of(run.process.pid)[1]
@@ -159,7 +159,7 @@ def test_a_reader_that_goes_away_ends_the_run(frozen_set: Path) -> None:
 
 
 def test_a_worker_that_is_lost_during_a_step_is_found_at_the_next_batch(frozen_set: Path) -> None:
-    """What the process does between two batches, the training step, is not interrupted."""
+    """The training step, between two batches, is not interrupted."""
     before = set(children_of(os.getpid()))
     batches = iter(Loader(plan_of(frozen_set), workers=1, micro_batch=2, stop=40, image_px=16))
     assert next(batches).step == 0

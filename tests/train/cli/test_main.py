@@ -69,7 +69,7 @@ def test_the_report_of_an_epoch_adds_up(train_cli: Run, frozen_set: Path, epoch:
 
 
 def test_weights_change_how_often_an_epoch_shows_a_source(train_cli: Run, frozen_set: Path) -> None:
-    """Of one batch, so that an epoch has a step for each sample; all others come as often as before."""
+    """Steps have one sample each, so an epoch has a step per sample; all other sources come as often as before."""
     frozen = open_set(frozen_set)
     first, second, *_ = (source.tag for source in frozen.lock.sources)
     weights = ("--weight", f"{first}=3", "--weight", f"{second}=1/2")
@@ -106,7 +106,7 @@ def test_what_is_read_is_what_is_planned_under_weights(train_cli: Run, frozen_se
 
 
 def test_the_same_command_says_the_same(train: Run, train_cli: Run, frozen_set: Path) -> None:
-    """In another process, with another hash seed."""
+    """It runs in another process, with another hash seed."""
     options = ("plan", frozen_set, "--global-batch", 7, "--grouping", "modality", "--steps", 50, "--json")
     assert train(*options).stdout == train_cli(*options).stdout
 

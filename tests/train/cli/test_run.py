@@ -95,7 +95,7 @@ def test_both_spellings_and_the_references_names_are_understood(train_cli: Run, 
 def test_numbers_as_transformers_writes_them_are_understood(
     train_cli: Run, arguments: Sequence[str], setting: str, shown: str
 ) -> None:
-    """transformers writes floats for whole numbers, and -1 for unset steps."""
+    """transformers writes floats for integers, and -1 for unset steps."""
     assert table_of(train_cli, "--stage", "custom", *arguments)[setting] == (shown, "command line")
 
 

@@ -29,7 +29,7 @@ def plan_of(root: Path) -> Plan:
 
 @pytest.fixture(scope="module")
 def whole(frozen_set: Path) -> list[ReadSample]:
-    """What the undamaged set gives, from step 0 on."""
+    """The samples of the undamaged set, from step 0 on."""
     settings = RankSettings(world_size=1, micro_batch=1, workers=0, start=0, stop=20, image_px=32, stall_s=60)
     return [sample for step in read_steps(plan_of(frozen_set), settings) for sample in step]
 

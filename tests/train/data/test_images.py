@@ -1,4 +1,4 @@
-"""Pictures: any mode, any size, regions at the border; the pixels that the reference's preparation would give."""
+"""Images: any mode, any size, regions at the border; the pixels that the reference's preparation would give."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -24,7 +24,7 @@ def gradient(channels: int) -> NDArray[np.uint8]:
 
 
 def stored(picture: Image.Image, form: str = "PNG") -> Sample:
-    """A sample that holds the picture's bytes."""
+    """A sample that holds the image's bytes."""
     out = BytesIO()
     picture.save(out, form, **({"quality": 95} if form == "JPEG" else {}))
     return sample_of(out.getvalue())
@@ -85,7 +85,7 @@ def test_every_mode_becomes_its_colours_in_rgb(make: Callable[[], Image.Image], 
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
-    """A camera's depth picture of 12 bits is dark, and not white from 255 on."""
+    """A camera's depth image of 12 bits is dark, and not white from 255 on."""
     ramp = np.arange(0, 65536, 16).astype(np.uint16).reshape(64, 64)
     for form in ("PNG", "TIFF"):
         assert np.array_equal(pixels(decode(stored(Image.fromarray(ramp), form), WHERE))[..., 0], ramp // 256)
@@ -112,7 +112,7 @@ def test_every_format_is_read(form: str) -> None:
 
 
 def test_the_stored_orientation_counts() -> None:
-    """Boxes are in stored pixels: an EXIF tag that asks viewers to turn the picture is not followed."""
+    """Boxes are in stored pixels: an EXIF tag that asks viewers to turn the image is not followed."""
     exif = Image.Exif()
     exif[0x0112] = 6
     out = BytesIO()

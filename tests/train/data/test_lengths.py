@@ -67,7 +67,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def talk_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Conversations without pictures, of all lengths and scripts, with `<image>` where it is no picture."""
+    """Conversations without images, of all lengths and scripts, with `<image>` where it is no image."""
     folder = tmp_path_factory.mktemp("talk")
     lines = []
     for index in range(TALKS):
@@ -125,7 +125,7 @@ def of_all_rows(lengths: Lengths, frozen: FrozenSet) -> NDArray[np.int64]:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory, variants_set: Path, tokenizer_folder: Path) -> Path:
-    """Of the set with three variants."""
+    """The table of lengths of the set with three variants."""
     path = tmp_path_factory.mktemp("tables") / "variants.lengths"
     progress: list[int] = []
     with pytest.MonkeyPatch.context() as patch:

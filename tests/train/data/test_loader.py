@@ -1,4 +1,4 @@
-"""What a batch holds: the pictures, regions and words of exactly the samples that the plan names."""
+"""Batches hold the images, regions and texts of exactly the samples that the plan names."""
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -173,7 +173,7 @@ def words_as_tokens(turns: Sequence[Turn], pictures: int, _regions: int, _where:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("skipped", [(), (0, 1, 4)], ids=["all", "some skipped"])
 def test_the_targets_of_a_step_are_known_before_its_images(plan: Plan, workers: int, skipped: tuple[int, ...]) -> None:
-    """And they are those of the micro-batches that come: on every rank, with dummies, behind skipped steps."""
+    """They equal those of the micro-batches that follow: on every rank, with dummies, and after skipped steps."""
     expected = [step for step in range(6) if step not in skipped]
     for rank in range(3):
         loader = Loader(
@@ -202,7 +202,7 @@ def test_the_targets_of_a_step_are_known_before_its_images(plan: Plan, workers: 
 
 
 def test_a_step_of_many_micro_batches_is_read_as_it_is_computed(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the first of 10 micro-batches is there, no other's pictures have been decoded."""
+    """When the first of 10 micro-batches is there, no other's images have been decoded."""
     decoded: list[str] = []
 
     def decode(sample: Sample, where: str) -> Image.Image:

@@ -82,7 +82,7 @@ def run(plan: Plan, steps: Sequence[int], world_size: int, micro_batch: int) -> 
 
 
 def restored(order: Order, steps_done: int) -> tuple[Plan, int]:
-    """A new plan, and the step to go on with, by way of a checkpoint of the old."""
+    """A new plan, and the step to continue with, by way of a checkpoint of the old."""
     state = orjson.dumps(cursor_state(order.first, steps_done))
     plan = order.plan()
     return plan, restore_cursor(orjson.loads(state), plan)

@@ -71,7 +71,7 @@ def test_groups_without_rows_are_skipped(tmp_path: Path) -> None:
 
 
 def test_the_groups_of_an_epoch_take_turns_in_shuffled_order(tmp_path: Path) -> None:
-    """As many changes of group as by chance, and another order each epoch."""
+    """The group changes as often as by chance, and each epoch has another order."""
     sources = [Source(tag=tag, rows=160) for tag in ("LAZY", "DET", "VISJ")]
     plan = Plan([write_synthetic(tmp_path / "set", sources)], seed=1, global_batch=8, grouping="task")
     labels = [[step.group for step in steps_of_epoch(plan, epoch)] for epoch in range(3)]
@@ -162,7 +162,7 @@ def test_sorting_in_windows_and_grouping_save_padding(frozen: FrozenSet) -> None
 @pytest.mark.parametrize("window", [4, 8, 32])
 @pytest.mark.parametrize(("rows", "global_batch"), [(160, 8), (203, 20), (800, 8)])
 def test_two_epochs_share_no_batch(tmp_path: Path, rows: int, global_batch: int, window: int) -> None:
-    """Not even where no two rows are of one length and a window could hold the whole epoch."""
+    """Not even if all lengths differ and a window could hold the whole epoch."""
     frozen = write_synthetic(tmp_path / "set", [Source(tag="REG", rows=rows, chars=lambda row: 40 + 4 * row)])
     plan = Plan([frozen], seed=1, global_batch=global_batch, window=window)
     batches = batch_sets([plan.step(i) for i in range(plan.first_step(4))])

@@ -136,7 +136,7 @@ def test_a_far_epoch_is_as_exact_as_the_first(tmp_path: Path) -> None:
     ],
 )
 def test_a_part_of_an_epoch_ends_at_the_nearest_step(tmp_path: Path, epochs: float, steps: int) -> None:
-    """And there is at least one."""
+    """It has at least one step."""
     plan = Plan([write_synthetic(tmp_path / "set", [Source(tag="REG", rows=40)])], seed=0, global_batch=4)
     assert plan.steps_of(epochs) == steps
 

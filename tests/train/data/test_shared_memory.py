@@ -1,4 +1,4 @@
-"""Shared memory that is too small for the pictures that reading processes have ready: said with what to do."""
+"""Shared memory that is too small for the images that reading processes have ready: said with what to do."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Steps left out and other learning rates: as given, in a checkpoint and back, and never anew for trained steps."""
+"""Steps left out and other learning rates: as given, in a checkpoint and back, and never again for trained steps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,7 +105,7 @@ def test_settings_of_past_steps_may_not_change(plan: Plan, now: Steering, given:
 
 
 def test_steps_to_come_are_not_in_the_cursor(plan: Plan) -> None:
-    """As in a checkpoint of a version that knew nothing of them."""
+    """A checkpoint of a version without steering has the same cursor."""
     assert cursor_state(plan, 3, TRAINED) == cursor_state(plan, 3)
     assert restore_cursor(cursor_state(plan, 3), plan, TRAINED) == 3
     with pytest.raises(

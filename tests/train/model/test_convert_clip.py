@@ -1,4 +1,4 @@
-"""`griffon-train convert clip`: a tower for pictures of another size, whose other weights stay what they were."""
+"""`griffon-train convert clip`: a tower for images of another size, whose other weights stay what they were."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def written(folder: Path, form: str, dtype: torch.dtype = torch.float32) -> Path
 
 
 def resized(grid_NC: torch.Tensor, side: int) -> torch.Tensor:
-    """Channel by channel, as pictures of one."""
+    """Channel by channel, as images of one."""
     upsample = torch.nn.Upsample(size=(side, side), mode="bicubic", align_corners=False)
     channels = [upsample(channel.reshape(1, 1, SIDE, SIDE)).flatten() for channel in grid_NC.float().unbind(1)]
     return torch.stack(channels, dim=1)

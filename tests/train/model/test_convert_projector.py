@@ -29,7 +29,7 @@ def made(projector: str, seed: int) -> Any:  # noqa: ANN401 - transformers is ty
 
 
 def in_one_buffer(state: State) -> State:
-    """As a training engine keeps them: pieces of one large tensor."""
+    """Make the tensors views of one large tensor, as a training engine keeps them."""
     pieces = torch.cat([tensor.flatten() for tensor in state.values()]).split(
         [value.numel() for value in state.values()]
     )

@@ -1,4 +1,4 @@
-"""What `griffon-train convert` refuses: it says what and how to go on, and writes nothing."""
+"""Inputs that `griffon-train convert` refuses: it reports the fault and the remedy, and writes nothing."""
 
 import pickle
 import re

@@ -1,4 +1,4 @@
-"""What trains under each flag, shown by what a step of the optimizer changes."""
+"""Each flag trains the right parameters, shown by those that a step of the optimizer changes."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from griffon_train.model.presets import preset_config
 
 
 def changed_parts(freezing: Freezing) -> set[str]:
-    """Parts that a step changes, on a sample with a picture and a region."""
+    """Parts that a step changes, on a sample with an image and a region."""
     torch.manual_seed(0)
     model = GriffonForConditionalGeneration(preset_config("tiny-llama2"))
     freeze(model, freezing)

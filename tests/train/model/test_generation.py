@@ -113,7 +113,7 @@ def test_a_stage_after_plain_does_not_stop_at_newlines() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_new_model_has_the_settings_of_its_language_models_folder(name: str, tmp_path: Path) -> None:
-    """And is saved with them, also those that transformers would not write anew."""
+    """They are saved with the model, even those that transformers would not write."""
     folder, tower = language_model_folder(tmp_path / "language", "llama2"), tower_folder(tmp_path / "tower")
     (folder / "generation_config.json").write_text(json.dumps(PUBLISHED[name]))
     given = {"stage": "custom", "shards": (tmp_path,), "output_dir": tmp_path / "run"}
@@ -148,7 +148,7 @@ def test_where_the_model_names_no_pad_token_the_tokenizers_pads(pad: int | None)
 
 
 def ending(name: str, folder: Path) -> tuple[Model, int]:
-    """A saved model that says its template's end mark third in its answer to a picture, and that mark."""
+    """A saved model that says its template's end mark third in its answer to an image, and that mark."""
     config: Any = preset_config(name)
     config.text_config.tie_word_embeddings = False  # the head alone is changed below
     config._attn_implementation = dict(attention_of(config.text_config))

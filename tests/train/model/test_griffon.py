@@ -35,7 +35,7 @@ def made(name: str, **fields: object) -> Model:
 
 
 def batch(model: Model, pictures: tuple[int, ...], regions: tuple[int, ...]) -> Inputs:
-    """Samples with so many pictures and regions each, padded on the right."""
+    """Samples with so many images and regions each, padded on the right."""
     rows = []
     for index, (seen, shown) in enumerate(zip(pictures, regions, strict=True)):
         row = [1, 9 + index, *([IMAGE] * model.image_tokens + [40]) * seen, *[REGION, 50] * shown]
@@ -52,7 +52,7 @@ def batch(model: Model, pictures: tuple[int, ...], regions: tuple[int, ...]) -> 
 
 
 def features_by_hand(model: Model, inputs: Inputs) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Of each picture and region, through CLIP, the convolution and the linear layers; Gemma's scale included."""
+    """Compute the features of images and regions with CLIP, convolution and linear layers, and Gemma's scale."""
     state = model.state_dict()
     width = model.config.get_text_config().hidden_size
     scale = width**0.5 if model.config.get_text_config().model_type == "gemma2" else 1.0
@@ -111,7 +111,7 @@ def test_logits_are_those_of_the_parts(name: str, pictures: tuple[int, ...], reg
 
 @torch.no_grad()
 def test_every_part_changes_the_logits() -> None:
-    """Else the test above could pass on features that change nothing."""
+    """Otherwise the test above could pass with features that change nothing."""
     model = made("tiny-gemma2")
     inputs = batch(model, (1,), (1,))
     before = model(**inputs).logits
@@ -192,7 +192,7 @@ def test_saved_and_loaded_it_is_the_same(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_generate_continues_greedily_from_what_it_sees(name: str) -> None:
-    """Token by token what the argmax of `forward` gives, for a prompt with a picture and a region among others."""
+    """Token by token what the argmax of `forward` gives, for a prompt with an image and a region among others."""
     model = made(name)
     inputs = batch(model, (1,), (1,))
     tokens = model.generate(**inputs, max_new_tokens=6, do_sample=False, eos_token_id=None)[0].tolist()
@@ -230,7 +230,7 @@ def test_projectors_give_as_many_tokens_as_said(projector: str, tokens: int) -> 
 
 
 def test_the_real_sizes_are_the_published_ones() -> None:
-    """Parameters of the language models by their model cards, and 1,369 tokens a picture."""
+    """Parameters of the language models by their model cards, and 1,369 tokens an image."""
     millions = {
         "gemma2-2b": 2614,
         "gemma2-9b": 9242,

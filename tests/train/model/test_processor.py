@@ -76,7 +76,7 @@ FILES: Mapping[str, bytes] = {
 
 
 def pixels_of_training(data: bytes, side_px: int, box: Sequence[float] | None = None) -> torch.Tensor:
-    """As the loader makes them of a sample, and the training step of these."""
+    """Prepare pixels as the loader and the training step do."""
     sample: Any = type("Sample", (), {"image": data})
     seen = decode(sample, "here")
     crop = seen if box is None else cropped(seen, (box[0], box[1], box[2], box[3]))
@@ -130,7 +130,7 @@ def with_images(turns: Sequence[Turn], pictures: int, boxes: Sequence[Any]) -> d
 
 @pytest.mark.parametrize(("chat", "name"), VOCABULARIES)
 def test_conversations_have_the_tokens_of_training(chat: str, name: str) -> None:
-    """Whatever stands in them: control tokens that are spelled, and more `<image>` than pictures."""
+    """Texts may spell control tokens, and hold more `<image>` than there are images."""
     actual, draws = processor(chat, name), random.Random(f"{chat} {name}")
     for i in range(60):
         pictures = draws.choice((0, 1, 1, 2))
@@ -212,7 +212,7 @@ def test_regions_are_crops_of_their_conversations_first_image() -> None:
 
 
 def test_an_image_in_base64_is_taken() -> None:
-    """As web services send it; also where it is as long as no file's name may be."""
+    """Web services send images so; the text may be longer than any file name."""
     for side_px in (1, 4, 30):
         data = as_bytes(picture().crop((0, 0, side_px, side_px)), "PNG")
         text = base64.b64encode(data).decode()
@@ -271,7 +271,7 @@ def saved(name: str, folder: Path) -> Model:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_pipeline_answers_as_generate_does(name: str, tmp_path: Path) -> None:
-    """With the pixels and tokens of training, whatever the question spells."""
+    """It uses the pixels and tokens of training, whatever the question spells."""
     model = saved(name, tmp_path)
     answering: Any = pipeline("image-text-to-text", model=str(tmp_path))
     assert isinstance(answering.model, GriffonForConditionalGeneration)

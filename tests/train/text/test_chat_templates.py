@@ -108,7 +108,7 @@ def test_an_empty_answer_is_learned_as_its_end(chat: str) -> None:
 
 
 def turns_of(written: str) -> list[Turn]:
-    """Of `h` or `g` and a text, with blanks between."""
+    """Make turns from texts that begin with `h` or `g`, with spaces between."""
     return [Turn(role="human" if turn[0] == "h" else "gpt", text=turn[1:]) for turn in written.split(" ") if turn]
 
 
@@ -181,7 +181,7 @@ def test_images_and_regions_stand_where_questions_name_them(
 
 
 def test_plain_has_images_in_front_wherever_they_were() -> None:
-    """And where no question names them."""
+    """Also if no question names them."""
     for question in ("a <image> b", "a", "<image><image> <region>"):
         encoded = encode("plain", conversation(question, "x <image>"), TOKENIZER, pictures=2, regions=1)
         assert shown(encoded, TOKENIZER) == "<s>🖼🖼✂«x <image>\n»"
@@ -203,7 +203,7 @@ def test_an_image_without_a_place_is_reported(chat: str, pictures: int, regions:
 
 
 def test_plain_begins_with_bos_only_where_there_is_one() -> None:
-    """And `qwen2` never does."""
+    """`qwen2` never does."""
     without = byte_level(bos=None)
     assert shown(encode("plain", conversation("a", "b"), without), without) == "«b\n»"
     assert shown(encode("qwen2", conversation("a", "b"), TOKENIZER), TOKENIZER).startswith(CHATML)
@@ -228,7 +228,7 @@ def test_a_tokenizer_without_bos_is_refused(chat: str) -> None:
     ],
 )
 def test_a_tokenizer_without_a_templates_control_token_is_refused(chat: str, mark: str) -> None:
-    """Or with one that text of the same spelling could not be told from."""
+    """So is one whose control token cannot be distinguished from text of the same spelling."""
     for bos in ("<s>", "<bos>"):
         check_tokenizer(chat, byte_level(bos=bos, special=[*MARKS, "<s>"]))
     lacking = byte_level(bos="<bos>", special=[item for item in [*MARKS, "<s>"] if item != mark])
@@ -257,7 +257,7 @@ def test_an_unknown_template_is_refused() -> None:
 
 @every_chat
 def test_questions_are_never_learned_and_answers_always(chat: str) -> None:
-    """Whatever stands in them: only what is between the marks counts."""
+    """Their content does not matter: only what is between the marks counts."""
     for text in ("«", "[/INST]", "user\n", "assistant\n", "model\n", " ", "\n", "<<SYS>>"):
         actual = encode(chat, conversation(f"q{text}q", f"a{text}a"), TOKENIZER)
         learned = str(TOKENIZER.decode([label for label in actual.labels if label != IGNORE]))

@@ -72,7 +72,7 @@ def test_conversations_without_images_have_the_ids_of_training(chat: str, name: 
 
 @every_vocabulary
 def test_images_and_regions_stand_where_training_has_them(chat: str, name: str) -> None:
-    """LLaVA's rule: what is written out is split at the pictures, and each part tokenized as it is."""
+    """LLaVA's rule: what is written out is split at the images, and each part tokenized as it is."""
     tokenizer, draws = tokenizer_of(chat, name), random.Random(f"{chat} {name}")
     for _ in range(CONVERSATIONS):
         pictures, regions = draws.choice((1, 1, 2)), draws.choice((0, 1))

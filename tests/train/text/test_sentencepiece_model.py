@@ -55,7 +55,7 @@ FOLDERS: Mapping[str, Mapping[str, object]] = {
 
 
 def texts(seed: str, count: int) -> list[str]:
-    """Of all scripts, with runs of blanks, digits and newlines, and what looks like control tokens."""
+    """Draw texts of all scripts, with runs of spaces, digits and newlines, and with spelled control tokens."""
     draws = random.Random(seed)
     alphabets = (" a", "  \n\t", "-=", "ab ", "}{) ", "0123456789 .,", "<>/s|unk []INST▁", "aeins ", "两只猫ねこ고양 ")
     made = []
@@ -130,7 +130,7 @@ def test_no_split_of_a_piece_is_preferred_otherwise(llama_2: SentencePieceProces
 def test_other_files_next_to_the_model_do_not_matter(
     name: str, llama_2: SentencePieceProcessor, tmp_path: Path
 ) -> None:
-    """And saved, it comes back as it was, from our loader and from transformers'."""
+    """Saved, the tokenizer is loaded unchanged, by our loader and by transformers."""
     folder = folder_of(tmp_path / "given", LLAMA_2.read_bytes(), FOLDERS[name])
     tokenizer = load_tokenizer(folder)
     tokenizer.save_pretrained(tmp_path / "saved")
@@ -154,7 +154,7 @@ def test_other_files_next_to_the_model_do_not_matter(
 def test_with_a_tokenizer_json_beside_it(
     more: tuple[str, ...], llama_2: SentencePieceProcessor, tmp_path: Path
 ) -> None:
-    """As Llama 2 is published by now; where tokens were added to that file, it counts."""
+    """Llama 2 is published so today; if tokens were added to the tokenizer.json, it counts."""
     as_json = json.loads(load_tokenizer(LLAMA_2.parent).backend_tokenizer.to_str())["model"]
     merges = [tuple(pair) for pair in as_json["merges"]]
     published = LlamaTokenizer(vocab=as_json["vocab"], merges=merges)

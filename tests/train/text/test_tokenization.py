@@ -32,7 +32,7 @@ def test_bin_tokens_stay_tokens_beside_spelled_control_tokens() -> None:
 
 @pytest.mark.parametrize("text", ["<s>", "</s>", "a <end_of_turn> b", "<|im_start|>user\nq<|im_end|>\n"])
 def test_text_that_spells_a_control_token_stays_text(text: str) -> None:
-    """In questions and in answers; and what comes after is not changed by it."""
+    """This holds in questions and answers, and the text after it does not change."""
     tokenizer = byte_level()
     after = {chat: encode(chat, conversation("a", "b</s"), tokenizer) for chat in ("plain", "gemma_instruct", "qwen2")}
     with_text = {chat: encode(chat, conversation(text, text), tokenizer) for chat in after}
@@ -55,7 +55,7 @@ def test_control_tokens_are_found_by_a_tokenizer_that_is_set_to_split_them() -> 
 
 
 def test_a_token_across_the_begin_of_an_answer_is_learned() -> None:
-    """And one across the end of a header's word is not."""
+    """A token across the end of a header's word is not."""
     tokenizer = byte_level(("Ċ", "Ċ"), ("r", "Ċ"))
     actual = shown(encode("qwen2", conversation("\nq", "\na"), tokenizer), tokenizer)
     assert actual.endswith("<|im_start|>user\n\nq<|im_end|>\n<|im_start|>assistant«\n\na<|im_end|>»\n")
@@ -64,7 +64,7 @@ def test_a_token_across_the_begin_of_an_answer_is_learned() -> None:
 @pytest.mark.parametrize("answer", [" a", "\n\n", "a a \n\n", "\n", "  ", "   a", "  \n\n  a"])
 @pytest.mark.parametrize("chat", list(CHATS))
 def test_spaces_outside_of_token_offsets_are_learned_too(chat: str, answer: str) -> None:
-    """Some tokenizers count no blanks to a token's place."""
+    """Some tokenizers exclude spaces from a token's offsets."""
     merges = (("Ġ", "a"), ("Ċ", "Ċ"), ("Ġ", "Ġ"), ("a", "Ġ"))
     of_all, trimmed = (byte_level(*merges, special=[*MARKS, "<s>"], trim=trim) for trim in (False, True))
     assert trimmed(" a", return_offsets_mapping=True)["offset_mapping"] == [(1, 2)]

@@ -78,7 +78,7 @@ TEXTS = (
 
 @lru_cache
 def vocabulary(name: str) -> PreTrainedTokenizerBase:
-    """A released tokenizer; `llama2 legacy` sets a blank after each control token, as it once did."""
+    """A released tokenizer; `llama2 legacy` sets a space after each control token, as it once did."""
     folder = TOKENIZERS / name.partition(" ")[0]
     if not folder.exists():
         pytest.skip(f"needs the tokenizer in {folder}")
@@ -91,7 +91,7 @@ def vocabulary(name: str) -> PreTrainedTokenizerBase:
 
 
 def random_text(draws: random.Random, spelled: bool) -> str:
-    """Of no more than eight parts, often of none."""
+    """Draw a text of at most eight parts, often of none."""
     pool = TEXTS + SPELLED if spelled else TEXTS
     return draws.choice(("", " ")).join(draws.choice(pool) for _ in range(draws.choice((0, 1, 1, 2, 3, 5, 8))))
 
@@ -137,7 +137,7 @@ PROMPTS: dict[str, Callable[[Sequence[str], Sequence[str]], str]] = {
 def llava_ids(
     chat: str, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, pictures: int, regions: int
 ) -> list[int]:
-    """LLaVA's rule: the whole prompt, split at the pictures, each part tokenized as it is, one bos in front."""
+    """LLaVA's rule: the whole prompt, split at the images, each part tokenized as it is, one bos in front."""
     left = {"<image>": pictures, "<region>": regions}
 
     def place(mark: re.Match[str]) -> str:
@@ -158,7 +158,7 @@ def llava_ids(
 
 
 def learned_runs(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What is learned, in writing, run by run."""
+    """Return the texts of the runs of targets."""
     runs: list[list[int]] = [[]]
     for token, label in zip(encoded.ids, encoded.labels, strict=True):
         assert label in (token, IGNORE)
@@ -187,10 +187,10 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 
 def check_learned(chat: str, name: str, answers: Sequence[str], result: Sequence[str]) -> None:
-    """That the answers come back, each with its end, but for two blanks that tokenizers bring in.
+    """Check that the targets are the answers, each with its end, except for two spaces that tokenizers add.
 
-    A newline that an answer begins with may be one token with the header's; SentencePiece sets a blank in front of a
-    text, which is the caption's after a picture.
+    A newline that an answer begins with may be one token with the header's; SentencePiece sets a space in front of a
+    text, which is the caption's after an image.
     """
     family = name.partition(" ")[0]
     expected = [SPELLINGS[family](text) for text in LEARNED[chat](answers)]
@@ -265,7 +265,7 @@ def test_a_prompt_is_what_training_showed_before_the_answer(chat: str, name: str
 
 
 def test_released_vocabularies_by_hand() -> None:
-    """The tokens of Llama 2 around the places where its blanks could go wrong."""
+    """The tokens of Llama 2 around the places where its spaces could go wrong."""
     tokenizer = vocabulary("llama2")
     encoded = encode("llama_2", conversation("<image>\nq", "Two.", "两", "两"), tokenizer, pictures=1)
     after = encoded.ids.index(IMAGE_TOKEN_ID) + 1

@@ -92,7 +92,7 @@ class Running:
             time.sleep(0.002)
 
     def said(self) -> list[str]:
-        """What each rank has written to stderr."""
+        """Return what each rank has written to stderr."""
         return [log.read_text(encoding="utf-8") if log.exists() else "" for log in self._logs]
 
     def wait(self, timeout_s: float = TIMEOUT_S) -> Ended:

@@ -1,4 +1,4 @@
-"""On CPUs a run needs no compiler; where something is compiled, what hinders that is said in a line."""
+"""A run on CPUs needs no compiler; if something has to be compiled, obstacles are reported in one line."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from .conftest import command
 
 
 def test_a_run_on_cpus_compiles_nothing(frozen_set: Path, tmp_path: Path) -> None:
-    """With no program on the PATH at all, and no cache of an earlier run."""
+    """It has no program on the PATH and no cache of an earlier run."""
     nothing, cache = tmp_path / "bin", tmp_path / "cache"
     nothing.mkdir()
     cache.mkdir()

@@ -1,4 +1,4 @@
-"""What is seen of a run before its first step: what nothing is learned from, what is cut, what comes too often."""
+"""Checks before the first step: data that teach nothing, truncated samples, and sources that come too often."""
 
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def test_images_that_do_not_fit_teach_nothing(
 
 
 def test_samples_that_are_too_long_are_counted_by_source(tmp_path: Path) -> None:
-    """Of 40 to 1,036 characters, at four a token and nine tokens a picture."""
+    """Samples have 40 to 1,036 characters, four per token, and nine tokens per image."""
     frozen = write_synthetic(tmp_path / "set", [BOXES, WORDS, Source(tag="REG", rows=4, chars=lambda row: 396 + row)])
     lengths = Lengths.estimated([frozen])
     settings = settings_of(frozen.root, max_length=108)

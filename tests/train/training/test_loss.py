@@ -71,7 +71,7 @@ class Alone:
         return rows
 
     def encoded(self, row: int) -> Encoded:
-        """A sample's tokens, pictures spread, however many they are."""
+        """A sample's tokens, images spread, however many they are."""
         sample = self.frozen[row]
         sees, is_shown = sample.image is not None, sample.region_xyxy_px is not None
         result = encode(CHAT, sample.turns, self.tokenizer, pictures=int(sees), regions=int(is_shown))

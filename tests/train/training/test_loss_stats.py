@@ -1,4 +1,4 @@
-"""What is counted of a step, and in which group."""
+"""Counts of a step, and the groups that they are counted in."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def alone() -> Iterator[ProcessGroup]:
 def test_a_sample_is_counted_in_the_group_that_the_plan_has_it_in(
     frozen_set: Path, alone: ProcessGroup, group: str, sees: bool
 ) -> None:
-    """Also one whose picture was cut off by the largest length."""
+    """Even if its image was dropped because of the maximum length."""
 
     def encode(_turns: object, pictures: int, regions: int, _where: str) -> tuple[Encoded, bool]:
         places = [IMAGE_TOKEN_ID] * pictures + [REGION_TOKEN_ID] * regions if sees else []

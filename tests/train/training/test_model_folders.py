@@ -72,7 +72,7 @@ OPTIONS = {
 
 
 def given_with(option: str, folder: Path, whole: Path) -> Settings:
-    """Settings with which a folder is given to an option, and whole ones to the others."""
+    """Return settings that give a folder to one option, and complete folders to the others."""
     if option == "--from":
         return settings(from_run=folder)
     if option == "--model ":
@@ -113,7 +113,7 @@ def without(name: str) -> Callable[[Path], None]:
 
 
 def pickled(content: object, size: int | None = None) -> Callable[[Path], None]:
-    """Weights as a pickle in place of safetensors; `size` cuts it short."""
+    """Replace safetensors by a pickle; `size` truncates it."""
 
     def write(folder: Path) -> None:
         (folder / "model.safetensors").unlink()
@@ -153,7 +153,7 @@ def reshaped(folder: Path) -> None:
 
 
 def quantized(folder: Path) -> None:
-    """The weights as whole numbers, as tools write them that quantize; other tensors stay."""
+    """Store the weights as integers, as tools for quantization do; other tensors stay."""
     tensors = load_file(folder / "model.safetensors")
     for name, tensor in tensors.items():
         if name.endswith("proj.weight"):
@@ -251,7 +251,7 @@ def test_damage_is_reported_in_a_line_with_option_and_folder(
 def test_a_configuration_that_is_not_of_the_weights_is_refused(
     option: str, fields: dict[str, object], message: str, whole: Path, tmp_path: Path
 ) -> None:
-    """With one layer more, or weights under other names, transformers would make up what is not there."""
+    """With one more layer, or weights under other names, transformers would silently use random weights."""
     given = tmp_path / "given"
     shutil.copytree(whole / OPTIONS[option][0], given)
     edited(**fields)(given)
@@ -280,7 +280,7 @@ def llava(folder: Path) -> None:
 
 
 def original_llava(model_type: str) -> Callable[[Path], None]:
-    """As LLaVA's own code writes it: a flat configuration, with the tower named."""
+    """Write a folder as LLaVA's own code does: a flat configuration that names the tower."""
 
     def make(folder: Path) -> None:
         language_model_folder(folder, "llama2")
@@ -478,7 +478,7 @@ def test_what_may_be_left_out_and_what_is_not_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"{", b"", b"[1]", b'{"temperature": 0.7'])
 @pytest.mark.parametrize("option", ["--model", "--model ", "--from"])
 def test_a_damaged_generation_config_is_named(option: str, content: bytes, whole: Path, tmp_path: Path) -> None:
-    """What it says of generation would be lost without a word."""
+    """Otherwise its settings would be lost silently."""
     name, config = OPTIONS[option]
     shutil.copytree(whole / name, tmp_path / "given")
     (tmp_path / "given" / config).with_name("generation_config.json").write_bytes(content)

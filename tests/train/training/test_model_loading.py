@@ -34,7 +34,7 @@ def settings(**more: object) -> Settings:
 
 
 def test_in_bfloat16_only_weights_are_rounded() -> None:
-    """Rotary frequencies in bfloat16 would put far tokens at other places."""
+    """Rotary frequencies in bfloat16 would shift the positions of distant tokens."""
     whole, _ = load_model(settings(), torch.float32)
     rounded, _ = load_model(settings(), torch.bfloat16)
     assert {parameter.dtype for parameter in rounded.parameters()} == {torch.bfloat16}
@@ -65,7 +65,7 @@ def test_what_does_not_exist_is_refused(more: dict[str, object], message: str) -
 
 
 def test_a_region_tower_joins_a_model_that_has_none(tmp_path: Path) -> None:
-    """As visual referring begins on a model that has only learned to see whole pictures."""
+    """Visual referring starts from a model that has only seen complete images."""
     torch.manual_seed(0)
     seeing = GriffonForConditionalGeneration(preset_config("tiny-llama2", region=False))
     seeing.save_pretrained(tmp_path / "model")
@@ -88,7 +88,7 @@ def test_a_region_tower_joins_a_model_that_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("whole", [False, True], ids=["a tower alone", "CLIP"])
 def test_a_language_model_and_a_tower_are_joined(family: str, whole: bool, tmp_path: Path) -> None:
-    """Bit for bit; and what the language model says to text is what it said alone."""
+    """The weights are bit-identical, and the language model gives the same logits for text as alone."""
     language_model_folder(tmp_path / "text", family)
     text = AutoModelForCausalLM.from_pretrained(tmp_path / "text").eval()
     tower = CLIPVisionModel.from_pretrained(tower_folder(tmp_path / "tower", whole=whole))
@@ -111,7 +111,7 @@ def test_a_language_model_and_a_tower_are_joined(family: str, whole: bool, tmp_p
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_language_model_with_its_real_tokenizer_takes_a_conversation(family: str, tmp_path: Path) -> None:
-    """In the chat template of its family, every token of which has an embedding."""
+    """The conversation is in the family's chat template, every token of which has an embedding."""
     text = language_model_folder(tmp_path / "text", family, real_tokenizer(family), hidden_size=16)
     given = {"model": str(text), "vision_tower": tower_folder(tmp_path / "tower")}
     model, tokenizer = load_model(settings(**given), torch.float32)
@@ -150,7 +150,7 @@ def test_attention_is_computed_as_asked(family: str, attention: str, tmp_path: P
 def test_a_language_model_that_learns_bin_boxes_can_be_saved_and_loaded(
     family: str, tied: bool, tmp_path: Path
 ) -> None:
-    """By the next stage, and from the released layout and back."""
+    """It is loaded by the next stage, and converted to the released layout and back."""
     language_model_folder(tmp_path / "text", family, tie_word_embeddings=tied)
     tower = tower_folder(tmp_path / "tower")
     given = settings(model=str(tmp_path / "text"), vision_tower=tower, boxes="bin")
@@ -178,7 +178,7 @@ def with_more_tokens(count: int) -> PreTrainedTokenizerBase:
 
 @pytest.mark.parametrize("kind", ["language model", "saved", "preset", "tokenizer's own folder", "bin"])
 def test_a_tokenizer_with_tokens_that_have_no_embedding_is_refused(kind: str, tmp_path: Path) -> None:
-    """Of 272 embeddings, 264 are the byte-level tokenizer's, so 9 more tokens are one too many."""
+    """The byte-level tokenizer uses 264 of 272 embeddings, so 9 more tokens are one too many."""
     for folder, count in (("fits", 8), ("beyond", 9)):
         with_more_tokens(count).save_pretrained(tmp_path / folder)
     tower = tower_folder(tmp_path / "tower")
@@ -352,7 +352,7 @@ def test_settings_equal_to_the_recipe_or_model_are_accepted(
 def test_a_folder_with_the_name_of_a_preset_is_told_from_it(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random weights in the place of those of the folder would be trained without a word."""
+    """Otherwise random weights would silently be trained instead of those in the folder."""
     shutil.copytree(saved / "plain", tmp_path / "tiny-llama2")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=r"a preset with random weights and a folder here; give \./tiny-llama2"):
@@ -361,7 +361,7 @@ def test_a_folder_with_the_name_of_a_preset_is_told_from_it(
 
 
 def aligned(root: Path, dtype: torch.dtype = torch.float32, /, **given: object) -> GriffonForConditionalGeneration:
-    """What an alignment leaves, as training stores it; the model that it ended with."""
+    """The result of an alignment, as training stores it, and the model that it ended with."""
     begun = placed(settings(stage="alignment", **given))
     model, _ = load_model(begun, dtype)
     with torch.no_grad():
@@ -438,7 +438,7 @@ def test_an_alignment_whose_folders_have_moved_takes_the_new_paths(tmp_path: Pat
 def test_parts_that_the_projector_was_not_aligned_with_are_refused(
     part: str, other: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    """Whether options name them, or they have taken the place of those that were there."""
+    """Whether options name the other parts, or they have replaced the original ones in place."""
     folders = {"model": tmp_path / "text", "vision_tower": tmp_path / "tower"}
     language_model_folder(folders["model"], "gemma2")
     tower_folder(folders["vision_tower"])
@@ -461,7 +461,7 @@ def test_parts_that_the_projector_was_not_aligned_with_are_refused(
 
 @pytest.mark.parametrize(("then", "now"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
 def test_an_alignment_continues_in_another_dtype(then: torch.dtype, now: torch.dtype, tmp_path: Path) -> None:
-    """With the weights of its parts as the files have them, not as the alignment had rounded them."""
+    """The weights are those in the files of its parts, not those that the alignment had rounded."""
     given = {"model": str(language_model_folder(tmp_path / "text", "gemma2")), "vision_tower": tmp_path / "tower"}
     tower_folder(tmp_path / "tower")
     aligned(tmp_path / "run", then, **given)
@@ -475,7 +475,7 @@ def test_an_alignment_continues_in_another_dtype(then: torch.dtype, now: torch.d
 
 
 def test_a_saved_model_keeps_its_own_projector(saved: Path, tmp_path: Path) -> None:
-    """An alignment's takes its place only where the alignment began with that model, wherever it is now."""
+    """An alignment's projector replaces it only if the alignment started from that model, wherever it is now."""
     text = language_model_folder(tmp_path / "text", "llama2")
     aligned(tmp_path / "run", model=str(text), vision_tower=tower_folder(tmp_path / "tower"))
     aligned(tmp_path / "preset", model="tiny-llama2")

@@ -1,4 +1,4 @@
-"""What comes from outside while a run goes on: signals, ranks that die or hang, full disks, bad data and settings."""
+"""Events from outside during a run: signals, ranks that die or hang, full disks, bad data and settings."""
 
 import resource
 import signal
@@ -30,7 +30,7 @@ def command(shards: Path, run: Path, *options: object, steps: int = 8) -> list[o
 
 
 def checkpoints_of(run: Path) -> list[int]:
-    """Steps of the whole ones."""
+    """Return the steps of the complete checkpoints."""
     return sorted(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
 
 
@@ -39,7 +39,7 @@ def await_steps(running: Running, run: Path, steps: int) -> None:
 
 
 def check_resumed(launcher: Launcher, arguments: Sequence[object], run: Path, step: int) -> None:
-    """The same command goes on with a step, and ends with what a run without a break has."""
+    """Rerun the same command; it must resume at a step, and end with the results of an uninterrupted run."""
     ended = launcher.run(*arguments)
     assert ended.codes == [0, 0], ended.said
     assert f"resuming at step {step} of " in ended.said[0]
@@ -59,7 +59,7 @@ def check_no_traceback(ended: Ended) -> None:
 
 
 def test_checkpoints_on_request(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
-    """By a signal to one rank, by a file, and when it is to stop, by a signal to one rank again."""
+    """By a signal to one rank, by a file, and, when the run is to stop, by a signal to one rank again."""
     run = tmp_path / "run"
     arguments = command(frozen_set, run, steps=30)
     running = launcher.start(arguments, 2)
@@ -85,7 +85,7 @@ def test_checkpoints_on_request(launcher: Launcher, frozen_set: Path, tmp_path: 
 
 
 def test_sigterm_to_all_ranks(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
-    """As torchrun and Slurm send it."""
+    """torchrun and Slurm send it so."""
     run = tmp_path / "run"
     running = launcher.start(command(frozen_set, run, steps=100), 2)
     await_steps(running, run, 1)
@@ -109,7 +109,7 @@ def test_a_rank_that_is_killed_ends_the_run(launcher: Launcher, frozen_set: Path
 
 
 def test_a_disk_that_is_full_for_one_rank(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
-    """The kernel lets it write no more than 100 kB into a file; the checkpoint before stands, and training goes on."""
+    """The kernel limits its files to 100 kB; the checkpoint before is kept, and training continues."""
     run = tmp_path / "run"
     arguments = command(frozen_set, run, "--save-steps", 3, steps=6)
     running = launcher.start(arguments, 2)
@@ -139,7 +139,7 @@ def _file_for_checkpoint(run: Path) -> None:
 def test_a_folder_that_cannot_be_written(
     hinder: Callable[[Path], None], launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """All ranks say that there is no checkpoint, and none waits for the first one, which alone has met the obstacle."""
+    """All ranks report that there is no checkpoint; none waits for the first rank, which alone met the error."""
     run = tmp_path / "run"
     running = launcher.start(command(frozen_set, run, "--save-steps", 3), 2)
     await_steps(running, run, 1)

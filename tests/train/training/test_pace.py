@@ -23,7 +23,7 @@ STALL_S = 2.0
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_file_of_tensors(dtype: torch.dtype, tmp_path: Path) -> None:
-    """As safetensors reads it, and told of in pieces: a large tensor, an empty one, a scalar, a part of another."""
+    """safetensors reads it, and progress is reported in pieces: a large tensor, an empty one, a scalar, a slice."""
     large = torch.randn(20 << 20).to(dtype)
     tensors = {"large": large, "none": large[:0], "one": large[0], "grid": large[: 6 * 7].view(6, 7).t()}
     moves = []

@@ -1,4 +1,4 @@
-"""What a run tells: its files, TensorBoard, hooks, lines of progress, rates, and the loss on validation sets."""
+"""The output of a run: its files, TensorBoard, hooks, lines of progress, rates, and the loss on validation sets."""
 
 import importlib
 import math
@@ -45,14 +45,14 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def board_of(run: Path) -> Any:  # noqa: ANN401
-    """What TensorBoard reads of a run."""
+    """Return what TensorBoard reads from a run."""
     events: Any = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     return events.EventAccumulator(str(run / "tensorboard")).Reload()
 
 
 @pytest.fixture(scope="module")
 def resumed(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A run that was killed once and ended; and what its first rank said, each time."""
+    """A run that was killed once and finished, and its first rank's stderr of both starts."""
     run = tmp_path_factory.mktemp("reports") / "run"
     fixed = ("--steps", STEPS, "--global-batch", GLOBAL_BATCH, "--micro-batch", 2, "--workers", 1)
     rates = ("--lr", LR, "--warmup-ratio", WARMUP / STEPS, "--grouping", "task", "--max-length", MAX_LENGTH)
@@ -84,7 +84,7 @@ def test_metrics_have_a_line_for_each_step(resumed: tuple[Path, list[str]], froz
 
 
 def counted(plan: Plan, number: int) -> tuple[int, int]:
-    """Learned tokens of a step's samples, and how many samples were too long."""
+    """Count the targets of a step's samples, and the samples that were too long."""
     targets = overlong = 0
     for set_no, row, variant in shown(plan.step(number)):
         ids, labels, *_ = one_sample(plan.sets[set_no], row, variant)
@@ -96,7 +96,7 @@ def counted(plan: Plan, number: int) -> tuple[int, int]:
 def one_sample(
     frozen: FrozenSet, row: int, variant: int = 0
 ) -> tuple[list[int], list[int], torch.Tensor | None, torch.Tensor | None]:
-    """Tokens, labels, picture and region of a sample, for tiny Gemma."""
+    """Make tokens, labels, image and region of a sample, for tiny Gemma."""
     sample = frozen[row]
     rendering = sample.renderings[variant]
     box = rendering.region_xyxy_px
@@ -119,7 +119,7 @@ def one_sample(
 
 
 def test_rates_rise_and_fall(resumed: tuple[Path, list[str]]) -> None:
-    """In equal steps up to the whole rate, then along half a cosine, which would be 0 one step after the last."""
+    """They rise linearly to the full rate, then follow half a cosine that would reach 0 one step after the last."""
     run, _ = resumed
     rising = [LR * (step + 1) / WARMUP for step in range(WARMUP)]
     falling = [LR * math.cos(math.pi / 2 * step / (STEPS - WARMUP)) ** 2 for step in range(STEPS - WARMUP)]
@@ -219,7 +219,7 @@ def to_file(step, figures):
 
 
 def test_a_hook_is_given_every_step(frozen_set: Path, tmp_path: Path) -> None:
-    """Also the one for which it fails; it cannot change the figures. No launcher; its module is found on PYTHONPATH."""
+    """Even the one for which it fails; it cannot change the figures. Its module is found on PYTHONPATH."""
     (tmp_path / "my_logs.py").write_text(HOOK)
     run = tmp_path / "run"
     options = ("--steps", 3, "--global-batch", 2, "--workers", 0, "--log-hook", "my_logs:to_file")

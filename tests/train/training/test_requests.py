@@ -1,4 +1,4 @@
-"""Requests to stop, wherever a run is, and runs in which nothing moves: what is saved, and what is said."""
+"""Requests to stop at any point of a run, and runs in which nothing moves: what is saved and reported."""
 
 import shutil
 import signal
@@ -60,7 +60,7 @@ def check_stopped(running: Running, run: Path, number: int) -> int:
 def test_a_signal_to_whole_process_groups(
     number: signal.Signals, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """From torchrun, Slurm, a terminal or its end; reading processes get it, too, and some of it comes twice."""
+    """torchrun, Slurm or a closing terminal send it; reading processes get it too, and some signals come twice."""
     run = tmp_path / "run"
     arguments = command(frozen_set, run, "--workers", 2, steps=100)
     running = launcher.start(arguments, 2)
@@ -76,7 +76,7 @@ def test_a_signal_to_whole_process_groups(
 
 @pytest.mark.parametrize("groups", [True, False], ids=["groups", "ranks"])
 def test_a_signal_while_data_are_awaited(groups: bool, launcher: Launcher, copy_of_set: Path, tmp_path: Path) -> None:
-    """The same run goes on when the data are there."""
+    """The same command resumes once the data are there."""
     run = tmp_path / "run"
     whole = shutil.copytree(copy_of_set, tmp_path / "whole")
     shard, _ = stalling_set(copy_of_set)
@@ -133,7 +133,7 @@ def test_a_second_ctrl_c_ends_at_once(launcher: Launcher, frozen_set: Path, tmp_
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_starting(number: signal.Signals, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
-    """At many moments of the start, of which the first ones come before anybody listens."""
+    """At many moments of the start, the first before any handler is installed."""
     reported = []
     for moment in range(12):
         run = tmp_path / f"run {moment}"
@@ -192,7 +192,7 @@ def test_a_hang_ends_the_run(launcher: Launcher, frozen_set: Path, copy_of_set: 
 
 
 def test_a_rank_shows_its_own_failure(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
-    """Not that another one has ended, which is what is said where another one has."""
+    """It does not report that another rank has ended; only the others do."""
     running = launcher.start(command(frozen_set, tmp_path / "run"), 1, GLOO_SOCKET_IFNAME="nowhere0")
     ended = running.wait()
     assert ended.codes == [1]

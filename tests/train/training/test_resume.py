@@ -1,4 +1,4 @@
-"""A run that is killed, damaged, or started again otherwise: what it goes on with, and what it refuses."""
+"""Runs that are killed, damaged, or started with other settings: how they resume, and what they refuse."""
 
 import random
 import shutil
@@ -41,7 +41,7 @@ def unfinished(run: Path) -> list[str]:
 
 
 def stop_while_saving(running: Running, run: Path, timeout_s: float = TIMEOUT_S) -> None:
-    """Watch for a checkpoint that is begun, and halt the ranks; if it is whole by then, wait for the next."""
+    """Stop the ranks once a checkpoint is being written; if it is complete by then, wait for the next."""
     end = time.monotonic() + timeout_s
     while True:
         while not unfinished(run):  # without a pause: it takes milliseconds
@@ -109,7 +109,7 @@ def finished(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.Temp
 
 @pytest.fixture
 def broken_off(finished: Path, tmp_path: Path) -> Path:
-    """The same, killed in the midst of its last line, before its last checkpoint: those after 4 and 8 steps are left.
+    """The same, killed in the middle of its last line, before its last checkpoint: those after 4 and 8 steps are left.
 
     What it told of the four steps since is there.
     """
@@ -126,7 +126,7 @@ def broken_off(finished: Path, tmp_path: Path) -> Path:
 def test_lines_of_repeated_steps_are_truncated(
     lines: int, broken_off: Path, finished: Path, launcher: Launcher, frozen_set: Path
 ) -> None:
-    """Whether it was killed in the first line behind the checkpoint, or three lines later."""
+    """Whether the run was killed in the first line after the checkpoint, or three lines later."""
     reported = (finished / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (broken_off / "metrics.jsonl").write_bytes(b"".join(reported[:lines])[:-20])
     assert steps_told(broken_off) == lines - 1
@@ -156,7 +156,7 @@ def test_a_checkpoint_with_a_truncated_file_is_skipped(
 def test_a_checkpoint_whose_index_says_otherwise_is_skipped(
     broken_off: Path, launcher: Launcher, finished: Path, frozen_set: Path
 ) -> None:
-    """Such as the optimizer's count of steps, which nothing else would show to be wrong."""
+    """The index holds the optimizer's count of steps, for instance, which nothing else would show to be wrong."""
     path = checkpoint_of(broken_off, 8) / "checkpoint.json"
     path.write_bytes(path.read_bytes().replace(b'"optimizer_steps":8', b'"optimizer_steps":9'))
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
@@ -179,7 +179,7 @@ def checkpoints_in(run: Path) -> list[str]:
 def test_a_checkpoint_with_a_flipped_bit_is_skipped(
     rank: int, broken_off: Path, finished: Path, launcher: Launcher, frozen_set: Path
 ) -> None:
-    """The run goes on from the one before, and ends with the same bytes."""
+    """The run resumes from the one before, and ends with the same bytes."""
     path = checkpoint_of(broken_off, 8) / f"rank-{rank:05d}.safetensors"
     flip(path)
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
@@ -211,7 +211,7 @@ DAMAGES: Mapping[str, Callable[[Path], None]] = {
 def test_a_damaged_checkpoint_does_not_outlive_complete_ones(
     damage: str, broken_off: Path, launcher: Launcher, frozen_set: Path
 ) -> None:
-    """With one to keep: the newest whole one is kept, and the damaged one only until the run has got that far again."""
+    """With one to keep, the latest complete one is kept; the damaged one only until its step is reached again."""
     DAMAGES[damage](checkpoint_of(broken_off, 8))
     options = (*SHORT, "--save-steps", 3, "--keep", 1, "--workers", 0)
     running = launcher.start(command(frozen_set, broken_off, *options), 1)
@@ -229,7 +229,7 @@ def test_a_damaged_checkpoint_does_not_outlive_complete_ones(
 def test_checkpoints_that_are_none_of_the_line_are_not_counted(
     finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """Copies under names of one's own are nobody's to delete; a damaged one between whole ones takes no place."""
+    """Copies under other names are never deleted; a damaged one between complete ones does not count."""
     run = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(checkpoint_of(run, FEW))
     shutil.copytree(checkpoint_of(run, 4), run / "checkpoints" / "step-00000099.bak")
@@ -249,7 +249,7 @@ def test_checkpoints_that_are_none_of_the_line_are_not_counted(
 def test_killed_between_a_checkpoint_and_the_deletion_of_older_ones(
     finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """Or in the midst of a deletion: the next start deletes what was left."""
+    """Or in the middle of a deletion: the next start deletes the rest."""
     run = shutil.copytree(finished, tmp_path / "run")
     moved = checkpoint_of(run, 8).rename(tmp_path / "on another disk")
     checkpoint_of(run, 8).symlink_to(moved)
@@ -263,7 +263,7 @@ def test_killed_between_a_checkpoint_and_the_deletion_of_older_ones(
 
 
 def test_a_run_without_a_complete_checkpoint_is_refused(broken_off: Path, launcher: Launcher, frozen_set: Path) -> None:
-    """All that was trained would be lost without a word; nothing is deleted or begun anew."""
+    """Otherwise all training would be lost silently. Nothing is deleted or restarted."""
     for step in (4, 8):
         flip(checkpoint_of(broken_off, step) / "rank-00001.safetensors")
     before = state_of(broken_off / "checkpoints")
@@ -339,7 +339,7 @@ def test_a_run_that_has_not_ended_is_not_made_longer(broken_off: Path, launcher:
 def test_a_run_continues_from_what_another_has_left(
     finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """As its refusal says: the weights go on, and the schedule begins anew."""
+    """The refusal suggests it: the weights are taken over, and the schedule starts again."""
     arguments = command(frozen_set, tmp_path / "longer", *SHORT, "--steps", 3, "--from", finished)
     ended = launcher.run(*(argument for argument in arguments if argument not in ("--model", "tiny-gemma2")))
     assert ended.codes == [0, 0], ended.said
@@ -365,7 +365,7 @@ def test_a_run_continues_from_what_another_has_left(
 def test_damaged_settings_are_named(
     damage: Callable[[bytes], bytes], finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """Nothing is loaded, begun anew or written: nobody knows what the run was begun with."""
+    """Nothing is loaded, restarted or written: the settings of the run are not known."""
     run = shutil.copytree(finished, tmp_path / "run")
     path = run / "settings.json"
     path.write_bytes(damage(path.read_bytes()))

@@ -88,13 +88,13 @@ def train(launcher: Launcher, run: Path, before: Weights | None, *arguments: obj
 
 
 def beginning(run: Path) -> Weights:
-    """What the model of a run was before its first step."""
+    """Return the model of a run as it was before the first step."""
     model, _ = load_model(settings_from_json(orjson.loads((run / "settings.json").read_bytes())), torch.float32)
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def saved(folder: Path) -> Weights:
-    """What transformers loads from a folder, with nothing missing and nothing left."""
+    """Load a folder with transformers; no weight may be missing or left over."""
     loaded: Any = GriffonForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
     model, info = loaded
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -123,7 +123,7 @@ def ranks_of_parameters(run: Path) -> Mapping[str, set[int]]:
 
 
 def attention_told(said: str) -> Mapping[str, str]:
-    """What each part computes attention with, as the table at the start has it."""
+    """Return the attention of each part from the table at the start."""
     return dict(re.findall(r"^(\w+) +[\d,]+ +[\d,]+ +(\w+) *$", said, re.MULTILINE))
 
 
@@ -226,7 +226,7 @@ def test_a_custom_stage_trains_what_the_flags_leave(
 def test_a_language_model_learns_bin_boxes_under_zero_3(
     family: str, tied: bool, zero: Mapping[int, Options], launcher: Launcher, bin_set: Path, tmp_path: Path
 ) -> None:
-    """The next stage loads what it leaves, with as many embeddings as its configuration says."""
+    """The next stage loads the result, which has as many embeddings as its configuration says."""
     shards = ("--shards", bin_set)
     parts = (
         *("--model", language_model_folder(tmp_path / "language", family, tie_word_embeddings=tied)),

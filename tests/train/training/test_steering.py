@@ -1,4 +1,4 @@
-"""After a loss that is not a number a run goes on: with a batch left out or a lower rate, and still to the bit."""
+"""Runs after a loss that is not a number: resumed with a batch skipped or a lower rate, and still bit-identical."""
 
 import shutil
 from pathlib import Path
@@ -100,7 +100,7 @@ def test_it_continues_as_the_run_that_was_steered_from_its_beginning(
 
 
 def test_a_checkpoint_before_the_first_trained_step(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
-    """Then the optimizer has no moments yet; a run that is killed there goes on all the same."""
+    """The optimizer has no moments yet; a run that is killed there can be resumed nevertheless."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     options = (*OPTIONS, "--steps", 6, "--save-steps", 2, "--skip-steps", "0:3")
     for run in (whole, killed):

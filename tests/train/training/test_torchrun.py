@@ -1,4 +1,4 @@
-"""Real launchers, as on a cluster: torchrun, one or two of it, and DeepSpeed's. Each process imports torch anew."""
+"""Real launchers, as on a cluster: one or two torchruns, and DeepSpeed's. Each process imports torch again."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ class Started:
     log: Path
 
     def ended(self) -> tuple[int, str]:
-        """Exit status, and what was said."""
+        """Return the exit code and the output."""
         code = self.process.wait(TIMEOUT_S)
         return code, self.log.read_text(encoding="utf-8")
 
@@ -45,7 +45,7 @@ class Started:
         return children_of(self.process.pid)
 
     def wait_for_steps(self, run: Path, steps: float) -> None:
-        """Until a run at work has told of so many."""
+        """Wait until a running run has logged so many steps."""
         end = time.monotonic() + TIMEOUT_S
         while steps_told(run) < steps:
             assert self.process.poll() is None and time.monotonic() < end, self.ended()
@@ -101,7 +101,7 @@ def arguments(frozen_set: Path) -> Arguments:
 
 @pytest.fixture(scope="module")
 def unbroken(launcher: Launcher, arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What everything else is to equal, bit for bit."""
+    """The uninterrupted run that all others must equal, bit for bit."""
     run = tmp_path_factory.mktemp("unbroken") / "run"
     ended = launcher.run(*arguments(run))
     assert ended.codes == [0, 0], ended.said
@@ -181,7 +181,7 @@ def test_two_machines_under_torchrun(unbroken: Path, arguments: Arguments, tmp_p
 
 
 def test_two_machines_under_deepspeed(unbroken: Path, arguments: Arguments, tmp_path: Path) -> None:
-    """`--hostfile` without ssh: its launcher is started on each machine, and told which one it is."""
+    """`--hostfile` without ssh: its launcher is started on each machine with the machine's number."""
     run, hosts = tmp_path / "run", tmp_path / "hostfile.txt"
     hosts.write_text("machine-a slots=1\nmachine-b slots=1\n")
     options = ("--hostfile", hosts, "--no_ssh", "--master_addr", "127.0.0.1", "--master_port", free_port())

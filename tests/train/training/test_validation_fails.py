@@ -1,4 +1,4 @@
-"""Validation sets that are not whole: found at the start where a look is enough, and else after a checkpoint."""
+"""Damaged validation sets: found at the start if a quick check suffices, otherwise after a checkpoint."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ def test_what_a_set_lacks_is_reported_before_anything_is_loaded(
 def test_a_failed_validation_loses_nothing_else(
     held_out: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """What was trained is saved; the run goes on without, or with a set that is whole, and then validates, too."""
+    """The training is saved. The run resumes without the set, or with a complete one, and then validates."""
     validation = ("--val-shards", held_out, "--val-steps", 2, "--save-steps", 2)
     whole, run, without = tmp_path / "whole", tmp_path / "run", tmp_path / "without"
     ended = launcher.run(*command(frozen_set, whole, *validation))

@@ -22,7 +22,7 @@ PANOPTIC = {"a": 2, "segments_info": [{"id": 1, "bbox": [1, 2, 3, 4]}, {"id": 2,
 
 
 class Row(msgspec.Struct):
-    """What the decoder takes; everything else comes as spans."""
+    """The fields that the decoder takes; everything else comes as spans."""
 
     a: int
 
@@ -125,7 +125,7 @@ def test_the_members_are_what_json_finds(
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_rows_of_good_order_are_decoded(piece: int) -> None:
-    """Or the whole of the above would show nothing of the fast way."""
+    """Otherwise the tests above would not cover the fast path."""
     text = json.dumps({ROWS: [{"a": i, "b": ["}", "{"]} for i in range(300)]})
     ((_, got),) = contents(text.encode(), piece)
     assert got == [Row(a=i) for i in range(300)]

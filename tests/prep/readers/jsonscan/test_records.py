@@ -1,4 +1,4 @@
-"""Records by number: the same as `json` reads, in any order, in any process; what is no record is rejected alone."""
+"""Records by number: the same as `json` reads, in any order, in any process; what is not a record is rejected alone."""
 
 import json
 import math
