@@ -153,7 +153,7 @@ def test_a_folder_of_that_name_is_skipped(root: Path) -> None:
 
 def test_links(root: Path) -> None:
     (root / "link.jpg").symlink_to(root / "x/a.jpg")
-    (root / "data").symlink_to(root.parent)  # a user's own link: pictures kept elsewhere
+    (root / "data").symlink_to(root.parent)  # a user's own link: images kept elsewhere
     (root / "loop.jpg").symlink_to("loop.jpg")
     (root / "dangling.jpg").symlink_to("gone.jpg")
     assert found(root, "link.jpg") == "x/a.jpg"

@@ -193,7 +193,7 @@ def test_swapped_sides_are_reported_with_their_cause(coding: str, orientation: i
 def test_without_a_check_the_records_size_is_trusted() -> None:
     data = picture("PNG")[:50]
     assert check_image(data, "none", (7, 8), "a.jpg") == Picture(data=data, format="PNG", width_px=7, height_px=8)
-    for stated in ((7, 8), (0, 0)):  # no format at all would mean: no picture
+    for stated in ((7, 8), (0, 0)):  # no format at all would mean: no image
         assert reason(partial(check_image, b"anything", "none", stated, "a"))[0] == "picture_unreadable"
 
 

@@ -138,7 +138,7 @@ def test_recheck_finds_a_changed_image(data: Path, frozen: Path, prep: Prep) -> 
     assert "all images are unchanged" in prep(*build_arguments(data, frozen), "--recheck").stderr
     picture = next(path for path in sorted((data / "pictures").rglob("*.jpg")))
     picture.write_bytes(picture.read_bytes() + b"\0")
-    assert prep(*build_arguments(data, frozen)).returncode == 0  # pictures are not compared unless asked
+    assert prep(*build_arguments(data, frozen)).returncode == 0  # images are not compared unless asked
     before = snapshot(frozen)
     result = prep(*build_arguments(data, frozen), "--recheck")
     assert result.returncode == 1

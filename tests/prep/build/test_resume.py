@@ -67,7 +67,7 @@ def test_25_kills(small_data: Path, tmp_path: Path, digest: str, prep: Prep) -> 
         time.sleep(moments.uniform(0, 0.05))
         before = finished_shards(out)
         if i % 2:
-            process.kill()  # the build alone: its workers must not go on
+            process.kill()  # the build alone: its workers must not continue
         else:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=TIMEOUT_S)

@@ -77,7 +77,7 @@ def test_where_the_image_is(tmp_path: Path, entry: dict[str, str], path: str) ->
 
 def test_boxes_find_their_images_in_any_order(tmp_path: Path) -> None:
     pictures = [picture(number) for number in (9, 2**40, -5, 0, 7)]
-    # The pictures' boxes lie mixed up; those of one picture keep their order, which the answer's order falls back on.
+    # The images' boxes lie mixed up; those of one image keep their order, which the answer's order falls back on.
     owners = [7, 9, 7, -5, 2**40, 9, 7, 0, 9]
     boxes = [box(position, owner, bbox=[position, 0, 10, 10]) for position, owner in enumerate(owners)]
     actual = {
@@ -265,13 +265,13 @@ def test_a_build_counts_crowds_and_leaves_out_images_without_objects(
     lock = lock_of(tmp_path / "out")
     for source in lock["sources"]:
         actual = (source["records"], source["samples"], source["rejected"], source["format"])
-        assert actual == (4, 2, {"no_objects": 2}, "coco")  # of pictures 1 and 2
+        assert actual == (4, 2, {"no_objects": 2}, "coco")  # of images 1 and 2
     assert [shard["dropped_boxes"] for shard in lock["shards"]] == [{"crowd": 1}] * 3
     rejected = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
     assert sorted((line["source"], line["record"]) for line in rejected) == [
         (task, number) for task in ("DET", "RANDDET", "VISJ") for number in (1, 2)
     ]
-    # 3.jpg: the box ends in the middle of the picture; 0.jpg: 10/200, 20/100, 40/200, 60/100, and no word of the crowd.
+    # 3.jpg: the box ends in the middle of the image; 0.jpg: 10/200, 20/100, 40/200, 60/100, and no word of the crowd.
     with tarfile.open(tmp_path / "out/DET/DET-000000.tar") as shard:
         answers = {
             name: json.load(shard.extractfile(name))["conversations"][1]["value"]  # type: ignore[arg-type]

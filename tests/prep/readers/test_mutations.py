@@ -249,7 +249,7 @@ def several_in(target: Target, random: Random) -> tuple[dict[str, bytes], Any, A
             spoilt = m.spoilt_bytes(random, spoilt) or b" "
         if random.random() < 0.5:  # few bytes of a pickle can be changed, and it is one still
             spoilt = m.as_pickle(m.spoilt_value(random, target.annotation), random)
-        return {**files, "annotation": spoilt}, [], []  # what cannot be read as a whole gives nothing
+        return {**files, "annotation": spoilt}, [], []  # what cannot be read completely gives nothing
     several = m.several_faults(random, target.companion if target.spoil_companion else target.annotation)
     name = target.beside if target.spoil_companion else "annotation"
     return {**files, name: several.data}, several.value, several.untouched
@@ -282,7 +282,7 @@ def test_with_several_faults_intact_records_keep_their_numbers(folder: Path, nam
             continue
         assert count in (None, made.records), (case, files)
         if isinstance(untouched, dict) and None in untouched["annotations"] + untouched["categories"]:
-            continue  # a fault there may be one of several pictures
+            continue  # a fault there may be one of several images
         before = told(target.companion if target.spoil_companion else target.annotation)[0]
         assert {item for item in right & before & told(untouched)[0] if item[2]} <= set(answers), (case, files)
         if target.oracle == "llava" and as_it_is is None:

@@ -149,13 +149,13 @@ def test_the_counts_are_those_of_the_raw_files(frozen: FrozenSet) -> None:
         "DET_o365": len(o365["images"]),
         "DET_vg": len(raw("visual_genome/objects.json")),
         "REG_vg": len(regions),
-        "VG_vg": len(set(regions)),  # regions of the same picture and phrase are one sample
+        "VG_vg": len(set(regions)),  # regions of the same image and phrase are one sample
         "REG_refcoco": of_train,  # a sample for each sentence; those of testA are left out
         "VG_refcoco": of_train,
         "VG_grefcoco": sum(len(entry["sentences"]) for entry in raw("grefcoco/grefs(unc).json")),  # all are of train
     }
     assert {source.tag: source.records for source in frozen.lock.sources} == expected
-    # Nothing is amiss in these files but one picture without objects, in COCO and in the records made of it.
+    # Nothing is amiss in these files but one image without objects, in COCO and in the records made of it.
     nothing = sum(not any(item["bboxes"] for item in entry["objects"]) for entry in raw("ccmd/coco_det.jsonl"))
     no_objects = {"DET_0": nothing, "DET_coco": sum(not value for value in of_coco("coco/instances.json").values())}
     assert no_objects == {"DET_0": 1, "DET_coco": 1}
@@ -199,7 +199,7 @@ def test_the_objects_of_visual_genome(frozen: FrozenSet) -> None:
 
 def test_the_regions_of_visual_genome(frozen: FrozenSet) -> None:
     (regions,) = of_genome("region_descriptions.json", "regions", ("width", "height"))
-    assert "shade is along the street" in dict(regions)  # with a blank behind it in the file
+    assert "shade is along the street" in dict(regions)  # with a space behind it in the file
     actual = samples(frozen, "VG_vg")  # the three phrases differ, so each is one sample
     assert [answered(actual[record]) for record in range(3)] == [[region] for region in regions]
     check_reg(samples(frozen, "REG_vg"), [[region] for region in regions])

@@ -160,7 +160,7 @@ def test_an_unknown_split_lists_those_that_exist(tmp_path: Path, as_json: bool) 
         {"ann_id": 2**70},
         {"ann_id": 10**5000},
         {"image_id": 9},
-        {"image_id": 8},  # the box is of picture 7
+        {"image_id": 8},  # the box is of image 7
         {"image_id": None},
         {"image_id": float("nan")},
         {"sentences": None},

@@ -210,8 +210,8 @@ def test_bad_members_are_skipped_and_bad_groups_rejected(data: Path, prep: Prep,
     answers = {key: [answer.partition("-[")[0] for answer in given] for key, given in actual.items()}
     assert answers == {
         "VG-000000000": ["good"],  # without a box that is not there
-        "VG-000000001": ["good too"],  # without a second picture token
-        # 2: a box outside the picture alone; 3: two boxes that are not there; 5: a reference that cannot be read
+        "VG-000000001": ["good too"],  # without a second image token
+        # 2: a box outside the image alone; 3: two boxes that are not there; 5: a reference that cannot be read
         "VG-000000004": ["of the next group of 8"],
         "REG-000000000": ["good", "good too", "an <image>"],  # an answer may speak of it
         "REG-000000001": ["of the next group of 8"],

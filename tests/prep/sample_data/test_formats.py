@@ -197,7 +197,7 @@ def test_refcoco_refers_to_one_shape_in_several_sentences(drawn_data: Path) -> N
         splits.setdefault(ref["split"], set()).add(ref["image_id"])
     assert {len(ref["sentences"]) for ref in refs} == {1, 2, 3}
     assert splits.keys() == {"train", "val", "testA"}
-    assert sum(map(len, splits.values())) == len(SCENES)  # no picture is of two
+    assert sum(map(len, splits.values())) == len(SCENES)  # no image is of two
     for numbers in ([ref["ref_id"] for ref in refs], [sent_id for ref in refs for sent_id in ref["sent_ids"]]):
         assert len(set(numbers)) == len(numbers)
 

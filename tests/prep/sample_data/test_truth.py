@@ -64,7 +64,7 @@ def differs(one: Image.Image, other: Image.Image) -> np.ndarray[Any, Any]:
     return np.asarray(np.any(np.asarray(one) != np.asarray(other), axis=2))
 
 
-# --- true to the pictures ---
+# --- true to the images ---
 
 
 def test_boxes_bound_exactly_what_is_painted() -> None:
@@ -126,7 +126,7 @@ def test_every_annotated_image_exists_with_the_stated_size(
     assert any(side % 2 for size in sizes for side in size)
 
 
-# --- true to one another ---
+# --- true to each other ---
 
 SIDES = {
     "leftmost": "left", "far left": "left", "rightmost": "right", "far right": "right",

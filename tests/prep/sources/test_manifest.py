@@ -17,7 +17,7 @@ REFERENCE = REPOSITORY.parent / "shared/data/reference/manifests"
 OURS = sorted(path for path in (REPOSITORY / "manifests").glob("*.txt") if path.name != "hostfile.txt")
 LINE_ENDS = ("\n", "\r\n", "\r")
 
-# What a path may hold: anything but a line end, and no ampersand with blanks round it, for that parts the fields.
+# What a path may hold: anything but a line end, and no ampersand with spaces round it, for that parts the fields.
 paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), min_size=1).filter(
     lambda path: path == path.strip() and not re.search(r"(^|\s)&|&(\s|$)", path)
 )

@@ -40,7 +40,7 @@ def test_half_of_a_source_comes_in_one_epoch_and_the_other_half_in_the_next(tmp_
         {row for step in steps_of_epoch(plan, epoch) for _, row, _ in shown(step)} for epoch in range(3)
     )
     assert (len(first), first | second, first & second) == (20, set(range(40)), set())
-    assert third not in (first, second)  # the next pass is shuffled anew
+    assert third not in (first, second)  # the next pass is shuffled again
 
 
 def test_a_weight_of_two_shows_every_row_twice_in_every_epoch_in_other_variants(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_generate_stops_at_the_end_mark_alone_and_in_a_batch(name: str, tmp_path
     pictured = image_prompt(model)
     alone = model.generate(**pictured, max_new_tokens=8, do_sample=False)[0].tolist()
     assert (len(alone), alone[-1], alone.count(end)) == (3, end, 1)
-    assert model.generate(**pictured, **ENDLESS).shape == (1, 8)  # but for the end mark it would go on
+    assert model.generate(**pictured, **ENDLESS).shape == (1, 8)  # but for the end mark it would continue
     row = [1, 9, 60, 61]
     other = model.generate(torch.tensor([row]), max_new_tokens=8, do_sample=False)[0].tolist()
     gap = pictured["input_ids"].shape[1] - len(row)

@@ -162,7 +162,7 @@ def test_with_a_tokenizer_json_beside_it(
     published.save_pretrained(tmp_path)
     shutil.copyfile(LLAMA_2, tmp_path / "tokenizer.model")
     by_itself = AutoTokenizer.from_pretrained(tmp_path)
-    assert as_text(by_itself, " in") != llama_2.encode(" in")  # a blank is lost
+    assert as_text(by_itself, " in") != llama_2.encode(" in")  # a space is lost
     tokenizer = load_tokenizer(tmp_path)
     assert len(tokenizer) == 32000 + len(more)
     if more:

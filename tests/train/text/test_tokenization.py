@@ -81,7 +81,7 @@ def test_a_conversation_is_cut_to_its_length_with_complete_images(ids: list[int]
     encoded = Encoded(ids=ids, labels=[token if token > 1 else IGNORE for token in ids])
     spread = [(token, part) for token in ids for part in range(takes if token == IMAGE_TOKEN_ID else 1)]
     kept = min(max_length, len(spread))
-    while kept and kept < len(spread) and spread[kept][1]:  # the next is inside a picture
+    while kept and kept < len(spread) and spread[kept][1]:  # the next is inside an image
         kept -= 1
     expected = [token for token, _ in spread[:kept]]
     labels = [token if token > 1 else IGNORE for token in expected]

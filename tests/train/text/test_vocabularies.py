@@ -166,7 +166,7 @@ def learned_runs(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[s
             runs[-1].append(token)
         elif runs[-1]:
             runs.append([])
-    # Behind a token, for Llama's decoder drops a blank at the begin.
+    # Behind a token, for Llama's decoder drops a space at the begin.
     mark = tokenizer.eos_token_id
     written = [tokenizer.decode([mark, *run], clean_up_tokenization_spaces=False) for run in runs if run]
     return [str(text).removeprefix(tokenizer.eos_token) for text in written]
@@ -179,7 +179,7 @@ LEARNED: dict[str, Callable[[Sequence[str]], list[str]]] = {
     "qwen2": lambda answers: [f"{answer}<|im_end|>" for answer in answers],
 }
 SPELLINGS: dict[str, Callable[[str], str]] = {
-    "gemma3": lambda text: text.replace("▁", " "),  # SentencePiece's sign for a blank
+    "gemma3": lambda text: text.replace("▁", " "),  # SentencePiece's sign for a space
     "llama2": lambda text: text.replace("▁", " "),
     "qwen3": lambda text: unicodedata.normalize("NFC", text),
 }
