@@ -89,14 +89,14 @@ def refuse_unknown(line: str) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "cli.md"], ids=named)
 def test_commands_and_options_exist(page: Path) -> None:
     faults = []
-    actual = list(commands(page.read_text(encoding="utf-8")))
-    for line in actual:
+    mentioned = list(commands(page.read_text(encoding="utf-8")))
+    for line in mentioned:
         try:
             refuse_unknown(line)
         except (click.UsageError, ValueError) as error:
             faults.append(f"{line}: {error}")
     assert faults == []
-    assert actual or page != README
+    assert mentioned or page != README
 
 
 @pytest.mark.parametrize(

@@ -58,13 +58,13 @@ def test_info_shows_what_a_set_holds(frozen_set: Path, shards: FrozenSet, shards
 
 
 def test_info_for_programs(frozen_set: Path, shards: FrozenSet, shards_cli: Cli) -> None:
-    actual = json.loads(output(shards_cli("info", frozen_set, "--json")))
-    assert actual["digest"] == shards.lock.digest
-    assert actual["samples"] == 288
-    assert actual["bytes"] == sum(path.stat().st_size for path in frozen_set.rglob("*.tar"))
-    assert actual["render"] == shards.lock.render
-    assert [source["tag"] for source in actual["sources"]] == TAGS
-    assert [source["samples"] for source in actual["sources"]] == [36, 24, 24, 24, 96, 60, 24]
+    info = json.loads(output(shards_cli("info", frozen_set, "--json")))
+    assert info["digest"] == shards.lock.digest
+    assert info["samples"] == 288
+    assert info["bytes"] == sum(path.stat().st_size for path in frozen_set.rglob("*.tar"))
+    assert info["render"] == shards.lock.render
+    assert [source["tag"] for source in info["sources"]] == TAGS
+    assert [source["samples"] for source in info["sources"]] == [36, 24, 24, 24, 96, 60, 24]
 
 
 def test_info_shows_rejects_dropped_boxes_and_weights(demo_data: Path, tmp_path: Path, shards_cli: Cli) -> None:

@@ -73,12 +73,12 @@ def test_what_is_written_is_read_back(
 ) -> None:
     written = [(label if task in LABELLED_TASKS else "", box) for label, box in items]
     answer = format_answer([(label, round_box(box, width_px, height_px)) for label, box in written], style)
-    actual = parse_answer(answer, task, style)
-    assert [label for label, _ in actual] == [label for label, _ in written]
-    for (_, box), (_, box_px) in zip(actual, written, strict=True):
+    parsed = parse_answer(answer, task, style)
+    assert [label for label, _ in parsed] == [label for label, _ in written]
+    for (_, box), (_, box_px) in zip(parsed, written, strict=True):
         for value, source_px, side_px in zip(box, box_px, (width_px, height_px) * 2, strict=True):
             assert abs(value - min(max(source_px / side_px, 0.0), 1.0)) <= 0.0005 + 1e-9
-    assert format_answer(actual, style) == answer
+    assert format_answer(parsed, style) == answer
 
 
 @pytest.mark.parametrize(

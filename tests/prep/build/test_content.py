@@ -96,11 +96,11 @@ def test_answers_are_the_boxes_of_the_source(
         question, answer = (turn.text for turn in sample.turns)
         expected = clamped(source_boxes(record, sample.task), sample.width_px, sample.height_px)
         if sample.task == "REG":
-            actual = [(record["expression"], box) for box in parse_boxes_in(question, style)]
+            parsed = [(record["expression"], box) for box in parse_boxes_in(question, style)]
             assert answer == record["expression"]
         else:
-            actual = parse_answer(answer, sample.task, style)
-            assert [box[:2] for _, box in actual] == sorted(box[:2] for _, box in actual)
+            parsed = parse_answer(answer, sample.task, style)
+            assert [box[:2] for _, box in parsed] == sorted(box[:2] for _, box in parsed)
         if sample.task == "VISJ":
             assert sample.region_xyxy_px is not None
             sides = (sample.width_px, sample.height_px) * 2
@@ -112,7 +112,7 @@ def test_answers_are_the_boxes_of_the_source(
             expected = [("", box) for label, box in expected if label in category and len(category) == 1] or [
                 ("", box) for label, box in expected if label in category
             ]
-        assert_same_boxes(actual, expected, sample.key)
+        assert_same_boxes(parsed, expected, sample.key)
         assert question.count("<image>") == 1
         compared.add(sample.task)
     assert compared == {"DET", "RANDDET", "REG", "VG", "VISJ"}

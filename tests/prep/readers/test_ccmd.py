@@ -155,10 +155,10 @@ def test_a_box_that_is_not_finite_is_read_and_left_to_rendering(tmp_path: Path, 
 )
 def test_each_fault_is_reported_by_field(tmp_path: Path, task: str, change: dict[str, Any], message: str) -> None:
     good = DETECTED if task == "DET" else {**IMAGE, "expression": "a man", "bboxes": [BOX]}
-    actual = read_all(tmp_path, task, [good, {**good, **change}, good])
-    assert isinstance(actual[0], Record)
-    assert isinstance(actual[-1], Record)
-    wrong = actual[1:-1]
+    outcomes = read_all(tmp_path, task, [good, {**good, **change}, good])
+    assert isinstance(outcomes[0], Record)
+    assert isinstance(outcomes[-1], Record)
+    wrong = outcomes[1:-1]
     faults = [item for item in wrong if isinstance(item, tuple)]
     assert {reason for reason, _ in faults} == {"bad_record"}
     assert any(message in detail for _, detail in faults)
@@ -175,8 +175,8 @@ def test_the_names_of_a_detection_source(tmp_path: Path) -> None:
 
 def test_record_numbers_count_what_cannot_be_used_too(tmp_path: Path) -> None:
     good = {**IMAGE, "expression": ["a", "b"], "bboxes": [BOX, OTHER]}
-    actual = read_all(tmp_path, "REG", ["{ broken", good, [1], {**good, "expression": ["a"]}, good])
-    assert [item[0] if isinstance(item, tuple) else item.record_no for item in actual] == [
+    outcomes = read_all(tmp_path, "REG", ["{ broken", good, [1], {**good, "expression": ["a"]}, good])
+    assert [item[0] if isinstance(item, tuple) else item.record_no for item in outcomes] == [
         "bad_json",
         1,
         2,

@@ -133,8 +133,8 @@ def test_an_array_reads_as_lines_do(tmp_path: Path, indent: int | None) -> None:
     lines = [conversation({**PLAIN, "value": f'{i} \\" ]}}'}, ANSWER, image=f"{i}.jpg") for i in range(99)]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(lines, indent=indent), encoding="utf-8-sig")
-    actual, vocabulary = read_file(path, "LAZY")
+    outcomes, vocabulary = read_file(path, "LAZY")
     assert vocabulary == ()
-    assert [(item.record_no, item.image_path, item.turns[0].text) for item in actual if isinstance(item, Record)] == [
+    assert [(item.record_no, item.image_path, item.turns[0].text) for item in outcomes if isinstance(item, Record)] == [
         (i, f"{i}.jpg", f'{i} \\" ]}}') for i in range(99)
     ]

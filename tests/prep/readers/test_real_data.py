@@ -193,15 +193,15 @@ def test_the_category_set_of_coco_is_complete(frozen: FrozenSet) -> None:
 def test_the_objects_of_visual_genome(frozen: FrozenSet) -> None:
     expected = of_genome("objects.json", "objects", ("w", "h"))
     assert sum(map(len, expected)) == 91
-    actual = samples(frozen, "DET_vg")
-    assert [answered(actual[record]) for record in range(3)] == [in_order(item) for item in expected]
+    frozen_samples = samples(frozen, "DET_vg")
+    assert [answered(frozen_samples[record]) for record in range(3)] == [in_order(item) for item in expected]
 
 
 def test_the_regions_of_visual_genome(frozen: FrozenSet) -> None:
     (regions,) = of_genome("region_descriptions.json", "regions", ("width", "height"))
     assert "shade is along the street" in dict(regions)  # with a space behind it in the file
-    actual = samples(frozen, "VG_vg")  # the three phrases differ, so each is one sample
-    assert [answered(actual[record]) for record in range(3)] == [[region] for region in regions]
+    frozen_samples = samples(frozen, "VG_vg")  # the three phrases differ, so each is one sample
+    assert [answered(frozen_samples[record]) for record in range(3)] == [[region] for region in regions]
     check_reg(samples(frozen, "REG_vg"), [[region] for region in regions])
 
 
@@ -217,22 +217,24 @@ def check_reg(result: dict[int, Sample], expected: list[Found]) -> None:
 def test_the_expressions_of_refcoco(frozen: FrozenSet) -> None:
     expected = of_refs(refs("train"), "refcoco/instances.json")
     assert {len(item) for item in expected} == {1}
-    actual = samples(frozen, "VG_refcoco")
-    assert [answered(actual[record]) for record in range(len(expected))] == expected
+    frozen_samples = samples(frozen, "VG_refcoco")
+    assert [answered(frozen_samples[record]) for record in range(len(expected))] == expected
     check_reg(samples(frozen, "REG_refcoco"), expected)
     in_the_file = {image["file_name"] for image in raw("refcoco/instances.json")["images"]}
     assert all(
         sample.image == (REAL / "refcoco/train2014" / name).read_bytes()
         for name in in_the_file
-        for sample in actual.values()
+        for sample in frozen_samples.values()
     )
 
 
 def test_the_expressions_of_grefcoco(frozen: FrozenSet) -> None:
     grefs = raw("grefcoco/grefs(unc).json")
     expected = of_refs(grefs, "grefcoco/instances.json")
-    actual = samples(frozen, "VG_grefcoco")
-    assert [answered(actual[record]) for record in range(len(expected))] == [in_order(item) for item in expected]
+    frozen_samples = samples(frozen, "VG_grefcoco")
+    assert [answered(frozen_samples[record]) for record in range(len(expected))] == [
+        in_order(item) for item in expected
+    ]
     # None only where the file says that nothing is meant; two expressions name two boxes, two name three.
     assert [item == [] for item in expected] == [item["no_target"] for item in grefs]
     assert Counter(map(len, expected)) == {1: 2, 2: 2, 3: 2, 0: 1}

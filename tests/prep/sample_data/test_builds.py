@@ -108,11 +108,11 @@ def test_grefcoco_answers_with_several_boxes_one_or_none(frozen: FrozenSet) -> N
 
 @pytest.mark.parametrize("task", ["REG", "VG"])
 def test_questions_about_an_image_of_visual_genome_share_a_sample(frozen: FrozenSet, task: str) -> None:
-    actual = samples(frozen, f"{task}_vg")
-    rounds = Counter(len(sample.turns) // 2 for sample in actual)
+    frozen_samples = samples(frozen, f"{task}_vg")
+    rounds = Counter(len(sample.turns) // 2 for sample in frozen_samples)
     assert max(rounds) == 4
     assert min(rounds) >= 1
-    assert len({sample.image for sample in actual}) == 48
+    assert len({sample.image for sample in frozen_samples}) == 48
     if task == "VG":
         merged = [text for _, text in answers(frozen, "VG_vg") if text.startswith("a") and "&" in text]
         assert len(merged) > 10

@@ -213,14 +213,14 @@ def test_captions_count_what_is_there(captions: Records, objects: Objects) -> No
         for question, answer in zip(turns[::2], turns[1::2], strict=True):
             if record["id"].endswith("caption"):
                 assert all(f"{number[len(boxes)]} {category}" in answer.lower() for category, boxes in there.items())
-            elif actual := re.fullmatch(r"How many (\w+) shapes do you see\?", question):
-                count = sum(len(boxes) for category, boxes in there.items() if category.startswith(actual[1]))
+            elif match := re.fullmatch(r"How many (\w+) shapes do you see\?", question):
+                count = sum(len(boxes) for category, boxes in there.items() if category.startswith(match[1]))
                 assert answer.lower() == f"{number[count]}."
-            elif actual := re.fullmatch(r"Is there an? (.+)\?", question):
-                assert answer == ("Yes." if actual[1] in there else "No.")
-            elif actual := re.fullmatch(r"Of what colour and form is (.+)\?", question):
+            elif match := re.fullmatch(r"Is there an? (.+)\?", question):
+                assert answer == ("Yes." if match[1] in there else "No.")
+            elif match := re.fullmatch(r"Of what colour and form is (.+)\?", question):
                 category = re.sub(r"It is an? (.+)\.", r"\1", answer)
-                assert fitting(actual[1], there)[0] in there[category]
+                assert fitting(match[1], there)[0] in there[category]
 
 
 def test_conversations_are_in_turn_with_the_image_first_or_last(drawn_data: Path, captions: Records) -> None:

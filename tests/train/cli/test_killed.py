@@ -101,12 +101,12 @@ def test_a_killed_worker_ends_the_run(frozen_set: Path, tmp_path: Path) -> None:
     lost = (
         r"error: rank 1: a worker process was killed, possibly for lack of memory, while waiting for step (\d+): (.*)\n"
     )
-    actual = re.fullmatch(lost, output)
-    assert actual, output
+    match = re.fullmatch(lost, output)
+    assert match, output
     assert code == 1
-    assert int(actual[1]) >= steps
+    assert int(match[1]) >= steps
     plan = plan_of(frozen_set)
-    assert actual[2] in {plan.sets[0].where(row) for row in plan.step(int(actual[1])).rows}
+    assert match[2] in {plan.sets[0].where(row) for row in plan.step(int(match[1])).rows}
 
 
 def test_a_killed_rank_ends_the_run(frozen_set: Path, tmp_path: Path) -> None:

@@ -34,11 +34,11 @@ def settings_of(stage: str = "custom", **given: object) -> Settings:
 
 
 def test_the_command_line_goes_before_the_recipe_and_that_before_the_default() -> None:
-    actual = resolve({"stage": "sft", **NEEDED, "lr": 1e-4})
-    assert (actual.settings.lr, actual.origins["lr"]) == (1e-4, "command line")
-    assert (actual.settings.vision_tower_lr, actual.origins["vision_tower_lr"]) == (2e-6, "recipe sft")
-    assert (actual.settings.beta2, actual.origins["beta2"]) == (0.999, "default")
-    assert list(actual.origins) == [field.name for field in fields(Settings)]
+    resolved = resolve({"stage": "sft", **NEEDED, "lr": 1e-4})
+    assert (resolved.settings.lr, resolved.origins["lr"]) == (1e-4, "command line")
+    assert (resolved.settings.vision_tower_lr, resolved.origins["vision_tower_lr"]) == (2e-6, "recipe sft")
+    assert (resolved.settings.beta2, resolved.origins["beta2"]) == (0.999, "default")
+    assert list(resolved.origins) == [field.name for field in fields(Settings)]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -78,9 +78,9 @@ def test_the_choices_are_those_of_the_model() -> None:
 
 
 def test_steps_override_the_recipes_epochs() -> None:
-    actual = resolve({"stage": "pretrain", **NEEDED, "steps": 40})
-    assert (actual.settings.steps, actual.settings.epochs) == (40, None)
-    assert actual.origins["epochs"] == "steps, command line"
+    resolved = resolve({"stage": "pretrain", **NEEDED, "steps": 40})
+    assert (resolved.settings.steps, resolved.settings.epochs) == (40, None)
+    assert resolved.origins["epochs"] == "steps, command line"
     assert settings_of("pretrain", epochs=3).epochs == 3
 
 

@@ -297,11 +297,11 @@ def test_a_flipped_bit_anywhere_and_every_cut_is_noticed(tmp_path: Path) -> None
     for damaged in (*flipped, *(whole[:length] for length in range(len(whole))), whole + b"\0"):
         path.write_bytes(damaged)
         try:
-            actual = Lengths.counted([frozen], [path])
+            lengths = Lengths.counted([frozen], [path])
         except (SettingsError, DataError):
             continue
-        assert actual.identity != identity
-        assert of_all_rows(actual, frozen).tolist() == [[IMAGE + row] for row in range(5)]
+        assert lengths.identity != identity
+        assert of_all_rows(lengths, frozen).tolist() == [[IMAGE + row] for row in range(5)]
 
 
 @pytest.mark.parametrize("shape", [[4, 1], [6, 1], [5, 2], [5], [], [1e40, 1], [-5, 1], "5", None, [2**70, 2**70]])

@@ -103,11 +103,11 @@ def test_a_model_that_was_trained_on_goes_back_with_what_changed(train_cli: Run,
     assert train_cli("convert", "export", tmp_path / "trained", tmp_path / "back").returncode == 0
     back = json.loads((tmp_path / "back" / "config.json").read_text())
     assert back == released.config | {"vocab_size": 80, "mm_vision_select_layer": -1}
-    actual = tensors_of(tmp_path / "back")
+    tensors = tensors_of(tmp_path / "back")
     for name in ("lm_head.weight", "model.embed_tokens.weight"):
-        assert actual[name].shape == (80, 24)
-        actual[name] = actual[name][:70]
-    assert_same(actual, released.state)
+        assert tensors[name].shape == (80, 24)
+        tensors[name] = tensors[name][:70]
+    assert_same(tensors, released.state)
 
 
 @pytest.mark.parametrize("preset", ["tiny-gemma2", "tiny-qwen2", "tiny-llama2"])

@@ -136,15 +136,15 @@ NO_PAD = [None, -1]
 def test_without_a_pad_token_what_ends_an_answer_pads(pad: int | None) -> None:
     tokenizer = byte_level()
     assert tokenizer.pad_token_id is None
-    actual = generation_config(GenerationConfig(pad_token_id=pad), "qwen2", tokenizer)
-    assert actual.pad_token_id == id_of("<|im_end|>", tokenizer)
+    config = generation_config(GenerationConfig(pad_token_id=pad), "qwen2", tokenizer)
+    assert config.pad_token_id == id_of("<|im_end|>", tokenizer)
 
 
 @pytest.mark.parametrize("pad", NO_PAD)
 def test_where_the_model_names_no_pad_token_the_tokenizers_pads(pad: int | None) -> None:
     tokenizer = byte_tokenizer()
-    actual = generation_config(GenerationConfig(pad_token_id=pad), "qwen2", tokenizer)
-    assert actual.pad_token_id == tokenizer.pad_token_id == id_of("<pad>", tokenizer)
+    config = generation_config(GenerationConfig(pad_token_id=pad), "qwen2", tokenizer)
+    assert config.pad_token_id == tokenizer.pad_token_id == id_of("<pad>", tokenizer)
 
 
 def ending(name: str, folder: Path) -> tuple[Model, int]:

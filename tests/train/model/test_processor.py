@@ -106,8 +106,8 @@ def test_arrays_are_images_whichever_way_their_channels_lie() -> None:
 def test_several_images_come_in_their_order() -> None:
     images = [picture(seed=1), picture(seed=2)]
     actual = GriffonImageProcessor(70, 28)(images, return_tensors="pt")["pixel_values"]
-    item = [pixels_of_training(as_bytes(image, "PNG"), 70) for image in images]
-    assert torch.equal(actual, torch.cat(item))
+    expected = [pixels_of_training(as_bytes(image, "PNG"), 70) for image in images]
+    assert torch.equal(actual, torch.cat(expected))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ QUESTION: Sequence[Any] = [
 
 def test_regions_are_crops_of_their_conversations_first_image() -> None:
     """Box by box, where the messages have them; several conversations, the shorter padded on the left."""
-    actual = processor("gemma_instruct")
+    prepared = processor("gemma_instruct")
     boxes = [(3.4, 5.0, 20.5, 33.0), (0.0, 0.0, 50.0, 90.0)]
     seen = [picture(seed=1), picture(seed=2)]
     conversations = [
@@ -198,8 +198,8 @@ def test_regions_are_crops_of_their_conversations_first_image() -> None:
         for number in (0, 1)
     ]
     settings: Any = {"tokenize": True, "add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
-    batch = actual.apply_chat_template(conversations, **settings)
-    alone = [actual.apply_chat_template(conversation, **settings) for conversation in conversations]
+    batch = prepared.apply_chat_template(conversations, **settings)
+    alone = [prepared.apply_chat_template(conversation, **settings) for conversation in conversations]
     lengths = [conversation["input_ids"].shape[1] for conversation in alone]
     assert lengths[0] < lengths[1] == batch["input_ids"].shape[1]
     gap = lengths[1] - lengths[0]
@@ -227,8 +227,8 @@ def test_a_message_names_its_image_in_several_ways(key: str, tmp_path: Path) -> 
     path.write_bytes(FILES["turned jpeg"])
     part = {"type": "image_url", key: {"url": str(path)}} if key == "image_url" else {"type": "image", key: str(path)}
     messages: Any = [{"role": "user", "content": [part, {"type": "text", "text": "How many?"}]}]
-    actual = processor("qwen2").apply_chat_template(messages, tokenize=True, return_dict=True)
-    assert torch.equal(actual["pixel_values"], pixels_of_training(FILES["turned jpeg"], 70))
+    prepared = processor("qwen2").apply_chat_template(messages, tokenize=True, return_dict=True)
+    assert torch.equal(prepared["pixel_values"], pixels_of_training(FILES["turned jpeg"], 70))
 
 
 @pytest.mark.parametrize(
@@ -314,10 +314,10 @@ def test_the_auto_classes_know_a_saved_folder(tmp_path: Path) -> None:
         (AutoProcessor, GriffonProcessor),
     ):
         assert type(auto.from_pretrained(tmp_path)) is kind
-    actual = AutoProcessor.from_pretrained(tmp_path)
-    assert (actual.chat, actual.image_tokens) == ("llama_2", 9)
-    assert (actual.image_processor.image_px, actual.image_processor.region_px) == (70, 28)
-    assert actual.chat_template == actual.tokenizer.chat_template is not None
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert (loaded.chat, loaded.image_tokens) == ("llama_2", 9)
+    assert (loaded.image_processor.image_px, loaded.image_processor.region_px) == (70, 28)
+    assert loaded.chat_template == loaded.tokenizer.chat_template is not None
 
 
 @pytest.mark.parametrize(

@@ -176,10 +176,10 @@ def test_tokens_report_their_offsets(llama_2: SentencePieceProcessor) -> None:
     """Each token's characters are those that it stands for, and no character is left out."""
     tokenizer = load_tokenizer(LLAMA_2.parent)
     for text in texts("places", 1000):
-        actual = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-        covered = {position for begin, end in actual["offset_mapping"] for position in range(begin, end)}
+        encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+        covered = {position for begin, end in encoded["offset_mapping"] for position in range(begin, end)}
         assert covered == set(range(len(text)))
-        for token, (begin, end) in zip(actual["input_ids"], actual["offset_mapping"], strict=True):
+        for token, (begin, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
             piece = llama_2.id_to_piece(token)
             if not llama_2.is_byte(token):
                 assert piece.removeprefix("▁") in text[begin:end].replace(" ", "▁")

@@ -110,9 +110,9 @@ def test_damage_within_an_element_is_one_reject_with_its_place(
     tmp_path: Path, good: str, bad: str, fault: str, indent: int | None
 ) -> None:
     text = array(indent).replace(good, bad)
-    actual = read(tmp_path, text)
-    assert len(actual) == COUNT
-    rejected = actual.pop(100)
+    outcomes = read(tmp_path, text)
+    assert len(outcomes) == COUNT
+    rejected = outcomes.pop(100)
     assert isinstance(rejected, tuple)
     reason, detail = rejected
     data = text.encode("utf-8", "surrogateescape")
@@ -121,7 +121,7 @@ def test_damage_within_an_element_is_one_reject_with_its_place(
     assert reason == "bad_json"
     assert detail.startswith(f"line {data[:byte].count(10) + 1}, byte {byte}: ")
     whole = [talk for talk in TALKS if talk["id"] != 100]
-    for record, talk in zip(actual, whole, strict=True):
+    for record, talk in zip(outcomes, whole, strict=True):
         assert isinstance(record, Record)
         assert (record.record_no, record.turns[0].text) == (talk["id"], f"question {talk['id']}")
 
@@ -130,9 +130,9 @@ def test_damage_within_an_element_is_one_reject_with_its_place(
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 def test_in_lines_a_fault_stays_in_its_line(tmp_path: Path, end: str, bom: str) -> None:
     text = bom + quote_in(end.join(map(json.dumps, TALKS)), 100, 290)
-    actual = read(tmp_path, text + end + "\0" * 20, "a.jsonl")
-    assert len(actual) == COUNT + 1
-    rejected = {index: item for index, item in enumerate(actual) if isinstance(item, tuple)}
+    outcomes = read(tmp_path, text + end + "\0" * 20, "a.jsonl")
+    assert len(outcomes) == COUNT + 1
+    rejected = {index: item for index, item in enumerate(outcomes) if isinstance(item, tuple)}
     assert list(rejected) == [100, 290, COUNT]
     assert rejected[100][1].startswith(place_of(text, "100, [") + ": Expecting ',' delimiter, got '100, [")
     assert rejected[COUNT][1].startswith(f"line {COUNT + 1}, byte {len((text + end).encode())}: ")
@@ -141,8 +141,8 @@ def test_in_lines_a_fault_stays_in_its_line(tmp_path: Path, end: str, bom: str) 
 @INDENTS
 def test_spaces_between_commas_are_not_a_record(tmp_path: Path, indent: int | None) -> None:
     text = re.sub(r"\},(\s*\{\s*\"id\": 10[05],)", r"},, ,\1", array(indent))[:-1] + ",]"
-    actual = read(tmp_path, text)
-    assert [item.record_no for item in actual if isinstance(item, Record)] == list(range(COUNT))
+    outcomes = read(tmp_path, text)
+    assert [item.record_no for item in outcomes if isinstance(item, Record)] == list(range(COUNT))
 
 
 @pytest.mark.parametrize(
