@@ -80,7 +80,7 @@ class Alone:
     def loss_sum(self, row: int) -> tuple[torch.Tensor, int]:
         """The sum over a sample's learned tokens, of those that `max_length` leaves, and how many they are."""
         encoded = self.encoded(row)
-        ids, labels = (torch.tensor(each)[: self.settings.max_length] for each in (encoded.ids, encoded.labels))
+        ids, labels = (torch.tensor(each)[: self.settings.data.max_length] for each in (encoded.ids, encoded.labels))
         sample = self.frozen[row]
         pixels = regions = None
         if sample.image is not None:
@@ -106,8 +106,8 @@ def alone(run: Path) -> Alone:
     settings = settings_from_json(orjson.loads((run / "settings.json").read_bytes()))
     model, tokenizer = load_model(settings, torch.float32)
     freeze(model, settings.freezing)
-    weights = weights_by_tag(settings.weights)
-    plan = plan_of(settings.shards[0], settings.seed, settings.global_batch, settings.window, weights)
+    weights = weights_by_tag(settings.data.weights)
+    plan = plan_of(settings.shards[0], settings.data.seed, settings.data.global_batch, settings.data.window, weights)
     return Alone(settings=settings, model=model.train(), tokenizer=tokenizer, plan=plan)
 
 

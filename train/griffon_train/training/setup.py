@@ -14,6 +14,7 @@ from griffon_shards.support.files import write_whole
 from griffon_shards.support.folder_lock import lock_folder
 from griffon_shards.support.tables import table
 from griffon_train.config.deepspeed import deepspeed_config, scheduler_passed_over
+from griffon_train.config.groups import MemorySettings
 from griffon_train.config.settings import STEERING, Settings, settings_as_json, weights_by_tag
 from griffon_train.data.lengths import Lengths
 from griffon_train.data.plan import Plan
@@ -47,37 +48,37 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     ranks.watchdog.now("opening the sets")
     settings = placed(settings)
     sets = [open_set(path) for path in settings.shards]
-    validation_sets = open_validation_sets(settings)
+    validation_sets = open_validation_sets(settings.logging.val_shards)
     for each in (*sets, *validation_sets):
         each.check_shards()
-    lengths = Lengths.counted(sets, settings.lengths) if settings.lengths else Lengths.estimated(sets)
+    lengths = Lengths.counted(sets, settings.data.lengths) if settings.data.lengths else Lengths.estimated(sets)
     plan = Plan(
         sets,
-        seed=settings.seed,
-        global_batch=settings.global_batch,
-        grouping=settings.grouping,
-        window=settings.window,
+        seed=settings.data.seed,
+        global_batch=settings.data.global_batch,
+        grouping=settings.data.grouping,
+        window=settings.data.window,
         lengths=lengths,
-        weights=weights_by_tag(settings.weights),
+        weights=weights_by_tag(settings.data.weights),
     )
     check_same_settings(settings)
     shows = Shows.of(sets)
     check_taught(settings.freezing.trained_parts(), shows, settings, image_tokens=0)
-    check_log_hook(settings.log_hook, ranks)
-    compiling.announce(settings)
+    check_log_hook(settings.logging.log_hook, ranks)
+    compiling.announce(settings.memory, settings.optimizer)
     with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
-        model, tokenizer = load_model(settings, _dtype(settings, ranks))
+        model, tokenizer = load_model(settings, _dtype(settings.memory, ranks))
     check_sets_fit([*sets, *validation_sets], model.config)
     check_worker_memory(settings, ranks, Shows.of([*sets, *validation_sets]), model.config)
-    chat = settings.chat or default_chat(model)
+    chat = settings.model.chat or default_chat(model)
     check_tokenizer(chat, tokenizer)
     lengths.check(chat, tokenizer)
     freeze(model, settings.freezing)
     trained = [part for part in settings.freezing.trained_parts() if getattr(model, part) is not None]
     check_taught(trained, shows, settings, image_tokens=model.image_tokens)
-    if settings.gradient_checkpointing:
+    if settings.memory.gradient_checkpointing:
         model.activation_checkpointing_enable()
-    if settings.deterministic:
+    if settings.memory.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise cuBLAS is not deterministic
         torch.use_deterministic_algorithms(mode=True)
     model.train()
@@ -85,31 +86,32 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
         _show_parts(model)
         for line in (
             unchecked_parts(settings),
-            scheduler_passed_over(settings),
-            *remarks(plan, settings, model.image_tokens),
+            scheduler_passed_over(settings.memory, settings.optimizer),
+            *remarks(plan, settings.data, model.image_tokens),
         ):
             if line is not None:
                 ranks.say(line)
-    check_disk_room(settings, ranks, steps_of(settings, plan), model)
+    check_disk_room(settings, ranks, steps_of(settings.data, plan), model)
     frozen = ((name, each) for name, each in model.named_parameters() if not each.requires_grad)
     frozen_sha256 = checkpoints.tensor_hashes(frozen, ranks)
     config = deepspeed_config(
-        settings,
-        micro_batch=settings.micro_batch,
-        accumulation=micro_steps(settings.global_batch, ranks.world_size, settings.micro_batch),
+        settings.memory,
+        settings.optimizer,
+        micro_batch=settings.data.micro_batch,
+        accumulation=micro_steps(settings.data.global_batch, ranks.world_size, settings.data.micro_batch),
         dtype="bfloat16" if model.dtype == torch.bfloat16 else "float32",
     )
     encode_one = partial(
         encode_sample,
         chat=chat,
         tokenizer=tokenizer,
-        max_length=settings.max_length,
-        overlong=settings.overlong,
+        max_length=settings.data.max_length,
+        overlong=settings.data.overlong,
         image_tokens=model.image_tokens,
     )
     lock = _lock_run(settings, ranks)
     ranks.watchdog.now("making DeepSpeed's engine")
-    engine = make_engine(model, settings, config)
+    engine = make_engine(model, settings.optimizer, config)
     run = RunState(settings, ranks, plan, engine, encode_one, tokenizer, frozen_sha256, lock)
     if ranks.first:
         _store_steering(settings)
@@ -145,10 +147,10 @@ def _lock_run(settings: Settings, ranks: ProcessGroup) -> BinaryIO | None:
     return lock
 
 
-def _dtype(settings: Settings, ranks: ProcessGroup) -> torch.dtype:
-    if settings.dtype == "auto":
+def _dtype(memory: MemorySettings, ranks: ProcessGroup) -> torch.dtype:
+    if memory.dtype == "auto":
         return torch.bfloat16 if ranks.device.type == "cuda" else torch.float32
-    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[settings.dtype]
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[memory.dtype]
 
 
 def _show_parts(model: torch.nn.Module) -> None:
