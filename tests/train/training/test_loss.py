@@ -74,7 +74,7 @@ class Alone:
         """A sample's tokens, pictures spread, however many they are."""
         sample = self.frozen[row]
         sees, is_shown = sample.image is not None, sample.region_xyxy_px is not None
-        found = encode(CHAT, sample.turns, self.tokenizer, pictures=int(sees), regions=int(is_shown))
+        found = encode(CHAT, sample.turns, self.tokenizer, images=int(sees), regions=int(is_shown))
         return expand_and_truncate(found, LONG, "error", self.model.image_tokens, "")[0]
 
     def loss_sum(self, row: int) -> tuple[torch.Tensor, int]:

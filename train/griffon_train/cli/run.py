@@ -8,7 +8,7 @@ import click
 
 from griffon_shards.support.command_line import resumable
 from griffon_train.config.options import takes_many
-from griffon_train.config.reference_flags import FOREIGN, SAID_OTHERWISE, translate
+from griffon_train.config.reference_flags import BOOLEANS, FOREIGN, translate
 from griffon_train.config.resolve import resolve
 from griffon_train.config.settings import DEFAULTS, OPTIONS, TYPES, VALUE_TYPES, option_name, section, shown
 from griffon_train.training.signals import listening
@@ -23,7 +23,7 @@ _NAMES = {
 }
 """Settings by each of their names, with underscores."""
 
-_FOREIGN_NAMES = {*SAID_OTHERWISE, *FOREIGN, "local_rank", "print_config"}
+_FOREIGN_NAMES = {*BOOLEANS, *FOREIGN, "local_rank", "print_config"}
 
 
 class _Run(click.Command):
@@ -56,7 +56,7 @@ def _plain(name: str) -> str:
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """Add every option to the command: the settings, and hidden options of the reference's script."""
     options = [_option(name) for name in OPTIONS]
-    for name in SAID_OTHERWISE:
+    for name in BOOLEANS:
         options.append(click.option("--" + _plain(name), name, type=click.BOOL, hidden=True, **_ANSWERS))
     for name in FOREIGN:
         options.append(click.option("--" + _plain(name), name, hidden=True, **_ANSWERS))
@@ -99,7 +99,7 @@ def run(print_config: bool, **options: Any) -> None:  # noqa: ANN401
     given = {name: value for name, value in options.items() if value not in (None, ())}
     settings = translate(
         {name: value for name, value in given.items() if name in OPTIONS},
-        {name: value for name, value in given.items() if name in SAID_OTHERWISE},
+        {name: value for name, value in given.items() if name in BOOLEANS},
         {name: value for name, value in given.items() if name in FOREIGN},
     )
     resolved = resolve(settings, complete=not print_config)

@@ -122,13 +122,13 @@ def _refuse_contradictions(own: Mapping[str, Any], memory: MemorySettings, optim
 
 
 def _left_open(value: object, *, off: bool = False) -> bool:
-    """Whether a value, or the `enabled` of a section, is `auto`; with `off`, false counts too."""
+    """Return whether a value, or the `enabled` of a section, is `auto`; with `off`, false counts too."""
     enabled = value.get("enabled") if isinstance(value, dict) else value
     return enabled == _AUTO or (off and enabled is False)
 
 
 def _agrees(name: str, value: object, memory: MemorySettings, optimizer: OptimizerSettings) -> bool:
-    """Whether every value in a section is `auto` or equal to the settings."""
+    """Return whether every value in a section is `auto` or equal to the settings."""
     if not isinstance(value, dict):
         return False
     if name in ("bf16", "bfloat16"):

@@ -1,4 +1,4 @@
-"""Which parts of a model train; the flags mean the same as in the reference. Does not import torch."""
+"""Freezing: the flags that select the parts of a model that train, as in the reference. Does not import torch."""
 
 from dataclasses import dataclass
 from typing import Annotated

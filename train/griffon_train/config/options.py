@@ -66,14 +66,14 @@ class Option:
 
     Attributes:
         help: the help text.
-        number: click type to use for a number that is parsed in a special way; its bounds come from the setting's type.
+        number_type: click type of a number that is parsed in a special way; its bounds come from the setting's type.
         unset: shown instead of a value when the option is not given.
         reference_name: the option's name in the reference's training script, where it differs.
         spelling: the option's name, where it differs from the setting's.
     """
 
     help: str
-    number: type[Whole | Epochs] | None = None
+    number_type: type[Whole | Epochs] | None = None
     unset: str = ""
     reference_name: str = ""
     spelling: str = ""
@@ -89,7 +89,7 @@ _UNBOUNDED: dict[type, click.ParamType[Any]] = {
 
 
 def takes_many(hint: Any) -> bool:  # noqa: ANN401 - a type
-    """Whether the option of a setting with this type can be repeated."""
+    """Return whether the option of a setting with this type can be repeated."""
     return get_origin(_bare(hint)) is tuple
 
 
@@ -109,7 +109,7 @@ def click_type(hint: Any) -> click.ParamType[Any]:  # noqa: ANN401 - a type
         return _UNBOUNDED[kind]
     if kind is str:
         return click.Choice((limits.extra or {})["names"])
-    ranged: Any = (option and option.number) or {int: Whole, float: click.FloatRange}[kind]
+    ranged: Any = (option and option.number_type) or {int: Whole, float: click.FloatRange}[kind]
     bounded: click.ParamType[Any] = ranged(
         min=limits.gt if limits.ge is None else limits.ge,
         max=limits.lt if limits.le is None else limits.le,

@@ -20,7 +20,7 @@ from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.permutation import permutation_key, permute
 from griffon_shards.support.errors import SettingsError
 from griffon_train.data.lengths import Lengths
-from griffon_train.data.source_stream import SourceStream, find_runs
+from griffon_train.data.source_stream import SourceStream, streams_by_group
 
 PLAN_VERSION = 1
 """Increased only when a code change alters the order for the same inputs and settings."""
@@ -100,7 +100,7 @@ class Plan:
         self._seed = seed
         self._window = window
         self.lengths = lengths or Lengths.estimated(sets)
-        streams = find_runs(sets, grouping, weights or {})
+        streams = streams_by_group(sets, grouping, weights or {})
         self._streams = {name: tuple(streams[name]) for name in streams}
         self.groups = tuple(self._streams)
         if not streams:

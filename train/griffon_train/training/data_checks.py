@@ -47,15 +47,15 @@ def check_taught(trained: Sequence[str], shows: Shows, settings: Settings, *, im
     max_length = settings.data.max_length
     fits = image_tokens < max_length
     seen = {
-        "vision_tower": shows.pictures and fits,
-        "projector": shows.pictures and fits,
+        "vision_tower": shows.images and fits,
+        "projector": shows.images and fits,
         "language_model": shows.words or fits,
         "region_projector": shows.regions and fits,
     }
     if any(seen[part] for part in trained):
         return
     roots = ", ".join(map(str, settings.shards))
-    if shows.pictures and not fits:
+    if shows.images and not fits:
         raise SettingsError(
             f"--max-length {max_length}: an image takes {image_tokens:,} tokens, so no answer about one "
             f"would be learned, and {roots} has nothing else for the parts that train; raise --max-length"

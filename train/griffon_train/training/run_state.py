@@ -144,7 +144,7 @@ class RunState:
             image_px=config.vision_config.image_size,
             region_px=config.vision_config.image_size if region is None else region.image_size,
             stall_s=self.settings.logging.stall_s,
-            company=self.ranks,
+            stop_signal=self.ranks,
         )
 
     def report(self, figures: StepFigures) -> None:
