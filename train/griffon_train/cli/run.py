@@ -11,7 +11,7 @@ from griffon_train.config.options import takes_many
 from griffon_train.config.reference_flags import BOOLEANS, FOREIGN, translate
 from griffon_train.config.resolve import resolve
 from griffon_train.config.settings import DEFAULTS, OPTIONS, TYPES, VALUE_TYPES, option_name, section, shown
-from griffon_train.training.signals import listening
+from griffon_train.distributed.signals import listening
 
 _ANSWERS: dict[str, Any] = {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"}
 """Options for which `--freeze-llm`, `--freeze-llm True` and `--freeze-llm=false` are all valid."""

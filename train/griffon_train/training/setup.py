@@ -21,6 +21,7 @@ from griffon_train.data.lengths import Lengths
 from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import micro_steps
 from griffon_train.data.source_stream import Shows
+from griffon_train.distributed.process_group import ProcessGroup, transformers_progress
 from griffon_train.model.freezing import freeze, parameter_counts
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.text.chat_templates import check_tokenizer, encode_sample
@@ -34,7 +35,6 @@ from griffon_train.training.checks import (
     open_validation_sets,
 )
 from griffon_train.training.data_checks import check_taught, remarks
-from griffon_train.training.distributed import ProcessGroup, transformers_progress
 from griffon_train.training.engine import Engine, make_engine
 from griffon_train.training.model_loading import SETTINGS_NAME, default_chat, load_model, placed, unchecked_parts
 from griffon_train.training.run_state import RunState, steps_of
