@@ -134,7 +134,7 @@ class GriffonProcessor(ProcessorMixin):
         for index, messages in enumerate(conversations):
             images[index] = images[index] or [_source(part) for part in parts_of(messages, *IMAGE_PARTS)]
             regions[index] = regions[index] or [part["box"] for part in parts_of(messages, "region")]
-            counts = {"pictures": len(images[index]), "regions": len(regions[index])}
+            counts = {"images": len(images[index]), "regions": len(regions[index])}
             turns = turns_of(messages)
             rows.append(encode(self.chat, turns, self.tokenizer, **counts, prompt=add_generation_prompt).ids)
         batch = self._batch(rows, images, regions, return_tensors)
