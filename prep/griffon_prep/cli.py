@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from griffon_prep.build.run import build, check, check_counts
-from griffon_prep.build.settings import BuildSettings, ShardSettings
+from griffon_prep.build.settings import BuildSettings
 from griffon_prep.images import CHECKS
 from griffon_prep.readers import FORMATS
 from griffon_prep.render.settings import RenderSettings
@@ -149,9 +149,6 @@ def _settings(
     data_root: Path,
     workers: int,
     templates: Path | None,
-    check: str,
-    resize_px: int | None,
-    samples_per_shard: int | None,
     max_rejects: Fraction,
     allow_empty: bool,
     **render: Any,  # noqa: ANN401 - click's values for RenderSettings
@@ -166,10 +163,7 @@ def _settings(
 
     return BuildSettings(
         sources=find_sources(lines, data_root, str(manifest) if manifest is not None else None),
-        shard=ShardSettings(
-            render=RenderSettings(templates=load_templates(templates), **render), check=check, resize_px=resize_px
-        ),
-        samples_per_shard=samples_per_shard,
+        render=RenderSettings(templates=load_templates(templates), **render),
         max_rejects=max_rejects,
         allow_empty=allow_empty,
         workers=workers,
@@ -200,24 +194,14 @@ def build_command(
 @_source_options
 def check_command(settings: BuildSettings, name: str) -> None:
     """Read and render every record as build does, but write nothing."""
-    planned, counts = check(settings, _notify)
-    rows = []
-    for source in planned:
-        tag = source.source.tag
-        count = counts[tag]
-        rows.append(
-            totals_row(
-                tag,
-                source.scanned.records,
-                count.samples,
-                count.rejected,
-                count.dropped_boxes,
-                count.shards,
-                count.bytes,
-            )
-        )
+    scanned, counts = check(settings, _notify)
+    records = {source.source.tag: source.records for source in scanned}
+    rows = [
+        totals_row(tag, records[tag], count.samples, count.rejected, count.dropped_boxes, count.shards, count.bytes)
+        for tag, count in counts.items()
+    ]
     click.echo(table(TOTALS_HEAD, rows))
-    check_counts(planned, counts, settings)
+    check_counts(scanned, counts, settings)
 
 
 @main.command("formats")

@@ -27,7 +27,7 @@ NO_CATEGORY = 4
 """Additional flag of a stored box: its category is not in the file."""
 
 _STORED = np.dtype([("xywh", "<f8", (4,)), ("category", "<u4"), ("spans", "<u4"), ("flags", "u1")])
-_IMAGES, _BOXES, _STARTS, _CATEGORIES = "pictures.bin", "boxes.bin", "starts.bin", "categories.json"
+_IMAGES, _BOXES, _STARTS, _CATEGORIES = "images.bin", "boxes.bin", "starts.bin", "categories.json"
 _FAULTS, _UNSORTED = "faults.json", "unsorted.bin"
 _MOST_FAULTS = 100_000  # faults with a message of their own: memory stays bounded for any file
 _BLOCK = 1 << 18  # rows
@@ -42,7 +42,7 @@ class CocoScan:
     """Facts collected while the tables were written.
 
     Attributes:
-        pictures: number of entries in `images`.
+        images: number of entries in `images`.
         names: category names by id.
         unused_kinds: names of categories that have no annotations and are supercategories of others.
         boxes_of: number of boxes of each image, shape [images].
@@ -50,7 +50,7 @@ class CocoScan:
         notes: remarks about the file for the user.
     """
 
-    pictures: int
+    images: int
     names: Mapping[int, str]
     unused_kinds: frozenset[str]
     boxes_of: NDArray[np.int64]
@@ -90,13 +90,13 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     gathered = _Gathered()
     unsorted = work / _UNSORTED
     table = work / _IMAGES
-    with whole_file(table) as pictures, whole_file(lines_beside(table)) as lines, unsorted.open("w+b") as boxes:
+    with whole_file(table) as spans, whole_file(lines_beside(table)) as lines, unsorted.open("w+b") as boxes:
         for part in read_coco(annotation):
             if isinstance(part, Images):
                 gathered.ids.append(part.ids)
                 gathered.sides_px.append(sides_of(part.values))
                 gathered.image_keys.append(_image_keys(part.values))
-                pictures.write(span_rows(part.spans).tobytes())
+                spans.write(span_rows(part.spans).tobytes())
                 lines.write(line_row(part.spans).tobytes())
             elif isinstance(part, Boxes):
                 boxes.write(part.rows.tobytes())
@@ -123,7 +123,7 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     write_whole(work / _CATEGORIES, orjson.dumps(categories))
     write_whole(work / _FAULTS, orjson.dumps(list(faults.items())))
     return CocoScan(
-        pictures=len(image_ids),
+        images=len(image_ids),
         names=gathered.names,
         unused_kinds=_unused_kinds(gathered),
         boxes_of=boxes_of,
@@ -276,7 +276,7 @@ class CocoTables:
         self.names = list(self.name_of.values())
         self.kinds_of = _kinds_of(categories)
 
-    def picture(self, number: int) -> dict[str, Any]:
+    def image_entry(self, number: int) -> dict[str, Any]:
         """Return the entry of an image.
 
         Raises:
