@@ -20,7 +20,6 @@ from griffon_prep.build.report import Reject, ShardReport, read_report
 from griffon_prep.build.reuse import link_unchanged
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard import make_shard
-from griffon_prep.build.worker_pool import LocalPool
 from griffon_prep.records import UNCOUNTED_REASONS
 from griffon_prep.sources.annotation_hashes import AnnotationHashes
 from griffon_prep.sources.scan import ScannedSource, scan_source
@@ -28,6 +27,7 @@ from griffon_shards.frozen_set import open_set
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import counts, size
+from griffon_shards.support.worker_pool import LocalPool
 
 Notify = Callable[[str], None]
 """Shows one line to the user."""
