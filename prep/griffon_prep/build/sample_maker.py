@@ -75,14 +75,14 @@ class SampleMaker:
         first: Record | None = None
         rounds: list[tuple[Rendering, ...]] = []
         faults: list[Rejected] = []
-        for number in self.rounds[record_no]:
+        for member_no in self.rounds[record_no]:
             try:
-                record = self.reader.read(number)
+                record = self.reader.read(member_no)
                 first = first or record
                 if _image_of(record) != _image_of(first):
                     raise Rejected(
                         "bad_record",
-                        f"record {number} gives another path or size for the same image",
+                        f"record {member_no} gives another path or size for the same image",
                     )
                 renderings, lost = self._render(record)
             except Rejected as rejected:

@@ -5,12 +5,13 @@ Without an output folder, the same function serves `check`, `--recheck` and the 
 
 import hashlib
 from collections import Counter
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from griffon_prep.build.report import Reject, ShardReport, read_report, write_report
 from griffon_prep.build.sample_maker import SampleMaker, boxes_written, text_chars
@@ -77,39 +78,50 @@ def make_shard(job: ShardJob) -> ShardReport:
         DataError: an annotation is damaged.
     """
     maker = _maker(job.source, job.settings)
-    if job.out is not None and (report := _finished(job, maker)):
+    if job.out is None:
+        with naming_source(job.source.source, job.source.files):
+            return _make_samples(job, maker, None)[0]
+    if report := _finished(job, maker):
         return report
-    with ExitStack() as stack:
-        stack.enter_context(naming_source(job.source.source, job.source.files))
-        file = None
-        if job.out is not None:
-            path = job.out / job.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(whole_file(path))
-        rows = np.zeros(job.stop - job.first, INDEX_DTYPE)
-        digest = hashlib.sha256()
-        rejects: list[Reject] = []
-        dropped: Counter[str] = Counter()
-        offset = samples = written_back = by_last_part = 0
-        for record_no in record_numbers(job):
-            try:
-                sample, dropped_here, found_by_name = maker.make(record_no)
-            except Rejected as rejected:
-                rejects.append(Reject(record=record_no, reason=rejected.reason, detail=rejected.detail))
-                continue
-            raw = sample_bytes(sample.key, sample.image, encode_sample(sample))
-            rows[samples] = _row(sample, raw, offset, job.settings.boxes)
-            digest.update(raw)
-            if file is not None:
-                file.write(raw)
-                written_back = begin_write_back(file, written_back, offset)
-            dropped.update(dropped_here)
-            offset += len(raw)
-            samples += 1
-            by_last_part += found_by_name
-        digest.update(END_OF_ARCHIVE)
+    tar = job.out / job.name
+    tar.parent.mkdir(parents=True, exist_ok=True)
+    with naming_source(job.source.source, job.source.files), whole_file(tar) as file:
+        report, rows = _make_samples(job, maker, file)
+    if report.samples:
+        write_idx(tar, rows["offset"].tolist(), report.bytes - len(END_OF_ARCHIVE))
+    else:
+        tar.unlink()
+        idx_path(tar).unlink(missing_ok=True)
+    write_report(job.work, report, rows.tobytes())
+    return report
+
+
+def _make_samples(job: ShardJob, maker: SampleMaker, file: BinaryIO | None) -> tuple[ShardReport, NDArray[np.void]]:
+    """Make the samples of a shard and write them; returns the report and the index rows, shape [samples]."""
+    rows = np.zeros(job.stop - job.first, INDEX_DTYPE)
+    digest = hashlib.sha256()
+    rejects: list[Reject] = []
+    dropped: Counter[str] = Counter()
+    offset = samples = written_back = by_last_part = 0
+    for record_no in record_numbers(job):
+        try:
+            sample, dropped_here, by_name = maker.make(record_no)
+        except Rejected as rejected:
+            rejects.append(Reject(record=record_no, reason=rejected.reason, detail=rejected.detail))
+            continue
+        raw = sample_bytes(sample.key, sample.image, encode_sample(sample))
+        rows[samples] = _row(sample, raw, offset, job.settings.boxes)
+        digest.update(raw)
         if file is not None:
-            file.write(END_OF_ARCHIVE)
+            file.write(raw)
+            written_back = begin_write_back(file, written_back, offset)
+        dropped.update(dropped_here)
+        offset += len(raw)
+        samples += 1
+        by_last_part += by_name
+    digest.update(END_OF_ARCHIVE)
+    if file is not None:
+        file.write(END_OF_ARCHIVE)
     report = ShardReport(
         tag=job.tag,
         shard_no=job.shard_no,
@@ -121,15 +133,7 @@ def make_shard(job: ShardJob) -> ShardReport:
         dropped_boxes=dict(sorted(dropped.items())),
         by_last_part=by_last_part,
     )
-    if job.out is not None:
-        tar = job.out / job.name
-        if samples:
-            write_idx(tar, rows["offset"][:samples].tolist(), offset)
-        else:
-            tar.unlink()
-            idx_path(tar).unlink(missing_ok=True)
-        write_report(job.work, report, rows[:samples].tobytes())
-    return report
+    return report, rows[:samples]
 
 
 def record_numbers(job: ShardJob) -> list[int]:

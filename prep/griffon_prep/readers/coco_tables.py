@@ -276,25 +276,25 @@ class CocoTables:
         self.names = list(self.name_of.values())
         self.kinds_of = _kinds_of(categories)
 
-    def image_entry(self, number: int) -> dict[str, Any]:
+    def image_entry(self, image_no: int) -> dict[str, Any]:
         """Return the entry of an image.
 
         Raises:
             Rejected: the entry is not a JSON object, or has no id, so that its boxes are unknown.
         """
-        fields = self._images[number][0]
+        fields = self._images[image_no][0]
         checked_id(fields, "id")
         return fields
 
-    def boxes(self, number: int) -> list[StoredBox]:
+    def boxes(self, image_no: int) -> list[StoredBox]:
         """Return the boxes of an image, in file order.
 
         Raises:
             Rejected: one of them is not four numbers.
         """
-        rows = self._rows(number)
+        rows = self._rows(image_no)
         if (rows["flags"] & NO_BOX).any():
-            raise self.fault(number, NO_BOX)
+            raise self.fault(image_no, NO_BOX)
         return [
             (tuple(xywh), category, flags)
             for xywh, category, flags in zip(
@@ -302,9 +302,9 @@ class CocoTables:
             )
         ]
 
-    def fault(self, number: int, flag: int) -> Rejected:
+    def fault(self, image_no: int, flag: int) -> Rejected:
         """Return the rejection of an image that has a box with this flag."""
-        first = self._bounds(number)[0] + int(np.flatnonzero(self._rows(number)["flags"] & flag)[0])
+        first = self._bounds(image_no)[0] + int(np.flatnonzero(self._rows(image_no)["flags"] & flag)[0])
         if self._faults is None:
             self._faults = dict(orjson.loads(self._fault_file.read_bytes()))
         return Rejected("bad_record", self._faults.get(first, "bad bbox, iscrowd or category_id in an annotation"))
@@ -327,12 +327,12 @@ class CocoTables:
         rows = np.memmap(boxes, _STORED, "r") if boxes.stat().st_size else np.empty(0, _STORED)
         return np.array(rows[name])
 
-    def _bounds(self, number: int) -> tuple[int, int]:
-        start, stop = np.frombuffer(os.pread(self._starts.fileno(), 16, 8 * number), "<u8").tolist()
+    def _bounds(self, image_no: int) -> tuple[int, int]:
+        start, stop = np.frombuffer(os.pread(self._starts.fileno(), 16, 8 * image_no), "<u8").tolist()
         return start, stop
 
-    def _rows(self, number: int) -> NDArray[np.void]:
-        start, stop = self._bounds(number)
+    def _rows(self, image_no: int) -> NDArray[np.void]:
+        start, stop = self._bounds(image_no)
         raw = os.pread(self._boxes.fileno(), (stop - start) * _STORED.itemsize, start * _STORED.itemsize)
         return np.frombuffer(raw, _STORED)
 

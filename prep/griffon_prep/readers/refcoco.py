@@ -155,10 +155,10 @@ def _values(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         if not is_pickle(file.read(_LOOK_AT_BYTES)):
             file.seek(0)
-            number = count()
+            ref_nos = count()
             for spans in element_spans(file, str(path)):
                 for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
-                    what = f"reference {next(number)} (from 0)"
+                    what = f"reference {next(ref_nos)} (from 0)"
                     try:
                         yield parse_placed(text, spans.place, start, str(path), what)
                     except Rejected as rejected:
