@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from griffon_prep.images import CHECKS, Picture, check_image, shrink_image
+from griffon_prep.images import CHECKS, StoredImage, check_image, shrink_image
 from griffon_prep.records import Rejected
 
 SIDES_PX = (129, 97)
@@ -82,7 +82,7 @@ def reason(function: Callable[[], object]) -> tuple[str, str]:
 def test_a_complete_image_is_taken_as_it_is(kind: str, check: str) -> None:
     data = picture(kind)
     for stated in (SIDES_PX, (0, 0)):
-        assert check_image(data, check, stated, "a.jpg") == Picture(
+        assert check_image(data, check, stated, "a.jpg") == StoredImage(
             data=data, format=coding_of(kind), width_px=SIDES_PX[0], height_px=SIDES_PX[1]
         )
 
@@ -192,7 +192,7 @@ def test_swapped_sides_are_reported_with_their_cause(coding: str, orientation: i
 
 def test_without_a_check_the_records_size_is_trusted() -> None:
     data = picture("PNG")[:50]
-    assert check_image(data, "none", (7, 8), "a.jpg") == Picture(data=data, format="PNG", width_px=7, height_px=8)
+    assert check_image(data, "none", (7, 8), "a.jpg") == StoredImage(data=data, format="PNG", width_px=7, height_px=8)
     for stated in ((7, 8), (0, 0)):  # no format at all would mean: no image
         assert reason(partial(check_image, b"anything", "none", stated, "a"))[0] == "picture_unreadable"
 

@@ -65,11 +65,9 @@ def make(folder: Path, task: str, line: object, check: str = "decode") -> Sample
         reader=FORMATS[name].Reader(inputs),
         rounds=None,
         source=Source(tag=f"{task}_x", task=task, vocabulary=vocabulary),
-        settings=RenderSettings(seed=0, boxes="text", det_categories=80, variants=2, templates=OURS),
+        settings=RenderSettings(seed=0, boxes="text", det_categories=80, variants=2, templates=OURS, check=check),
         annotation_name="注 a.jsonl",
         image_root=absolute_root(folder),
-        check=check,
-        resize_px=None,
     )
     return maker.make(0)[0]
 

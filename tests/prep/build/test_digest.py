@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from griffon_prep.build.run import build
-from griffon_prep.build.settings import BuildSettings, ShardSettings
+from griffon_prep.build.settings import BuildSettings
 from griffon_prep.render.settings import RenderSettings
 from griffon_prep.render.templates import load_templates
 from griffon_prep.sources.manifest import read_manifest
@@ -22,11 +22,9 @@ LockOf = Callable[[Path], dict[str, Any]]
 
 
 def settings(data: Path, *, workers: int, start_method: str) -> BuildSettings:
-    render = RenderSettings(seed=0, boxes="text", det_categories=80, variants=1, templates=load_templates(None))
     return BuildSettings(
         sources=find_sources(read_manifest(data / "manifest.txt"), data, "manifest.txt"),
-        shard=ShardSettings(render=render, check="decode", resize_px=None),
-        samples_per_shard=5,
+        render=RenderSettings(templates=load_templates(None), samples_per_shard=5),
         max_rejects=Fraction(1, 100),
         workers=workers,
         start_method=start_method,

@@ -239,18 +239,16 @@ def _made(folder: Path, annotation: Path, task: str, work: Path) -> Made:
         raise SettingsError(f"{name} needs {missing}")
     inputs = AnnotationFiles(annotation=annotation, companions=companions, task=task, options={}, work=work)
     scan = FORMATS[name].scan(inputs)
-    assert scan.pictures is None or len(scan.pictures) == scan.records
+    assert scan.image_keys is None or len(scan.image_keys) == scan.records
     if not scan.records:
         raise DataError("has no records")
     maker = SampleMaker(
         reader=FORMATS[name].Reader(inputs),
         rounds=None,
         source=Source(tag=task, task=task, vocabulary=scan.vocabulary),
-        settings=RenderSettings(seed=0, boxes="text", det_categories=80, variants=1, templates=BARE),
+        settings=RenderSettings(seed=0, boxes="text", det_categories=80, variants=1, templates=BARE, check="none"),
         annotation_name="a",
         image_root=absolute_root(folder),
-        check="none",
-        resize_px=None,
     )
     samples, numbers = [], []
     for i in range(scan.records):

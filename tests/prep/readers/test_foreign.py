@@ -19,10 +19,9 @@ from PIL import Image
 
 from griffon_prep.sources.manifest import ManifestLine
 from griffon_prep.sources.resolve import find_sources
-from griffon_prep.sources.scan import scan_source
 from griffon_shards.support.errors import DataError
 
-from ..sources.test_scan import ARRAY, LINES, job_of, read, scan
+from ..sources.test_scan import ARRAY, LINES, read, scan, scanned_source
 from .published import box, coco, picture, ref
 
 
@@ -142,9 +141,8 @@ def test_a_pickle_is_read_as_references_only(tmp_path: Path, task: str, name: st
 @pytest.mark.parametrize("name", ["a.json", "a", "a.json.gz", "a.json.zst", "a.gz.json"])
 def test_compression_is_recognised_by_content(tmp_path: Path, content: bytes, pack: Any, name: str) -> None:  # noqa: ANN401
     """Browsers unpack a .gz and keep its name; others leave the name without its ending."""
-    job = scan(tmp_path, name, pack(content))
-    scanned = scan_source(job)
-    assert [record.turns[0].text for record in read(job, scanned)] == [f"{i}猫" for i in range(300)]
+    scanned = scan(tmp_path, name, pack(content))
+    assert [record.turns[0].text for record in read(scanned)] == [f"{number}猫" for number in range(300)]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
@@ -155,5 +153,5 @@ def test_compression_of_a_companion_is_recognised_by_content(tmp_path: Path, pac
     (tmp_path / "refs.p").write_bytes(pickle.dumps([ref(1, "a cat", image_id=7)]))
     line = ManifestLine(line_no=1, tag="VG", task="VG", annotation="refs.p", image_root=".", options={})
     (source,) = find_sources([line], tmp_path, "m.txt")
-    scanned = scan_source(job_of(source, tmp_path / "work"))
+    scanned = scanned_source(source, tmp_path / "work")
     assert scanned.records == 1

@@ -12,7 +12,7 @@ from griffon_prep.readers import FORMATS
 from griffon_prep.records import Record
 from griffon_prep.sources.manifest import ManifestLine
 from griffon_prep.sources.resolve import find_sources
-from griffon_prep.sources.scan import ScanJob, inputs_of, scan_source
+from griffon_prep.sources.scan import scan_source
 from griffon_shards.support.errors import DataError
 
 from .published import box, coco, picture, ref, write
@@ -40,9 +40,9 @@ def read(folder: Path, name: str, file: str) -> list[Record]:
     line = ManifestLine(line_no=1, tag=task, task=task, annotation=file, image_root=".", options={})
     (source,) = find_sources([line], folder, "m.txt")
     assert source.format == name
-    scanned = scan_source(ScanJob(source=source, sha256s=("0" * 64,) * len(source.files), work=folder / "work"))
-    reader = FORMATS[name].Reader(inputs_of(source, folder / "work"))
-    return [reader.read(i) for i in range(scanned.records)]
+    scanned = scan_source(source, dict.fromkeys(source.files, "0" * 64), folder / "work")
+    reader = FORMATS[name].Reader(scanned.files)
+    return [reader.read(number) for number in range(scanned.records)]
 
 
 def write_packed(folder: Path, files: Mapping[str, object], suffixes: list[str], cut: str = "") -> None:

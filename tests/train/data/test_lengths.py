@@ -4,8 +4,8 @@ import hashlib
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -55,14 +55,20 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def in_this_process(workers: int, **_: object) -> Executor:
-    """Counting in this process, for the sake of time: importing transformers in another takes seconds."""
-    return ThreadPoolExecutor(workers)
+class ThisProcess:
+    """Counts in this process, for the sake of time: importing transformers in another takes seconds."""
+
+    run = staticmethod(map)
+
+
+@contextmanager
+def in_this_process(_workers: int) -> Iterator[ThisProcess]:
+    yield ThisProcess()
 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("griffon_train.data.lengths.ProcessPoolExecutor", in_this_process)
+    monkeypatch.setattr("griffon_train.data.lengths.LocalPool", in_this_process)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +135,7 @@ def table(tmp_path_factory: pytest.TempPathFactory, variants_set: Path, tokenize
     path = tmp_path_factory.mktemp("tables") / "variants.lengths"
     progress: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("griffon_train.data.lengths.ProcessPoolExecutor", in_this_process)
+        patch.setattr("griffon_train.data.lengths.LocalPool", in_this_process)
         count_lengths(variants_set, str(tokenizer_folder), CHAT, path, workers=1, done=progress.append)
     assert sum(progress) == len(open_set(variants_set))
     return path
@@ -160,7 +166,7 @@ def test_any_number_of_processes_writes_the_same_table(
         lines = rf"4,100 rows counted into {out}\nsha256 [0-9a-f]{{64}}\nnext: griffon-train plan {talk_set} .*\n"
         assert re.fullmatch(lines, result.stdout)
         tables.append(out.read_bytes())
-        monkeypatch.setattr("griffon_train.data.lengths.ProcessPoolExecutor", in_this_process)
+        monkeypatch.setattr("griffon_train.data.lengths.LocalPool", in_this_process)
     assert tables[0] == tables[1]
     frozen = open_set(talk_set)
     actual = of_all_rows(Lengths.counted([frozen], [out]), frozen)

@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Any
 
-from griffon_train.data.worker_process import end_with_parent
+from griffon_shards.support.processes import end_with_parent
 
 _IMPORTED = (
     *("deepspeed", "deepspeed.runtime.zero.muon.original_muon"),
