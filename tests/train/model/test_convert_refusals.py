@@ -66,7 +66,7 @@ def test_weights_that_are_not_what_they_say(
     source = released.save(tmp_path / "released")
     options = [each for at in range(0, 4, 2) if not only or towers[at] in only for each in towers[at : at + 2]]
     before = set(tmp_path.iterdir())
-    said = train_cli("convert", "griffon", source, tmp_path / "ours", *options)
+    said = train_cli("convert", "griffon", "-q", source, tmp_path / "ours", *options)
     assert said.returncode == code, said.stderr
     assert re.search(message, said.stderr, re.MULTILINE), said.stderr
     assert all(line.startswith("error: ") for line in said.stderr.splitlines())

@@ -1,7 +1,7 @@
 """CLIP towers: read from CLIP checkpoints, and resized for images of another size."""
 
+import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from griffon_train.model.weight_files import (
     write_json,
     write_weights,
 )
+
+_log = logging.getLogger(__name__)
 
 _PREFIX = "vision_model."
 """As transformers 4 names what transformers 5 names without it; 5 reads both."""
@@ -95,14 +97,13 @@ def _whole_tower(folder: Path, config: CLIPVisionConfig) -> dict[str, torch.Tens
     return tensors
 
 
-def convert_clip(src: Path, dst: Path, *, image_px: int, say: Callable[[str], None] = lambda line: None) -> None:
+def convert_clip(src: Path, dst: Path, *, image_px: int) -> None:
     """Make a tower for pictures of another size: its position embeddings are interpolated, all else stays.
 
     Args:
         src: folder of a CLIPModel or CLIPVisionModel.
         dst: does not exist, or is empty.
         image_px: side of the pictures, a multiple of the patches'.
-        say: gets what is done, in lines.
 
     Raises:
         SettingsError: `image_px` is no multiple, or folders are missing or taken.
@@ -126,8 +127,9 @@ def convert_clip(src: Path, dst: Path, *, image_px: int, say: Callable[[str], No
         write_weights(folder, {_PREFIX + name: tensor for name, tensor in tensors.items()})
         write_json(folder / _PREPROCESSOR_NAME, _preprocessor(settings, image_px))
         write_json(folder / CONFIG_NAME, orjson.loads(config.to_json_string()))
-    say(f"{old_px} px to {image_px} px: {old_side} x {old_side} to {side} x {side} positions and that of the class")
-    say(f"written: {dst}")
+    _log.info(
+        f"{old_px} px to {image_px} px: {old_side} x {old_side} to {side} x {side} positions and that of the class"
+    )
 
 
 def resized_positions(positions_NC: torch.Tensor, side: int) -> torch.Tensor:
