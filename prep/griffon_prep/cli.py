@@ -22,6 +22,7 @@ from griffon_prep.sources.resolve import find_sources
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.support.command_line import guard, resumable
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.logs import verbosity_option
 from griffon_shards.support.tables import table
 from griffon_shards.types import BOX_STYLES
 
@@ -135,6 +136,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
                 metavar="PX",
                 help="Shrink images whose longer side exceeds PX pixels.  [default: keep the original bytes]",
             ),
+            verbosity_option,
         ]
     ):
         gathered = option(gathered)
@@ -190,7 +192,7 @@ def build_command(
 ) -> None:
     """Build a frozen shard set. An interrupted build resumes."""
     out = out or Path("frozen") / name
-    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite, notify=_notify)
+    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite)
     click.echo(totals_table(lock))
     click.echo(f"digest {lock.digest}")
 
@@ -200,7 +202,7 @@ def build_command(
 @_source_options
 def check_command(settings: BuildSettings, name: str) -> None:
     """Read and render every record as build does, but write nothing."""
-    planned, counts = check(settings, _notify)
+    planned, counts = check(settings)
     rows = []
     for source in planned:
         tag = source.source.tag
@@ -247,8 +249,3 @@ def sample_data_command(out: Path, seed: int, images: int) -> None:
     manifest = write_sample_data(out, seed=seed, images=images)
     click.echo(f"wrote {images} images and their annotations to {out}")
     click.echo(f"next: griffon-prep build --manifest {manifest} --data-root {out}")
-
-
-def _notify(line: str) -> None:
-    click.echo(line, err=True)
-    sys.stderr.flush()

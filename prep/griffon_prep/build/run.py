@@ -1,10 +1,11 @@
 """`griffon-prep build`: scan the sources, make their shards, freeze the set. `check` does the same without writing."""
 
+import logging
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -28,8 +29,7 @@ from griffon_shards.lock import Lock, read_lock
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import counts, size
 
-Notify = Callable[[str], None]
-"""Shows one line to the user."""
+_log = logging.getLogger(__name__)
 
 _EXAMPLES = 3  # rejected records shown for each reason
 _SPACE_MARGIN = 1.05  # required free space relative to the estimate
@@ -66,9 +66,7 @@ class SourceCount:
         return sum(count for reason, count in self.rejected.items() if reason not in UNCOUNTED_REASONS)
 
 
-def build(
-    settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool, notify: Notify
-) -> Lock:
+def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool) -> Lock:
     """Freeze a set into `out`, resume an unfinished build there, or find the set up to date.
 
     Args:
@@ -77,7 +75,6 @@ def build(
         reuse: a frozen set to hard-link unchanged sources from.
         recheck: if the set is frozen already, make every shard again in memory and compare.
         overwrite: delete any set in `out` first.
-        notify: called with each line for the user.
 
     Raises:
         SettingsError: `out` holds other files, or another build is writing into it.
@@ -97,22 +94,22 @@ def build(
             folder.clear_work()  # left over if a build was killed right after the last step
             lock = _check_same(out, settings, sha256s)
             if recheck:
-                _recheck(lock, settings, folder, sha256s, notify)
-            notify(f"{out}: up to date")
+                _recheck(lock, settings, folder, sha256s)
+            _log.info(f"{out}: up to date")
             return lock
         check_no_other_set(folder, plan)
         old = open_set(reuse) if reuse is not None else None
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, folder.work, pool, notify)
+            planned = _scan(settings, sha256s, folder.work, pool)
             if old is None:
-                _check_space(planned, out, pool, notify)
+                _check_space(planned, out, pool)
             folder.begin(plan)
             if old is not None:
                 reused = link_unchanged(old, out, settings, planned)
                 nothing = "nothing, because all sources or settings have changed"
-                notify(f"reused from {old.root}: {', '.join(reused) or nothing}")
-                _check_space(planned, out, pool, notify)
-            check_counts(planned, run_jobs(planned, out, pool, stop_early=True, notify=notify), settings)
+                _log.info(f"reused from {old.root}: {', '.join(reused) or nothing}")
+                _check_space(planned, out, pool)
+            check_counts(planned, run_jobs(planned, out, pool, stop_early=True), settings)
         if sha256s != folder.stamps.sha256s(settings.sources):
             raise DataError(
                 f"{out}: an annotation file changed during the build; use --overwrite to start over with the new one"
@@ -122,7 +119,7 @@ def build(
         return lock
 
 
-def check(settings: BuildSettings, notify: Notify) -> tuple[list[PlannedSource], dict[str, SourceCount]]:
+def check(settings: BuildSettings) -> tuple[list[PlannedSource], dict[str, SourceCount]]:
     """Read and render every record as `build` does, but write nothing. Returns the sources and their counts.
 
     Raises:
@@ -133,12 +130,12 @@ def check(settings: BuildSettings, notify: Notify) -> tuple[list[PlannedSource],
         stamps = AnnotationHashes(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, Path(name), pool, notify)
-            return planned, run_jobs(planned, None, pool, stop_early=False, notify=notify)
+            planned = _scan(settings, sha256s, Path(name), pool)
+            return planned, run_jobs(planned, None, pool, stop_early=False)
 
 
 def run_jobs(
-    planned: Sequence[PlannedSource], out: Path | None, pool: LocalPool, *, stop_early: bool, notify: Notify
+    planned: Sequence[PlannedSource], out: Path | None, pool: LocalPool, *, stop_early: bool
 ) -> dict[str, SourceCount]:
     """Make all shards, and count and show progress. All sources share one queue, so small ones leave no worker idle.
 
@@ -157,18 +154,21 @@ def run_jobs(
             before = time.monotonic()
             count = source_counts[tag]
             count.add(report)
+            _log.debug(
+                f"{report.name}: {report.samples:,} samples, {len(report.rejects):,} rejects, {size(report.bytes)}"
+            )
             progress[tag].add(report.samples + len(report.rejects))
             if stop_early and count.counted_rejects > source.max_rejects:
-                notify_rejects(tag, count, notify)
+                _log_rejects(tag, count)
                 raise DataError(
                     f"{tag}: {count.counted_rejects} records rejected so far ({counts(count.rejected)}), but "
                     f"--max-rejects allows {source.max_rejects} of {source.used_records}; fix the data or raise "
                     "--max-rejects, then rerun the same command to resume"
                 )
     for tag, count in source_counts.items():
-        notify_rejects(tag, count, notify)
+        _log_rejects(tag, count)
         if count.by_last_part:
-            notify(
+            _log.warning(
                 f"{tag}: {count.by_last_part:,} images were found by file name alone; if several folders use the same "
                 "file names, some of them may be the wrong images"
             )
@@ -202,18 +202,17 @@ def check_counts(
         raise DataError("\n".join(faults))
 
 
-def notify_rejects(tag: str, count: SourceCount, notify: Notify) -> None:
-    """Show a few examples of rejected records for each reason."""
+def _log_rejects(tag: str, count: SourceCount) -> None:
+    """Log a few examples of rejected records for each reason."""
     for reason, rejects in sorted(count.examples.items()):
         for reject in sorted(rejects, key=lambda reject: reject.record):
-            notify(f"{tag}: record {reject.record} rejected, {reason}: {reject.detail}")
+            _log.warning(f"{tag}: record {reject.record} rejected, {reason}: {reject.detail}")
         if count.rejected[reason] > len(rejects):
-            notify(f"{tag}: ... and {count.rejected[reason] - len(rejects)} more with {reason}")
+            _log.warning(f"{tag}: ... and {count.rejected[reason] - len(rejects)} more with {reason}")
 
 
-def _scan(
-    settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool, notify: Notify
-) -> list[PlannedSource]:
+def _scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool) -> list[PlannedSource]:
+    _log.debug("scanning the annotations")
     jobs = [
         ScanJob(source=source, sha256s=tuple(sha256s[path] for path in source.files), work=work / source.tag)
         for source in settings.sources
@@ -225,7 +224,7 @@ def _scan(
     ]
     for source in planned:
         for note in source.scanned.notes:
-            notify(f"{source.source.tag}: {note}")
+            _log.warning(f"{source.source.tag}: {note}")
     return planned
 
 
@@ -233,7 +232,7 @@ def _scan_tagged(job: ScanJob) -> tuple[str, ScannedSource]:
     return job.source.tag, scan_source(job)
 
 
-def _check_space(planned: Sequence[PlannedSource], out: Path, pool: LocalPool, notify: Notify) -> None:
+def _check_space(planned: Sequence[PlannedSource], out: Path, pool: LocalPool) -> None:
     """Report the estimated size of the set and the free disk space.
 
     Raises:
@@ -251,12 +250,12 @@ def _check_space(planned: Sequence[PlannedSource], out: Path, pool: LocalPool, n
         finished_bytes = [finished[0].bytes for finished in finished_reports if finished is not None]
         needed_bytes += max(0.0, estimate_bytes - sum(finished_bytes))
         note = f", {len(finished_bytes)} of {source.shard_count} shards finished" if finished_bytes else ""
-        notify(
+        _log.info(
             f"{source.source.tag}: {source.used_records:,} records, about {samples:,} samples and "
             f"{size(estimate_bytes)}{note}; {size(free_bytes)} free"
         )
         if saving := source.saving(estimate_bytes):
-            notify(f"{source.source.tag}: {saving}")
+            _log.info(f"{source.source.tag}: {saving}")
     if needed_bytes * _SPACE_MARGIN > free_bytes:
         raise DataError(
             f"{out}: the build needs about {size(needed_bytes)}, but only {size(free_bytes)} are free; free some "
@@ -288,9 +287,7 @@ def _check_same(out: Path, settings: BuildSettings, sha256s: Mapping[Path, str])
     return lock
 
 
-def _recheck(
-    lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: Mapping[Path, str], notify: Notify
-) -> None:
+def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: Mapping[Path, str]) -> None:
     """Make every shard of a frozen set again in memory and compare it with the frozen one.
 
     Raises:
@@ -300,7 +297,7 @@ def _recheck(
     made: dict[str, str] = {}
     try:
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, folder.work, pool, notify)
+            planned = _scan(settings, sha256s, folder.work, pool)
             for source in planned:
                 for report in pool.run(make_shard, source.jobs(None)):
                     if report.samples:
@@ -314,4 +311,4 @@ def _recheck(
             f"{', '.join(changed[:10])}{' ...' if len(changed) > 10 else ''}; the set itself is unchanged; "
             "choose another --out to build with the new images"
         )
-    notify(f"rechecked {len(made)} shards: all images are unchanged")
+    _log.info(f"rechecked {len(made)} shards: all images are unchanged")
