@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import sys
+import termios
 from collections.abc import Iterator
 
 import click
@@ -96,9 +97,10 @@ def test_a_root_logger_that_somebody_configures(capsys: pytest.CaptureFixture[st
 def test_a_progress_bar_stays_below_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     configure()
     read_end, write_end = pty.openpty()
+    termios.tcsetwinsize(write_end, (24, 80))
     with os.fdopen(write_end, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        with tqdm(total=2, desc="bar", mininterval=0, ncols=60) as bar:
+        with tqdm(total=2, desc="bar", mininterval=0) as bar:
             bar.update()
             log.info("a line")
             bar.update()
