@@ -205,10 +205,11 @@ def check_counts(
 def _log_rejects(tag: str, count: SourceCount) -> None:
     """Log a few examples of rejected records for each reason."""
     for reason, rejects in sorted(count.examples.items()):
+        level = logging.INFO if reason in UNCOUNTED_REASONS else logging.WARNING
         for reject in sorted(rejects, key=lambda reject: reject.record):
-            _log.warning(f"{tag}: record {reject.record} rejected, {reason}: {reject.detail}")
+            _log.log(level, f"{tag}: record {reject.record} rejected, {reason}: {reject.detail}")
         if count.rejected[reason] > len(rejects):
-            _log.warning(f"{tag}: ... and {count.rejected[reason] - len(rejects)} more with {reason}")
+            _log.log(level, f"{tag}: ... and {count.rejected[reason] - len(rejects)} more with {reason}")
 
 
 def _scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool) -> list[PlannedSource]:

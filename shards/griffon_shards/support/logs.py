@@ -41,7 +41,7 @@ verbosity_option = click.option(
     default=None,
     expose_value=False,
     callback=_configure,
-    help="Log more, such as phases and timings; or log only warnings and errors.",
+    help="-v: also log phases and timings; -q: log only warnings and errors.",
 )
 """Adds `-v` and `-q` to a command, and configures logging before the command runs."""
 
