@@ -1,5 +1,6 @@
 """What comes from outside while a run goes on: signals, ranks that die or hang, full disks, bad data and settings."""
 
+import re
 import resource
 import signal
 from collections.abc import Callable, Sequence
@@ -224,12 +225,17 @@ def test_bins_and_several_sets(
     run = tmp_path / "bins"
     ended = launcher.run(*command(bin_set, run, "--boxes", "bin", steps=2))
     assert ended.codes == [0, 0], ended.said
+    assert all(re.match(r"[\d-]+ [\d:]+ \[rank 0\] ", line) for line in ended.said[0].splitlines() if "step " in line)
+    assert ended.said[1] == "", "the first rank logs for all"
     assert AutoConfig.from_pretrained(run / "model").box_style == "bin"
     assert len(AutoTokenizer.from_pretrained(run / "model").tokenize("<bin_500><bin_1000>")) == 2
 
     run, steps = tmp_path / "two sets", 4
-    ended = launcher.run(*command(frozen_set, run, "--shards", variants_set, steps=steps))
+    ended = launcher.run(*command(frozen_set, run, "--shards", variants_set, "-v", steps=steps))
     assert ended.codes == [0, 0], ended.said
+    for rank, said in enumerate(ended.said):
+        assert f" [rank {rank}] loading the model (opening the sets took " in said
+        assert f" [rank {rank}] in step {steps - 1} (in step {steps - 2} took " in said
     plan = Plan([open_set(frozen_set), open_set(variants_set)], seed=0, global_batch=GLOBAL_BATCH)
     assert {each for number in range(steps) for each, _, _ in shown(plan.step(number))} == {0, 1}
     assert [each["targets"] for each in metrics_of(run)] == [targets_of(plan, number) for number in range(steps)]
