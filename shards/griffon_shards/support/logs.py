@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import click
 from tqdm import tqdm
 
+_LEVEL = "griffon_shards.support.logs.level"  # in the meta data of click's context
 _PACKAGES = ("griffon_prep", "griffon_shards", "griffon_train")
 
 
@@ -31,8 +32,15 @@ def configure(level: int = logging.INFO) -> None:
         logger.propagate = False  # a user's hook may configure the root logger
 
 
-def _configure(_context: click.Context, _option: click.Parameter, verbose: bool | None) -> None:
-    configure({None: logging.INFO, True: logging.DEBUG, False: logging.WARNING}[verbose])
+def configure_command() -> None:
+    """Log from the level that `-v` and `-q` of the current command choose, from INFO on by default."""
+    context = click.get_current_context(silent=True)
+    configure(logging.INFO if context is None else context.meta.get(_LEVEL, logging.INFO))
+
+
+def _choose(context: click.Context, _option: click.Parameter, verbose: bool | None) -> None:
+    if verbose is not None:
+        context.meta[_LEVEL] = logging.DEBUG if verbose else logging.WARNING
 
 
 verbosity_option = click.option(
@@ -40,10 +48,10 @@ verbosity_option = click.option(
     "--verbose/--quiet",
     default=None,
     expose_value=False,
-    callback=_configure,
+    callback=_choose,
     help="-v: also log phases and timings; -q: log only warnings and errors.",
 )
-"""Adds `-v` and `-q` to a command, and configures logging before the command runs."""
+"""Adds `-v` and `-q` to a command."""
 
 
 class Formatter(logging.Formatter):

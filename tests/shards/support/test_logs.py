@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from tqdm import tqdm
 
+from griffon_shards.support.command_line import guard
 from griffon_shards.support.logs import configure, verbosity_option
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
@@ -35,6 +36,7 @@ def loggers_as_before() -> Iterator[None]:
 
 @click.command()
 @verbosity_option
+@guard
 def command() -> None:
     log.debug("a phase")
     log.info("100% of 3")
@@ -54,6 +56,17 @@ def test_levels(options: list[str], expected: list[str]) -> None:
     result = CliRunner().invoke(command, options)
     assert (result.exit_code, result.stdout) == (0, "")
     assert [re.fullmatch(f"{TIME} (.*)", line)[1] for line in result.stderr.splitlines()] == expected  # type: ignore[index]
+
+
+def test_commands_without_the_options_log_too() -> None:
+    @click.command()
+    @guard
+    def other() -> None:
+        log.debug("a phase")
+        log.info("a line")
+
+    CliRunner().invoke(command, ["-q"])
+    assert re.fullmatch(f"{TIME} a line\n", CliRunner().invoke(other).stderr)
 
 
 @pytest.mark.parametrize(
