@@ -84,7 +84,7 @@ def test_surroundings(small_data: Path, tmp_path: Path, reference: dict[str, byt
 
 
 def test_golden_digest(tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
-    """Bytes must not change between versions of ours unless RENDER_VERSION says so; this set decodes no picture."""
+    """Bytes must not change between versions of ours unless RENDER_VERSION says so; this set decodes no image."""
     (tmp_path / "chat.jsonl").write_text(
         '{"id": 1, "conversations": [{"from": "human", "value": "What is 2 + 2?"}, {"from": "gpt", "value": "4"}]}\n'
         '{"id": 2, "conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "Hello & bye"}]}\n',
@@ -126,8 +126,8 @@ def one_template_each(folder: Path) -> Path:
 
 def test_seed_and_settings_change_the_digest(small_data: Path, tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
     digests = set()
-    for number, option in enumerate([(), ("--seed", 1), ("--boxes", "bin"), ("--det-categories", 9)]):
-        out = tmp_path / str(number)
+    for index, option in enumerate([(), ("--seed", 1), ("--boxes", "bin"), ("--det-categories", 9)]):
+        out = tmp_path / str(index)
         result = prep(
             *("build", "--manifest", small_data / "manifest.txt", "--data-root", small_data, "--out", out, *option)
         )

@@ -18,10 +18,10 @@ from griffon_shards.support.errors import DataError, SettingsError
 REAL = Path(__file__).parents[4] / "shared/data/real"
 RECORDS: list[dict[str, Any]] = [
     {
-        "id": str(number),
-        "conversations": [{"from": "human", "value": f"{number}猫"}, {"from": "gpt", "value": "x" * (number + 1)}],
+        "id": str(i),
+        "conversations": [{"from": "human", "value": f"{i}猫"}, {"from": "gpt", "value": "x" * (i + 1)}],
     }
-    for number in range(300)
+    for i in range(300)
 ]
 LINES = "\n".join(map(json.dumps, RECORDS)).encode()
 ARRAY = json.dumps(RECORDS, indent=1).encode()
@@ -45,7 +45,7 @@ def read(scanned: ScannedSource) -> list[Record]:
 
 
 def with_checksum(content: bytes) -> bytes:
-    """As the zstd command packs."""
+    """Compress as the zstd command does, with a checksum."""
     return zstandard.ZstdCompressor(write_checksum=True).compress(content)
 
 
@@ -70,7 +70,7 @@ def in_two_members(content: bytes) -> bytes:
         (".zst", in_two_frames),
     ],
 )
-def test_packed_or_not_the_records_are_the_same(tmp_path: Path, content: bytes, suffix: str, pack: Any) -> None:  # noqa: ANN401
+def test_compressed_or_not_the_records_are_the_same(tmp_path: Path, content: bytes, suffix: str, pack: Any) -> None:  # noqa: ANN401
     packed = pack(content)
     scanned = scan(tmp_path, f"a.json{suffix}", packed)
     assert (scanned.source.format, scanned.records, scanned.has_images) == ("llava", 300, False)
@@ -81,7 +81,7 @@ def test_packed_or_not_the_records_are_the_same(tmp_path: Path, content: bytes, 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".zst", zstandard.compress)])
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.7, 0.95, 0.999])
-def test_a_packed_file_that_is_cut_short(tmp_path: Path, suffix: str, pack: Any, part: float) -> None:  # noqa: ANN401
+def test_a_truncated_compressed_file(tmp_path: Path, suffix: str, pack: Any, part: float) -> None:  # noqa: ANN401
     packed = pack(LINES)
     with pytest.raises(DataError, match=rf"a\.jsonl{suffix}: damaged or truncated.*download it again"):
         scan(tmp_path, f"a.jsonl{suffix}", packed[: max(3, int(len(packed) * part))])
@@ -89,7 +89,7 @@ def test_a_packed_file_that_is_cut_short(tmp_path: Path, suffix: str, pack: Any,
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".zst", with_checksum)])
 @pytest.mark.parametrize("place", [0.0, 0.1, 0.3, 0.5, 0.8])
-def test_a_packed_file_with_wrong_bytes(tmp_path: Path, suffix: str, pack: Any, place: float) -> None:  # noqa: ANN401
+def test_a_compressed_file_with_wrong_bytes(tmp_path: Path, suffix: str, pack: Any, place: float) -> None:  # noqa: ANN401
     packed = bytearray(pack(LINES))
     start = int(len(packed) * place)
     packed[start : start + 40] = b"\xa5" * 40
@@ -98,7 +98,7 @@ def test_a_packed_file_with_wrong_bytes(tmp_path: Path, suffix: str, pack: Any, 
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (
             ARRAY[:-1],
@@ -109,9 +109,9 @@ def test_a_packed_file_with_wrong_bytes(tmp_path: Path, suffix: str, pack: Any, 
         (b"[]", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: has no records"),
     ],
 )
-def test_a_file_that_is_damaged_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_damaged_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     for options in ({}, {"format": "llava"}):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             scan(tmp_path, "a.json", content, **options)
 
 
@@ -120,7 +120,7 @@ def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
         scan(tmp_path, "a.json", LINES, task="DET")
 
 
-def test_images_are_found_behind_records_that_cannot_be_read(tmp_path: Path) -> None:
+def test_images_are_found_after_records_that_cannot_be_read(tmp_path: Path) -> None:
     lines = b"{ broken\n" * 5 + LINES.replace(b'"id"', b'"image": "a.jpg", "id"')
     scanned = scan(tmp_path, "a.jsonl", lines)
     assert (scanned.records, scanned.has_images) == (305, True)
@@ -177,8 +177,8 @@ def test_the_real_records_are_what_json_finds(tmp_path: Path) -> None:
         assert read_vocabulary(scanned.files.work) == (tuple(sorted(names)) if source.task == "DET" else ())
         records = read(scanned)
         read_of[source.tag] = len(records)
-        for number, (record, line) in enumerate(zip(records, expected, strict=True)):
-            assert record.record_no == number
+        for index, (record, line) in enumerate(zip(records, expected, strict=True)):
+            assert record.record_no == index
             assert record.image_path == line.get("image_path", line.get("image"))
             assert [(region.phrase, region.box_xyxy_px) for region in record.regions] == real_boxes(line)
             assert [turn.text for turn in record.turns] == [turn["value"] for turn in line.get("conversations", [])]

@@ -1,4 +1,4 @@
-"""What is counted of a step, and in which group."""
+"""Counts of a step, and the groups that they are counted in."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +11,12 @@ from torch._C._distributed_c10d import HashStore
 from griffon_shards.frozen_set import open_set
 from griffon_train.data.loader import Loader
 from griffon_train.data.plan import Plan
+from griffon_train.distributed.process_group import ProcessGroup
+from griffon_train.distributed.signals import Requests
+from griffon_train.distributed.watchdog import Watchdog
 from griffon_train.text.chat_templates import IGNORE
 from griffon_train.text.tokenization import IMAGE_TOKEN_ID, REGION_TOKEN_ID, Encoded
-from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.loss_stats import LossAccumulator
-from griffon_train.training.signals import Requests
-from griffon_train.training.watchdog import Watchdog
 
 from ...waiting import TIMEOUT_S
 
@@ -36,16 +36,16 @@ def alone() -> Iterator[ProcessGroup]:
 def test_a_sample_is_counted_in_the_group_that_the_plan_has_it_in(
     frozen_set: Path, alone: ProcessGroup, group: str, sees: bool
 ) -> None:
-    """Also one whose picture was cut off by the largest length."""
+    """Even if its image was dropped because of the maximum length."""
 
     def encode(_turns: object, pictures: int, regions: int, _where: str) -> tuple[Encoded, bool]:
         places = [IMAGE_TOKEN_ID] * pictures + [REGION_TOKEN_ID] * regions if sees else []
         return Encoded(ids=[*places, 5, 6], labels=[IGNORE] * len(places) + [IGNORE, 6]), not sees
 
     plan = Plan([open_set(frozen_set)], seed=0, global_batch=6, grouping="task")
-    number = next(number for number in range(plan.first_step(1)) if plan.step(number).group == group)
+    i = next(i for i in range(plan.first_step(1)) if plan.step(i).group == group)
     loader = Loader(
-        plan, rank=0, world_size=1, micro_batch=4, workers=0, encode=encode, start=number, stop=number + 1, image_px=8
+        plan, rank=0, world_size=1, micro_batch=4, workers=0, encode=encode, start=i, stop=i + 1, image_px=8
     )
     tally = LossAccumulator()
     for batch in loader:
