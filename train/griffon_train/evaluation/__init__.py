@@ -1,0 +1,1 @@
+"""Ask a model: generation, the parsing of answers, and scores."""
