@@ -1,9 +1,10 @@
 """Reads the boxes of an answer: strictly, by the grammar of frozen sets, and otherwise leniently.
 
 The lenient parser reads what a model that has almost learned the grammar writes: other brackets, other separators and
-spaces, more or fewer decimals, corners in pairs, upper and lower case, missing labels, labels where none is expected, text
-around the boxes, `none.` for `None`. It never guesses a unit: a coordinate above 1 is not taken for pixels. A box with
-other than four coordinates makes the complete answer unparsed, except at the end of an answer that was cut off.
+spaces, more or fewer decimals, corners in pairs, upper and lower case, missing labels, labels where none is expected,
+text around the boxes, `none.` for `None`. It never guesses a unit: a coordinate above 1 is not taken for pixels. A
+broken box, such as one of three coordinates, makes the whole answer unparsed, except at the end of an answer that was
+cut off.
 """
 
 import re
@@ -16,8 +17,8 @@ from griffon_shards.support.errors import DataError
 from griffon_shards.types import BOX_STYLES, BoxXYXY
 
 UNPARSED_REASONS = ("empty", "no_box", "broken_box", "coordinate_outside", "cut_off")
-"""Why an answer is unparsed: it has no visible text; neither a box nor `None`; a box with other than four coordinates; a
-coordinate outside of [0, 1]; or it ended at the limit of new tokens before its first box was complete."""
+"""Why an answer is unparsed: it is empty; it has neither a box nor `None`; a broken box; a coordinate outside [0, 1];
+or it ended at the limit of new tokens before its first box was complete."""
 
 _NUMBER = r"(-?(?:[0-9]{1,5}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}))"
 _COMMA, _MIDDLE = r"[\s,;]{1,4}", r"[\s,;()\[\]]{1,8}"
@@ -114,7 +115,7 @@ def box_scores(parsed: ParsedAnswer, token_ends: Sequence[int], token_logprobs: 
 
 
 def _writes(start: int, end: int, box: AnsweredBox) -> bool:
-    """Whether a token that adds characters [start, end) belongs to a box; part of a character belongs to that character."""
+    """Whether a token that adds characters [start, end) belongs to a box. Some tokens are a part of a character."""
     return start < box.end and max(end, start + 1) > box.start
 
 

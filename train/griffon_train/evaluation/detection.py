@@ -42,7 +42,7 @@ def detection_scores(marked: Sequence[Marked], convention: str) -> dict[str, obj
 
 
 def coco_truth(marked: Sequence[Marked]) -> CocoTruth:
-    """The questions in the layout of COCO's instances. Each question is an image of its own, named `KEY` or `KEY#ROUND`."""
+    """The questions in the layout of COCO's instances. Each is an image of its own, named `KEY` or `KEY#ROUND`."""
     category_ids = _category_ids(marked)
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
@@ -120,7 +120,7 @@ def _scores_without_ranking(marked: Sequence[Marked], convention: str) -> dict[s
 
 
 def _wrong_boxes(marked: Sequence[Marked], convention: str) -> dict[str, int]:
-    """Counts of answered boxes: of names not asked for, of absent categories, and of objects that were answered already."""
+    """Counts of boxes: of names not asked for, of absent categories, and of objects that another box has matched."""
     unknown = absent = duplicates = 0
     for item in marked:
         true_names = {name_key(label) for label, _ in item.truth}

@@ -11,10 +11,10 @@ def judged(prediction: Prediction, convention: str) -> dict[str, object]:
     """The derived fields of a line of `predictions.jsonl`.
 
     - `boxes_px`: the answered boxes (x1, y1, x2, y2) in pixels.
-    - `iou`: of the first answered box if there is one true box and the task is VG, otherwise the mean over the true boxes
-      of the IoU with their matches; None without true boxes.
-    - `right`: VG with one true box: the first box reaches IoU 0.5. Other tasks with boxes: the answer is exactly the true
-      set at IoU 0.5. REG and short answers of LAZY: exact match. Longer answers of LAZY: None.
+    - `iou`: VG with one true box: IoU of the first answered box. Otherwise the mean IoU of the true boxes with their
+      matches; None without true boxes.
+    - `right`: VG with one true box: the first answered box reaches IoU 0.5. Other answers with boxes: the set is
+      exactly the true one at IoU 0.5. REG and short answers of LAZY: exact match. Longer answers of LAZY: None.
     - `unparsed`: a reason of `answers.UNPARSED_REASONS`, or None.
 
     Raises:

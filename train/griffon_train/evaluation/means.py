@@ -22,8 +22,8 @@ def means(figures: Mapping[str, Sequence[float]], clusters: Sequence[Hashable]) 
 def intervals(figures: Mapping[str, Sequence[float]], clusters: Sequence[Hashable]) -> dict[str, tuple[float, float]]:
     """The 95 % interval of the mean of each figure: percentiles of the means of `RESAMPLES` resamples.
 
-    Clusters are resampled, not values, because the questions about one image are not independent. The same values in the
-    same order give the same intervals.
+    Clusters are resampled, not values, because the questions about one image are not independent. The same values in
+    the same order give the same intervals.
 
     Args:
         figures: values by name, all of the same length.

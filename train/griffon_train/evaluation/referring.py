@@ -11,8 +11,8 @@ THRESHOLDS = (0.5, 0.75, 0.9)
 def referring_scores(marked: Sequence[Marked], convention: str) -> dict[str, object]:
     """Scores of questions of VG.
 
-    `one_box` are the questions with one true box, as in RefCOCO: the first answered box counts. `sets` are all questions,
-    those with several boxes or none included, as in gRefCOCO.
+    `one_box` are the questions with one true box, as in RefCOCO: the first answered box counts. `sets` are all
+    questions, those with several boxes or none included, as in gRefCOCO.
     """
     one_box = [item for item in marked if len(item.truth) == 1]
     by_size = {size: [item for item in one_box if _true_size(item) == size] for size in SIZES}

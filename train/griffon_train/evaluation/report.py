@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from griffon_shards.grammar import ANSWERED_WITH_BOXES
+from griffon_shards.support.errors import DataError
 from griffon_shards.support.tables import table
 from griffon_shards.types import TASKS
 from griffon_train.evaluation.captioning import captioning_scores
@@ -13,7 +15,7 @@ from griffon_train.evaluation.detection import detection_scores
 from griffon_train.evaluation.matching import Marked, mark
 from griffon_train.evaluation.means import mean
 from griffon_train.evaluation.predictions import Prediction, place
-from griffon_train.evaluation.referring import referring_scores
+from griffon_train.evaluation.referring import THRESHOLDS, referring_scores
 from griffon_train.evaluation.text import text_scores
 
 _BOX_SCORES: Mapping[str, Callable[[Sequence[Marked], str], dict[str, object]]] = {
@@ -26,22 +28,22 @@ _TEXT_SCORES: Mapping[str, Callable[[Sequence[Prediction]], dict[str, object]]] 
     "LAZY": text_scores,
     "REG": captioning_scores,
 }
-_MAIN_FIGURES: Mapping[str, Sequence[tuple[str, ...]]] = {
-    "LAZY": (("loss_per_token",), ("exact_match",)),
-    "DET": (("coco", "ap"), ("coco", "ap50"), ("coco", "ap75"), ("coco_constant", "ap"), ("f1@0.5",), ("f1@0.75",)),
-    "RANDDET": (("coco", "ap"), ("coco", "ap50"), ("coco", "ap75"), ("coco_constant", "ap"), ("f1@0.5",), ("f1@0.75",)),
-    "REG": (("cider",), ("exact_match",)),
+_DETECTION_FIGURES = ("coco.ap", "coco.ap50", "coco.ap75", "coco_constant.ap", "f1@0.5", "f1@0.75")
+_MAIN_FIGURES: Mapping[str, Sequence[str]] = {
+    "LAZY": ("loss_per_token", "exact_match"),
+    "DET": _DETECTION_FIGURES,
+    "RANDDET": _DETECTION_FIGURES,
+    "REG": ("cider", "exact_match"),
     "VG": (
-        ("one_box", "accuracy@0.5"),
-        ("one_box", "accuracy@0.75"),
-        ("one_box", "accuracy@0.9"),
-        ("one_box", "mean_iou"),
-        ("sets", "exact"),
-        ("sets", "n_acc"),
-        ("sets", "t_acc"),
+        *(f"one_box.accuracy@{threshold}" for threshold in THRESHOLDS),
+        "one_box.mean_iou",
+        "sets.exact",
+        "sets.n_acc",
+        "sets.t_acc",
     ),
-    "VISJ": (("f1@0.5",), ("f1@0.75",), ("count_exact",), ("count_mae",), ("count_rmse",)),
+    "VISJ": ("f1@0.5", "f1@0.75", "count_exact", "count_mae", "count_rmse"),
 }
+_PARSING = ("strict", "lenient", "unparsed", "repeated", "cut_off")
 _NOT_SHARES = {"loss_per_token", "cider", "count_mae", "count_rmse"}
 _DECIMALS = 6
 
@@ -56,9 +58,14 @@ def metrics(predictions: Sequence[Prediction], convention: str) -> dict[str, obj
         convention: one of `matching.CONVENTIONS`.
 
     Raises:
-        DataError: a true answer is not of the answer grammar, or a prediction has another number of scores than boxes.
+        DataError: a question is predicted twice, a true answer is not of the answer grammar, or the number of scores is
+            not that of the boxes.
     """
     in_order = sorted(predictions, key=place)
+    for before, after in pairwise(in_order):
+        if place(before) == place(after):
+            key, asked = after.question.key, after.question.round
+            raise DataError(f"{key}, round {asked}, is predicted twice; delete one of its lines from predictions.jsonl")
     marked = {
         place(prediction): mark(prediction)
         for prediction in in_order
@@ -76,36 +83,49 @@ def metrics(predictions: Sequence[Prediction], convention: str) -> dict[str, obj
 
 
 def figures_table(figures: Mapping[str, Any]) -> str:
-    """The main figures of `metrics`, as a table for the terminal: those of each task, then of each source."""
-    scores = [*((task, item) for task, item in figures["tasks"].items()), *figures["sources"].items()]
-    rows = [row for name, item in scores for row in _rows(name, item)]
-    return table(("", "questions", "figure", "value", "95 % interval"), rows)
+    """Two tables for the terminal, made of what `metrics` returns: the main figures, and how answers were parsed.
+
+    Figures have their names in `metrics`, with a dot before each inner one. A task with several sources is followed by
+    the figures of each.
+    """
+    parts: list[tuple[str, Mapping[str, Any]]] = []
+    for task, scores in figures["tasks"].items():
+        sources = [(f"  {tag}", item) for tag, item in figures["sources"].items() if item["task"] == task]
+        parts += [(task, scores), *(sources if len(sources) > 1 else ())]
+    scored = table(
+        ("task", "questions", "figure", "value", "95 % interval"),
+        [row for name, scores in parts for row in _figure_rows(name, scores)],
+    )
+    parsed = table(("task", "answers", *_PARSING), [_parsing_row(name, scores["parsing"]) for name, scores in parts])
+    return f"{scored}\n\n{parsed}"
 
 
-def _rows(name: str, scores: Mapping[str, Any]) -> list[tuple[str, int, str, str, str]]:
-    """The rows of a task or a source. Figures without a value have none."""
+def _figure_rows(name: str, scores: Mapping[str, Any]) -> list[tuple[str, int, str, str, str]]:
+    """The rows of a task or a source, without figures that have no value."""
     rows = []
     for path in _MAIN_FIGURES[scores["task"]]:
-        inner = scores
-        for part in path[:-1]:
-            inner = inner[part]
-        figure, questions = path[-1], inner.get("questions", scores["questions"])
+        *outer, figure = path.split(".", 1) if path.partition(".")[0] in scores else [path]
+        inner = scores[outer[0]] if outer else scores
         if inner[figure] is not None:
-            interval = "–".join(_shown(value, figure) for value in inner.get("interval", {}).get(figure, ()))
-            label = " ".join(path)
-            rows.append((name, questions, label, _shown(inner[figure], figure), interval))
-    parsing = scores["parsing"]
-    for figure in ("strict", "lenient", "unparsed", "repeated", "cut_off"):
-        if parsing.get(figure) is not None:
-            rows.append((name, parsing["answers"], figure, _shown(parsing[figure], figure), ""))
+            low_high = inner.get("interval", {}).get(figure)
+            interval = " to ".join(_shown(value, figure) for value in low_high) if low_high else ""
+            rows.append(
+                (name, inner.get("questions", scores["questions"]), path, _shown(inner[figure], figure), interval)
+            )
     return rows
+
+
+def _parsing_row(name: str, parsing: Mapping[str, Any]) -> tuple[object, ...]:
+    return name, parsing["answers"], *(_shown(parsing[rate], rate) if rate in parsing else "-" for rate in _PARSING)
 
 
 def _shown(value: float, figure: str) -> str:
     return f"{value:.3f}" if figure in _NOT_SHARES else f"{100 * value:.1f} %"
 
 
-def _scores(predictions: Sequence[Prediction], marked: Mapping[object, Marked], convention: str) -> dict[str, object]:
+def _scores(
+    predictions: Sequence[Prediction], marked: Mapping[tuple[str, str, int], Marked], convention: str
+) -> dict[str, object]:
     """The scores of predictions of one task."""
     task = predictions[0].question.task
     if task in _TEXT_SCORES:
