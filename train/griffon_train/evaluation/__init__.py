@@ -1,1 +1,1 @@
-"""Ask a model: generation, the parsing of answers, and scores."""
+"""Asks a model the questions of frozen sets, and scores its answers."""
