@@ -2,6 +2,7 @@
 
 import click
 
+from griffon_train.cli.ask import ask_command
 from griffon_train.cli.convert import convert
 from griffon_train.cli.plan import lengths_command, plan_command
 from griffon_train.cli.read import read_command
@@ -15,5 +16,5 @@ def main() -> None:
     """Train Griffon-style vision-language models on shards from griffon-prep."""
 
 
-for command in (plan_command, lengths_command, read_command, run, convert):
+for command in (plan_command, lengths_command, read_command, run, ask_command, convert):
     main.add_command(command)

@@ -204,8 +204,8 @@ class Generator:
 def decoded(tokens: Sequence[int], tokenizer: Any) -> tuple[str, list[int]]:  # noqa: ANN401 - one of transformers
     """Decode tokens.
 
-    Each token is decoded after the few before it, on which its characters may depend: SentencePiece drops the space of a
-    first token, and a character may have several tokens.
+    Each token is decoded after the one before it, on which its characters may depend: SentencePiece drops the space of
+    a first token. A character may have several tokens.
 
     Returns:
         The text, and for each token the number of characters decoded up to and with it.
