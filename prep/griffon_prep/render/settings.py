@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from griffon_prep.records import name_key
 from griffon_prep.render.keyed_random import KeyedRandom
-from griffon_prep.render.templates import Templates
+from griffon_shards.templates import Templates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
