@@ -17,7 +17,7 @@ import orjson
 
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import TEMPORARY_PREFIX, sha256_of, sync_folder
-from griffon_train.training.distributed import ProcessGroup
+from griffon_train.distributed.process_group import ProcessGroup
 
 CHECKPOINTS = "checkpoints"
 """Subfolder of a run's folder."""
@@ -97,6 +97,22 @@ def latest(run: Path, ranks: ProcessGroup) -> tuple[TrainingCheckpoint | None, l
             f"copy, or delete {run} to start over"
         )
     return None, skipped
+
+
+def at_step(run: Path, step: int, ranks: ProcessGroup) -> TrainingCheckpoint:
+    """Open the checkpoint after `step` steps. Every rank calls this; they share the work of reading its files.
+
+    Raises:
+        DataError: there is no such checkpoint, or it is incomplete or damaged.
+    """
+    opened = _opened(run, step)
+    problems = [each for each in ranks.gathered(opened if isinstance(opened, str) else None) if each]
+    if isinstance(opened, TrainingCheckpoint) and not problems:
+        problems = [problem for of_rank in ranks.gathered(_damage(opened, ranks)) for problem in of_rank]
+        if not problems:
+            return opened
+    steps = ", ".join(map(str, steps_there(run))) or "none"
+    raise DataError(f"{run / CHECKPOINTS}: {problems[0]}; there are checkpoints after these steps: {steps}")
 
 
 def latest_index(run: Path) -> Mapping[str, Any] | None:

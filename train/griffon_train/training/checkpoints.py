@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import TEMPORARY_PREFIX, sync_folder, write_whole
+from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.training.checkpoint_folders import (
     FORMAT,
     INDEX,
@@ -27,7 +28,6 @@ from griffon_train.training.checkpoint_folders import (
     removed,
     sha256_of_index,
 )
-from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.tensor_file import write_tensors
 from griffon_train.training.zero_shards import MOMENTS, ParameterShard, ShardedState
 
@@ -138,6 +138,16 @@ def restore(checkpoint: TrainingCheckpoint, state: ShardedState, sizes: Mapping[
             f"{checkpoint.path}: {', '.join(different[:3])} differ from the checkpoint after loading it; nothing was "
             "trained"
         )
+
+
+def trained_weights(checkpoint: TrainingCheckpoint) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the float32 weights of every parameter in a checkpoint, flattened, with its name."""
+    with _Files(checkpoint) as files:
+        for name, pieces in _pieces(checkpoint).items():
+            flat = torch.empty(sum(count for _, count, *_ in pieces))
+            for start, count, file, buffer, offset in pieces:
+                flat[start : start + count] = files.read(file, f"{buffer}.weight", offset, count)
+            yield name, flat
 
 
 _Piece = tuple[int, int, int, int, int]
