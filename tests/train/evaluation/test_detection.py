@@ -1,0 +1,186 @@
+"""Scores of DET and RANDDET: pycocotools is given what was answered, and the rest is counted by hand."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from griffon_shards.grammar import checked_box, format_answer
+from griffon_shards.support.errors import DataError
+from griffon_shards.types import BoxXYXY
+from griffon_train.evaluation.detection import average_precision, coco_results, coco_truth, detection_scores
+from griffon_train.evaluation.matching import Marked, iou, mark
+from griffon_train.evaluation.predictions import Prediction
+
+from .made_up import CAT, DOG, FAR, jittered, predicted, random_box
+
+COCO_INSTANCES = Path(__file__).parents[4] / "shared/data/real/coco/instances.json"
+Items = Sequence[tuple[str, BoxXYXY]]
+NAMES = ("cat", "dog", "red cow")
+
+
+def detected(truth: Items, answer: Items, scores: Sequence[float] | None = None, key: str = "k") -> Prediction:
+    return predicted("DET", format_answer(truth, "text"), format_answer(answer, "text"), key=key, scores=scores)
+
+
+def scores(*predictions: Prediction) -> dict[str, Any]:
+    return detection_scores([mark(prediction) for prediction in predictions], "gt")
+
+
+def ap_by_hand(marked: Sequence[Marked], threshold: float) -> float:
+    """COCO's AP at one threshold: precision at 101 recalls, made monotone, mean over categories."""
+    aps = []
+    for name in sorted({label for item in marked for label, _ in item.truth}):
+        ranked, true_boxes = [], 0
+        for item in marked:
+            truth = [box for label, box in item.truth if label == name]
+            true_boxes += len(truth)
+            free = set(range(len(truth)))
+            boxes = zip(item.parsed.boxes, item.prediction.box_scores, strict=True)
+            for score, box in sorted(((s, b.box_xyxy) for b, s in boxes if b.label == name), key=lambda pair: -pair[0]):
+                best = max(free, key=lambda place: iou(box, truth[place]), default=None)
+                right = best is not None and iou(box, truth[best]) >= threshold
+                if right:
+                    free.discard(best)
+                ranked.append((score, right))
+        ranked.sort(key=lambda pair: -pair[0])
+        hits = np.cumsum([right for _, right in ranked])
+        precision, recall = hits / np.arange(1, len(ranked) + 1), hits / true_boxes
+        aps.append(np.mean([max(precision[recall >= level], default=0.0) for level in np.linspace(0, 1, 101)]))
+    return float(np.mean(aps))
+
+
+def many() -> list[Prediction]:
+    """Predictions with right, shifted, missing, misnamed and invented boxes, and distinct scores."""
+    draws = random.Random(0)
+    predictions = []
+    for key in range(40):
+        truth = sorted((draws.choice(NAMES), random_box(draws)) for _ in range(draws.randint(1, 5)))
+        answer = [(name, jittered(box, draws, 0.12)) for name, box in truth if draws.random() < 0.8]
+        answer += [(draws.choice(NAMES), random_box(draws)) for _ in range(draws.randint(0, 2))]
+        predictions.append(detected(truth, answer, [draws.random() for _ in answer], f"{key:03}"))
+    return predictions
+
+
+def test_ap_is_that_of_an_implementation_of_its_own() -> None:
+    marked = [mark(prediction) for prediction in many()]
+    found = detection_scores(marked, "gt")["coco"]
+    assert isinstance(found, dict)
+    assert 0.1 < found["ap"] < found["ap50"] < 0.9
+    assert found["ap50"] == pytest.approx(ap_by_hand(marked, 0.5), abs=1e-9)
+    assert found["ap75"] == pytest.approx(ap_by_hand(marked, 0.75), abs=1e-9)
+    levels = [ap_by_hand(marked, 0.5 + 0.05 * step) for step in range(10)]
+    assert found["ap"] == pytest.approx(np.mean(levels), abs=1e-9)
+
+
+def test_the_json_files_give_pycocotools_the_same_ap(tmp_path: Path) -> None:
+    marked = [mark(prediction) for prediction in many()]
+    (tmp_path / "truth.json").write_text(json.dumps(coco_truth(marked)))
+    (tmp_path / "results.json").write_text(json.dumps(coco_results(marked)))
+    truth = COCO(str(tmp_path / "truth.json"))
+    evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "results.json")), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    coco = detection_scores(marked, "gt")["coco"]
+    assert isinstance(coco, dict)
+    assert list(coco.values()) == pytest.approx(list(evaluation.stats[:6]))
+
+
+@pytest.mark.skipif(not COCO_INSTANCES.exists(), reason="real data are not at hand")
+def test_ap_of_real_instances_is_that_of_pycocotools_on_the_annotation() -> None:
+    """Truth and answers in pixels, as published and unrounded, against ours, which pass through three decimals."""
+    data = json.loads(COCO_INSTANCES.read_text())
+    sizes = {image["id"]: (image["width"], image["height"]) for image in data["images"]}
+    draws = random.Random(0)
+    annotations, results = [], []
+    for annotation in data["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        box = (x, y, x + width, y + height)
+        if annotation["iscrowd"] or isinstance(checked_box(box, *sizes[annotation["image_id"]]), str):
+            continue
+        annotations.append({**annotation, "area": width * height})
+        moved = [x + draws.gauss(0, 0.1) * width, y + draws.gauss(0, 0.1) * height, width, height]
+        results.append({**annotation, "bbox": moved, "score": draws.random()})
+    expected = average_precision({**data, "annotations": annotations}, results)
+    truth = COCO()
+    truth.dataset = {**data, "annotations": annotations}
+    truth.createIndex()
+    evaluation = COCOeval(truth, truth.loadRes([dict(result) for result in results]), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert 0.1 < evaluation.stats[0] < 0.9
+    assert list(expected.values()) == pytest.approx(list(evaluation.stats[:6]))
+
+
+def test_the_example_in_the_documentation_of_coco() -> None:
+    """One box found at IoU 0.8 and one missed: half of the recall levels at IoU up to 0.8, none beyond."""
+    found = scores(detected([("cat", CAT), ("cat", FAR)], [("cat", (0.1, 0.1, 0.42, 0.5))]))
+    half = 51 / 101
+    assert found["coco"]["ap50"] == found["coco"]["ap75"] == pytest.approx(half)
+    assert found["coco"]["ap"] == pytest.approx(half * 7 / 10)
+    assert (found["precision@0.5"], found["recall@0.5"], found["f1@0.5"]) == (1.0, 0.5, pytest.approx(2 / 3))
+
+
+def test_scores_rank_boxes_and_constant_scores_do_not() -> None:
+    truth, answer = [("cat", CAT)], [("cat", FAR), ("cat", CAT)]
+    found = scores(detected(truth, answer, [0.1, 0.9]))
+    assert (found["coco"]["ap50"], found["coco_constant"]["ap50"]) == (pytest.approx(1.0), pytest.approx(0.5))
+    assert scores(detected(truth, answer, [0.9, 0.1]))["coco"]["ap50"] == pytest.approx(0.5)
+    assert found["precision@0.5"] == 0.5 and found["recall@0.5"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "precision", "recall"),
+    [
+        ([("cat", CAT), ("dog", DOG)], 1.0, 1.0),
+        ([("dog", CAT), ("cat", DOG)], 0.0, 0.0),
+        ([("cat", CAT), ("cat", CAT), ("dog", DOG)], 2 / 3, 1.0),
+        ([("cat", CAT)], 1.0, 0.5),
+        ([("cat", (0.5, 0.5, 0.1, 0.1))], 0.0, 0.0),
+        ([], None, 0.0),
+    ],
+    ids=["perfect", "swapped", "duplicated", "half", "inverted", "none"],
+)
+def test_precision_and_recall(answer: Items, precision: float | None, recall: float) -> None:
+    found = scores(detected([("cat", CAT), ("dog", DOG)], answer))
+    assert (found["precision@0.5"], found["recall@0.5"]) == (precision, recall)
+    assert found["coco"]["ap50"] == pytest.approx(recall if precision else 0.0, abs=0.01)
+
+
+def test_wrong_boxes_are_counted_by_kind() -> None:
+    near = (0.1, 0.1, 0.5, 0.52)
+    answer = [("cat", CAT), ("cat", near), ("cat", FAR), ("cat", CAT), ("dog", DOG), ("Red cow", FAR), ("red", FAR)]
+    found = scores(detected([("cat", CAT)], [*answer, ("zebra", FAR), ("re", FAR)]))
+    assert found["duplicates"] == 2
+    assert found["absent_categories"] == 3  # dog, red cow, and "red", which the question has as a word
+    assert found["unknown_names"] == 2
+    assert found["answered_boxes"] == 9 and found["true_boxes"] == 1
+
+
+@pytest.mark.parametrize("answer", ["", "a cat", "cat-[0.1,0.1", "cat-[64,48,320,240]"])
+def test_an_unparsed_answer_finds_nothing(answer: str) -> None:
+    truth = "cat-[0.100,0.100,0.500,0.500]"
+    found = scores(predicted("DET", truth, answer), predicted("DET", truth, truth, key="l"))
+    assert found["recall@0.5"] == 0.5 and found["answered_boxes"] == 1
+    assert found["coco"]["ap50"] == pytest.approx(51 / 101)
+
+
+def test_questions_without_boxes_have_no_ap() -> None:
+    nothing = scores(predicted("RANDDET", "None", "None"))
+    assert nothing["coco"]["ap"] is nothing["precision@0.5"] is nothing["recall@0.5"] is nothing["f1@0.5"] is None
+    assert scores()["coco"]["ap"] is None
+    invented = scores(predicted("RANDDET", "None", "dog-[0.100,0.100,0.500,0.500]"))
+    assert (invented["precision@0.5"], invented["absent_categories"]) == (0.0, 1)
+
+
+def test_a_box_without_a_score_is_an_error() -> None:
+    with pytest.raises(DataError, match="k, round 0: 1 scores for 2 answered boxes"):
+        scores(detected([("cat", CAT)], [("cat", CAT), ("cat", FAR)], [0.5]))
