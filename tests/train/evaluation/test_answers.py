@@ -139,6 +139,7 @@ def test_bytes_of_one_character_are_parts_of_its_box() -> None:
     answer = "é-<bin_1><bin_2><bin_3><bin_4>"  # the first token is a byte, after which there is no character yet
     scores = box_scores(parse(answer, "DET", complete=True), (0, 1, len(answer)), (log(0.5), log(0.5), 0.0))
     assert scores == pytest.approx((0.5,))
+    assert box_scores(parse("", "DET", complete=True), (), ()) == ()
 
 
 @pytest.mark.parametrize("style", BOX_STYLES)

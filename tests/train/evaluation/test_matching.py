@@ -22,7 +22,8 @@ def iou_by_counting(box: BoxXYXY, other: BoxXYXY) -> float:
 def test_iou_is_the_share_of_cells() -> None:
     draws = random.Random(0)
     for _ in range(300):
-        box, other = (tuple(draws.randint(0, 12) for _ in range(4)) for _ in range(2))
+        x1, y1, x2, y2, x3, y3, x4, y4 = (draws.randint(0, 12) for _ in range(8))
+        box, other = (x1, y1, x2, y2), (x3, y3, x4, y4)
         assert iou(box, other) == pytest.approx(iou_by_counting(box, other))
 
 
