@@ -116,6 +116,18 @@ def test_a_rendered_answer_is_read_as_it_was_meant(items: list[tuple[str, BoxXYX
     assert truth_boxes(answer, task) == items
 
 
+@given(
+    st.text(max_size=60) | st.text("[](){}<>0.1,;&-bin_ \n", max_size=60),
+    st.sampled_from(ANSWERED_WITH_BOXES),
+    st.booleans(),
+)
+def test_any_text_is_parsed_or_has_a_reason(answer: str, task: str, complete: bool) -> None:
+    parsed = parse(answer, task, complete=complete)
+    assert parsed.unparsed is None or (parsed.unparsed in UNPARSED_REASONS and not parsed.boxes)
+    if parsed.unparsed is None and not parsed.boxes:
+        assert "none" in answer.casefold()
+
+
 def test_a_truth_that_is_not_of_the_grammar_is_refused() -> None:
     with pytest.raises(DataError, match="a VG question is not of the answer grammar: 'cat'"):
         truth_boxes("cat", "VG")

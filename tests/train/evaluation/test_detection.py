@@ -189,6 +189,18 @@ def test_an_unparsed_answer_finds_nothing(answer: str) -> None:
     assert found["coco"]["ap50"] == pytest.approx(51 / 101)
 
 
+def test_the_json_files_name_images_and_categories_as_the_set_does() -> None:
+    first = detected([("Red cow", CAT), ("dog", DOG)], [("red cow", (0.5, 0.6, 0.1, 0.2)), ("zebra", CAT)])
+    second = predicted("DET", "red cow-[0.100,0.100,0.500,0.500]", "None", round=1)
+    marked = [mark(first), mark(second)]
+    truth = coco_truth(marked)
+    assert [image["file_name"] for image in truth["images"]] == ["k", "k#1"]
+    assert truth["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "Red cow"}]
+    assert [annotation["category_id"] for annotation in truth["annotations"]] == [2, 1, 2]
+    assert truth["annotations"][0]["bbox"] == [64, 48, 256, 192]
+    assert coco_results(marked) == [{"image_id": 1, "category_id": 2, "bbox": [320, 288, 0, 0], "score": 0.5}]
+
+
 def test_questions_without_boxes_have_no_ap() -> None:
     nothing = scores(predicted("RANDDET", "None", "None"))
     assert nothing["coco"]["ap"] is nothing["precision@0.5"] is nothing["recall@0.5"] is nothing["f1@0.5"] is None
