@@ -12,7 +12,7 @@ from griffon_train.config.options import takes_many
 from griffon_train.config.reference_flags import FOREIGN, SAID_OTHERWISE, translate
 from griffon_train.config.resolve import resolve
 from griffon_train.config.settings import OPTIONS, TYPES, VALUE_TYPES, Settings, option_name, shown
-from griffon_train.training.signals import listening
+from griffon_train.distributed.signals import listening
 
 _ANSWERS: dict[str, Any] = {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"}
 """Options for which `--freeze-llm`, `--freeze-llm True` and `--freeze-llm=false` are all valid."""

@@ -9,12 +9,12 @@ from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.config.settings import Settings, differences, settings_from_json
 from griffon_train.data.shared_memory import check_shared_memory, needed_bytes, ranks_here
 from griffon_train.data.source_stream import Shows
+from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.weight_files import read_json
 from griffon_train.training.checkpoint_folders import steps_there
 from griffon_train.training.disk_space import check_room, need_of
-from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.log_hook import imported
 from griffon_train.training.model_loading import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
 

@@ -8,7 +8,7 @@ import torch
 
 from griffon_train.data.batch import Batch
 from griffon_train.data.source_stream import GROUPINGS, task_group
-from griffon_train.training.distributed import ProcessGroup
+from griffon_train.distributed.process_group import ProcessGroup
 
 _GROUPS = GROUPINGS["task"]
 

@@ -18,9 +18,9 @@ from griffon_train.data.loader import Loader
 from griffon_train.data.plan import Plan
 from griffon_train.data.sequential_order import SequentialOrder, StepOrder
 from griffon_train.data.steering import Steering
+from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.training import checkpoint_folders, checkpoints
 from griffon_train.training.collate import collate
-from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
 from griffon_train.training.loss import loss_sums

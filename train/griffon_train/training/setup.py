@@ -19,6 +19,7 @@ from griffon_train.data.lengths import Lengths
 from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import micro_steps
 from griffon_train.data.source_stream import Shows
+from griffon_train.distributed.process_group import ProcessGroup, transformers_progress
 from griffon_train.model.freezing import freeze, parameter_counts
 from griffon_train.text.chat_templates import check_tokenizer, encode_sample
 from griffon_train.training import checkpoints, compiling
@@ -31,7 +32,6 @@ from griffon_train.training.checks import (
     open_validation_sets,
 )
 from griffon_train.training.data_checks import check_taught, remarks
-from griffon_train.training.distributed import ProcessGroup, transformers_progress
 from griffon_train.training.engine import make_engine
 from griffon_train.training.model_loading import SETTINGS_NAME, default_chat, load_model, placed, unchecked_parts
 from griffon_train.training.run_state import RunState, steps_of
