@@ -14,6 +14,7 @@ from griffon_shards.draw import draw_boxes
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import table
+from griffon_shards.templates import Templates, load_templates
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
     from griffon_train.evaluation.inquiry_lines import InquiryLine
     from griffon_train.evaluation.predictor import Predictor, Reply
+    from griffon_train.evaluation.saved_model import LoadedModel
 
 _PATH = click.Path(path_type=Path)
+_STALL_S = 1800.0
 _STANDARD_INPUT = "-"
 
 
@@ -64,12 +67,23 @@ def _box(_context: click.Context, _option: click.Parameter, value: str | None) -
 @click.option(
     "--draw", type=_PATH, help="Write the image with the answered boxes to this file; with --questions, to this folder."
 )
-@click.option("--templates", type=_PATH, help="Folder with question templates.  [default: the built-in templates]")
-@click.option("--max-new-tokens", type=click.IntRange(1), default=1024, show_default=True, help="Cut answers off here.")
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Questions to answer at a time."
+    "--from",
+    "checkpoint",
+    metavar="CHECKPOINT",
+    help="Checkpoint of the run MODEL: a step, a name such as step-00000100, or last.  [default: the run's result, or "
+    "its last checkpoint if it has none]",
 )
-@click.option("--device", default="auto", show_default=True, help="cpu or cuda; auto is CUDA if available.")
+@click.option("--templates", type=_PATH, help="Folder with question templates.  [default: the built-in templates]")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="Tokens after which an answer is cut off.",
+)
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Questions answered together.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Device.")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "bfloat16", "float32"]),
@@ -89,16 +103,17 @@ def ask_command(
     questions: str | None,
     as_json: bool,
     draw: Path | None,
+    checkpoint: str | None,
     templates: Path | None,
     max_new_tokens: int,
-    batch_size: int,
+    batch: int,
     device: str,
     dtype: str,
 ) -> None:
     """Ask MODEL about IMAGE and print the answer, with its boxes in pixels.
 
-    MODEL is a saved model or the folder of a run. QUESTION is in any words. With --region, it contains <region> where
-    the region is meant.
+    MODEL is a saved model or the output folder of a training run. QUESTION is in any words. With --region, it contains
+    <region> where the region is meant.
     """
     from griffon_train.evaluation.inquiry_lines import InquiryLine, category_names  # torch takes seconds to import
     from griffon_train.evaluation.predictor import Predictor
@@ -111,31 +126,46 @@ def ask_command(
         box_xyxy_px=box,
         region_xyxy_px=region,
     )
+    wordings = load_templates(templates)
     lines: Iterable[InquiryLine]
     if questions is None:
         lines = [InquiryLine(line_no=1, id=None, image=image, inquiry=inquiry)]
-        _check_before_loading(lines[0])
+        _check_before_loading(lines[0], wordings)
     else:
         if inquiry != Inquiry():
             raise SettingsError("--questions has the questions; leave out QUESTION, --task and what belongs to them")
         lines = _lines_of(questions, image)
     _check_drawing(draw, is_folder=questions is not None)
-    predictor = Predictor.from_pretrained(model, device=device, dtype=dtype, templates=templates)
-    for line, seen, reply in _answered(predictor, lines, questions, batch_size, max_new_tokens):
+    loaded = _opened(model, checkpoint, device, dtype)
+    predictor = Predictor(loaded.model, loaded.tokenizer, chat=loaded.chat, templates=wordings)
+    for line, seen, reply in _answered(predictor, lines, questions, batch, max_new_tokens):
         _show(line, reply, as_json=as_json, alone=questions is None)
         if draw is not None:
             _draw(draw if questions is None else draw / f"{line.line_no}.png", line, seen, reply)
 
 
-def _check_before_loading(line: "InquiryLine") -> None:
+def _opened(path: Path, checkpoint: str | None, device: str, dtype: str) -> "LoadedModel":
+    """Load a saved model, or a checkpoint of a run."""
+    from griffon_train.config.run_folder import MODEL_NAME, SETTINGS_NAME
+    from griffon_train.distributed.process_group import distributed_session
+    from griffon_train.evaluation.saved_model import open_saved
+    from griffon_train.training.model_source import open_model
+
+    is_run = (path / SETTINGS_NAME).is_file()
+    if checkpoint is None and not (is_run and not (path / MODEL_NAME).is_dir()):
+        return open_saved(path, device, dtype)
+    with distributed_session(device, _STALL_S) as ranks:
+        return open_model(path, checkpoint, dtype, ranks).loaded
+
+
+def _check_before_loading(line: "InquiryLine", templates: Templates) -> None:
     """Report what is wrong with a single question before minutes are spent on loading a model."""
-    from griffon_shards.templates import load_templates
     from griffon_train.evaluation.predictor import image_of
     from griffon_train.evaluation.task_prompts import prompt_of
 
     if line.image is None:
         raise SettingsError("give an IMAGE and a QUESTION, or --questions FILE")
-    prompt_of(line.inquiry, image_of(line.image), load_templates(None), "text")
+    prompt_of(line.inquiry, image_of(line.image), templates, "text")
 
 
 def _check_drawing(draw: Path | None, *, is_folder: bool) -> None:

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.support.errors import SettingsError
+from griffon_train.config.run_folder import MODEL_NAME, SETTINGS_NAME
 from griffon_train.given_folder import existing_folder
 from griffon_train.model.attention import attention_of
 from griffon_train.model.folders import is_saved_griffon
@@ -19,7 +20,6 @@ from griffon_train.text.tokenizer import load_tokenizer
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _PROCESSOR_NAME = "processor_config.json"
-_RUN_NAMES = ("settings.json", "model")
 
 
 class LoadedModel(NamedTuple):
@@ -76,7 +76,7 @@ def device_of(wanted: str) -> torch.device:
 
 def _model_folder(path: Path) -> Path:
     """The folder itself, or the exported model of a run."""
-    folder = path / "model" if all((path / name).exists() for name in _RUN_NAMES) else path
+    folder = path / MODEL_NAME if (path / SETTINGS_NAME).is_file() and (path / MODEL_NAME).is_dir() else path
     if not is_saved_griffon(folder):
         raise SettingsError(f"{folder}: not a Griffon model; give one that griffon-train saved, or a run's folder")
     return folder
