@@ -218,3 +218,25 @@ def test_checkpoints_that_are_not_there_or_damaged(launcher: Launcher, trained: 
         path.write_bytes(whole)
     assert code == 1
     assert "SHA-256 is not the recorded one" in line
+
+
+def test_an_alignment_is_its_parts_and_its_projector_and_losses_are_those_of_validation(
+    launcher: Launcher, small_set: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    steps = ("--steps", 1, "--global-batch", 4, "--workers", 0, "--lr", 1e-2, "--tune-mm-mlp-adapter")
+    validation = ("--val-shards", small_set, "--val-steps", 1)
+    ended = launcher.run(*command(small_set, run, *steps, *validation), world_size=1)
+    assert ended.codes == [0], ended.said
+    (losses,) = (line["validation_loss"] for line in lines_of((run / "validation.jsonl").read_bytes()))
+    metrics = []
+    for options in ((), ("--from", "last")):
+        out = tmp_path / f"out-{len(metrics)}"
+        once = ("--task", "LAZY", "--max-new-tokens", 1, "--device", "cpu", *options)
+        ended = launcher.run("evaluate", run, "--shards", small_set, "--out", out, *once, world_size=1)
+        assert ended.codes == [0], ended.said
+        metrics.append(orjson.loads((out / "metrics.json").read_bytes()))
+    assert metrics[0] == metrics[1]
+    by_source = {tag: scores["loss_per_token"] for tag, scores in metrics[0]["sources"].items()}
+    expected = {"LAZY_text": losses["text"], "LAZY_caption": losses["general"]}
+    assert by_source == pytest.approx(expected, abs=2e-5)
