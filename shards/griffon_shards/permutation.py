@@ -81,9 +81,7 @@ def _inverse_network(values: NDArray[np.uint64], bits: int, words: NDArray[np.ui
     return _rounds(values, bits, [(number % 2, word) for number, word in enumerate(words)][::-1])
 
 
-def _rounds(
-    values: NDArray[np.uint64], bits: int, rounds: Sequence[tuple[int, np.uint64]]
-) -> NDArray[np.uint64]:
+def _rounds(values: NDArray[np.uint64], bits: int, rounds: Sequence[tuple[int, np.uint64]]) -> NDArray[np.uint64]:
     low_bits = bits // 2
     widths = (bits - low_bits, low_bits)
     halves = [values >> np.uint64(low_bits), values & np.uint64((1 << low_bits) - 1)]

@@ -67,7 +67,7 @@ def learn(folder: Path, name: str) -> Path:
     for prompt, answer in learned_prompts():
         pictures, shown = int(prompt.image is not None), int(prompt.region_xyxy_px is not None)
         turns = (*prompt.turns, Turn(role="gpt", text=answer))
-        encoded = encode(chat, turns, tokenizer, pictures=pictures, regions=shown)
+        encoded = encode(chat, turns, tokenizer, images=pictures, regions=shown)
         encoded, _ = expand_and_truncate(encoded, 9999, "error", model.image_tokens, "")
         ids.append(torch.tensor(encoded.ids))
         labels.append(torch.tensor(encoded.labels))

@@ -229,7 +229,7 @@ def test_an_alignment_is_its_parts_and_its_projector_and_losses_are_those_of_val
     ended = launcher.run(*command(small_set, run, *steps, *validation), world_size=1)
     assert ended.codes == [0], ended.said
     (losses,) = (line["validation_loss"] for line in lines_of((run / "validation.jsonl").read_bytes()))
-    metrics = []
+    metrics: list[dict[str, Any]] = []
     for options in ((), ("--from", "last")):
         out = tmp_path / f"out-{len(metrics)}"
         once = ("--task", "LAZY", "--max-new-tokens", 1, "--device", "cpu", *options)

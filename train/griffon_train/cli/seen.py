@@ -111,17 +111,17 @@ def _plan_of(settings: Settings) -> Plan:
     sets = [open_set(path) for path in settings.shards]
     return Plan(
         sets,
-        seed=settings.seed,
-        global_batch=settings.global_batch,
-        grouping=settings.grouping,
-        window=settings.window,
-        lengths=Lengths.counted(sets, settings.lengths) if settings.lengths else Lengths.estimated(sets),
-        weights=weights_by_tag(settings.weights),
+        seed=settings.data.seed,
+        global_batch=settings.data.global_batch,
+        grouping=settings.data.grouping,
+        window=settings.data.window,
+        lengths=Lengths.counted(sets, settings.data.lengths) if settings.data.lengths else Lengths.estimated(sets),
+        weights=weights_by_tag(settings.data.weights),
     )
 
 
 def _steering_of(settings: Settings) -> Steering:
-    return Steering.of(settings.skip_steps, settings.lr_from)
+    return Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
 
 
 def _last_logged(run: Path) -> dict[str, Any] | None:

@@ -5,11 +5,8 @@ make other batches.
 """
 
 import hashlib
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +19,7 @@ from numpy.typing import NDArray
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import sha256_of, write_whole
-from griffon_train.data.worker_process import end_with_parent
+from griffon_shards.support.worker_pool import LocalPool
 from griffon_train.text.chat_templates import IMAGE_TOKEN_ID, Tokenizer, check_tokenizer, encode
 from griffon_train.text.tokenizer import load_tokenizer
 
@@ -85,20 +82,20 @@ class Lengths:
             DataError: a table is damaged.
         """
         tables = {table.of_set: table for table in map(_read_table, paths)}
-        for each in sets:
-            table = tables.get(each.lock.digest)
-            if table is not None and table.counts.shape != (len(each), int(each.lock.render["variants"])):
+        for frozen in sets:
+            table = tables.get(frozen.lock.digest)
+            if table is not None and table.counts.shape != (len(frozen), int(frozen.lock.render["variants"])):
                 raise DataError(
-                    f"{table.path}: the table's shape {table.counts.shape} does not fit {each.root}; count it again"
+                    f"{table.path}: the table's shape {table.counts.shape} does not fit {frozen.root}; count it again"
                 )
-        missing = [str(each.root) for each in sets if each.lock.digest not in tables]
+        missing = [str(frozen.root) for frozen in sets if frozen.lock.digest not in tables]
         if missing or len(paths) != len(sets):
             raise SettingsError(
                 f"--lengths: {len(paths)} table(s) for {len(sets)} set(s)"
                 + (f", none for {', '.join(missing)}" if missing else "")
                 + "; give one table per set, written by `griffon-train lengths`"
             )
-        ordered = [tables[each.lock.digest] for each in sets]
+        ordered = [tables[frozen.lock.digest] for frozen in sets]
         for table in ordered[1:]:
             for name in ("chat", "tokenizer"):
                 if getattr(table, name) != getattr(ordered[0], name):
@@ -114,16 +111,16 @@ class Lengths:
         Raises:
             SettingsError: a table was counted with another template or tokenizer.
         """
-        for each, table in zip(self.sets, self.tables or (), strict=self.tables is not None):
-            again = f"count it again with `griffon-train lengths {each.root} --chat {chat}` and the model's tokenizer"
+        for frozen, table in zip(self.sets, self.tables or (), strict=self.tables is not None):
+            again = f"count it again with `griffon-train lengths {frozen.root} --chat {chat}` and the model's tokenizer"
             if table.chat != chat:
                 raise SettingsError(f"--lengths {table.path}: counted with --chat {table.chat}, not {chat}; {again}")
-            for row in (row for source in each.lock.sources for row in _some(each.rows_of_source(source.tag))):
-                there, here = table.counts[row].tolist(), _text_tokens(each, row, chat, tokenizer)
-                if there != here:
+            for row in (row for source in frozen.lock.sources for row in _some(frozen.rows_of_source(source.tag))):
+                stored, counted = table.counts[row].tolist(), _text_tokens(frozen, row, chat, tokenizer)
+                if stored != counted:
                     raise SettingsError(
-                        f"--lengths {table.path}: not counted with the model's tokenizer: {each.where(row)} "
-                        f"has {there} tokens in the table, but {here} with the model's tokenizer; {again}"
+                        f"--lengths {table.path}: not counted with the model's tokenizer: {frozen.where(row)} "
+                        f"has {stored} tokens in the table, but {counted} with the model's tokenizer; {again}"
                     )
 
     def text_tokens(self, set_no: int, rows: slice) -> NDArray[np.int64]:
@@ -166,22 +163,16 @@ def count_lengths(
 
     Raises:
         SettingsError: the template is unknown, transformers cannot load the tokenizer, or the two do not fit.
-        DataError: the set is damaged, or a conversation has no `<image>` for its image.
+        DataError: the set is damaged, a conversation has no `<image>` for its image, or a process was killed.
     """
     check_tokenizer(chat, _tokenizer(tokenizer))  # report errors before processes start
     frozen = open_set(root)
     counts = np.zeros((len(frozen), int(frozen.lock.render["variants"])), "<u4")
     jobs = [(str(root), tokenizer, chat, first) for first in range(0, len(frozen), _ROWS_A_JOB)]
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
-            for (*_, first), part in zip(jobs, pool.map(_count, jobs), strict=True):
-                counts[first : first + len(part)] = part
-                done(len(part))
-    except BrokenProcessPool:
-        raise DataError(
-            f"{root}: a counting process was killed, possibly for lack of memory; use fewer --workers"
-        ) from None
+    with LocalPool(workers) as pool:
+        for first, part in pool.run(_count, jobs):
+            counts[first : first + len(part)] = part
+            done(len(part))
     raw = counts.tobytes()
     head = {
         "magic": _MAGIC,
@@ -196,11 +187,13 @@ def count_lengths(
     return hashlib.sha256(content).hexdigest()
 
 
-def _count(job: tuple[str, str, str, int]) -> NDArray[np.uint32]:
+def _count(job: tuple[str, str, str, int]) -> tuple[int, NDArray[np.uint32]]:
+    """Count the tokens of some rows; returns the first row and the counts, shape [rows, variants]."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     root, folder, chat, first = job
     frozen, tokenizer = open_set(root), _tokenizer(folder)
     rows = range(first, min(first + _ROWS_A_JOB, len(frozen)))
-    return np.array([_text_tokens(frozen, row, chat, tokenizer) for row in rows], np.uint32)
+    return first, np.array([_text_tokens(frozen, row, chat, tokenizer) for row in rows], np.uint32)
 
 
 def _text_tokens(frozen: FrozenSet, row: int, chat: str, tokenizer: Tokenizer) -> list[int]:
@@ -210,7 +203,7 @@ def _text_tokens(frozen: FrozenSet, row: int, chat: str, tokenizer: Tokenizer) -
     for rendering in sample.renderings:
         images, regions = int(sample.image is not None), int(rendering.region_xyxy_px is not None)
         try:
-            encoded = encode(chat, rendering.turns, tokenizer, pictures=images, regions=regions)
+            encoded = encode(chat, rendering.turns, tokenizer, images=images, regions=regions)
         except DataError as error:
             raise DataError(f"{frozen.where(row)}: {error}") from None
         counts.append(len(encoded.ids) - encoded.ids.count(IMAGE_TOKEN_ID))
@@ -230,11 +223,6 @@ def _tokenizer_sha256(folder: str) -> str:
         if path.is_file() and ("token" in path.name or path.name in ("vocab.json", "merges.txt")):
             digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _begin() -> None:
-    end_with_parent()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
 
 
 def _some(rows: range) -> Sequence[int]:

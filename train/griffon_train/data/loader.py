@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from griffon_shards.support.errors import DataError
+from griffon_shards.support.processes import end_with_parent
 from griffon_train.data.batch import Batch, Encode, SampleReader, Unreadable
 from griffon_train.data.images import IMAGE_PX, REGION_PX
 from griffon_train.data.plan import Plan
@@ -25,7 +26,7 @@ from griffon_train.data.rank_split import DUMMY, micro_steps
 from griffon_train.data.sequential_order import StepOrder
 from griffon_train.data.shared_memory import AHEAD, no_room
 from griffon_train.data.slots import ReadRequest, ReadRequests, Slot, rank_slots
-from griffon_train.data.worker_process import end_with_parent, leave_signals_to_rank
+from griffon_train.data.worker_process import leave_signals_to_rank
 
 __all__ = ["STALL_S", "Batch", "Encode", "Loader", "Slot", "StepBatches", "rank_slots"]
 
@@ -80,7 +81,7 @@ class Loader:
         image_px: int = IMAGE_PX,
         region_px: int = REGION_PX,
         stall_s: float = STALL_S,
-        company: StopSignal | None = None,
+        stop_signal: StopSignal | None = None,
     ) -> None:
         """Prepare the loader; workers start when iteration starts.
 
@@ -97,9 +98,9 @@ class Loader:
             image_px: side of the images.
             region_px: side of the regions.
             stall_s: seconds that a micro-batch may take; not checked without workers.
-            company: the other ranks, which may request a stop before the next micro-batch.
+            stop_signal: the other ranks, which may request a stop before the next micro-batch.
         """
-        self._plan, self._stall_s, self._workers, self._company = plan, stall_s, workers, company
+        self._plan, self._stall_s, self._workers, self._stop_signal = plan, stall_s, workers, stop_signal
         self._start, self._stop, self._skipped = start, stop, skipped
         self._micro_batch, self._world_size = micro_batch, world_size
         self._slots_of = partial(rank_slots, plan, rank=rank, world_size=world_size, micro_batch=micro_batch)
@@ -169,15 +170,15 @@ class Loader:
                 ) from error
             waited_s = 0.0
             next(awaited)
-            if self._company is not None:
-                self._company.go_on()
+            if self._stop_signal is not None:
+                self._stop_signal.go_on()
             yield _readable(batch), targets
 
     def _perhaps_stop(self, error: Exception) -> None:
         """Stop if requested, without waiting for data; a signal to all processes may have ended the workers first."""
         patience_s = 0.0 if "timed out" in str(error) else _LOOK_EVERY_S
-        if self._company is not None and self._company.asked_to_stop(patience_s):
-            self._company.go_on()
+        if self._stop_signal is not None and self._stop_signal.asked_to_stop(patience_s):
+            self._stop_signal.go_on()
 
     def _what_failed(self, error: Exception, messages: Iterator[Any]) -> str:
         if "timed out" in str(error):

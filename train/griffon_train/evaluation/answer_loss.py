@@ -33,9 +33,9 @@ def answer_loss(
     Raises:
         DataError: the conversation lacks `<image>` or `<region>`.
     """
-    pictures, regions = int(image is not None), int(asked.region_xyxy_px is not None)
-    given = len(encode(chat, asked.turns, tokenizer, pictures=pictures, regions=regions, prompt=True).ids)
-    whole = encode(chat, asked.answered, tokenizer, pictures=pictures, regions=regions)
+    images, regions = int(image is not None), int(asked.region_xyxy_px is not None)
+    given = len(encode(chat, asked.turns, tokenizer, images=images, regions=regions, prompt=True).ids)
+    whole = encode(chat, asked.answered, tokenizer, images=images, regions=regions)
     whole.labels[:given] = [IGNORE] * given  # answers of earlier rounds are given
     encoded, _ = expand_and_truncate(whole, _ANY_LENGTH, "error", model.image_tokens, asked.question.key)
     region = image is not None and asked.region_xyxy_px is not None and cropped(image, asked.region_xyxy_px)

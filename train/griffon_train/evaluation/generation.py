@@ -116,7 +116,7 @@ class Generator:
             raise DataError("a region without an image; give the image that the region is a part of")
         if regions and self._model.region_tower is None:
             raise DataError("a region, but the model has no region tower; use one trained for visual referring")
-        encoded = encode(self._chat, prompt.turns, self._tokenizer, pictures=images, regions=regions, prompt=True)
+        encoded = encode(self._chat, prompt.turns, self._tokenizer, images=images, regions=regions, prompt=True)
         takes = {IMAGE_TOKEN_ID: self._model.image_tokens}
         return [token for each in encoded.ids for token in [each] * takes.get(each, 1)]
 

@@ -80,7 +80,7 @@ def _of_checkpoint(run: Path, name: str, dtype: torch.dtype, ranks: ProcessGroup
     with ranks.at_own_pace(f"loading {checkpoint.path}") as moved, transformers_progress(moved):
         stored = stored_settings(run)
         with naming(f"{run}, its settings:"):
-            model, tokenizer = load_model(replace(stored, attention="auto"), torch.float32)
+            model, tokenizer = load_model(replace(stored, model=replace(stored.model, attention="auto")), torch.float32)
         _check_frozen(model, checkpoint)
         parameters = dict(model.named_parameters())
         with torch.no_grad():
@@ -122,6 +122,6 @@ def _check_frozen(model: GriffonForConditionalGeneration, checkpoint: TrainingCh
 
 
 def _chat(settings: Settings, model: GriffonForConditionalGeneration, tokenizer: object) -> str:
-    chat = settings.chat or default_chat(model)
+    chat = settings.model.chat or default_chat(model)
     check_tokenizer(chat, tokenizer)
     return chat
