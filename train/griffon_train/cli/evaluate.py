@@ -106,11 +106,14 @@ def evaluate_command(
         frozen.check_shards()
     from griffon_train.distributed.process_group import distributed_session  # torch takes seconds to import
     from griffon_train.evaluation.evaluate import Evaluation, evaluate
+    from griffon_train.evaluation.matching import NAMED_TASKS
     from griffon_train.evaluation.questions import chosen_rows
     from griffon_train.evaluation.report import figures_table
     from griffon_train.training.model_source import open_model
 
     rows = chosen_rows(sets, tasks=tasks, sources=sources, limit=limit)
+    if coco_json is not None and not {TASKS[sets[set_no].index["task"][row]] for set_no, row in rows} & {*NAMED_TASKS}:
+        raise SettingsError(f"--coco-json {coco_json}: there are no samples of {' or '.join(NAMED_TASKS)}")
     with distributed_session(device, stall_s) as ranks:
         opened = open_model(model, checkpoint, dtype, ranks)
         result = evaluate(
@@ -138,8 +141,6 @@ def _write_coco(result: "Result", path: Path) -> None:
     from griffon_train.evaluation.matching import NAMED_TASKS, mark
 
     marked = [mark(each) for each in result.predictions if each.question.task in NAMED_TASKS]
-    if not marked:
-        raise SettingsError(f"--coco-json {path}: there are no questions of {' or '.join(NAMED_TASKS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, orjson.dumps(coco_results(marked)))
     write_whole(path.with_name(f"{path.stem}.truth.json"), orjson.dumps(coco_truth(marked)))

@@ -106,7 +106,7 @@ def box_scores(parsed: ParsedAnswer, token_ends: Sequence[int], token_logprobs: 
         token_ends: for each generated token, the number of characters decoded up to and with it.
         token_logprobs: natural log-probability of each generated token.
     """
-    starts = [0, *token_ends[:-1]]
+    starts = (0, *token_ends)[: len(token_ends)]
     tokens = list(zip(starts, token_ends, token_logprobs, strict=True))
     return tuple(
         exp(0.5 * min(0.0, fsum(logprob for start, end, logprob in tokens if _writes(start, end, box))))

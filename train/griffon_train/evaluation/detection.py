@@ -63,7 +63,12 @@ def coco_truth(marked: Sequence[Marked]) -> CocoTruth:
                     "iscrowd": 0,
                 }
             )
-    categories: list[dict[str, object]] = [{"id": number, "name": name} for name, number in category_ids.items()]
+    spellings = {
+        name_key(label): label for label in sorted((label for item in marked for label, _ in item.truth), reverse=True)
+    }
+    categories: list[dict[str, object]] = [
+        {"id": number, "name": spellings[key]} for key, number in category_ids.items()
+    ]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
+import torch
 from PIL import Image
 
 from griffon_shards.frozen_set import FrozenSet
@@ -73,9 +74,10 @@ def evaluate(evaluation: Evaluation, ranks: ProcessGroup) -> Result:
     The ranks share the questions. Nothing in the result depends on their number or on the batch size.
 
     Raises:
-        SettingsError: `out` holds another evaluation.
+        SettingsError: `out` holds another evaluation, or a question has a region and the model no tower for it.
         DataError: a sample cannot be read.
     """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is to be float32
     asked = _own_questions(evaluation, ranks)
     limit = evaluation.max_new_tokens or _longest(asked, evaluation.loaded, ranks)
     identity = _identity(evaluation, limit)
@@ -141,6 +143,13 @@ def _own_questions(evaluation: Evaluation, ranks: ProcessGroup) -> list[Asked]:
         for set_no, row in evaluation.rows[ranks.rank :: ranks.world_size]:
             own += questions_of(evaluation.sets, set_no, row)
             moved()
+    regions = next((each.question.source for each in own if each.region_xyxy_px is not None), None)
+    ranks.raise_if_any(
+        None
+        if regions is None or evaluation.loaded.model.region_tower is not None
+        else f"{regions} asks about regions, and the model has no region tower: choose other sources with --source, or "
+        "other tasks with --task"
+    )
     return own
 
 

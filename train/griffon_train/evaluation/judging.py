@@ -1,4 +1,4 @@
-"""What follows from a single prediction: its boxes in pixels, their IoU, and whether it is right."""
+"""The derived fields of a prediction: its boxes in pixels, their IoU, and whether it is right."""
 
 from griffon_shards.grammar import ANSWERED_WITH_BOXES
 from griffon_train.evaluation.matching import Marked, in_pixels, mark, reaches

@@ -71,15 +71,23 @@ def metrics(predictions: Sequence[Prediction], convention: str) -> dict[str, obj
         for prediction in in_order
         if prediction.question.task in ANSWERED_WITH_BOXES
     }
-    by_task = _grouped(in_order, lambda prediction: prediction.question.task)
-    by_source = _grouped(in_order, lambda prediction: prediction.question.source)
-    figures: dict[str, object] = {
+    tasks: dict[str, object] = {}
+    sources: dict[str, object] = {}
+    for task in TASKS:
+        of_task = [prediction for prediction in in_order if prediction.question.task == task]
+        by_source = _by_source(of_task)
+        of_sources = {tag: _scores(items, marked, convention) for tag, items in sorted(by_source.items())}
+        sources |= of_sources
+        if len(of_sources) == 1:
+            (tasks[task],) = of_sources.values()
+        elif of_sources:
+            tasks[task] = _scores(of_task, marked, convention)
+    return {
         "questions": len(in_order),
         "convention": convention,
-        "tasks": {task: _scores(by_task[task], marked, convention) for task in TASKS if task in by_task},
-        "sources": {tag: _scores(items, marked, convention) for tag, items in sorted(by_source.items())},
+        "tasks": _rounded(tasks),
+        "sources": _rounded(sources),
     }
-    return {name: _rounded(value) for name, value in figures.items()}
 
 
 def figures_table(figures: Mapping[str, Any]) -> str:
@@ -156,10 +164,10 @@ def parsing_rates(marked: Sequence[Marked]) -> dict[str, object]:
     }
 
 
-def _grouped(predictions: Sequence[Prediction], group: Callable[[Prediction], str]) -> dict[str, list[Prediction]]:
+def _by_source(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
     groups: dict[str, list[Prediction]] = {}
     for prediction in predictions:
-        groups.setdefault(group(prediction), []).append(prediction)
+        groups.setdefault(prediction.question.source, []).append(prediction)
     return groups
 
 
