@@ -137,7 +137,7 @@ def test_what_the_reader_should_know_goes_to_standard_error(ask: Ask, image: Pat
     ("arguments", "exit_code", "message"),
     [
         ((), 2, "give an IMAGE and a QUESTION, or --questions FILE"),
-        (("IMAGE",), 2, "a question without a task needs a question"),
+        (("IMAGE",), 2, "no question; give one, or a task"),
         (("none.jpg", "Where?"), 1, "none.jpg: no such image"),
         ((".", "Where?"), 1, ".: a folder; give an image in it"),
         ((__file__, "Where?"), 1, "cannot be read as an image: not an image, or one of an unsupported format"),
