@@ -1,5 +1,6 @@
 """`griffon-train ask`: ask a model about images."""
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import orjson
 from griffon_shards.draw import draw_boxes
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.logs import verbosity_option
 from griffon_shards.support.tables import table
 from griffon_shards.templates import Templates, load_templates
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
     from griffon_train.evaluation.predictor import Predictor, Reply
     from griffon_train.evaluation.saved_model import LoadedModel
 
+_log = logging.getLogger(__name__)
+
 _PATH = click.Path(path_type=Path)
 _STALL_S = 1800.0
 _STANDARD_INPUT = "-"
-
-
 _BOX_FORM = "x1,y1,x2,y2"
 
 
@@ -91,6 +93,7 @@ def _box(_context: click.Context, _option: click.Parameter, value: str | None) -
     show_default=True,
     help="Data type of the weights; auto is bfloat16 on CUDA and float32 on CPU.",
 )
+@verbosity_option
 @guard
 def ask_command(
     model: Path,
@@ -235,9 +238,9 @@ def _show(line: "InquiryLine", reply: "Reply", *, as_json: bool, alone: bool) ->
     if not alone:
         click.echo("")
     if not reply.complete:
-        click.echo("the answer was cut off; raise --max-new-tokens", err=True)
+        _log.warning("the answer was cut off; raise --max-new-tokens")
     elif reply.unparsed is not None:
-        click.echo(f"no boxes could be read from the answer: {reply.unparsed}", err=True)
+        _log.warning(f"no boxes could be read from the answer: {reply.unparsed}")
 
 
 def _fields(line: "InquiryLine", reply: "Reply") -> dict[str, Any]:
@@ -270,4 +273,4 @@ def _draw(path: Path, line: "InquiryLine", image: "Image | None", reply: "Reply"
         boxes.append((reply.text, line.inquiry.box_xyxy_px))
     draw_boxes(drawing, boxes, line.inquiry.region_xyxy_px)
     drawing.save(path)
-    click.echo(f"wrote {path}", err=True)
+    _log.info(f"wrote {path}")

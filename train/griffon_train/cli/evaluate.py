@@ -10,6 +10,7 @@ from griffon_shards.frozen_set import open_set
 from griffon_shards.support.command_line import resumable
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
+from griffon_shards.support.logs import verbosity_option
 from griffon_shards.types import TASKS
 
 if TYPE_CHECKING:
@@ -67,13 +68,13 @@ _PATH = click.Path(path_type=Path)
     help="Data type of the weights; auto is bfloat16 on CUDA and float32 on CPU.",
 )
 @click.option(
-    "--stall",
-    "stall_s",
+    "--stall-s",
     type=click.FloatRange(1),
     default=1800.0,
     show_default=True,
     help="End with an error after this many seconds without progress.",
 )
+@verbosity_option
 @resumable
 def evaluate_command(
     model: Path,
