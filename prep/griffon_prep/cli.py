@@ -182,7 +182,7 @@ def build_command(
 ) -> None:
     """Build a frozen shard set. An interrupted build resumes."""
     out = out or Path("frozen") / name
-    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite, notify=_notify)
+    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite)
     click.echo(totals_table(lock))
     click.echo(f"digest {lock.digest}")
 
@@ -192,7 +192,7 @@ def build_command(
 @_source_options
 def check_command(settings: BuildSettings, name: str) -> None:
     """Read and render every record as build does, but write nothing."""
-    scanned, counts = check(settings, _notify)
+    scanned, counts = check(settings)
     records = {source.source.tag: source.records for source in scanned}
     rows = [
         totals_row(tag, records[tag], count.samples, count.rejected, count.dropped_boxes, count.shards, count.bytes)
@@ -229,8 +229,3 @@ def sample_data_command(out: Path, seed: int, images: int) -> None:
     manifest = write_sample_data(out, seed=seed, images=images)
     click.echo(f"wrote {images} images and their annotations to {out}")
     click.echo(f"next: griffon-prep build --manifest {manifest} --data-root {out}")
-
-
-def _notify(line: str) -> None:
-    click.echo(line, err=True)
-    sys.stderr.flush()

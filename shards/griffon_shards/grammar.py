@@ -28,7 +28,7 @@ ANSWERED_WITH_BOXES = (*LABELLED_TASKS, "VISJ")
 def round_box(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> BoxXYXY:
     """The box as fractions of the image's sides, clamped to [0, 1] and rounded to three decimals.
 
-    The box must be finite; whether it is worth writing (docs/design.md, section 6) is the caller's question.
+    The box must be finite; whether it is worth writing (docs/design.md, section 6) is for the caller to decide.
     """
     x1, y1, x2, y2 = box_xyxy_px
     return (
@@ -87,12 +87,12 @@ def parse_answer(answer: str, task: str, style: str) -> list[tuple[str, BoxXYXY]
 
 
 def parse_boxes_in(text: str, style: str) -> list[BoxXYXY]:
-    """The boxes (fractions) that stand anywhere in a text, in order."""
+    """All boxes (fractions) in a text, in order."""
     return [_box(match.groups(), style) for match in _BOX_IN_TEXT[style].finditer(text)]
 
 
 def count_boxes(text: str, style: str) -> int:
-    """How many boxes stand in a text."""
+    """Number of boxes in a text."""
     return len(_BOX_IN_TEXT[style].findall(text))
 
 
@@ -103,13 +103,13 @@ def _box(numbers: Sequence[str], style: str) -> BoxXYXY:
 
 
 def box_fault(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> str | None:
-    """Why a box of an annotation must not be written, or None if it may."""
+    """The reason why a box of an annotation must not be written, or None if it may."""
     checked = checked_box(box_xyxy_px, width_px, height_px)
     return checked if isinstance(checked, str) else None
 
 
 def checked_box(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> BoxXYXY | str:
-    """The box rounded, as `round_box` gives it, or why it must not be written."""
+    """The box rounded, as `round_box` returns it, or the reason why it must not be written."""
     x1, y1, x2, y2 = box_xyxy_px
     if not (isfinite(x1) and isfinite(y1) and isfinite(x2) and isfinite(y2)):
         return "not_finite"

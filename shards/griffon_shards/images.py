@@ -238,7 +238,7 @@ def _tiff_orientation(image: ImageFile) -> int:
 
 
 def _jpeg_scan_start(data: bytes) -> int:
-    """Where the entropy-coded data begin. The part before may hold a preview with its own end mark."""
+    """Offset of the entropy-coded data. The part before may hold a preview with its own end mark."""
     offset = 2
     while data[offset : offset + 1] == b"\xff":
         marker = data[offset + 1 : offset + 2]

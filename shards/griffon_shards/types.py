@@ -10,7 +10,7 @@ TASKS = ("LAZY", "DET", "RANDDET", "REG", "VG", "VISJ")
 """Task names; a task's position here is its code in `index.npy` and never changes."""
 
 BOX_STYLES = ("text", "bin")
-"""How a box is written: `[0.120,0.034,0.560,0.800]` or `<bin_120><bin_34><bin_560><bin_800>`."""
+"""Styles of writing a box: `[0.120,0.034,0.560,0.800]` or `<bin_120><bin_34><bin_560><bin_800>`."""
 
 IMAGE_TOKEN = "<image>"
 REGION_TOKEN = "<region>"
@@ -39,7 +39,7 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a sample came from: the annotation file, relative to the data root, and the record's number in it."""
+    """The origin of a sample: the annotation file, relative to the data root, and the record's number in it."""
 
     annotation: str
     record: int

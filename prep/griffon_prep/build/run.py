@@ -1,10 +1,11 @@
 """`griffon-prep build`: scan the sources, make their shards, freeze the set. `check` does the same without writing."""
 
+import logging
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,8 +30,7 @@ from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import counts, size
 from griffon_shards.support.worker_pool import LocalPool
 
-Notify = Callable[[str], None]
-"""Shows one line to the user."""
+_log = logging.getLogger(__name__)
 
 _EXAMPLES = 3  # rejected records shown for each reason
 _SPACE_MARGIN = 1.05  # required free space relative to the estimate
@@ -67,9 +67,7 @@ class SourceCount:
         return sum(count for reason, count in self.rejected.items() if reason not in UNCOUNTED_REASONS)
 
 
-def build(
-    settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool, notify: Notify
-) -> Lock:
+def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool) -> Lock:
     """Freeze a set into `out`, resume an unfinished build there, or find the set up to date.
 
     Args:
@@ -78,7 +76,6 @@ def build(
         reuse: a frozen set to hard-link unchanged sources from.
         recheck: if the set is frozen already, make every shard again in memory and compare.
         overwrite: delete any set in `out` first.
-        notify: called with each line for the user.
 
     Raises:
         SettingsError: `out` holds other files, or another build is writing into it.
@@ -98,22 +95,22 @@ def build(
             folder.clear_work()  # left over if a build was killed right after the last step
             lock = _check_same(out, settings, sha256s)
             if recheck:
-                _recheck(lock, settings, folder, sha256s, notify)
-            notify(f"{out}: up to date")
+                _recheck(lock, settings, folder, sha256s)
+            _log.info(f"{out}: up to date")
             return lock
         check_no_other_set(folder, plan)
         old = open_set(reuse) if reuse is not None else None
         with LocalPool(settings.workers, settings.start_method) as pool:
-            scanned = _scan(settings, sha256s, folder.work, pool, notify)
+            scanned = _scan(settings, sha256s, folder.work, pool)
             if old is None:
-                _check_space(scanned, settings, out, pool, notify)
+                _check_space(scanned, settings, out, pool)
             folder.begin(plan)
             if old is not None:
                 reused = link_unchanged(old, out, settings, scanned)
                 nothing = "nothing, because all sources or settings have changed"
-                notify(f"reused from {old.root}: {', '.join(reused) or nothing}")
-                _check_space(scanned, settings, out, pool, notify)
-            source_counts = run_jobs(scanned, settings, out, pool, stop_early=True, notify=notify)
+                _log.info(f"reused from {old.root}: {', '.join(reused) or nothing}")
+                _check_space(scanned, settings, out, pool)
+            source_counts = run_jobs(scanned, settings, out, pool, stop_early=True)
             check_counts(scanned, source_counts, settings)
         if sha256s != folder.stamps.sha256s(settings.sources):
             raise DataError(
@@ -124,7 +121,7 @@ def build(
         return lock
 
 
-def check(settings: BuildSettings, notify: Notify) -> tuple[list[ScannedSource], dict[str, SourceCount]]:
+def check(settings: BuildSettings) -> tuple[list[ScannedSource], dict[str, SourceCount]]:
     """Read and render every record as `build` does, but write nothing. Returns the sources and their counts.
 
     Raises:
@@ -135,8 +132,8 @@ def check(settings: BuildSettings, notify: Notify) -> tuple[list[ScannedSource],
         stamps = AnnotationHashes(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
         with LocalPool(settings.workers, settings.start_method) as pool:
-            scanned = _scan(settings, sha256s, Path(name), pool, notify)
-            return scanned, run_jobs(scanned, settings, None, pool, stop_early=False, notify=notify)
+            scanned = _scan(settings, sha256s, Path(name), pool)
+            return scanned, run_jobs(scanned, settings, None, pool, stop_early=False)
 
 
 def run_jobs(
@@ -146,7 +143,6 @@ def run_jobs(
     pool: LocalPool,
     *,
     stop_early: bool,
-    notify: Notify,
 ) -> dict[str, SourceCount]:
     """Make all shards, and count and show progress. All sources share one queue, so small ones leave no worker idle.
 
@@ -166,19 +162,22 @@ def run_jobs(
             before = time.monotonic()
             count = source_counts[tag]
             count.add(report)
+            _log.debug(
+                f"{report.name}: {report.samples:,} samples, {len(report.rejects):,} rejects, {size(report.bytes)}"
+            )
             progress[tag].add(report.samples + len(report.rejects))
             allowed = settings.allowed_rejects(used_records[tag])
             if stop_early and count.counted_rejects > allowed:
-                notify_rejects(tag, count, notify)
+                _log_rejects(tag, count)
                 raise DataError(
                     f"{tag}: {count.counted_rejects} records rejected so far ({counts(count.rejected)}), but "
                     f"--max-rejects allows {allowed} of {used_records[tag]}; fix the data or raise "
                     "--max-rejects, then rerun the same command to resume"
                 )
     for tag, count in source_counts.items():
-        notify_rejects(tag, count, notify)
+        _log_rejects(tag, count)
         if count.by_last_part:
-            notify(
+            _log.warning(
                 f"{tag}: {count.by_last_part:,} images were found by file name alone; if several folders use the same "
                 "file names, some of them may be the wrong images"
             )
@@ -210,30 +209,28 @@ def check_counts(
         raise DataError("\n".join(faults))
 
 
-def notify_rejects(tag: str, count: SourceCount, notify: Notify) -> None:
-    """Show a few examples of rejected records for each reason."""
+def _log_rejects(tag: str, count: SourceCount) -> None:
+    """Log a few examples of rejected records for each reason."""
     for reason, rejects in sorted(count.examples.items()):
+        level = logging.INFO if reason in UNCOUNTED_REASONS else logging.WARNING
         for reject in sorted(rejects, key=lambda reject: reject.record):
-            notify(f"{tag}: record {reject.record} rejected, {reason}: {reject.detail}")
+            _log.log(level, f"{tag}: record {reject.record} rejected, {reason}: {reject.detail}")
         if count.rejected[reason] > len(rejects):
-            notify(f"{tag}: ... and {count.rejected[reason] - len(rejects)} more with {reason}")
+            _log.log(level, f"{tag}: ... and {count.rejected[reason] - len(rejects)} more with {reason}")
 
 
-def _scan(
-    settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool, notify: Notify
-) -> list[ScannedSource]:
+def _scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool) -> list[ScannedSource]:
+    _log.debug("scanning the annotations")
     scan = partial(scan_source, sha256s=sha256s, work=work)
     by_tag = {source.source.tag: source for source in pool.run(scan, settings.sources)}
     scanned = [by_tag[source.tag] for source in settings.sources]
     for source in scanned:
         for note in source.notes:
-            notify(f"{source.source.tag}: {note}")
+            _log.warning(f"{source.source.tag}: {note}")
     return scanned
 
 
-def _check_space(
-    scanned: Sequence[ScannedSource], settings: BuildSettings, out: Path, pool: LocalPool, notify: Notify
-) -> None:
+def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, out: Path, pool: LocalPool) -> None:
     """Report the estimated size of the set and the free disk space.
 
     Raises:
@@ -253,12 +250,12 @@ def _check_space(
         finished_bytes = [finished[0].bytes for finished in finished_reports if finished is not None]
         needed_bytes += max(0.0, estimate_bytes - sum(finished_bytes))
         note = f", {len(finished_bytes)} of {shards} shards finished" if finished_bytes else ""
-        notify(
+        _log.info(
             f"{source.source.tag}: {source.used_records:,} records, about {samples:,} samples and "
             f"{size(estimate_bytes)}{note}; {size(free_bytes)} free"
         )
         if sentence := saving(source, estimate_bytes):
-            notify(f"{source.source.tag}: {sentence}")
+            _log.info(f"{source.source.tag}: {sentence}")
     if needed_bytes * _SPACE_MARGIN > free_bytes:
         raise DataError(
             f"{out}: the build needs about {size(needed_bytes)}, but only {size(free_bytes)} are free; free some "
@@ -290,9 +287,7 @@ def _check_same(out: Path, settings: BuildSettings, sha256s: Mapping[Path, str])
     return lock
 
 
-def _recheck(
-    lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: Mapping[Path, str], notify: Notify
-) -> None:
+def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: Mapping[Path, str]) -> None:
     """Make every shard of a frozen set again in memory and compare it with the frozen one.
 
     Raises:
@@ -302,7 +297,7 @@ def _recheck(
     made: dict[str, str] = {}
     try:
         with LocalPool(settings.workers, settings.start_method) as pool:
-            for source in _scan(settings, sha256s, folder.work, pool, notify):
+            for source in _scan(settings, sha256s, folder.work, pool):
                 for report in pool.run(make_shard, shard_jobs(source, settings.render, None)):
                     if report.samples:
                         made[report.name] = report.sha256
@@ -315,4 +310,4 @@ def _recheck(
             f"{', '.join(changed[:10])}{' ...' if len(changed) > 10 else ''}; the set itself is unchanged; "
             "choose another --out to build with the new images"
         )
-    notify(f"rechecked {len(made)} shards: all images are unchanged")
+    _log.info(f"rechecked {len(made)} shards: all images are unchanged")

@@ -37,12 +37,12 @@ def scan(inputs: AnnotationFiles) -> Scan:
     """Write the record table into the work folder; for DET, also collect the category names."""
     names: set[str] = set()
     image_keys = array("Q")
-    look = {
+    collect = {
         "DET": lambda text: _collect_names(text, names),
         "REG": lambda text: _collect_images(text, image_keys, one_box_each=True),
         "VG": lambda text: _collect_images(text, image_keys, one_box_each=False),
     }.get(inputs.task)
-    records = scan_json(inputs.annotation, inputs.work / _TABLE, look)
+    records = scan_json(inputs.annotation, inputs.work / _TABLE, collect)
     return Scan(
         records=records,
         vocabulary=tuple(sorted(names)),

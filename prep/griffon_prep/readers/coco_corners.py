@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOOK_AT = 1 << 18
-"""How many boxes are looked at."""
+"""Number of boxes that are examined."""
 
 _FEWEST = 10  # boxes
 _MOST_BEYOND, _FEWEST_CORNERS = 0.1, 0.99  # shares of the boxes; COCO's own have about 0 and 0.1

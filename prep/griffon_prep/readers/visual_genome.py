@@ -59,15 +59,15 @@ def recognises(head: Head) -> bool:
 def scan(inputs: AnnotationFiles) -> Scan:
     """Write the tables of records and of images into the work folder; for DET, also collect the category names."""
     _scan_images(inputs)
-    look = _Look(inputs.task)
-    records = scan_json(inputs.annotation, inputs.work / _TABLE, look)
-    if not look.useful:
+    collector = _Collector(inputs.task)
+    records = scan_json(inputs.annotation, inputs.work / _TABLE, collector)
+    if not collector.useful:
         needed = "objects.json" if inputs.task == "DET" else "region_descriptions.json"
-        raise SettingsError(f"{inputs.annotation}: no element has {look.key}; {inputs.task} needs {needed}")
+        raise SettingsError(f"{inputs.annotation}: no element has {collector.key}; {inputs.task} needs {needed}")
     return Scan(
         records=records,
-        vocabulary=tuple(sorted(look.names)),
-        image_keys=np.frombuffer(look.image_keys, np.uint64) if look.image_keys else None,
+        vocabulary=tuple(sorted(collector.names)),
+        image_keys=np.frombuffer(collector.image_keys, np.uint64) if collector.image_keys else None,
     )
 
 
@@ -93,7 +93,7 @@ def _scan_images(inputs: AnnotationFiles) -> None:
     write_whole(inputs.work / _IMAGE_IDS, np.stack([known, order]).astype("<i8").tobytes())
 
 
-class _Look:
+class _Collector:
     """Called with every element during the scan: counts its records, and collects names or image keys."""
 
     def __init__(self, task: str) -> None:

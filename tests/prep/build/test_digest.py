@@ -46,7 +46,6 @@ def reference(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         reuse=None,
         recheck=False,
         overwrite=False,
-        notify=lambda _: None,
     )
     return tree(out)
 
@@ -56,7 +55,7 @@ def test_workers_and_start_method(
     small_data: Path, tmp_path: Path, reference: dict[str, bytes], workers: int, start_method: str
 ) -> None:
     chosen = settings(small_data, workers=workers, start_method=start_method)
-    build(chosen, tmp_path / "set", reuse=None, recheck=False, overwrite=False, notify=lambda _: None)
+    build(chosen, tmp_path / "set", reuse=None, recheck=False, overwrite=False)
     assert tree(tmp_path / "set") == reference
 
 

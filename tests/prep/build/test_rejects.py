@@ -111,6 +111,19 @@ def test_check_writes_nothing_and_says_the_same(data: Path, tmp_path: Path, prep
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_quiet_and_verbose(data: Path, tmp_path: Path, prep: Prep) -> None:
+    """`-q` leaves warnings; `-v` adds a line for each shard."""
+    write(data, [RECORD, {**RECORD, "image_path": "gone.jpg"}])
+    quiet = prep(*arguments("check", data), "-q").stderr.splitlines()
+    assert [line.split(" ", 2)[2] for line in quiet] == ["warning: VG: record 1 rejected, picture_not_found: gone.jpg"]
+    plain = prep(*arguments("check", data)).stderr
+    verbose = prep(*arguments("build", data), "--out", tmp_path / "set", "-v").stderr
+    shard = "VG/VG-000000.tar: 1 samples, 1 rejects, "
+    assert shard in verbose and shard not in plain
+    assert "VG: 2 of 2 records, " in plain
+    assert prep(*arguments("build", data), "--out", tmp_path / "set", "-q").stderr == "", "it is up to date"
+
+
 def test_dropped_boxes_are_counted(data: Path, tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
     boxes = [[1, 2, 30, 40], [9, 9, 3, 3], [70, 1, 80, 9], [-5, -5, 20, 20]]
     write(data, [{**RECORD, "bboxes": boxes}])

@@ -59,7 +59,7 @@ def test_positions_are_interpolated_and_nothing_else_changes(
     train_cli: Run, tmp_path: Path, form: str, image_px: int, dtype: torch.dtype
 ) -> None:
     source = written(tmp_path / "from", form, dtype)
-    result = train_cli("convert", "clip", source, tmp_path / "to", "--image-size", image_px)
+    result = train_cli("convert", "clip", "-q", source, tmp_path / "to", "--image-size", image_px)
     assert (result.returncode, result.stderr) == (0, "")
     loaded: Any = CLIPVisionModel.from_pretrained(tmp_path / "to", output_loading_info=True)
     made, notes = loaded

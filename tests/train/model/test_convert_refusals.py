@@ -66,7 +66,7 @@ def test_weights_that_do_not_fit_are_refused(
     source = released.save(tmp_path / "released")
     options = [item for at in range(0, 4, 2) if not only or towers[at] in only for item in towers[at : at + 2]]
     before = set(tmp_path.iterdir())
-    result = train_cli("convert", "griffon", source, tmp_path / "ours", *options)
+    result = train_cli("convert", "griffon", "-q", source, tmp_path / "ours", *options)
     assert result.returncode == code, result.stderr
     assert re.search(message, result.stderr, re.MULTILINE), result.stderr
     assert all(line.startswith("error: ") for line in result.stderr.splitlines())

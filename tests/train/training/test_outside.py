@@ -1,5 +1,6 @@
 """Events from outside during a run: signals, ranks that die or hang, full disks, bad data and settings."""
 
+import re
 import resource
 import signal
 from collections.abc import Callable, Sequence
@@ -226,12 +227,17 @@ def test_bins_and_several_sets(
     run = tmp_path / "bins"
     ended = launcher.run(*command(bin_set, run, "--boxes", "bin", steps=2))
     assert ended.codes == [0, 0], ended.said
+    assert all(re.match(r"[\d-]+ [\d:]+ \[rank 0\] ", line) for line in ended.said[0].splitlines() if "step " in line)
+    assert ended.said[1] == "", "the first rank logs for all"
     assert AutoConfig.from_pretrained(run / "model").box_style == "bin"
     assert len(AutoTokenizer.from_pretrained(run / "model").tokenize("<bin_500><bin_1000>")) == 2
 
     run, steps = tmp_path / "two sets", 4
-    ended = launcher.run(*command(frozen_set, run, "--shards", variants_set, steps=steps))
+    ended = launcher.run(*command(frozen_set, run, "--shards", variants_set, "-v", steps=steps))
     assert ended.codes == [0, 0], ended.said
+    for rank, said in enumerate(ended.said):
+        assert f" [rank {rank}] loading the model (opening the sets took " in said
+        assert f" [rank {rank}] in step {steps - 1} (in step {steps - 2} took " in said
     plan = Plan([open_set(frozen_set), open_set(variants_set)], seed=0, global_batch=GLOBAL_BATCH)
     assert {item for i in range(steps) for item, _, _ in shown(plan.step(i))} == {0, 1}
     assert [item["targets"] for item in metrics_of(run)] == [targets_of(plan, i) for i in range(steps)]

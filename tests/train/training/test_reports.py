@@ -157,7 +157,8 @@ def test_tensorboard_shows_the_losses(resumed: tuple[Path, list[str]]) -> None:
 def test_lines_of_progress(resumed: tuple[Path, list[str]]) -> None:
     run, output = resumed
     line = re.compile(
-        r"^step (\d+)/12  loss ([\d.]+)  lr (\S+)  norm (\S+)  [\d.]+ samples/s  [\d,]+ tokens/s  "
+        r"^[\d-]+ [\d:]+ \[rank 0\] step (\d+)/12  loss ([\d.]+)  lr (\S+)  "
+        r"norm (\S+)  [\d.]+ samples/s  [\d,]+ tokens/s  "
         r"data wait \d+%  (?:overlong \d+%  )?(?:without targets \d+%  )?\d+:\d\d:\d\d left$",
         re.MULTILINE,
     )

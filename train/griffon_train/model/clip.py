@@ -1,7 +1,7 @@
 """CLIP towers: load them from CLIP checkpoints, and resize them for images of another size."""
 
+import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from griffon_train.model.weight_files import (
     write_json,
     write_weights,
 )
+
+_log = logging.getLogger(__name__)
 
 _PREFIX = "vision_model."
 """Prefix of tensor names in transformers 4; transformers 5 has none, and reads both."""
@@ -97,14 +99,13 @@ def _whole_tower(folder: Path, config: CLIPVisionConfig) -> dict[str, torch.Tens
     return tensors
 
 
-def convert_clip(src: Path, dst: Path, *, image_px: int, say: Callable[[str], None] = lambda line: None) -> None:
+def convert_clip(src: Path, dst: Path, *, image_px: int) -> None:
     """Make a tower for images of another size: position embeddings are interpolated, all other weights are kept.
 
     Args:
         src: folder of a CLIPModel or CLIPVisionModel.
         dst: the new folder; it must not exist, or be empty.
         image_px: side of the images, a multiple of the patch size.
-        say: called with each line of the report.
 
     Raises:
         SettingsError: `image_px` is not a multiple of the patch size, `src` is missing, or `dst` is not empty.
@@ -128,8 +129,9 @@ def convert_clip(src: Path, dst: Path, *, image_px: int, say: Callable[[str], No
         write_weights(folder, {_PREFIX + name: tensor for name, tensor in tensors.items()})
         write_json(folder / _PREPROCESSOR_NAME, _preprocessor(settings, image_px))
         write_json(folder / CONFIG_NAME, orjson.loads(config.to_json_string()))
-    say(f"{old_px} px to {image_px} px: {old_side} x {old_side} to {side} x {side} positions and that of the class")
-    say(f"written: {dst}")
+    _log.info(
+        f"{old_px} px to {image_px} px: {old_side} x {old_side} to {side} x {side} positions and that of the class"
+    )
 
 
 def resized_positions(positions_NC: torch.Tensor, side: int) -> torch.Tensor:

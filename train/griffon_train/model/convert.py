@@ -1,6 +1,7 @@
 """Convert between the layout of released Griffon weights and ours, tensor by tensor, bit for bit."""
 
 import io
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,7 +44,8 @@ from griffon_train.model.weight_files import (
 )
 from griffon_train.text.tokenizer import load_tokenizer
 
-Say = Callable[[str], None]
+_log = logging.getLogger(__name__)
+
 Rename = Callable[[str], str]
 
 _COPIED = (
@@ -62,7 +64,6 @@ def convert_griffon(
     region_tower: Path | None = None,
     boxes: str | None = None,
     shard_size: str = SHARD_SIZE,
-    say: Say = lambda line: None,
 ) -> None:
     """Convert released weights to a folder that `GriffonForConditionalGeneration.from_pretrained` loads.
 
@@ -74,7 +75,6 @@ def convert_griffon(
         region_tower: the same for the region tower; required if the released weights have one.
         boxes: one of `griffon_shards.types.BOX_STYLES`; by default `bin` if the tokenizer has its tokens, else `text`.
         shard_size: maximum size of a file, such as `5GB`.
-        say: called with each line of the report.
 
     Raises:
         SettingsError: an input is missing, `dst` is not empty, or the weights are of another kind of model.
@@ -90,12 +90,12 @@ def convert_griffon(
     for prefix, folder in towers.items():
         if not any(name.startswith(prefix) for name in tensors):
             tensors |= {prefix + name: tensor for name, tensor in tower_tensors(folder).items()}
-            say(f"{prefix.rstrip('.')}: not in {src}, taken from {folder}")
-    renamed = _renamed(src, tensors, config, released_name, lambda name: name, say)
+            _log.info(f"{prefix.rstrip('.')}: not in {src}, taken from {folder}")
+    renamed = _renamed(src, tensors, config, released_name, lambda name: name)
     config.architectures = [GriffonForConditionalGeneration.__name__]
-    with _writing(src, dst, renamed, orjson.loads(config.to_json_string()), shard_size, say) as folder:
-        _complete(src, folder, config, say)
-    say(f"boxes: {box_style}")
+    with _writing(src, dst, renamed, orjson.loads(config.to_json_string()), shard_size) as folder:
+        _complete(src, folder, config)
+    _log.info(f"boxes: {box_style}")
 
 
 def export_griffon(
@@ -104,7 +104,6 @@ def export_griffon(
     *,
     vision_tower: str | None = None,
     shard_size: str = SHARD_SIZE,
-    say: Say = lambda line: None,
 ) -> None:
     """Convert a folder of ours to the layout of released weights.
 
@@ -113,7 +112,6 @@ def export_griffon(
         dst: the new folder; it must not exist, or be empty.
         vision_tower: value of `mm_vision_tower`; by default the value in the weights that `src` was converted from.
         shard_size: maximum size of a file, such as `5GB`.
-        say: called with each line of the report.
 
     Raises:
         SettingsError: an input is missing, `dst` is not empty, or the weights are of another kind of model.
@@ -124,10 +122,10 @@ def export_griffon(
         raise SettingsError(f"{src}: a model of type {kind!r}; expected a Griffon model, {GriffonConfig.model_type!r}")
     config: GriffonConfig = GriffonConfig.from_pretrained(src)
     released = released_config_of(config, vision_tower)
-    renamed = _renamed(src, dict(WeightFiles(src)), config, lambda name: name, released_name, say)
-    with _writing(src, dst, renamed, released, shard_size, say):
+    renamed = _renamed(src, dict(WeightFiles(src)), config, lambda name: name, released_name)
+    with _writing(src, dst, renamed, released, shard_size):
         pass
-    say(f"mm_vision_tower: {released.get('mm_vision_tower')}")
+    _log.info(f"mm_vision_tower: {released.get('mm_vision_tower')}")
 
 
 def save_projector(model: GriffonForConditionalGeneration | Mapping[str, torch.Tensor], path: Path) -> None:
@@ -203,7 +201,7 @@ def _box_style(src: Path) -> str:
 
 
 def _renamed(
-    src: Path, tensors: dict[str, torch.Tensor], config: GriffonConfig, name_in: Rename, name_out: Rename, say: Say
+    src: Path, tensors: dict[str, torch.Tensor], config: GriffonConfig, name_in: Rename, name_out: Rename
 ) -> dict[str, torch.Tensor]:
     """Rename the tensors of a model with this configuration.
 
@@ -213,7 +211,6 @@ def _renamed(
         config: the model's.
         name_in: maps our name of a tensor to its name in `src`.
         name_out: maps our name of a tensor to its new name.
-        say: called with a line for whatever is skipped.
     """
     with torch.device("meta"):
         model = GriffonForConditionalGeneration(config)
@@ -223,9 +220,9 @@ def _renamed(
         if duplicate is not None and first is not None and not torch.equal(duplicate, first):
             raise DataError(f"{src}: {name_in(copy)} differs from {name_in(original)}, but the configuration ties them")
         if duplicate is not None:
-            say(f"skipped, tied to {name_in(original)}: {name_in(copy)}")
+            _log.info(f"skipped, tied to {name_in(original)}: {name_in(copy)}")
     if computed := [name for name in tensors if is_computed(name)]:
-        say(f"skipped, computed from the configuration: {listed(computed)}")
+        _log.info(f"skipped, computed from the configuration: {listed(computed)}")
     tensors = {name: tensor for name, tensor in tensors.items() if name not in computed}
     wanted_in_src = {name_in(name): tensor for name, tensor in wanted.items()}
     refuse_other(f"{src}: its tensors do not match its configuration", wanted_in_src, tensors)
@@ -234,22 +231,21 @@ def _renamed(
 
 @contextmanager
 def _writing(
-    src: Path, dst: Path, tensors: dict[str, torch.Tensor], config: Mapping[str, Any], shard_size: str, say: Say
+    src: Path, dst: Path, tensors: dict[str, torch.Tensor], config: Mapping[str, Any], shard_size: str
 ) -> Iterator[Path]:
     """Write weights, configuration and copied files; yield the new folder, so that more can be added to it."""
-    say(f"{len(tensors):,} tensors, {size(bytes_of(tensors))}")
+    _log.info(f"{len(tensors):,} tensors, {size(bytes_of(tensors))}")
     with whole_folder(dst) as folder:
         write_weights(folder, tensors, shard_size)
         copied = [name for name in _COPIED if (src / name).is_file()]
         for name in copied:
             shutil.copyfile(src / name, folder / name)
         write_json(folder / CONFIG_NAME, config)
-        say(f"copied: {', '.join(copied) or 'nothing; there is no tokenizer next to the weights'}")
+        _log.info(f"copied: {', '.join(copied) or 'nothing; there is no tokenizer next to the weights'}")
         yield folder
-    say(f"written: {dst}")
 
 
-def _complete(src: Path, folder: Path, config: GriffonConfig, say: Say) -> None:
+def _complete(src: Path, folder: Path, config: GriffonConfig) -> None:
     """Add the generation settings and the processor, if there is a tokenizer that can be loaded."""
     if not any((src / name).is_file() for name in _TOKENIZERS):
         return
@@ -262,4 +258,4 @@ def _complete(src: Path, folder: Path, config: GriffonConfig, say: Say) -> None:
     try:
         save_beside(folder, config, generation, FAMILY_CHATS[text.model_type], load_tokenizer(src))
     except SettingsError as error:
-        say(f"no chat template and processor written: {error}")
+        _log.warning(f"no chat template and processor written: {error}")
