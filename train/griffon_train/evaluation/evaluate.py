@@ -236,8 +236,7 @@ class _Progress:
         self._own = 0
         self._began_s = self._said_s = time.monotonic()
         again = f", {done:,} of them answered before" if done else ""
-        if ranks.first:
-            _log.info(f"{total:,} questions{again}")
+        _log.info(f"{total:,} questions{again}")
 
     def add(self, questions: int) -> None:
         """Count questions that this rank answered; the other ranks have about as many."""
