@@ -52,9 +52,6 @@ def open_model(path: Path, checkpoint: str | None, dtype: str, ranks: ProcessGro
     """
     with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
         is_run = (path / SETTINGS_NAME).is_file()
-        if (path / checkpoint_folders.INDEX).is_file():
-            run = path.absolute().parent.parent
-            raise SettingsError(f"{path} is a checkpoint of a run; give {run} --from {path.name}")
         if not is_run and checkpoint is not None:
             raise SettingsError(f"--from {checkpoint}: {path} is not the output folder of a run, which has checkpoints")
         wanted = DTYPES["bfloat16" if ranks.device.type == "cuda" else "float32"] if dtype == "auto" else DTYPES[dtype]
