@@ -16,6 +16,7 @@ import orjson
 from griffon_train.training.log_files import Appended
 from griffon_train.training.log_hook import Hook
 from griffon_train.training.tensorboard_file import Board
+from griffon_train.training.validation_losses import ValidationTotals
 
 METRICS, TIMING, VALIDATION = "metrics.jsonl", "timing.jsonl", "validation.jsonl"
 """Log files of a run, with a line for each step; steps are numbered from 0."""
@@ -128,15 +129,24 @@ class Reporter:
         self._write(METRICS, fields)
         self.say(f"step {fields['step'] + 1}/{self._steps}  skipped (--skip-steps)")
 
-    def validation(self, step: int, losses: Mapping[str, float]) -> None:
-        """Log the validation loss after a step, by task group."""
-        fields = {"step": step, "validation_loss": losses}
+    def validation(self, step: int, totals: ValidationTotals) -> None:
+        """Log the validation losses after a step."""
+        fields = {
+            "step": step,
+            "validation_loss": totals.by_group,
+            "by_set": totals.by_set,
+            "by_source": totals.by_source,
+        }
         self._write(VALIDATION, fields)
         self._validated = step
-        self._show({f"validation/{group}": value for group, value in losses.items()}, step)
+        charts = {f"validation/{group}": loss for group, loss in totals.by_group.items()}
+        charts |= {f"validation/set/{name}": loss for name, loss in totals.by_set.items()}
+        charts |= {f"validation/source/{tag}": loss for tag, loss in totals.by_source.items()}
+        self._show(charts, step)
         if self._hook is not None:
             self._hook.give(step, fields)
-        self.say(f"step {step + 1}/{self._steps}  validation  " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items()))
+        losses = "  ".join(f"{group} {loss:.4f}" for group, loss in totals.by_group.items())
+        self.say(f"step {step + 1}/{self._steps}  validation  {losses}")
 
     def say(self, line: str) -> None:
         """Print a line to stderr."""

@@ -25,9 +25,9 @@ from griffon_train.training.collate import collate
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
 from griffon_train.training.loss import loss_sums
-from griffon_train.training.loss_stats import LossAccumulator
 from griffon_train.training.metrics import Reporter, StepFigures
 from griffon_train.training.model_loading import MODEL_NAME, PROJECTOR_NAME, default_chat
+from griffon_train.training.validation_losses import ValidationLosses
 from griffon_train.training.zero_shards import ShardedState
 
 
@@ -207,7 +207,7 @@ class RunState:
     @torch.no_grad()
     def _validate(self, step: int) -> None:
         order = SequentialOrder([open_set(path) for path in self.settings.logging.val_shards], self.plan.global_batch)
-        losses = LossAccumulator()
+        losses = ValidationLosses(order)
         self.engine.eval()
         for batch in self.loader(order=order, stop=order.steps):
             self.ranks.watchdog.now(f"validating after step {step}")
@@ -216,7 +216,7 @@ class RunState:
         totals = losses.over(self.ranks)
         if self._reporter is not None:
             with self._logging("its loss"):
-                self._reporter.validation(step, {"all": totals.loss, **totals.loss_by_group})
+                self._reporter.validation(step, totals)
 
     def save(self, done: int) -> None:
         """Write a checkpoint after `done` steps, and delete old ones.
