@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,9 @@ from griffon_train.training.validation_losses import ValidationTotals
 
 METRICS, TIMING, VALIDATION = "metrics.jsonl", "timing.jsonl", "validation.jsonl"
 """Log files of a run, with a line for each step; steps are numbered from 0."""
+
+BEST = "best.json"
+"""Names the best checkpoint of a run with `--keep-best`, relative to the run's folder."""
 
 _CHARTS = ("loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "data_wait")
 
@@ -139,10 +142,7 @@ class Reporter:
         }
         self._write(VALIDATION, fields)
         self._validated = step
-        charts = {f"validation/{group}": loss for group, loss in totals.by_group.items()}
-        charts |= {f"validation/set/{name}": loss for name, loss in totals.by_set.items()}
-        charts |= {f"validation/source/{tag}": loss for tag, loss in totals.by_source.items()}
-        self._show(charts, step)
+        self._show({f"validation/{name}": value for name, value in totals.figures().items()}, step)
         if self._hook is not None:
             self._hook.give(step, fields)
         losses = "  ".join(f"{group} {loss:.4f}" for group, loss in totals.by_group.items())
@@ -184,6 +184,36 @@ class Reporter:
             f"{fields['samples_per_s']:.1f} samples/s  {fields['tokens_per_s']:,.0f} tokens/s  "
             f"data wait {fields['data_wait']:.0%}  {shares}{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
         )
+
+
+def best_validation(run: Path, figure: str, steps: Container[int]) -> tuple[int, float] | None:
+    """The logged validation with the lowest value of a figure, the earliest of equal ones; None without any.
+
+    Args:
+        run: folder of the run.
+        figure: name of the figure, as in `ValidationTotals.figures`.
+        steps: only validations after so many steps are considered.
+
+    Returns:
+        The number of steps that were done, and the value.
+    """
+    best: tuple[int, float] | None = None
+    with (run / VALIDATION).open("rb") as file:
+        for line in file:
+            step = _step_of(line)
+            value = None if step is None else _figure(orjson.loads(line), figure)
+            if step is None or value is None or step + 1 not in steps:
+                continue
+            if best is None or value < best[1]:
+                best = step + 1, value
+    return best
+
+
+def _figure(fields: Mapping[str, Any], figure: str) -> float | None:
+    """A figure of a validation's line, by the names of `ValidationTotals.figures`."""
+    part, slash, name = figure.partition("/")
+    value = fields.get(f"by_{part}", {}).get(name) if slash else fields["validation_loss"].get(figure)
+    return None if value is None else float(value)
 
 
 def first_logged(run: Path, steps: int) -> list[Mapping[str, Any]]:

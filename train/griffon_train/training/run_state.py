@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import BinaryIO
 
+import orjson
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.files import write_whole
 from griffon_train.config.groups import DataSettings
 from griffon_train.config.settings import Settings, settings_as_json
 from griffon_train.data.batch import Encode
@@ -25,7 +27,7 @@ from griffon_train.training.collate import collate
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
 from griffon_train.training.loss import loss_sums
-from griffon_train.training.metrics import Reporter, StepFigures
+from griffon_train.training.metrics import BEST, Reporter, StepFigures, best_validation
 from griffon_train.training.model_loading import MODEL_NAME, PROJECTOR_NAME, default_chat
 from griffon_train.training.validation_losses import ValidationLosses
 from griffon_train.training.zero_shards import ShardedState
@@ -113,7 +115,7 @@ class RunState:
         if self.ranks.first:
             for line in checkpoint_folders.set_aside(run, start):
                 self.ranks.say(line)
-        checkpoint_folders.prune(run, start, self.settings.checkpointing.keep, self.ranks)
+        self._prune(start)
         return start
 
     def _open_reporter(self) -> Reporter | None:
@@ -217,6 +219,19 @@ class RunState:
         if self._reporter is not None:
             with self._logging("its loss"):
                 self._reporter.validation(step, totals)
+        if self.settings.checkpointing.keep_best is not None:
+            self._note_best()
+            self._prune(step + 1)
+
+    def _note_best(self) -> None:
+        """Record which checkpoint is the best so far."""
+        best = self._best()
+        if best is not None:
+            (done, value), figure = best, self.settings.checkpointing.keep_best
+            path = checkpoint_folders.folder_of(self.settings.output_dir, done)
+            fields = {"figure": figure, "value": value, "checkpoint": f"{path.parent.name}/{path.name}"}
+            write_whole(self.settings.output_dir / BEST, orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+            self.ranks.say(f"best {figure}: {value:.4f}, of {path}")
 
     def save(self, done: int) -> None:
         """Write a checkpoint after `done` steps, and delete old ones.
@@ -242,7 +257,31 @@ class RunState:
             ) from None
         self._saved = done
         self.ranks.say(f"checkpoint {path} in {time.monotonic() - began:.1f} s")
-        checkpoint_folders.prune(self.settings.output_dir, done, self.settings.checkpointing.keep, self.ranks)
+        self._prune(done)
+
+    def _prune(self, done: int) -> None:
+        """Delete the checkpoints up to `done` steps that are neither among the last nor the best."""
+        best = self._best()
+        checkpoint_folders.prune(
+            self.settings.output_dir,
+            done,
+            self.settings.checkpointing.keep,
+            self.ranks,
+            best=None if best is None else best[0],
+        )
+
+    def _best(self) -> tuple[int, float] | None:
+        """The checkpoint with the best validation so far, as its step and figure; None except on rank 0."""
+        run, figure = self.settings.output_dir, self.settings.checkpointing.keep_best
+        if figure is None or not self.ranks.first:
+            return None
+        return best_validation(run, figure, checkpoint_folders.steps_there(run))
+
+    def saves_after(self, done: int) -> bool:
+        """Whether a checkpoint is due after `done` steps."""
+        kept = self.settings.checkpointing
+        best = kept.keep_best is not None and self.validates_after(done)
+        return best or done % kept.save_steps == 0 or done == self.steps
 
     def stop(self, done: int, number: int) -> None:
         """Save a checkpoint after `done` steps if there is none yet, then exit, because a signal asked a rank to stop.

@@ -27,6 +27,14 @@ class ValidationTotals:
     by_set: Mapping[str, float]
     by_source: Mapping[str, float]
 
+    def figures(self) -> dict[str, float]:
+        """All losses by the names that TensorBoard and `--keep-best` have for them."""
+        return {
+            **self.by_group,
+            **{f"set/{name}": loss for name, loss in self.by_set.items()},
+            **{f"source/{tag}": loss for tag, loss in self.by_source.items()},
+        }
+
 
 class ValidationLosses:
     """Accumulates the losses of this rank over the micro-batches of an order."""
@@ -67,6 +75,17 @@ class ValidationLosses:
             by_set=_means([folders[set_no] for set_no, _, _ in self._bins], losses, targets),
             by_source=_means([tag for _, tag, _ in self._bins], losses, targets),
         )
+
+
+def figure_names(sets: Sequence[FrozenSet]) -> list[str]:
+    """The names of the figures that validation on these sets can have."""
+    tags = dict.fromkeys(source.tag for frozen in sets for source in frozen.lock.sources)
+    return [
+        "all",
+        *GROUPINGS["task"],
+        *(f"set/{name}" for name in _folder_names(sets)),
+        *(f"source/{tag}" for tag in tags),
+    ]
 
 
 def _means(names: Sequence[str], losses: Sequence[float], targets: Sequence[float]) -> dict[str, float]:
