@@ -7,26 +7,27 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from griffon_prep.build.finalize import freeze
 from griffon_prep.build.folder import BuildFolder, check_no_other_set, differences
 from griffon_prep.build.identity import identity, identity_of_lock
-from griffon_prep.build.plan import PlannedSource
+from griffon_prep.build.plan import estimate_job, saving, shard_count, shard_jobs
 from griffon_prep.build.progress import Progress
 from griffon_prep.build.report import Reject, ShardReport, read_report
 from griffon_prep.build.reuse import link_unchanged
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard import make_shard
-from griffon_prep.build.worker_pool import LocalPool
 from griffon_prep.records import UNCOUNTED_REASONS
 from griffon_prep.sources.annotation_hashes import AnnotationHashes
-from griffon_prep.sources.scan import ScanJob, ScannedSource, scan_source
+from griffon_prep.sources.scan import ScannedSource, scan_source
 from griffon_shards.frozen_set import open_set
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import counts, size
+from griffon_shards.support.worker_pool import LocalPool
 
 Notify = Callable[[str], None]
 """Shows one line to the user."""
@@ -103,26 +104,27 @@ def build(
         check_no_other_set(folder, plan)
         old = open_set(reuse) if reuse is not None else None
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, folder.work, pool, notify)
+            scanned = _scan(settings, sha256s, folder.work, pool, notify)
             if old is None:
-                _check_space(planned, out, pool, notify)
+                _check_space(scanned, settings, out, pool, notify)
             folder.begin(plan)
             if old is not None:
-                reused = link_unchanged(old, out, settings, planned)
+                reused = link_unchanged(old, out, settings, scanned)
                 nothing = "nothing, because all sources or settings have changed"
                 notify(f"reused from {old.root}: {', '.join(reused) or nothing}")
-                _check_space(planned, out, pool, notify)
-            check_counts(planned, run_jobs(planned, out, pool, stop_early=True, notify=notify), settings)
+                _check_space(scanned, settings, out, pool, notify)
+            source_counts = run_jobs(scanned, settings, out, pool, stop_early=True, notify=notify)
+            check_counts(scanned, source_counts, settings)
         if sha256s != folder.stamps.sha256s(settings.sources):
             raise DataError(
                 f"{out}: an annotation file changed during the build; use --overwrite to start over with the new one"
             )
-        lock = freeze(out, settings, planned)
+        lock = freeze(out, settings.render, scanned)
         folder.clear_work()
         return lock
 
 
-def check(settings: BuildSettings, notify: Notify) -> tuple[list[PlannedSource], dict[str, SourceCount]]:
+def check(settings: BuildSettings, notify: Notify) -> tuple[list[ScannedSource], dict[str, SourceCount]]:
     """Read and render every record as `build` does, but write nothing. Returns the sources and their counts.
 
     Raises:
@@ -133,36 +135,44 @@ def check(settings: BuildSettings, notify: Notify) -> tuple[list[PlannedSource],
         stamps = AnnotationHashes(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, Path(name), pool, notify)
-            return planned, run_jobs(planned, None, pool, stop_early=False, notify=notify)
+            scanned = _scan(settings, sha256s, Path(name), pool, notify)
+            return scanned, run_jobs(scanned, settings, None, pool, stop_early=False, notify=notify)
 
 
 def run_jobs(
-    planned: Sequence[PlannedSource], out: Path | None, pool: LocalPool, *, stop_early: bool, notify: Notify
+    scanned: Sequence[ScannedSource],
+    settings: BuildSettings,
+    out: Path | None,
+    pool: LocalPool,
+    *,
+    stop_early: bool,
+    notify: Notify,
 ) -> dict[str, SourceCount]:
     """Make all shards, and count and show progress. All sources share one queue, so small ones leave no worker idle.
 
     Raises:
         DataError: with `stop_early`, a source has more rejects than allowed.
     """
-    source_counts = {source.source.tag: SourceCount() for source in planned}
-    by_tag = {source.source.tag: source for source in planned}
+    source_counts = {source.source.tag: SourceCount() for source in scanned}
+    used_records = {source.source.tag: source.used_records for source in scanned}
+    jobs = chain.from_iterable(shard_jobs(source, settings.render, out) for source in scanned)
     with ExitStack() as bars:
         progress: dict[str, Progress] = {}
         before = time.monotonic()
-        for report in pool.run(make_shard, chain.from_iterable(source.jobs(out) for source in planned)):
-            tag, source = report.tag, by_tag[report.tag]
+        for report in pool.run(make_shard, jobs):
+            tag = report.tag
             if tag not in progress:
-                progress[tag] = bars.enter_context(closing(Progress(tag, source.used_records, before)))
+                progress[tag] = bars.enter_context(closing(Progress(tag, used_records[tag], before)))
             before = time.monotonic()
             count = source_counts[tag]
             count.add(report)
             progress[tag].add(report.samples + len(report.rejects))
-            if stop_early and count.counted_rejects > source.max_rejects:
+            allowed = settings.allowed_rejects(used_records[tag])
+            if stop_early and count.counted_rejects > allowed:
                 notify_rejects(tag, count, notify)
                 raise DataError(
                     f"{tag}: {count.counted_rejects} records rejected so far ({counts(count.rejected)}), but "
-                    f"--max-rejects allows {source.max_rejects} of {source.used_records}; fix the data or raise "
+                    f"--max-rejects allows {allowed} of {used_records[tag]}; fix the data or raise "
                     "--max-rejects, then rerun the same command to resume"
                 )
     for tag, count in source_counts.items():
@@ -176,7 +186,7 @@ def run_jobs(
 
 
 def check_counts(
-    planned: Sequence[PlannedSource], source_counts: Mapping[str, SourceCount], settings: BuildSettings
+    scanned: Sequence[ScannedSource], source_counts: Mapping[str, SourceCount], settings: BuildSettings
 ) -> None:
     """Check whether the sources may be frozen. `build` and `check` apply the same rules.
 
@@ -184,13 +194,11 @@ def check_counts(
         DataError: sources have too many rejects or no samples; one line for each.
     """
     faults = []
-    for source in planned:
+    for source in scanned:
         tag = source.source.tag
-        count = source_counts[tag]
-        if count.counted_rejects > source.max_rejects:
-            faults.append(
-                f"{tag}: {count.counted_rejects} records rejected, but --max-rejects allows {source.max_rejects}"
-            )
+        count, allowed = source_counts[tag], settings.allowed_rejects(source.used_records)
+        if count.counted_rejects > allowed:
+            faults.append(f"{tag}: {count.counted_rejects} records rejected, but --max-rejects allows {allowed}")
         elif not count.samples and not settings.allow_empty:
             faults.append(
                 f"{tag}: no record became a sample ({counts(count.rejected)} of {source.used_records:,}); fix the "
@@ -213,50 +221,44 @@ def notify_rejects(tag: str, count: SourceCount, notify: Notify) -> None:
 
 def _scan(
     settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool, notify: Notify
-) -> list[PlannedSource]:
-    jobs = [
-        ScanJob(source=source, sha256s=tuple(sha256s[path] for path in source.files), work=work / source.tag)
-        for source in settings.sources
-    ]
-    scanned = dict(pool.run(_scan_tagged, jobs))
-    planned = [
-        PlannedSource(source=job.source, scanned=scanned[job.source.tag], settings=settings, work=job.work)
-        for job in jobs
-    ]
-    for source in planned:
-        for note in source.scanned.notes:
+) -> list[ScannedSource]:
+    scan = partial(scan_source, sha256s=sha256s, work=work)
+    by_tag = {source.source.tag: source for source in pool.run(scan, settings.sources)}
+    scanned = [by_tag[source.tag] for source in settings.sources]
+    for source in scanned:
+        for note in source.notes:
             notify(f"{source.source.tag}: {note}")
-    return planned
+    return scanned
 
 
-def _scan_tagged(job: ScanJob) -> tuple[str, ScannedSource]:
-    return job.source.tag, scan_source(job)
-
-
-def _check_space(planned: Sequence[PlannedSource], out: Path, pool: LocalPool, notify: Notify) -> None:
+def _check_space(
+    scanned: Sequence[ScannedSource], settings: BuildSettings, out: Path, pool: LocalPool, notify: Notify
+) -> None:
     """Report the estimated size of the set and the free disk space.
 
     Raises:
         DataError: there is too little free space.
     """
-    estimates = {report.tag: report for report in pool.run(make_shard, [source.estimate_job() for source in planned])}
+    jobs = [estimate_job(source, settings.render) for source in scanned]
+    estimates = {report.tag: report for report in pool.run(make_shard, jobs)}
     free_bytes = shutil.disk_usage(out).free
     needed_bytes = 0.0
-    for source in planned:
+    for source in scanned:
         report = estimates[source.source.tag]
         tried = report.samples + len(report.rejects)
         samples = source.used_records * report.samples // tried
         estimate_bytes = report.bytes * source.used_records / tried
-        finished_reports = [read_report(source.work, shard_no) for shard_no in range(source.shard_count)]
+        shards = shard_count(source, settings.render)
+        finished_reports = [read_report(source.files.work, shard_no) for shard_no in range(shards)]
         finished_bytes = [finished[0].bytes for finished in finished_reports if finished is not None]
         needed_bytes += max(0.0, estimate_bytes - sum(finished_bytes))
-        note = f", {len(finished_bytes)} of {source.shard_count} shards finished" if finished_bytes else ""
+        note = f", {len(finished_bytes)} of {shards} shards finished" if finished_bytes else ""
         notify(
             f"{source.source.tag}: {source.used_records:,} records, about {samples:,} samples and "
             f"{size(estimate_bytes)}{note}; {size(free_bytes)} free"
         )
-        if saving := source.saving(estimate_bytes):
-            notify(f"{source.source.tag}: {saving}")
+        if sentence := saving(source, estimate_bytes):
+            notify(f"{source.source.tag}: {sentence}")
     if needed_bytes * _SPACE_MARGIN > free_bytes:
         raise DataError(
             f"{out}: the build needs about {size(needed_bytes)}, but only {size(free_bytes)} are free; free some "
@@ -300,9 +302,8 @@ def _recheck(
     made: dict[str, str] = {}
     try:
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, folder.work, pool, notify)
-            for source in planned:
-                for report in pool.run(make_shard, source.jobs(None)):
+            for source in _scan(settings, sha256s, folder.work, pool, notify):
+                for report in pool.run(make_shard, shard_jobs(source, settings.render, None)):
                     if report.samples:
                         made[report.name] = report.sha256
     finally:

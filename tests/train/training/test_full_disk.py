@@ -1,4 +1,4 @@
-"""A disk that is full for the log or for the result, and what is said of the room at the start."""
+"""A disk that is full for the log or for the result, and the check of disk space at the start."""
 
 import resource
 import shutil
@@ -29,8 +29,8 @@ def told(ended: Ended, rank: int = 0) -> str:
     return line
 
 
-def test_for_the_log(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
-    """TensorBoard's file is full first, and the run goes on; then the metrics', which are its record, and it ends."""
+def test_a_full_disk_for_the_log(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """First TensorBoard's file hits the limit, and the run continues; then the metrics do, and it ends."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     ended = launcher.run(*command(frozen_set, whole, steps=40))
     assert ended.codes == [0, 0], ended.said
@@ -58,10 +58,10 @@ def test_for_the_log(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> No
     ("stage", "ranks", "room", "result"),
     [("custom", 2, 540_000, "model"), ("alignment", 4, 36_000, "mm_projector.bin")],
 )
-def test_for_the_result(
+def test_a_full_disk_for_the_result(
     stage: str, ranks: int, room: int, result: str, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """There is room for a rank's part of a checkpoint, and none for the whole result in one file."""
+    """A rank's part of a checkpoint fits, but the complete result in one file does not."""
     run = tmp_path / "run"
     running = launcher.start(command(frozen_set, run, stage=stage), ranks)
     running.wait_until(lambda: steps_told(run) >= 1)
@@ -92,8 +92,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_room_is_compared_at_the_start(small_disk: Path, launcher: Launcher, frozen_set: Path) -> None:
-    """A checkpoint takes 1 MB: with two it is said that there is too little for more; with one nothing is begun."""
+def test_disk_space_is_compared_at_the_start(small_disk: Path, launcher: Launcher, frozen_set: Path) -> None:
+    """A checkpoint takes 1 MB. If only two fit, a warning is logged; if none fits, the run does not start."""
     run = small_disk / "run"
     ended = launcher.run(*command(frozen_set, run, "--save-steps", 2), world_size=1)
     assert ended.codes == [1], ended.said
@@ -126,7 +126,7 @@ def test_room_is_compared_at_the_start(small_disk: Path, launcher: Launcher, fro
     assert checkpoint_of(small_disk.with_name("larger"), 6).exists()
 
 
-def test_room_counts_what_is_there(tmp_path: Path) -> None:
+def test_disk_space_counts_existing_files(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     run = tmp_path / "not" / "there"
     assert " need 5.0 MB more" in check_room(run, Need(checkpoint_bytes=2 * MB, checkpoints=2, result_bytes=3 * MB))

@@ -19,7 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 from transformers.utils.logging import disable_progress_bar, set_tqdm_hook
 
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_train.data.worker_process import end_with_parent
+from griffon_shards.support.processes import end_with_parent
 from griffon_train.distributed.signals import Requests, Stopped
 from griffon_train.distributed.watchdog import MARGIN_S, Watchdog
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from griffon_train.data.worker_process import STOPS, outlive_parent
+from griffon_shards.support.processes import outlive_parent
+from griffon_train.data.worker_process import STOPS
 
 SAVE_NOW = "save-now"
 """A file of this name in a run's folder requests a checkpoint at the end of the step."""

@@ -1,7 +1,7 @@
 """Models by name: the sizes that Griffon-G is built on, and tiny ones that run on a CPU in a second.
 
-A preset says what a model is made of; its weights are random until a checkpoint is loaded into it. Sizes are those of
-the published config.json files of each model.
+A preset defines the architecture; weights are random until a checkpoint is loaded. Sizes are from the published
+config.json of each model.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _TINY_VIT: Mapping[str, Any] = {
     "projection_dim": 32,
 }
 _TINY_IMAGE_PX, _TINY_REGION_PX = 70, 28
-_TINY_VOCABULARY = 272  # the byte-level tokenizer's 264 tokens and a few to spare, as released vocabularies have
+_TINY_VOCABULARY = 272  # the byte-level tokenizer's 264 tokens and a few unused ones, as in released vocabularies
 
 _TEXT_CONFIGS: Mapping[str, type[PreTrainedConfig]] = {
     "gemma2": Gemma2Config,
@@ -42,12 +42,12 @@ _TEXT_CONFIGS: Mapping[str, type[PreTrainedConfig]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A model that has a name.
+    """The architecture of a named model.
 
     Attributes:
         family: `gemma2`, `llama2` or `qwen2`.
-        text: what its language model's configuration says.
-        tiny: whether the towers are tiny, too, and a byte-level tokenizer goes with it.
+        text: settings of the language model's configuration.
+        tiny: whether the towers are tiny as well, and the tokenizer is the byte-level one.
     """
 
     family: str
@@ -131,21 +131,23 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 FAMILY_CHATS: Mapping[str, str] = {"gemma2": "gemma_instruct", "llama": "llama_2", "qwen2": "qwen2"}
-"""The chat template that a family's models were released with, by `model_type` of the language model."""
+"""The chat template that each family was released with, by `model_type` of the language model."""
 
 
 def preset_config(name: str, *, region: bool = True) -> GriffonConfig:
-    """The configuration of a preset.
+    """Return the configuration of a preset.
 
     Args:
         name: one of `PRESETS`.
-        region: whether the model has the second tower, for visual referring.
+        region: whether the model has a region tower, for visual referring.
 
     Raises:
-        SettingsError: there is no such preset.
+        SettingsError: the name is unknown.
     """
     if name not in PRESETS:
-        raise SettingsError(f"no model {name!r}; there are {', '.join(PRESETS)}, or the folder of a saved one")
+        raise SettingsError(
+            f"unknown model {name!r}; expected one of {', '.join(PRESETS)}, or the folder of a saved model"
+        )
     preset = PRESETS[name]
     tower = _TINY_VIT if preset.tiny else _VIT_L
     image_px, region_px = (_TINY_IMAGE_PX, _TINY_REGION_PX) if preset.tiny else (IMAGE_PX, REGION_PX)
