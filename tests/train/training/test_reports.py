@@ -253,8 +253,8 @@ def test_a_hook_that_does_not_exist(hook: str, launcher: Launcher, frozen_set: P
 
 
 @torch.no_grad()
-def losses_by_group(folder: Path, shards: Path) -> Mapping[str, float]:
-    """Mean over the learned tokens of all samples of a kind, computed one by one."""
+def losses_by_name(folder: Path, shards: Path) -> Mapping[str, float]:
+    """Mean over the learned tokens of all samples of a task group or source, computed one by one."""
     model: Any = GriffonForConditionalGeneration.from_pretrained(folder)
     frozen = open_set(shards)
     sums: dict[str, float] = {}
@@ -264,12 +264,13 @@ def losses_by_group(folder: Path, shards: Path) -> Mapping[str, float]:
         given = torch.tensor([ids])
         logits = model(given, attention_mask=torch.ones_like(given), pixel_values=pixels, region_values=region).logits
         likely = torch.log_softmax(logits[0].double(), dim=-1)
-        learned = [(position, label) for position, label in enumerate(labels) if label != IGNORE and position]
-        loss = -sum(float(likely[position - 1, label]) for position, label in learned)
-        for group in ("all", TASK_GROUPS.get(frozen[row].task) or ("text" if pixels is None else "general")):
-            sums[group] = sums.get(group, 0.0) + loss
-            counts[group] = counts.get(group, 0) + len(learned)
-    return {group: sums[group] / counts[group] for group in sums}
+        learned = [(place, label) for place, label in enumerate(labels) if label != IGNORE and place]
+        loss = -sum(float(likely[place - 1, label]) for place, label in learned)
+        group = TASK_GROUPS.get(frozen[row].task) or ("text" if pixels is None else "general")
+        for name in ("all", group, frozen.key(row).rpartition("-")[0]):
+            sums[name] = sums.get(name, 0.0) + loss
+            counts[name] = counts.get(name, 0) + len(learned)
+    return {name: sums[name] / counts[name] for name in sums}
 
 
 @pytest.fixture
@@ -292,13 +293,21 @@ def test_validation(launcher: Launcher, frozen_set: Path, small_set: Path, tmp_p
         assert ended.codes == [0] * world_size, ended.said
         lines = lines_of(run / "validation.jsonl")
         assert [line["step"] for line in lines] == steps
-        expected = losses_by_group(run / "model", small_set)
-        assert expected.keys() == {"all", "text", "general", "localization", "referring"}
-        assert lines[-1]["validation_loss"] == pytest.approx(expected, rel=1e-5)
+        expected = losses_by_name(run / "model", small_set)
+        groups = {"all", "text", "general", "localization", "referring"}
+        of_groups = {name: loss for name, loss in expected.items() if name in groups}
+        of_sources = {name: loss for name, loss in expected.items() if name not in groups}
+        assert (set(of_groups), len(of_sources)) == (groups, 4)
+        assert lines[-1]["validation_loss"] == pytest.approx(of_groups, rel=1e-5)
+        assert lines[-1]["by_source"] == pytest.approx(of_sources, rel=1e-5)
+        assert lines[-1]["by_set"] == pytest.approx({small_set.name: expected["all"]}, rel=1e-5)
         assert lines[-1]["validation_loss"] != lines[0]["validation_loss"] or len(lines) == 1
         assert f"step 3/3  validation  all {expected['all']:.3f}" in ended.said[0]
         board = board_of(run)
         assert [event.value for event in board.Scalars("validation/all")] == pytest.approx(
             [line["validation_loss"]["all"] for line in lines], rel=1e-6
+        )
+        assert board.Scalars("validation/source/DET_shapes")[-1].value == pytest.approx(
+            expected["DET_shapes"], rel=1e-5
         )
         assert len(metrics_of(run)) == 3, "validation takes nothing from training"

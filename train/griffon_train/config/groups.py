@@ -216,6 +216,13 @@ class CheckpointSettings:
 
     save_steps: Annotated[Count, Option("Save a checkpoint every N steps.")] = 1000
     keep: Annotated[Count, Option("Number of latest checkpoints to keep.", reference_name="save_total_limit")] = 3
+    keep_best: Annotated[
+        str | None,
+        Option(
+            "Also keep the checkpoint with the best validation FIGURE: all, a task group, set/NAME or source/TAG.",
+            unset="none",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

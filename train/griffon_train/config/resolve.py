@@ -143,6 +143,10 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
             f"{named('val_shards')} would never be read; also give --val-steps",
         ),
         (
+            settings.checkpointing.keep_best is not None and not logging.val_shards,
+            f"{named('keep_best')} needs a validation; also give --val-shards and --val-steps",
+        ),
+        (
             settings.from_run is not None and model.pretrain_mm_mlp_adapter is not None,
             f"{named('from_run')} and {named('pretrain_mm_mlp_adapter')} contradict each other: each provides a "
             "projector; give one",

@@ -141,28 +141,28 @@ def set_aside(run: Path, after: int) -> list[str]:
     return lines
 
 
-def prune(run: Path, step: int, keep: int, ranks: ProcessGroup) -> None:
+def prune(run: Path, step: int, keep: int, ranks: ProcessGroup, *, best: int | None = None) -> None:
     """Delete old checkpoints of a run that has a complete one after `step` steps. Every rank calls this.
 
-    Deletes all but the latest `keep` complete ones up to that step, and those set aside up to that step. Checkpoints of
-    later steps do not belong to this attempt: they are neither counted nor deleted. A checkpoint that cannot be deleted
-    only takes space, so it is reported and the run continues.
+    Deletes all but the latest `keep` complete ones up to that step and the one after `best` steps, and those set aside
+    up to that step. Checkpoints of later steps do not belong to this attempt: they are neither counted nor deleted. A
+    checkpoint that cannot be deleted only takes space, so it is reported and the run continues.
     """
     with ranks.at_own_pace("deleting older checkpoints") as moved:
         try:
             if ranks.first:
-                _prune(run, step, keep, moved)
+                _prune(run, step, keep, best, moved)
         except OSError as error:
             _log.warning(
                 "%s: %s; an older checkpoint was not deleted; the run continues", error.filename, error.strerror
             )
 
 
-def _prune(run: Path, step: int, keep: int, moved: Callable[[], object]) -> None:
+def _prune(run: Path, step: int, keep: int, best: int | None, moved: Callable[[], object]) -> None:
     steps = [each for each in steps_there(run) if each <= step]
     complete = [each for each in steps if each == step or isinstance(_opened(run, each), TrainingCheckpoint)]
     for each in steps:
-        if each not in complete[-keep:]:
+        if each not in complete[-keep:] and each != best:
             removed(folder_of(run, each))
             moved()
     for each in steps_there(run, _ASIDE):

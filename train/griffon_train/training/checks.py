@@ -18,6 +18,7 @@ from griffon_train.model.weight_files import read_json
 from griffon_train.training.checkpoint_folders import steps_there
 from griffon_train.training.disk_space import check_room, need_of
 from griffon_train.training.log_hook import imported
+from griffon_train.training.validation_losses import figure_names
 
 _log = logging.getLogger(__name__)
 
@@ -72,16 +73,22 @@ def check_log_hook(name: str | None, ranks: ProcessGroup) -> None:
     ranks.raise_if_any(problem)
 
 
-def open_validation_sets(paths: Sequence[Path]) -> list[FrozenSet]:
+def open_validation_sets(paths: Sequence[Path], keep_best: str | None) -> list[FrozenSet]:
     """Open the validation sets to check them. Each validation opens them again, so that training holds no memory.
 
+    Args:
+        paths: folders of the sets.
+        keep_best: name of the figure by which the best checkpoint is chosen, if one is.
+
     Raises:
-        SettingsError: a set has no samples.
+        SettingsError: a set has no samples, or validation on these sets has no such figure.
     """
     sets = [open_set(path) for path in paths]
     for frozen in sets:
         if not len(frozen):
             raise SettingsError(f"--val-shards {frozen.root}: the set has no samples; leave it out or give another")
+    if keep_best is not None and keep_best not in (names := figure_names(sets)):
+        raise SettingsError(f"--keep-best {keep_best}: validation has no such figure; it has {', '.join(names)}")
     return sets
 
 

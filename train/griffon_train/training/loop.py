@@ -167,13 +167,13 @@ def finish_step(run: RunState, step: int) -> None:
     Raises:
         Stopped: a rank was asked to stop.
     """
-    settings, requests, done = run.settings, run.ranks.requests, step + 1
+    requests, done = run.ranks.requests, step + 1
     if run.ranks.first:
-        requests.look(settings.output_dir)
+        requests.look(run.settings.output_dir)
     save, requests.save = requests.save, False  # a request that arrives while the ranks agree is for the next step
     (saves,) = run.ranks.highest(save)
     run.ranks.go_on()
-    if saves or done % settings.checkpointing.save_steps == 0 or done == run.steps:
+    if saves or run.saves_after(done):
         run.save(done)
     if run.validates_after(done):
         run.validate(step)

@@ -5,7 +5,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from griffon_train.config.run_folder import METRICS, TIMING, VALIDATION
 from griffon_train.training.log_files import Appended
 from griffon_train.training.log_hook import Hook
 from griffon_train.training.tensorboard_file import Board
+from griffon_train.training.validation_losses import ValidationTotals
 
 _log = logging.getLogger(__name__)
 
@@ -128,16 +129,21 @@ class Reporter:
         self._write(METRICS, fields)
         _log.info("step %d/%d  skipped (--skip-steps)", fields["step"] + 1, self._steps)
 
-    def validation(self, step: int, losses: Mapping[str, float]) -> None:
-        """Log the validation loss after a step, by task group."""
-        fields = {"step": step, "validation_loss": losses}
+    def validation(self, step: int, totals: ValidationTotals) -> None:
+        """Log the validation losses after a step."""
+        fields = {
+            "step": step,
+            "validation_loss": totals.by_group,
+            "by_set": totals.by_set,
+            "by_source": totals.by_source,
+        }
         self._write(VALIDATION, fields)
         self._validated = step
-        self._show({f"validation/{group}": value for group, value in losses.items()}, step)
+        self._show({f"validation/{name}": value for name, value in totals.figures().items()}, step)
         if self._hook is not None:
             self._hook.give(step, fields)
-        shown = "  ".join(f"{group} {loss:.4f}" for group, loss in losses.items())
-        _log.info("step %d/%d  validation  %s", step + 1, self._steps, shown)
+        losses = "  ".join(f"{group} {loss:.4f}" for group, loss in totals.by_group.items())
+        _log.info("step %d/%d  validation  %s", step + 1, self._steps, losses)
 
     def _write(self, name: str, fields: Mapping[str, Any]) -> None:
         self._files[name].write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
@@ -171,6 +177,36 @@ class Reporter:
             f"{fields['samples_per_s']:.1f} samples/s  {fields['tokens_per_s']:,.0f} tokens/s  "
             f"data wait {fields['data_wait']:.0%}  {shares}{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
         )
+
+
+def best_validation(run: Path, figure: str, steps: Container[int]) -> tuple[int, float] | None:
+    """The logged validation with the lowest value of a figure, the earliest of equal ones; None without any.
+
+    Args:
+        run: folder of the run.
+        figure: name of the figure, as in `ValidationTotals.figures`.
+        steps: only validations after so many steps are considered.
+
+    Returns:
+        The number of steps that were done, and the value.
+    """
+    best: tuple[int, float] | None = None
+    with (run / VALIDATION).open("rb") as file:
+        for line in file:
+            step = _step_of(line)
+            value = None if step is None else _figure(orjson.loads(line), figure)
+            if step is None or value is None or step + 1 not in steps:
+                continue
+            if best is None or value < best[1]:
+                best = step + 1, value
+    return best
+
+
+def _figure(fields: Mapping[str, Any], figure: str) -> float | None:
+    """A figure of a validation's line, by the names of `ValidationTotals.figures`."""
+    part, slash, name = figure.partition("/")
+    value = fields.get(f"by_{part}", {}).get(name) if slash else fields["validation_loss"].get(figure)
+    return None if value is None else float(value)
 
 
 def first_logged(run: Path, steps: int) -> list[Mapping[str, Any]]:

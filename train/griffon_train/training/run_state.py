@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import BinaryIO
 
+import orjson
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.files import write_whole
 from griffon_train.config.groups import DataSettings
-from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME
+from griffon_train.config.run_folder import BEST_NAME, MODEL_NAME, PROJECTOR_NAME
 from griffon_train.config.settings import Settings, settings_as_json
 from griffon_train.data.batch import Encode
 from griffon_train.data.cursor import cursor_state, restore_cursor
@@ -27,9 +29,9 @@ from griffon_train.model.loss import loss_sums
 from griffon_train.training import checkpoint_folders, checkpoints
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
-from griffon_train.training.loss_stats import LossAccumulator
-from griffon_train.training.metrics import Reporter, StepFigures
+from griffon_train.training.metrics import Reporter, StepFigures, best_validation
 from griffon_train.training.model_loading import default_chat
+from griffon_train.training.validation_losses import ValidationLosses
 from griffon_train.training.zero_shards import ShardedState
 
 _log = logging.getLogger(__name__)
@@ -117,7 +119,7 @@ class RunState:
         if self.ranks.first:
             for line in checkpoint_folders.set_aside(run, start):
                 _log.info(line)
-        checkpoint_folders.prune(run, start, self.settings.checkpointing.keep, self.ranks)
+        self._prune(start)
         return start
 
     def _open_reporter(self) -> Reporter | None:
@@ -211,7 +213,7 @@ class RunState:
     @torch.no_grad()
     def _validate(self, step: int) -> None:
         order = SequentialOrder([open_set(path) for path in self.settings.logging.val_shards], self.plan.global_batch)
-        losses = LossAccumulator()
+        losses = ValidationLosses(order)
         self.engine.eval()
         for batch in self.loader(order=order, stop=order.steps):
             self.ranks.watchdog.now(f"validating after step {step}")
@@ -220,7 +222,20 @@ class RunState:
         totals = losses.over(self.ranks)
         if self._reporter is not None:
             with self._logging("its loss"):
-                self._reporter.validation(step, {"all": totals.loss, **totals.loss_by_group})
+                self._reporter.validation(step, totals)
+        if self.settings.checkpointing.keep_best is not None:
+            self._note_best()
+            self._prune(step + 1)
+
+    def _note_best(self) -> None:
+        """Record which checkpoint is the best so far."""
+        best = self._best()
+        if best is not None:
+            (done, value), figure = best, self.settings.checkpointing.keep_best
+            path = checkpoint_folders.folder_of(self.settings.output_dir, done)
+            fields = {"figure": figure, "value": value, "checkpoint": f"{path.parent.name}/{path.name}"}
+            write_whole(self.settings.output_dir / BEST_NAME, orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+            _log.info("best %s: %.4f, of %s", figure, value, path)
 
     def save(self, done: int) -> None:
         """Write a checkpoint after `done` steps, and delete old ones.
@@ -246,7 +261,31 @@ class RunState:
             ) from None
         self._saved = done
         _log.info("checkpoint %s in %.1f s", path, time.monotonic() - began)
-        checkpoint_folders.prune(self.settings.output_dir, done, self.settings.checkpointing.keep, self.ranks)
+        self._prune(done)
+
+    def _prune(self, done: int) -> None:
+        """Delete the checkpoints up to `done` steps that are neither among the last nor the best."""
+        best = self._best()
+        checkpoint_folders.prune(
+            self.settings.output_dir,
+            done,
+            self.settings.checkpointing.keep,
+            self.ranks,
+            best=None if best is None else best[0],
+        )
+
+    def _best(self) -> tuple[int, float] | None:
+        """The checkpoint with the best validation so far, as its step and figure; None except on rank 0."""
+        run, figure = self.settings.output_dir, self.settings.checkpointing.keep_best
+        if figure is None or not self.ranks.first:
+            return None
+        return best_validation(run, figure, checkpoint_folders.steps_there(run))
+
+    def saves_after(self, done: int) -> bool:
+        """Whether a checkpoint is due after `done` steps."""
+        kept = self.settings.checkpointing
+        best = kept.keep_best is not None and self.validates_after(done)
+        return best or done % kept.save_steps == 0 or done == self.steps
 
     def stop(self, done: int, number: int) -> None:
         """Save a checkpoint after `done` steps if there is none yet, then exit, because a signal asked a rank to stop.
