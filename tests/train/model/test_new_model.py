@@ -99,6 +99,17 @@ def test_weights_and_tokens_follow_from_the_seed(frozen_set: Path, tmp_path: Pat
     assert [name for name in one if one[name] != other[name]] == ["model.safetensors"]
 
 
+def test_a_new_tower_is_told_where_each_patch_is(tmp_path: Path) -> None:
+    """In sight beside what the patches show, and the nearer two patches are, the more alike."""
+    model: Any = AutoModelForImageTextToText.from_pretrained(made(tmp_path / "model", size=SmallSize(layers=1)))
+    positions_NC = model.vision_tower.embeddings.position_embedding.weight[1:].detach()
+    patches_NC = model.vision_tower.embeddings.patch_embedding(torch.randn(1, 3, 98, 98))[0].flatten(1).T
+    assert 0.3 < positions_NC.std() / patches_NC.std() < 3
+    grid_7x7 = (positions_NC[24] - positions_NC).norm(dim=-1).view(7, 7)
+    for line in (grid_7x7[3], grid_7x7[:, 3]):
+        assert line[3] == 0 and (line[3:].diff() > 0).all() and (line[:4].diff() < 0).all()
+
+
 def test_a_set_of_bin_boxes_makes_a_model_of_bin_boxes(plain_sets: Mapping[str, Path], tmp_path: Path) -> None:
     out = made(tmp_path / "model", tokenizer=str(plain_sets["bin"]))
     tokenizer = load_tokenizer(out)

@@ -26,6 +26,8 @@ BYTES = "bytes"
 """Names the byte-level tokenizer, which needs no folder."""
 
 _READ_SAMPLES = 20_000
+_POSITION_SCALE = 0.5  # about that of a coloured patch
+_SLOWEST = 100.0  # in patches, over 2 pi
 _NOT_TEXT = re.compile(f"<bin_[0-9]+>|{IMAGE_TOKEN}|{REGION_TOKEN}")
 
 
@@ -69,6 +71,9 @@ def new_model(
     for name in ("pad", "bos", "eos"):
         setattr(config.text_config, f"{name}_token_id", getattr(made, f"{name}_token_id"))
     model = GriffonForConditionalGeneration(config)
+    embeddings: Any = model.vision_tower.embeddings
+    with torch.no_grad():
+        embeddings.position_embedding.weight[1:] = grid_positions(config.patches_a_side, size.vision_width)
     with whole_folder(out) as folder:
         model.save_pretrained(folder)
         save_beside(folder, config, model.generation_config, family_chat(family), made)
@@ -91,6 +96,20 @@ def _refuse_uneven(size: SmallSize, select_layer: int) -> None:
             f"--select-layer {select_layer}: expected {-size.vision_layers - 1} to {size.vision_layers}, the hidden "
             f"states of --vision-layers {size.vision_layers}"
         )
+
+
+def grid_positions(side: int, width: int) -> torch.Tensor:
+    """Sines and cosines of the columns and rows of a grid of patches, row by row; shape [side * side, width].
+
+    CLIP's own position embeddings are noise of 0.02, hardly visible beside the patches' own: a tower without
+    pretraining would first have to learn where a patch is. See Beyer et al., "Better plain ViT baselines for
+    ImageNet-1k", 2022.
+    """
+    scales = _SLOWEST ** -(torch.arange(width // 4) / (width // 4))
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    angles = [places.flatten()[:, None] * scales for places in (columns, rows)]
+    waves = torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)
+    return torch.nn.functional.pad(_POSITION_SCALE * waves, (0, width - waves.shape[1]))
 
 
 def _tokenizer(given: str, vocabulary: int, family: str) -> tuple[PreTrainedTokenizerBase, str]:

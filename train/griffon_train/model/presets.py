@@ -151,6 +151,8 @@ def small_preset(family: str, size: SmallSize, *, vocabulary: int) -> Preset:
         "intermediate_size": _SMALL_RATIO * size.width,
         "max_position_embeddings": 4096,
         "vocab_size": vocabulary,
+        # What keeps the scale of what passes through; the 0.02 of real widths would silence every layer of this one.
+        "initializer_range": size.width**-0.5,
         **_SPECIAL_TOKENS,
     }
     if family == "gemma2":
