@@ -23,7 +23,7 @@ def settings_of(stage: str, **given: object) -> Settings:
 )
 def test_deepspeed_is_told_what_the_settings_say(zero: int, offload: str) -> None:
     settings = settings_of("sft", zero=zero, offload=offload, clip=0.5)
-    config = deepspeed_config(settings, micro_batch=3, accumulation=5, dtype="bfloat16")
+    config = deepspeed_config(settings.memory, settings.optimizer, micro_batch=3, accumulation=5, dtype="bfloat16")
     section = config["zero_optimization"]
     assert section["stage"] == zero
     assert ("offload_optimizer" in section, "offload_param" in section) == (offload != "none", offload == "all")
@@ -31,7 +31,9 @@ def test_deepspeed_is_told_what_the_settings_say(zero: int, offload: str) -> Non
     assert config["gradient_accumulation_steps"] == 5
     assert config["gradient_clipping"] == 0.5
     assert config["bf16"] == {"enabled": True}
-    assert deepspeed_config(settings, micro_batch=1, accumulation=1, dtype="float32")["bf16"] == {"enabled": False}
+    assert deepspeed_config(settings.memory, settings.optimizer, micro_batch=1, accumulation=1, dtype="float32")[
+        "bf16"
+    ] == {"enabled": False}
     assert not {"optimizer", "scheduler", "fp16", "train_batch_size"} & config.keys()
     assert "auto" not in orjson.dumps(config).decode()
 
@@ -70,9 +72,8 @@ def own(folder: Path, **changes: object) -> Path:
 
 
 def test_a_file_of_one_s_own_is_filled_where_it_says_auto(tmp_path: Path) -> None:
-    config = deepspeed_config(
-        settings_of("sft", deepspeed=own(tmp_path)), micro_batch=2, accumulation=4, dtype="bfloat16"
-    )
+    settings = settings_of("sft", deepspeed=own(tmp_path))
+    config = deepspeed_config(settings.memory, settings.optimizer, micro_batch=2, accumulation=4, dtype="bfloat16")
     ours = json.loads((CONFIGS / "zero3.json").read_text(encoding="utf-8"))["zero_optimization"]
     assert config["zero_optimization"] == {
         "stage": 3,
@@ -162,12 +163,12 @@ def test_published_files_that_leave_all_to_the_settings_are_taken(tmp_path: Path
     path.write_text(json.dumps(_ALL_AUTO | published))
     stage = published["zero_optimization"]["stage"]
     settings = settings_of("sft", deepspeed=path, zero=stage, dtype="bfloat16")
-    config = deepspeed_config(settings, micro_batch=2, accumulation=4, dtype="bfloat16")
+    config = deepspeed_config(settings.memory, settings.optimizer, micro_batch=2, accumulation=4, dtype="bfloat16")
     assert "auto" not in orjson.dumps(config).decode()
     assert not {"optimizer", "scheduler", "fp16", "train_batch_size"} & config.keys()
     assert config["bf16"] == {"enabled": True}
     assert DeepSpeedZeroConfig(**config["zero_optimization"]).stage == stage
-    said = scheduler_passed_over(settings)
+    said = scheduler_passed_over(settings.memory, settings.optimizer)
     assert (said is None) == ("scheduler" not in published)
     if said is not None:
         assert "--schedule cosine and --warmup-ratio 0.03" in said

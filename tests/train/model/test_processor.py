@@ -138,7 +138,7 @@ def test_conversations_have_the_tokens_of_training(chat: str, name: str) -> None
         turns = random_turns(draws, spelled=number % 2 == 0, pictures=pictures, regions=regions)
         boxes = [(3.4, 5, 20.5, 33)] * regions
         for some, prompt in ((turns, False), (turns[:-1], True)):
-            encoded = encode(chat, some, found.tokenizer, pictures=pictures, regions=regions, prompt=prompt)
+            encoded = encode(chat, some, found.tokenizer, images=pictures, regions=regions, prompt=prompt)
             expected, _ = expand_and_truncate(encoded, 10**6, "error", found.image_tokens, "here")
             batch = found.apply_chat_template(
                 messages_of(some),
@@ -278,7 +278,7 @@ def test_a_pipeline_answers_as_generate_does(name: str, tmp_path: Path) -> None:
     tokenizer, chat = answering.tokenizer, FAMILY_CHATS[model.config.text_config.model_type]
     conversations, expected = [], []
     for seed, question in enumerate(("<image>\nHow many?", "Is <s></s><end_of_turn><|im_end|> in <image>?")):
-        encoded = encode(chat, [Turn(role="human", text=question)], tokenizer, pictures=1, prompt=True)
+        encoded = encode(chat, [Turn(role="human", text=question)], tokenizer, images=1, prompt=True)
         ids = torch.tensor([expand_and_truncate(encoded, 10**6, "error", model.image_tokens, "here")[0].ids])
         pixels = pixels_of_training(as_bytes(picture(seed=seed), "PNG"), 70)
         expected.append(model.generate(ids, pixel_values=pixels, max_new_tokens=9)[0].tolist())

@@ -47,7 +47,7 @@ def test_the_templates_are_these() -> None:
 @every_chat
 def test_two_rounds_about_a_image(chat: str) -> None:
     turns = conversation("<image>\nHow many?", "Four cats.", "A dog? ", "No.")
-    assert shown(encode(chat, turns, TOKENIZER, pictures=1), TOKENIZER) == ROUNDS[chat]
+    assert shown(encode(chat, turns, TOKENIZER, images=1), TOKENIZER) == ROUNDS[chat]
 
 
 def test_the_ids_are_the_tokenizers_own() -> None:
@@ -57,7 +57,7 @@ def test_the_ids_are_the_tokenizers_own() -> None:
         return list(TOKENIZER(text)["input_ids"])
 
     start, end = (TOKENIZER.convert_tokens_to_ids(mark) for mark in ("<|im_start|>", "<|im_end|>"))
-    encoded = encode("qwen2", conversation("<image>a<region>", "b"), TOKENIZER, pictures=1, regions=1)
+    encoded = encode("qwen2", conversation("<image>a<region>", "b"), TOKENIZER, images=1, regions=1)
     system = [start, *ids("system\nYou are a helpful assistant."), end, *ids("\n")]
     question = [start, *ids("user\n"), -200, *ids("a"), -201, end, *ids("\n")]
     header = [start, *ids("assistant\n")]
@@ -77,9 +77,9 @@ PROMPTS = {
 @every_chat
 def test_a_prompt_ends_where_the_answer_begins(chat: str) -> None:
     turns = conversation("<image>\nHow many?", "Four cats.", "A dog? ")
-    prompt = encode(chat, turns, TOKENIZER, pictures=1, prompt=True)
+    prompt = encode(chat, turns, TOKENIZER, images=1, prompt=True)
     assert shown(prompt, TOKENIZER) == re.sub("[«»]", "", PROMPTS[chat])
-    whole = encode(chat, [*turns, Turn(role="gpt", text="No.")], TOKENIZER, pictures=1)
+    whole = encode(chat, [*turns, Turn(role="gpt", text="No.")], TOKENIZER, images=1)
     assert whole.ids[: len(prompt.ids)] == prompt.ids
     learned = [label for label in whole.labels[len(prompt.ids) :] if label != IGNORE]
     assert learned == whole.ids[len(prompt.ids) :][: len(learned)]  # at once, and up to the end mark
@@ -127,7 +127,7 @@ def turns_of(written: str) -> list[Turn]:
 )
 def test_whatever_prep_accepts_becomes_human_and_model_in_turns(chat: str, written: str, as_if: str) -> None:
     pictures = written.count("<image>")
-    found, expected = (encode(chat, turns_of(each), TOKENIZER, pictures=pictures) for each in (written, as_if))
+    found, expected = (encode(chat, turns_of(each), TOKENIZER, images=pictures) for each in (written, as_if))
     assert found == expected
 
 
@@ -172,7 +172,7 @@ def test_images_and_regions_stand_where_questions_name_them(
     chat: str, question: str, pictures: int, regions: int, expected: str
 ) -> None:
     turns = conversation("x", "<image> <region>", question, "<region> <image>")
-    found = shown(encode(chat, turns, TOKENIZER, pictures=pictures, regions=regions), TOKENIZER)
+    found = shown(encode(chat, turns, TOKENIZER, images=pictures, regions=regions), TOKENIZER)
     assert f"{expected}<" in found or f"{expected} [/INST]" in found
     assert found.count("🖼") == pictures
     assert found.count("✂") == regions
@@ -183,7 +183,7 @@ def test_images_and_regions_stand_where_questions_name_them(
 def test_plain_has_images_in_front_wherever_they_were() -> None:
     """And where no question names them."""
     for question in ("a <image> b", "a", "<image><image> <region>"):
-        encoded = encode("plain", conversation(question, "x <image>"), TOKENIZER, pictures=2, regions=1)
+        encoded = encode("plain", conversation(question, "x <image>"), TOKENIZER, images=2, regions=1)
         assert shown(encoded, TOKENIZER) == "<s>🖼🖼✂«x <image>\n»"
 
 
@@ -199,7 +199,7 @@ def test_plain_has_images_in_front_wherever_they_were() -> None:
 def test_a_image_without_a_place_is_said(chat: str, pictures: int, regions: int, said: str) -> None:
     turns = [Turn(role="gpt", text="<image>"), *conversation("<image>\na", "<image> <region>")]
     with pytest.raises(DataError, match=re.escape(said)):
-        encode(chat, turns, TOKENIZER, pictures=pictures, regions=regions)
+        encode(chat, turns, TOKENIZER, images=pictures, regions=regions)
 
 
 def test_plain_begins_with_bos_only_where_there_is_one() -> None:

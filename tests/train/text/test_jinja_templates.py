@@ -86,7 +86,7 @@ def test_images_and_regions_stand_where_training_has_them(chat: str, name: str) 
         for part in re.split("(<image>|<region>)", text):
             place = {"<image>": IMAGE_TOKEN_ID, "<region>": REGION_TOKEN_ID}.get(part)
             ids += tokenizer(part, add_special_tokens=False)["input_ids"] if place is None else [place]
-        assert ids == encode(chat, turns, tokenizer, pictures=pictures, regions=regions).ids
+        assert ids == encode(chat, turns, tokenizer, images=pictures, regions=regions).ids
 
 
 TEXT = {"type": "text", "text": "How many?"}

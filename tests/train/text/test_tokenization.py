@@ -109,7 +109,7 @@ def test_a_conversation_is_cut_to_its_length_with_images_whole(ids: list[int], m
 
 
 def test_a_image_of_full_size_is_kept_whole_or_cut_off_whole() -> None:
-    encoded = encode("qwen2", conversation("<image>\nq", "a"), byte_level(), pictures=1)
+    encoded = encode("qwen2", conversation("<image>\nq", "a"), byte_level(), images=1)
     before = encoded.ids.index(IMAGE_TOKEN_ID)
     for max_length, pictures in ((before + 1369, 1), (before + 1368, 0), (4096, 1)):
         found, overlong = expand_and_truncate(encoded, max_length, "truncate", 1369, "x")

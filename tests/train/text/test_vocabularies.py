@@ -237,7 +237,7 @@ def test_random_conversations_with_the_models_own_vocabularies(chat: str, name: 
     for number in range(CONVERSATIONS):
         spelled, pictures, regions = number % 2 == 0, draws.choice((0, 1, 1, 2)), draws.choice((0, 0, 1))
         turns = random_turns(draws, spelled=spelled, pictures=pictures, regions=regions)
-        encoded = encode(chat, turns, tokenizer, pictures=pictures, regions=regions)
+        encoded = encode(chat, turns, tokenizer, images=pictures, regions=regions)
         assert (encoded.ids.count(IMAGE_TOKEN_ID), encoded.ids.count(REGION_TOKEN_ID)) == (pictures, regions)
         controls = Counter(token for token in encoded.ids if token in special)
         assert controls == expected_controls(chat, len(turns) // 2, tokenizer)
@@ -257,8 +257,8 @@ def test_a_prompt_is_what_training_showed_before_the_answer(chat: str, name: str
         turns = random_turns(draws, spelled=number % 2 == 0, pictures=1, regions=0)
         if chat != "llama_2" and turns[-1].text[:1].isspace():
             continue
-        prompt = encode(chat, turns[:-1], tokenizer, pictures=1, prompt=True)
-        whole = encode(chat, turns, tokenizer, pictures=1)
+        prompt = encode(chat, turns[:-1], tokenizer, images=1, prompt=True)
+        whole = encode(chat, turns, tokenizer, images=1)
         assert set(prompt.labels) == {IGNORE}
         assert whole.ids[: len(prompt.ids)] == prompt.ids
         assert whole.labels[len(prompt.ids)] == whole.ids[len(prompt.ids)]
@@ -267,7 +267,7 @@ def test_a_prompt_is_what_training_showed_before_the_answer(chat: str, name: str
 def test_released_vocabularies_by_hand() -> None:
     """The tokens of Llama 2 around the places where its blanks could go wrong."""
     tokenizer = vocabulary("llama2")
-    encoded = encode("llama_2", conversation("<image>\nq", "Two.", "两", "两"), tokenizer, pictures=1)
+    encoded = encode("llama_2", conversation("<image>\nq", "Two.", "两", "两"), tokenizer, images=1)
     after = encoded.ids.index(IMAGE_TOKEN_ID) + 1
     tokens = tokenizer.convert_ids_to_tokens(encoded.ids[after:])
     learned = [label != IGNORE for label in encoded.labels[after:]]

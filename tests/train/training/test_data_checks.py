@@ -107,16 +107,16 @@ def test_samples_that_are_too_long_are_counted_by_source(tmp_path: Path) -> None
         for tag, pictured in (("DET", True), ("LAZY_words", False), ("REG", True))
     }
     assert expected["REG"] == 3
-    (line,) = remarks_on_lengths(lengths, settings, 9)
+    (line,) = remarks_on_lengths(lengths, settings.data, 9)
     found = sum(expected.values())
     assert line.startswith(
         f"by estimated lengths {found} of 16 samples ({found / 16:.1%}) are longer than --max-length 108"
     )
     assert "REG 75%" in line and f"DET {expected['DET'] / 6:.0%}" in line
     assert "--overlong truncate" in line
-    (masked,) = remarks_on_lengths(lengths, settings_of(frozen.root, max_length=108, overlong="mask"), 9)
+    (masked,) = remarks_on_lengths(lengths, settings_of(frozen.root, max_length=108, overlong="mask").data, 9)
     assert "nothing is learned from them" in masked
-    assert not [*remarks_on_lengths(lengths, settings_of(frozen.root, max_length=4096), 9)]
+    assert not [*remarks_on_lengths(lengths, settings_of(frozen.root, max_length=4096).data, 9)]
 
 
 def test_counted_lengths_count_in_their_longest_variant(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_counted_lengths_count_in_their_longest_variant(tmp_path: Path) -> None:
     counts = np.array([[1, 30], [30, 1], [1, 1], [22, 23], [23, 24], [0, 0]], np.uint32)
     table = Table(path=Path("t"), sha256="", of_set=frozen.lock.digest, chat="", tokenizer="", counts=counts)
     lengths = Lengths(identity="", sets=[frozen], tables=[table])
-    (line,) = remarks_on_lengths(lengths, settings_of(frozen.root, max_length=32), 9)
+    (line,) = remarks_on_lengths(lengths, settings_of(frozen.root, max_length=32).data, 9)
     assert line.startswith("by counted lengths 3 of 6 samples (50.0%) are longer than --max-length 32 (DET 50%)")
 
 
@@ -156,7 +156,7 @@ def test_a_weight_that_counts_in_two_sets_is_said(tmp_path: Path) -> None:
         f"--weight DET=2 applies to DET in each of {tmp_path / 'a'} and {tmp_path / 'b'}"
     ]
     settings = settings_of(sets[0].root, weights=("DET=2", "REG=3"), max_length=16)
-    assert len([*remarks(plan, settings, 9)]) == 2
+    assert len([*remarks(plan, settings.data, 9)]) == 2
 
 
 def test_plan_says_it_beside_its_answer(train_cli: Run, tmp_path: Path) -> None:

@@ -74,13 +74,13 @@ class Alone:
         """A sample's tokens, pictures spread, however many they are."""
         sample = self.frozen[row]
         sees, is_shown = sample.image is not None, sample.region_xyxy_px is not None
-        found = encode(CHAT, sample.turns, self.tokenizer, pictures=int(sees), regions=int(is_shown))
+        found = encode(CHAT, sample.turns, self.tokenizer, images=int(sees), regions=int(is_shown))
         return expand_and_truncate(found, LONG, "error", self.model.image_tokens, "")[0]
 
     def loss_sum(self, row: int) -> tuple[torch.Tensor, int]:
         """The sum over a sample's learned tokens, of those that `max_length` leaves, and how many they are."""
         encoded = self.encoded(row)
-        ids, labels = (torch.tensor(each)[: self.settings.max_length] for each in (encoded.ids, encoded.labels))
+        ids, labels = (torch.tensor(each)[: self.settings.data.max_length] for each in (encoded.ids, encoded.labels))
         sample = self.frozen[row]
         pixels = regions = None
         if sample.image is not None:
@@ -106,8 +106,8 @@ def alone(run: Path) -> Alone:
     settings = settings_from_json(orjson.loads((run / "settings.json").read_bytes()))
     model, tokenizer = load_model(settings, torch.float32)
     freeze(model, settings.freezing)
-    weights = weights_by_tag(settings.weights)
-    plan = plan_of(settings.shards[0], settings.seed, settings.global_batch, settings.window, weights)
+    weights = weights_by_tag(settings.data.weights)
+    plan = plan_of(settings.shards[0], settings.data.seed, settings.data.global_batch, settings.data.window, weights)
     return Alone(settings=settings, model=model.train(), tokenizer=tokenizer, plan=plan)
 
 

@@ -11,12 +11,12 @@ from torch._C._distributed_c10d import HashStore
 from griffon_shards.frozen_set import open_set
 from griffon_train.data.loader import Loader
 from griffon_train.data.plan import Plan
+from griffon_train.distributed.process_group import ProcessGroup
+from griffon_train.distributed.signals import Requests
+from griffon_train.distributed.watchdog import Watchdog
 from griffon_train.text.chat_templates import IGNORE
 from griffon_train.text.tokenization import IMAGE_TOKEN_ID, REGION_TOKEN_ID, Encoded
-from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.loss_stats import LossAccumulator
-from griffon_train.training.signals import Requests
-from griffon_train.training.watchdog import Watchdog
 
 from ...waiting import TIMEOUT_S
 

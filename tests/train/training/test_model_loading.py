@@ -117,7 +117,7 @@ def test_a_language_model_with_its_real_tokenizer_takes_a_conversation(family: s
     model, tokenizer = load_model(settings(**given), torch.float32)
     turns = [Turn(role="human", text="<image>\nWhere is the cat?"), Turn(role="gpt", text="cat-[0.1,0.2,0.3,0.4]")]
     encoded, _ = expand_and_truncate(
-        encode(default_chat(model), turns, tokenizer, pictures=1), 4096, "error", model.image_tokens, "the sample"
+        encode(default_chat(model), turns, tokenizer, images=1), 4096, "error", model.image_tokens, "the sample"
     )
     ids, labels = torch.tensor([encoded.ids]), torch.tensor([encoded.labels])
     loss = model(ids, pixel_values=torch.rand(1, 3, 70, 70), labels=labels).loss

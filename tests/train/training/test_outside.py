@@ -213,7 +213,7 @@ def targets_of(plan: Plan, number: int) -> int:
         sample = plan.sets[set_no][row]
         rendering = sample.renderings[variant]
         pictures, regions = int(sample.image is not None), int(rendering.region_xyxy_px is not None)
-        encoded = encode("qwen2", rendering.turns, byte_tokenizer(), pictures=pictures, regions=regions)
+        encoded = encode("qwen2", rendering.turns, byte_tokenizer(), images=pictures, regions=regions)
         found += sum(label != IGNORE for label in encoded.labels[1:])
     return found
 

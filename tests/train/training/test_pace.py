@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from griffon_train.training.distributed import distributed_session
+from griffon_train.distributed.process_group import distributed_session
+from griffon_train.distributed.watchdog import MARGIN_S
 from griffon_train.training.tensor_file import write_tensors
-from griffon_train.training.watchdog import MARGIN_S
 
 from ...waiting import TIMEOUT_S
 from .test_torchrun import free_port

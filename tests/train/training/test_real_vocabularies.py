@@ -107,7 +107,7 @@ def check_answers(folder: Path, chat: str, before: PreTrainedTokenizerBase) -> N
     assert {end, tokenizer.eos_token_id} == set(generation.eos_token_id)
     rows = []
     for question in (QUESTION, "<image>\nHow many dogs, and how many cats?"):
-        encoded = encode(chat, [Turn(role="human", text=question)], tokenizer, pictures=1, prompt=True)
+        encoded = encode(chat, [Turn(role="human", text=question)], tokenizer, images=1, prompt=True)
         rows.append(expand_and_truncate(encoded, 10**6, "error", model.image_tokens, "here")[0].ids)
     pixels = torch.randn(2, 3, 70, 70)
     greedy = {"do_sample": False, "max_new_tokens": 5}

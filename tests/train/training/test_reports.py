@@ -101,7 +101,7 @@ def one_sample(
     rendering = sample.renderings[variant]
     box = rendering.region_xyxy_px
     pictures, regions = int(sample.image is not None), int(box is not None)
-    encoded = encode("gemma_instruct", rendering.turns, byte_tokenizer(), pictures=pictures, regions=regions)
+    encoded = encode("gemma_instruct", rendering.turns, byte_tokenizer(), images=pictures, regions=regions)
     ids: list[int] = []
     labels: list[int] = []
     for token, label in zip(encoded.ids, encoded.labels, strict=True):

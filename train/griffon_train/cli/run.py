@@ -1,18 +1,17 @@
 """`griffon-train run`; its options are derived from the settings table."""
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from griffon_shards.support.command_line import resumable
 from griffon_train.config.options import takes_many
-from griffon_train.config.reference_flags import FOREIGN, SAID_OTHERWISE, translate
+from griffon_train.config.reference_flags import BOOLEANS, FOREIGN, translate
 from griffon_train.config.resolve import resolve
-from griffon_train.config.settings import OPTIONS, TYPES, VALUE_TYPES, Settings, option_name, shown
-from griffon_train.training.signals import listening
+from griffon_train.config.settings import DEFAULTS, OPTIONS, TYPES, VALUE_TYPES, option_name, section, shown
+from griffon_train.distributed.signals import listening
 
 _ANSWERS: dict[str, Any] = {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"}
 """Options for which `--freeze-llm`, `--freeze-llm True` and `--freeze-llm=false` are all valid."""
@@ -24,7 +23,7 @@ _NAMES = {
 }
 """Settings by each of their names, with underscores."""
 
-_FOREIGN_NAMES = {*SAID_OTHERWISE, *FOREIGN, "local_rank", "print_config"}
+_FOREIGN_NAMES = {*BOOLEANS, *FOREIGN, "local_rank", "print_config"}
 
 
 class _Run(click.Command):
@@ -36,7 +35,7 @@ class _Run(click.Command):
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
-                title = OPTIONS[param.name].section if param.name in OPTIONS else "Other"
+                title = section(param.name) if param.name in OPTIONS else "Other"
                 sections.setdefault(title, []).append(record)
         for title, records in sections.items():
             with formatter.section(title):
@@ -56,9 +55,8 @@ def _plain(name: str) -> str:
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """Add every option to the command: the settings, and hidden options of the reference's script."""
-    defaults = {each.name: each.default for each in fields(Settings) if each.default is not MISSING}
-    options = [_option(name, defaults) for name in OPTIONS]
-    for name in SAID_OTHERWISE:
+    options = [_option(name) for name in OPTIONS]
+    for name in BOOLEANS:
         options.append(click.option("--" + _plain(name), name, type=click.BOOL, hidden=True, **_ANSWERS))
     for name in FOREIGN:
         options.append(click.option("--" + _plain(name), name, hidden=True, **_ANSWERS))
@@ -69,13 +67,13 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _option(name: str, defaults: Mapping[str, Any]) -> Callable[[Any], Any]:
+def _option(name: str) -> Callable[[Any], Any]:
     """A click option for a setting; its value is None or an empty tuple when not given."""
     option = OPTIONS[name]
     value_type = VALUE_TYPES[name]
     text = option.help
-    if name in defaults:
-        text += f"  [default: {shown(name, defaults[name]).strip('()')}]"
+    if name in DEFAULTS:
+        text += f"  [default: {shown(name, DEFAULTS[name]).strip('()')}]"
     if option.reference_name:
         text += f"  [reference: --{option.reference_name}]"
     given: dict[str, Any] = (
@@ -101,7 +99,7 @@ def run(print_config: bool, **options: Any) -> None:  # noqa: ANN401
     given = {name: value for name, value in options.items() if value not in (None, ())}
     settings = translate(
         {name: value for name, value in given.items() if name in OPTIONS},
-        {name: value for name, value in given.items() if name in SAID_OTHERWISE},
+        {name: value for name, value in given.items() if name in BOOLEANS},
         {name: value for name, value in given.items() if name in FOREIGN},
     )
     resolved = resolve(settings, complete=not print_config)

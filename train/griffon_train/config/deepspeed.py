@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from griffon_shards.support.errors import SettingsError
-from griffon_train.config.settings import Settings
+from griffon_train.config.groups import MemorySettings, OptimizerSettings
 
 CONFIGS = Path(__file__).parent / "deepspeed"
 """Holds a JSON file for each ZeRO stage and offload choice."""
@@ -33,11 +33,14 @@ _UNSUPPORTED = {
 }
 
 
-def deepspeed_config(settings: Settings, *, micro_batch: int, accumulation: int, dtype: str) -> dict[str, Any]:
+def deepspeed_config(
+    memory: MemorySettings, optimizer: OptimizerSettings, *, micro_batch: int, accumulation: int, dtype: str
+) -> dict[str, Any]:
     """The config for `deepspeed.initialize`, which gets the optimizer and the schedule separately.
 
     Args:
-        settings: settings of the run.
+        memory: settings of the run.
+        optimizer: settings of the run.
         micro_batch: samples per forward pass on each rank.
         accumulation: micro-steps per optimizer step.
         dtype: `bfloat16` or `float32`; `auto` must be resolved before.
@@ -46,15 +49,15 @@ def deepspeed_config(settings: Settings, *, micro_batch: int, accumulation: int,
         SettingsError: the custom file cannot be read, or contradicts the settings.
     """
     assert dtype in ("bfloat16", "float32"), dtype
-    return zero_config(settings) | {
+    return zero_config(memory, optimizer) | {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": settings.clip,
+        "gradient_clipping": optimizer.clip,
         "bf16": {"enabled": dtype == "bfloat16"},
     }
 
 
-def zero_config(settings: Settings) -> dict[str, Any]:
+def zero_config(memory: MemorySettings, optimizer: OptimizerSettings) -> dict[str, Any]:
     """DeepSpeed's own options: the built-in file for `zero` and `offload`, or the custom file.
 
     Where the custom file says `auto`, the built-in value is used.
@@ -62,12 +65,12 @@ def zero_config(settings: Settings) -> dict[str, Any]:
     Raises:
         SettingsError: the custom file cannot be read, or contradicts the settings.
     """
-    offload = "" if settings.offload == "none" else f"_offload_{settings.offload}"
-    base: dict[str, Any] = json.loads((CONFIGS / f"zero{settings.zero}{offload}.json").read_text(encoding="utf-8"))
-    if settings.deepspeed is None:
+    offload = "" if memory.offload == "none" else f"_offload_{memory.offload}"
+    base: dict[str, Any] = json.loads((CONFIGS / f"zero{memory.zero}{offload}.json").read_text(encoding="utf-8"))
+    if memory.deepspeed is None:
         return base
-    own = _read(settings.deepspeed)
-    _refuse_contradictions(own, settings)
+    own = _read(memory.deepspeed)
+    _refuse_contradictions(own, memory, optimizer)
     zero = own["zero_optimization"]
     filled = {
         name: base["zero_optimization"].get(name, _AUTO) if value == _AUTO else value for name, value in zero.items()
@@ -76,14 +79,14 @@ def zero_config(settings: Settings) -> dict[str, Any]:
     return base | rest | {"zero_optimization": {name: value for name, value in filled.items() if value != _AUTO}}
 
 
-def scheduler_passed_over(settings: Settings) -> str | None:
+def scheduler_passed_over(memory: MemorySettings, optimizer: OptimizerSettings) -> str | None:
     """A note that the scheduler in the custom file is ignored; None if the file has none."""
-    scheduler = None if settings.deepspeed is None else _read(settings.deepspeed).get("scheduler")
+    scheduler = None if memory.deepspeed is None else _read(memory.deepspeed).get("scheduler")
     if not isinstance(scheduler, dict):
         return None
     return (
-        f"--deepspeed {settings.deepspeed}: scheduler {scheduler.get('type')} is ignored, as it sets no values; "
-        f"the learning rate follows --schedule {settings.schedule} and --warmup-ratio {settings.warmup_ratio}"
+        f"--deepspeed {memory.deepspeed}: scheduler {scheduler.get('type')} is ignored, as it sets no values; "
+        f"the learning rate follows --schedule {optimizer.schedule} and --warmup-ratio {optimizer.warmup_ratio}"
     )
 
 
@@ -101,45 +104,45 @@ def _read(path: Path) -> dict[str, Any]:
     return own
 
 
-def _refuse_contradictions(own: Mapping[str, Any], settings: Settings) -> None:
-    where = f"--deepspeed {settings.deepspeed}"
+def _refuse_contradictions(own: Mapping[str, Any], memory: MemorySettings, optimizer: OptimizerSettings) -> None:
+    where = f"--deepspeed {memory.deepspeed}"
     for name, instead in _OURS.items():
-        if name in own and not (_left_open(own[name]) or _agrees(name, own[name], settings)):
+        if name in own and not (_left_open(own[name]) or _agrees(name, own[name], memory, optimizer)):
             raise SettingsError(f"{where}: {name} follows from {instead}; remove it from the file, or set it to auto")
     for name, instead in _UNSUPPORTED.items():
         if name in own and not _left_open(own[name], off=True):
             raise SettingsError(f"{where}: {name} is on, but {instead}, and remove {name} from the file")
     stage = own["zero_optimization"].get("stage", 0)
-    if stage != settings.zero:
-        raise SettingsError(f"{where}: its ZeRO stage is {stage}, but --zero is {settings.zero}; make them equal")
-    if settings.offload != "none":
+    if stage != memory.zero:
+        raise SettingsError(f"{where}: its ZeRO stage is {stage}, but --zero is {memory.zero}; make them equal")
+    if memory.offload != "none":
         raise SettingsError(
-            f"{where} and --offload {settings.offload} contradict each other: the file defines offloading; give one"
+            f"{where} and --offload {memory.offload} contradict each other: the file defines offloading; give one"
         )
 
 
 def _left_open(value: object, *, off: bool = False) -> bool:
-    """Whether a value, or the `enabled` of a section, is `auto`; with `off`, false counts too."""
+    """Return whether a value, or the `enabled` of a section, is `auto`; with `off`, false counts too."""
     enabled = value.get("enabled") if isinstance(value, dict) else value
     return enabled == _AUTO or (off and enabled is False)
 
 
-def _agrees(name: str, value: object, settings: Settings) -> bool:
-    """Whether every value in a section is `auto` or equal to the settings."""
+def _agrees(name: str, value: object, memory: MemorySettings, optimizer: OptimizerSettings) -> bool:
+    """Return whether every value in a section is `auto` or equal to the settings."""
     if not isinstance(value, dict):
         return False
     if name in ("bf16", "bfloat16"):
-        return settings.dtype != "auto" and value.get("enabled") is (settings.dtype == "bfloat16")
+        return memory.dtype != "auto" and value.get("enabled") is (memory.dtype == "bfloat16")
     params = value.get("params")
     if not isinstance(params, dict) or not params:
         return False
     if name == "scheduler":  # any type without values of its own is left to --schedule
         return all(param == _AUTO for param in params.values())
     ours = {
-        "lr": settings.lr,
-        "betas": [settings.beta1, settings.beta2],
-        "eps": settings.epsilon,
-        "weight_decay": settings.weight_decay,
+        "lr": optimizer.lr,
+        "betas": [optimizer.beta1, optimizer.beta2],
+        "eps": optimizer.epsilon,
+        "weight_decay": optimizer.weight_decay,
         "torch_adam": True,
         "adam_w_mode": True,
     }

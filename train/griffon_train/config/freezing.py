@@ -1,8 +1,10 @@
-"""Which parts of a model train; the flags mean the same as in the reference. Does not import torch."""
+"""Freezing: the flags that select the parts of a model that train, as in the reference. Does not import torch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from griffon_shards.support.errors import SettingsError
+from griffon_train.config.options import Option
 
 PARTS = ("vision_tower", "projector", "language_model", "region_tower", "region_projector")
 """Attributes of the model, in the order of the forward pass."""
@@ -10,21 +12,15 @@ PARTS = ("vision_tower", "projector", "language_model", "region_tower", "region_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freezing:
-    """The reference's freezing flags. Later flags narrow down what earlier ones train.
+    """The reference's freezing flags. Later flags narrow down what earlier ones train."""
 
-    Attributes:
-        tune_mm_mlp_adapter: only the projector trains (alignment).
-        tune_region_projector: only the region projector trains (visual referring).
-        freeze_llm: only the projector and the vision tower train.
-        freeze_mm_mlp_adapter: the projector does not train.
-        freeze_vision_tower: the vision tower does not train.
-    """
-
-    tune_mm_mlp_adapter: bool = False
-    tune_region_projector: bool = False
-    freeze_llm: bool = False
-    freeze_mm_mlp_adapter: bool = False
-    freeze_vision_tower: bool = False
+    tune_mm_mlp_adapter: Annotated[bool, Option("Train only the projector.")] = False
+    tune_region_projector: Annotated[
+        bool, Option("Train only the region projector.", reference_name="unshared_visual_encoder")
+    ] = False
+    freeze_llm: Annotated[bool, Option("Train only the projector and the vision tower.")] = False
+    freeze_mm_mlp_adapter: Annotated[bool, Option("Freeze the projector.")] = False
+    freeze_vision_tower: Annotated[bool, Option("Freeze the vision tower.")] = False
 
     def trained_parts(self) -> tuple[str, ...]:
         """The parts of `PARTS` that train; the region tower never does.

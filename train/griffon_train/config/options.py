@@ -1,4 +1,4 @@
-"""How settings become command line options: help sections, and click types derived from the settings' own types."""
+"""How settings become command line options; the click types are derived from the settings' own types."""
 
 import re
 from dataclasses import dataclass
@@ -8,14 +8,6 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import click
 import msgspec
-
-RUN = "Run"
-MODEL = "Model"
-TRAINED = "Trained parts (default: all except the region tower)"
-DATA = "Data"
-OPTIMIZER = "Optimizer"
-MEMORY = "Memory and speed"
-LOGGING = "Checkpoints, validation and logs"
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -73,17 +65,15 @@ class Option:
     """How a setting appears on the command line.
 
     Attributes:
-        section: title of the help section that lists it.
         help: the help text.
-        number: click type to use for a number that is parsed in a special way; its bounds come from the setting's type.
+        number_type: click type of a number that is parsed in a special way; its bounds come from the setting's type.
         unset: shown instead of a value when the option is not given.
         reference_name: the option's name in the reference's training script, where it differs.
         spelling: the option's name, where it differs from the setting's.
     """
 
-    section: str
     help: str
-    number: type[Whole | Epochs] | None = None
+    number_type: type[Whole | Epochs] | None = None
     unset: str = ""
     reference_name: str = ""
     spelling: str = ""
@@ -99,7 +89,7 @@ _UNBOUNDED: dict[type, click.ParamType[Any]] = {
 
 
 def takes_many(hint: Any) -> bool:  # noqa: ANN401 - a type
-    """Whether the option of a setting with this type can be repeated."""
+    """Return whether the option of a setting with this type can be repeated."""
     return get_origin(_bare(hint)) is tuple
 
 
@@ -112,14 +102,14 @@ def click_type(hint: Any) -> click.ParamType[Any]:  # noqa: ANN401 - a type
     option = next((extra for extra in _extras(hint) if isinstance(extra, Option)), None)
     value = _bare(hint)
     if get_origin(value) in (Union, UnionType, tuple):
-        value = next(each for each in get_args(value) if each not in (type(None), ...))
+        value = next(arg for arg in get_args(value) if arg not in (type(None), ...))
     limits = next((extra for extra in (*_extras(value), *_extras(hint)) if isinstance(extra, msgspec.Meta)), None)
     kind = _bare(value)
     if limits is None:
         return _UNBOUNDED[kind]
     if kind is str:
         return click.Choice((limits.extra or {})["names"])
-    ranged: Any = (option and option.number) or {int: Whole, float: click.FloatRange}[kind]
+    ranged: Any = (option and option.number_type) or {int: Whole, float: click.FloatRange}[kind]
     bounded: click.ParamType[Any] = ranged(
         min=limits.gt if limits.ge is None else limits.ge,
         max=limits.lt if limits.le is None else limits.le,

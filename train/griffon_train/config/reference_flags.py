@@ -10,12 +10,12 @@ from typing import Any
 
 from griffon_shards.support.errors import SettingsError
 
-SAID_OTHERWISE: Mapping[str, tuple[str, str, str]] = {
+BOOLEANS: Mapping[str, tuple[str, str, str]] = {
     "bf16": ("dtype", "bfloat16", "float32"),
     "group_by_modality_length": ("grouping", "modality", "none"),
     "group_by_task_length": ("grouping", "task", "none"),
 }
-"""Booleans: the setting, its value when true, and its value when false unless another option sets it."""
+"""Booleans that are translated: the setting, its value when true, and when false unless another option sets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +86,26 @@ FOREIGN: Mapping[str, Foreign] = {
 """By name, with underscores."""
 
 
-def translate(given: Mapping[str, Any], said: Mapping[str, bool], foreign: Mapping[str, str]) -> dict[str, Any]:
+def translate(given: Mapping[str, Any], booleans: Mapping[str, bool], foreign: Mapping[str, str]) -> dict[str, Any]:
     """Translate the options on a command line to settings.
 
     Args:
         given: values by setting.
-        said: values of options in `SAID_OTHERWISE`.
+        booleans: values of options in `BOOLEANS`.
         foreign: values of options in `FOREIGN`.
 
     Raises:
         SettingsError: a foreign option asks for something unsupported, or two options contradict each other.
     """
-    for name, asked in foreign.items():
+    for name, value in foreign.items():
         option = FOREIGN[name]
-        if option.accepted is not None and asked.lower() not in option.accepted:
-            raise SettingsError(f"--{name} {asked}: {option.instead}")
+        if option.accepted is not None and value.lower() not in option.accepted:
+            raise SettingsError(f"--{name} {value}: {option.instead}")
     settings = dict(given)
     sources = {setting: f"--{setting}" for setting in given}
-    for name, value in sorted(said.items(), key=lambda item: not item[1]):
-        setting, when_true, when_false = SAID_OTHERWISE[name]
-        if not value:
+    for name, is_on in sorted(booleans.items(), key=lambda item: not item[1]):
+        setting, when_true, when_false = BOOLEANS[name]
+        if not is_on:
             settings.setdefault(setting, when_false)
         elif settings.setdefault(setting, when_true) != when_true:
             other = sources[setting]

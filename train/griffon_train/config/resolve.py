@@ -7,7 +7,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,18 @@ from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.tables import table
 from griffon_train.config.deepspeed import zero_config
 from griffon_train.config.freezing import Freezing
-from griffon_train.config.settings import STAGES, VALUE_TYPES, Settings, option_name, shown, weights_by_tag
+from griffon_train.config.settings import (
+    DEFAULTS,
+    OPTIONS,
+    STAGES,
+    VALUE_TYPES,
+    Settings,
+    from_values,
+    option_name,
+    shown,
+    values_of,
+    weights_by_tag,
+)
 from griffon_train.data.steering import Steering
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -40,7 +51,8 @@ class Resolved:
 
     def table(self) -> str:
         """A table of setting, value and origin."""
-        rows = [(name, shown(name, getattr(self.settings, name)), origin) for name, origin in self.origins.items()]
+        values = values_of(self.settings)
+        rows = [(name, shown(name, values[name]), origin) for name, origin in self.origins.items()]
         return table(("setting", "value", "from"), rows)
 
 
@@ -60,21 +72,21 @@ def resolve(given: Mapping[str, Any], *, complete: bool = True) -> Resolved:
     recipe = read_recipe(stage)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for field in fields(Settings):
-        if field.name in given:
-            values[field.name], origins[field.name] = given[field.name], _GIVEN
-        elif field.name in recipe:
-            values[field.name], origins[field.name] = recipe[field.name], f"recipe {stage}"
-        elif field.default is MISSING:
-            values[field.name], origins[field.name] = None, "not given"
+    for name in OPTIONS:
+        if name in given:
+            values[name], origins[name] = given[name], _GIVEN
+        elif name in recipe:
+            values[name], origins[name] = recipe[name], f"recipe {stage}"
+        elif name in DEFAULTS:
+            values[name], origins[name] = DEFAULTS[name], "default"
         else:
-            values[field.name], origins[field.name] = field.default, "default"
+            values[name], origins[name] = None, "not given"
     _apply_steps(values, origins)
-    settings = Settings(**values)
+    settings = from_values(values)
     for problem in _problems(settings, origins):
         raise SettingsError(problem)
     if complete:
-        _need(settings)
+        _require(values)
     return Resolved(settings=settings, origins=origins)
 
 
@@ -95,9 +107,9 @@ def _apply_steps(values: dict[str, Any], origins: dict[str, str]) -> None:
     values["epochs"], origins["epochs"] = None, f"steps, {origins['steps']}"
 
 
-def _need(settings: Settings) -> None:
-    missing = [option_name(name) for name in ("shards", "output_dir") if not getattr(settings, name)]
-    if settings.model is None and settings.from_run is None:
+def _require(values: Mapping[str, Any]) -> None:
+    missing = [option_name(name) for name in ("shards", "output_dir") if not values[name]]
+    if values["model"] is None and values["from_run"] is None:
         missing.append("--model (or --from)")
     if missing:
         raise SettingsError(f"{', '.join(missing)}: missing; these options are required")
@@ -105,31 +117,33 @@ def _need(settings: Settings) -> None:
 
 def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
     """Problems with the settings, one line each: what is wrong, the value, how to fix it."""
+    values = values_of(settings)
 
     def named(name: str) -> str:
-        return f"{option_name(name)} {shown(name, getattr(settings, name))} ({origins[name]})"
+        return f"{option_name(name)} {shown(name, values[name])} ({origins[name]})"
 
-    yield from _impossible(settings, named)
+    yield from _impossible(values, named)
+    model, data, memory, logging = settings.model, settings.data, settings.memory, settings.logging
     contradictions = (
         (
-            settings.micro_batch > settings.global_batch,
+            data.micro_batch > data.global_batch,
             f"{named('micro_batch')} is more than {named('global_batch')}; "
-            f"give --micro-batch {settings.global_batch} or less",
+            f"give --micro-batch {data.global_batch} or less",
         ),
         (
-            settings.offload == "all" and settings.zero == 2,
+            memory.offload == "all" and memory.zero == 2,
             f"{named('offload')} needs --zero 3, as ZeRO-2 keeps all weights on every device; got {named('zero')}",
         ),
         (
-            settings.val_steps is not None and not settings.val_shards,
+            logging.val_steps is not None and not logging.val_shards,
             f"{named('val_steps')} has nothing to validate on; also give --val-shards",
         ),
         (
-            settings.val_steps is None and len(settings.val_shards) > 0,
+            logging.val_steps is None and len(logging.val_shards) > 0,
             f"{named('val_shards')} would never be read; also give --val-steps",
         ),
         (
-            settings.from_run is not None and settings.pretrain_mm_mlp_adapter is not None,
+            settings.from_run is not None and model.pretrain_mm_mlp_adapter is not None,
             f"{named('from_run')} and {named('pretrain_mm_mlp_adapter')} contradict each other: each provides a "
             "projector; give one",
         ),
@@ -138,35 +152,34 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
             f"{named('from_run')} is also the --output-dir; give the new run another --output-dir",
         ),
         (
-            settings.log_hook is not None and not re.fullmatch(r"[\w.]+:\w+", settings.log_hook),
+            logging.log_hook is not None and not re.fullmatch(r"[\w.]+:\w+", logging.log_hook),
             f"{named('log_hook')}: expected module:function, such as my_logs:to_wandb",
         ),
         (
-            len(settings.lengths) not in (0, len(settings.shards or settings.lengths)),
+            len(data.lengths) not in (0, len(settings.shards or data.lengths)),
             f"{named('lengths')}: expected one table for each of {named('shards')}, in the same order",
         ),
     )
     yield from (problem for wrong, problem in contradictions if wrong)
-    flags = [named(flag.name) for flag in fields(Freezing) if getattr(settings, flag.name)]
+    flags = [named(flag.name) for flag in fields(Freezing) if values[flag.name]]
     try:
         settings.freezing.trained_parts()
     except SettingsError as error:
         yield f"{', '.join(flags)}: {error}"
-    weights_by_tag(settings.weights)
-    Steering.of(settings.skip_steps, settings.lr_from)
-    zero_config(settings)
+    weights_by_tag(data.weights)
+    Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
+    zero_config(memory, settings.optimizer)
 
 
-def _impossible(settings: Settings, named: Callable[[str], str]) -> Iterator[str]:
+def _impossible(values: Mapping[str, Any], named: Callable[[str], str]) -> Iterator[str]:
     """Report values that the command line would refuse, whatever their origin."""
-    for name, value_type in VALUE_TYPES.items():
-        value = getattr(settings, name)
+    for name, value in values.items():
         if value == "":
             yield f"{option_name(name)}: expected a value, got an empty text"
         if isinstance(value, float) and not math.isfinite(value):
             yield f"{named(name)}: expected a finite number"
         if value is not None and not isinstance(value, Path | tuple):
             try:
-                value_type.convert(value, None, None)
+                VALUE_TYPES[name].convert(value, None, None)
             except click.BadParameter as error:
                 yield f"{named(name)}: {error.message}"

@@ -36,7 +36,7 @@ class Batch:
         slots: positions in the global batch, -1 for a dummy; length B.
         keys: sample keys, empty for a dummy; length B.
         tasks: sample tasks, empty for a dummy; length B.
-        pictured: whether the sample has an image, which the model sees unless truncation removed it; length B.
+        has_image: whether the sample has an image, which the model sees unless truncation removed it; length B.
         conversations: the turns, empty for a dummy; length B.
         examples: the encoded conversations, None for a dummy or if the loader has no `encode`; length B.
         overlong: whether the sample was longer than allowed; length B.
@@ -50,7 +50,7 @@ class Batch:
     slots: tuple[int, ...]
     keys: tuple[str, ...]
     tasks: tuple[str, ...]
-    pictured: tuple[bool, ...]
+    has_image: tuple[bool, ...]
     conversations: tuple[tuple[Turn, ...], ...]
     examples: tuple[Encoded | None, ...]
     overlong: tuple[bool, ...]
@@ -114,7 +114,7 @@ class SampleReader(Dataset[Any]):
         keys, tasks = [""] * count, [""] * count
         conversations: list[tuple[Turn, ...]] = [()] * count
         examples: list[Encoded | None] = [None] * count
-        pictured, overlong = [False] * count, [False] * count
+        with_image, overlong = [False] * count, [False] * count
         images: list[tuple[int, Image]] = []
         regions: list[tuple[int, Image]] = []
         for index, slot in enumerate(slots):
@@ -125,7 +125,7 @@ class SampleReader(Dataset[Any]):
             rendering = sample.renderings[slot.variant]
             keys[index], tasks[index], conversations[index] = sample.key, sample.task, rendering.turns
             has_image, has_region = sample.image is not None, rendering.region_xyxy_px is not None
-            pictured[index] = has_image
+            with_image[index] = has_image
             if self._encode is not None:
                 encoded, overlong[index] = _encoded(self._encode, sample, rendering, where)
                 examples[index] = encoded
@@ -140,7 +140,7 @@ class SampleReader(Dataset[Any]):
             slots=tuple(slot.slot for slot in slots),
             keys=tuple(keys),
             tasks=tuple(tasks),
-            pictured=tuple(pictured),
+            has_image=tuple(with_image),
             conversations=tuple(conversations),
             examples=tuple(examples),
             overlong=tuple(overlong),

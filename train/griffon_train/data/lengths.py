@@ -85,20 +85,20 @@ class Lengths:
             DataError: a table is damaged.
         """
         tables = {table.of_set: table for table in map(_read_table, paths)}
-        for each in sets:
-            table = tables.get(each.lock.digest)
-            if table is not None and table.counts.shape != (len(each), int(each.lock.render["variants"])):
+        for frozen in sets:
+            table = tables.get(frozen.lock.digest)
+            if table is not None and table.counts.shape != (len(frozen), int(frozen.lock.render["variants"])):
                 raise DataError(
-                    f"{table.path}: the table's shape {table.counts.shape} does not fit {each.root}; count it again"
+                    f"{table.path}: the table's shape {table.counts.shape} does not fit {frozen.root}; count it again"
                 )
-        missing = [str(each.root) for each in sets if each.lock.digest not in tables]
+        missing = [str(frozen.root) for frozen in sets if frozen.lock.digest not in tables]
         if missing or len(paths) != len(sets):
             raise SettingsError(
                 f"--lengths: {len(paths)} table(s) for {len(sets)} set(s)"
                 + (f", none for {', '.join(missing)}" if missing else "")
                 + "; give one table per set, written by `griffon-train lengths`"
             )
-        ordered = [tables[each.lock.digest] for each in sets]
+        ordered = [tables[frozen.lock.digest] for frozen in sets]
         for table in ordered[1:]:
             for name in ("chat", "tokenizer"):
                 if getattr(table, name) != getattr(ordered[0], name):
@@ -114,16 +114,16 @@ class Lengths:
         Raises:
             SettingsError: a table was counted with another template or tokenizer.
         """
-        for each, table in zip(self.sets, self.tables or (), strict=self.tables is not None):
-            again = f"count it again with `griffon-train lengths {each.root} --chat {chat}` and the model's tokenizer"
+        for frozen, table in zip(self.sets, self.tables or (), strict=self.tables is not None):
+            again = f"count it again with `griffon-train lengths {frozen.root} --chat {chat}` and the model's tokenizer"
             if table.chat != chat:
                 raise SettingsError(f"--lengths {table.path}: counted with --chat {table.chat}, not {chat}; {again}")
-            for row in (row for source in each.lock.sources for row in _some(each.rows_of_source(source.tag))):
-                there, here = table.counts[row].tolist(), _text_tokens(each, row, chat, tokenizer)
-                if there != here:
+            for row in (row for source in frozen.lock.sources for row in _some(frozen.rows_of_source(source.tag))):
+                stored, counted = table.counts[row].tolist(), _text_tokens(frozen, row, chat, tokenizer)
+                if stored != counted:
                     raise SettingsError(
-                        f"--lengths {table.path}: not counted with the model's tokenizer: {each.where(row)} "
-                        f"has {there} tokens in the table, but {here} with the model's tokenizer; {again}"
+                        f"--lengths {table.path}: not counted with the model's tokenizer: {frozen.where(row)} "
+                        f"has {stored} tokens in the table, but {counted} with the model's tokenizer; {again}"
                     )
 
     def text_tokens(self, set_no: int, rows: slice) -> NDArray[np.int64]:
@@ -210,7 +210,7 @@ def _text_tokens(frozen: FrozenSet, row: int, chat: str, tokenizer: Tokenizer) -
     for rendering in sample.renderings:
         images, regions = int(sample.image is not None), int(rendering.region_xyxy_px is not None)
         try:
-            encoded = encode(chat, rendering.turns, tokenizer, pictures=images, regions=regions)
+            encoded = encode(chat, rendering.turns, tokenizer, images=images, regions=regions)
         except DataError as error:
             raise DataError(f"{frozen.where(row)}: {error}") from None
         counts.append(len(encoded.ids) - encoded.ids.count(IMAGE_TOKEN_ID))

@@ -80,7 +80,7 @@ class Loader:
         image_px: int = IMAGE_PX,
         region_px: int = REGION_PX,
         stall_s: float = STALL_S,
-        company: StopSignal | None = None,
+        stop_signal: StopSignal | None = None,
     ) -> None:
         """Prepare the loader; workers start when iteration starts.
 
@@ -97,9 +97,9 @@ class Loader:
             image_px: side of the images.
             region_px: side of the regions.
             stall_s: seconds that a micro-batch may take; not checked without workers.
-            company: the other ranks, which may request a stop before the next micro-batch.
+            stop_signal: the other ranks, which may request a stop before the next micro-batch.
         """
-        self._plan, self._stall_s, self._workers, self._company = plan, stall_s, workers, company
+        self._plan, self._stall_s, self._workers, self._stop_signal = plan, stall_s, workers, stop_signal
         self._start, self._stop, self._skipped = start, stop, skipped
         self._micro_batch, self._world_size = micro_batch, world_size
         self._slots_of = partial(rank_slots, plan, rank=rank, world_size=world_size, micro_batch=micro_batch)
@@ -169,15 +169,15 @@ class Loader:
                 ) from error
             waited_s = 0.0
             next(awaited)
-            if self._company is not None:
-                self._company.go_on()
+            if self._stop_signal is not None:
+                self._stop_signal.go_on()
             yield _readable(batch), targets
 
     def _perhaps_stop(self, error: Exception) -> None:
         """Stop if requested, without waiting for data; a signal to all processes may have ended the workers first."""
         patience_s = 0.0 if "timed out" in str(error) else _LOOK_EVERY_S
-        if self._company is not None and self._company.asked_to_stop(patience_s):
-            self._company.go_on()
+        if self._stop_signal is not None and self._stop_signal.asked_to_stop(patience_s):
+            self._stop_signal.go_on()
 
     def _what_failed(self, error: Exception, messages: Iterator[Any]) -> str:
         if "timed out" in str(error):

@@ -20,7 +20,7 @@ from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.permutation import permutation_key, permute
 from griffon_shards.support.errors import SettingsError
 from griffon_train.data.lengths import Lengths
-from griffon_train.data.source_stream import SourceStream, find_runs
+from griffon_train.data.source_stream import SourceStream, streams_by_group
 
 PLAN_VERSION = 1
 """Increased only when a code change alters the order for the same inputs and settings."""
@@ -94,46 +94,40 @@ class Plan:
         Raises:
             SettingsError: an unknown grouping or tag, a set given twice, or no rows at all.
         """
-        digests = [frozen.lock.digest for frozen in sets]
-        if len(set(digests)) != len(digests):
-            raise SettingsError("the same set is given twice; to use it more often, raise its sources' weights")
-        if not sets or global_batch < 1 or window < 1:
-            raise SettingsError("a plan needs at least one set, and a global batch and a window of at least 1")
-        if not -_MAX_NUMBER < seed < _MAX_NUMBER:
-            raise SettingsError(f"seed {seed}: expected an integer of at most 62 bits")
+        _check_inputs(sets, seed, global_batch, window)
         self.sets = tuple(sets)
         self.global_batch = global_batch
         self._seed = seed
         self._window = window
         self.lengths = lengths or Lengths.estimated(sets)
-        streams = find_runs(sets, grouping, weights or {})
+        streams = streams_by_group(sets, grouping, weights or {})
         self._streams = {name: tuple(streams[name]) for name in streams}
         self.groups = tuple(self._streams)
         if not streams:
             raise SettingsError("the sets have no rows")
-        self.identity: dict[str, Any] = {
-            "plan_version": PLAN_VERSION,
-            "sets": digests,
-            "weights": [
-                {stream.tag: str(stream.weight) for stream in self._all_streams if stream.set_no == i}
-                for i in range(len(sets))
-            ],
-            "seed": seed,
-            "global_batch": global_batch,
-            "grouping": grouping,
-            "window": window,
-            "lengths": self.lengths.identity,
-            "shuffle": _SHUFFLE,
-        }
+        self.identity = self._identity(grouping)
         canonical = orjson.dumps(self.identity, option=orjson.OPT_SORT_KEYS)
         self.digest = hashlib.sha256(canonical).hexdigest()
         self._first_places = lru_cache(64)(self._first_place_of)
         self._labels = lru_cache(2)(self._labels_of)
         self._sorted = lru_cache(2 * len(self.groups))(self._sorted_windows)
 
-    @property
-    def _all_streams(self) -> list[SourceStream]:
-        return [stream for streams in self._streams.values() for stream in streams]
+    def _identity(self, grouping: str) -> dict[str, Any]:
+        weights: list[dict[str, str]] = [{} for _ in self.sets]
+        for streams in self._streams.values():
+            for stream in streams:
+                weights[stream.set_no][stream.tag] = str(stream.weight)
+        return {
+            "plan_version": PLAN_VERSION,
+            "sets": [frozen.lock.digest for frozen in self.sets],
+            "weights": weights,
+            "seed": self._seed,
+            "global_batch": self.global_batch,
+            "grouping": grouping,
+            "window": self._window,
+            "lengths": self.lengths.identity,
+            "shuffle": _SHUFFLE,
+        }
 
     def first_step(self, epoch: int) -> int:
         """Return the first step of an epoch."""
@@ -271,3 +265,12 @@ class Plan:
 
     def _key(self, *parts: object) -> bytes:
         return permutation_key("plan", self._seed, *self.identity["sets"], *parts)
+
+
+def _check_inputs(sets: Sequence[FrozenSet], seed: int, global_batch: int, window: int) -> None:
+    if len({frozen.lock.digest for frozen in sets}) != len(sets):
+        raise SettingsError("the same set is given twice; to use it more often, raise its sources' weights")
+    if not sets or global_batch < 1 or window < 1:
+        raise SettingsError("a plan needs at least one set, and a global batch and a window of at least 1")
+    if not -_MAX_NUMBER < seed < _MAX_NUMBER:
+        raise SettingsError(f"seed {seed}: expected an integer of at most 62 bits")

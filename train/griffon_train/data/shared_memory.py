@@ -27,13 +27,13 @@ def needed_bytes(shows: Shows, *, workers: int, micro_batch: int, image_px: int,
     """Return the shared memory, in bytes, that one rank's loader needs at most.
 
     Args:
-        shows: what the samples contain.
+        shows: kinds of content in the samples.
         workers: number of worker processes.
         micro_batch: samples per micro-batch.
         image_px: side of the images.
         region_px: side of the regions.
     """
-    of_a_sample = 3 * (shows.pictures * image_px**2 + shows.regions * region_px**2)
+    of_a_sample = 3 * (shows.images * image_px**2 + shows.regions * region_px**2)
     return (AHEAD * workers + _IN_USE) * micro_batch * of_a_sample if workers else 0
 
 

@@ -68,32 +68,34 @@ class SourceStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shows:
-    """What the samples of some sets contain.
+    """The kinds of content in the samples of some sets.
 
     Attributes:
         words: some samples have text only.
-        pictures: some samples have an image.
+        images: some samples have an image.
         regions: some samples have a region, for which `<region>` stands.
     """
 
     words: bool
-    pictures: bool
+    images: bool
     regions: bool
 
     @classmethod
     def of(cls, sets: Sequence[FrozenSet]) -> "Shows":
         """Read it from the locks, and from the indexes for conversations that may or may not have an image."""
-        words = pictures = regions = False
+        words = images = regions = False
         for frozen in sets:
             for source in frozen.lock.sources:
                 rows = frozen.rows_of_source(source.tag)
-                pictured = int(np.count_nonzero(_pictured(frozen, rows))) if source.task == _TALK else len(rows)
-                words, pictures = words or pictured < len(rows), pictures or pictured > 0
+                with_image = int(np.count_nonzero(_has_image(frozen, rows))) if source.task == _TALK else len(rows)
+                words, images = words or with_image < len(rows), images or with_image > 0
                 regions = regions or (source.task == _REFERRING and len(rows) > 0)
-        return cls(words=words, pictures=pictures, regions=regions)
+        return cls(words=words, images=images, regions=regions)
 
 
-def find_runs(sets: Sequence[FrozenSet], grouping: str, weights: Mapping[str, str]) -> dict[str, list[SourceStream]]:
+def streams_by_group(
+    sets: Sequence[FrozenSet], grouping: str, weights: Mapping[str, str]
+) -> dict[str, list[SourceStream]]:
     """Return the streams of some sets by group, in the order of `GROUPINGS`, without empty groups.
 
     A source with rows in two groups (a LAZY source with and without images) becomes two streams.
@@ -150,7 +152,7 @@ def _weight(tag: str, given: str) -> Fraction:
     return weight
 
 
-def _pictured(frozen: FrozenSet, rows: range) -> NDArray[np.bool_]:
+def _has_image(frozen: FrozenSet, rows: range) -> NDArray[np.bool_]:
     """Return which rows have an image; shape [rows]."""
     has_image: NDArray[np.bool_] = frozen.index["has_image"][rows.start : rows.stop] != 0
     return has_image
@@ -163,10 +165,9 @@ def _groups_of(frozen: FrozenSet, task: str, rows: range, grouping: str) -> list
     with_image = "image" if grouping == "modality" else task_group(task, has_image=True)
     if task != _TALK:  # every other task has an image
         return [(with_image, None)]
-    has_image = _pictured(frozen, rows)
-    pictured = int(np.count_nonzero(has_image))
-    if pictured in (0, len(rows)):
-        return [(with_image if pictured else "text", None)]
+    has_image = _has_image(frozen, rows)
+    if has_image.all() or not has_image.any():
+        return [(with_image if has_image.any() else "text", None)]
     return [
         ("text", np.flatnonzero(~has_image).astype(np.uint32)),
         (with_image, np.flatnonzero(has_image).astype(np.uint32)),

@@ -7,11 +7,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
 from griffon_shards.support.errors import SettingsError
+from griffon_train.config.groups import ATTENTIONS
 
 _SUPPORTS = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
 """The attribute by which a transformers class declares support, by implementation."""
-
-ATTENTIONS = ("auto", "eager", "sdpa", "flex_attention", "flash_attention_2")
 
 
 def attention_of(

@@ -130,7 +130,7 @@ class GriffonProcessor(ProcessorMixin):
         for number, messages in enumerate(conversations):
             images[number] = images[number] or [_source(part) for part in parts_of(messages, *IMAGE_PARTS)]
             regions[number] = regions[number] or [part["box"] for part in parts_of(messages, "region")]
-            counts = {"pictures": len(images[number]), "regions": len(regions[number])}
+            counts = {"images": len(images[number]), "regions": len(regions[number])}
             turns = turns_of(messages)
             rows.append(encode(self.chat, turns, self.tokenizer, **counts, prompt=add_generation_prompt).ids)
         batch = self._batch(rows, images, regions, return_tensors)

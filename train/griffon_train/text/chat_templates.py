@@ -64,7 +64,7 @@ _PLACES = {IMAGE_TOKEN: IMAGE_TOKEN_ID, REGION_TOKEN: REGION_TOKEN_ID}
 
 
 def encode(
-    chat: str, turns: Sequence[Turn], tokenizer: Tokenizer, *, pictures: int = 0, regions: int = 0, prompt: bool = False
+    chat: str, turns: Sequence[Turn], tokenizer: Tokenizer, *, images: int = 0, regions: int = 0, prompt: bool = False
 ) -> Encoded:
     """Token ids and labels of a conversation.
 
@@ -76,7 +76,7 @@ def encode(
         chat: a name in `CHATS`.
         turns: the conversation.
         tokenizer: a transformers tokenizer that reports token offsets.
-        pictures: number of images.
+        images: number of images.
         regions: number of regions.
         prompt: encode for generation: no targets, and the ids end where the model's answer begins.
 
@@ -88,7 +88,7 @@ def encode(
     alternating = _alternating(turns)
     if prompt and not (alternating and alternating[-1].role == "human"):
         raise DataError(NO_QUESTION)
-    encoded = encode_pieces(CHATS[chat](alternating, pictures, regions, prompt), tokenizer, controls)
+    encoded = encode_pieces(CHATS[chat](alternating, images, regions, prompt), tokenizer, controls)
     return Encoded(ids=encoded.ids, labels=[IGNORE] * len(encoded.ids)) if prompt else encoded
 
 
@@ -256,7 +256,7 @@ def _pieces(turn: Turn, left: dict[str, int]) -> list[TextSegment]:
 
 def encode_sample(
     turns: Sequence[Turn],
-    pictures: int,
+    images: int,
     regions: int,
     where: str,
     *,
@@ -272,7 +272,7 @@ def encode_sample(
         DataError: the conversation lacks `<image>` or `<region>`, or it is too long and `overlong` is `error`.
     """
     try:
-        encoded = encode(chat, turns, tokenizer, pictures=pictures, regions=regions)
+        encoded = encode(chat, turns, tokenizer, images=images, regions=regions)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     return expand_and_truncate(encoded, max_length, overlong, image_tokens, where)

@@ -1,1 +1,1 @@
-"""The training loop: a thin one over a DeepSpeed engine, and what it needs to come back exactly."""
+"""The training loop: a thin one over a DeepSpeed engine, and what it needs to resume exactly."""

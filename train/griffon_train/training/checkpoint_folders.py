@@ -17,7 +17,7 @@ import orjson
 
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import TEMPORARY_PREFIX, sha256_of, sync_folder
-from griffon_train.training.distributed import ProcessGroup
+from griffon_train.distributed.process_group import ProcessGroup
 
 CHECKPOINTS = "checkpoints"
 """Subfolder of a run's folder."""

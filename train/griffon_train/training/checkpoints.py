@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import TEMPORARY_PREFIX, sync_folder, write_whole
+from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.training.checkpoint_folders import (
     FORMAT,
     INDEX,
@@ -27,7 +28,6 @@ from griffon_train.training.checkpoint_folders import (
     removed,
     sha256_of_index,
 )
-from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.tensor_file import write_tensors
 from griffon_train.training.zero_shards import MOMENTS, ParameterShard, ShardedState
 

@@ -9,12 +9,12 @@ from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.config.settings import Settings, differences, settings_from_json
 from griffon_train.data.shared_memory import check_shared_memory, needed_bytes, ranks_here
 from griffon_train.data.source_stream import Shows
+from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.weight_files import read_json
 from griffon_train.training.checkpoint_folders import steps_there
 from griffon_train.training.disk_space import check_room, need_of
-from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.log_hook import imported
 from griffon_train.training.model_loading import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
 
@@ -39,7 +39,7 @@ def check_same_settings(settings: Settings) -> None:
     fresh = "the learning rate schedule, AdamW's moments and the sample order start over"
     if any((run / name).exists() for name in (MODEL_NAME, PROJECTOR_NAME)):
         instead += f". This run has ended: give {new_run}; {fresh}"
-    elif (before.steps, before.epochs) != (settings.steps, settings.epochs):
+    elif (before.data.steps, before.data.epochs) != (settings.data.steps, settings.data.epochs):
         instead += f". The learning rates depend on the length of the run; let it end, then give {new_run}; {fresh}"
     raise SettingsError(f"{run} holds a run with other settings: {'; '.join(changed)}. {instead}")
 
@@ -69,13 +69,13 @@ def check_log_hook(name: str | None, ranks: ProcessGroup) -> None:
     ranks.raise_if_any(problem)
 
 
-def open_validation_sets(settings: Settings) -> list[FrozenSet]:
+def open_validation_sets(paths: Sequence[Path]) -> list[FrozenSet]:
     """Open the validation sets to check them. Each validation opens them again, so that training holds no memory.
 
     Raises:
         SettingsError: a set has no samples.
     """
-    sets = [open_set(path) for path in settings.val_shards]
+    sets = [open_set(path) for path in paths]
     for frozen in sets:
         if not len(frozen):
             raise SettingsError(f"--val-shards {frozen.root}: the set has no samples; leave it out or give another")
@@ -98,8 +98,8 @@ def check_disk_room(
             settings.output_dir / (PROJECTOR_NAME if alone else MODEL_NAME),
             list((model.projector if alone else model).parameters()),
             sum(each.numel() for each in model.parameters() if each.requires_grad),
-            keep=settings.keep,
-            saves=-(-steps // settings.save_steps),
+            keep=settings.checkpointing.keep,
+            saves=-(-steps // settings.checkpointing.save_steps),
         )
         try:
             ranks.say(check_room(settings.output_dir, need))
@@ -117,12 +117,16 @@ def check_worker_memory(settings: Settings, ranks: ProcessGroup, shows: Shows, c
     image_px = config.vision_config.image_size
     region_px = image_px if config.region_config is None else config.region_config.image_size
     needed = needed_bytes(
-        shows, workers=settings.workers, micro_batch=settings.micro_batch, image_px=image_px, region_px=region_px
+        shows,
+        workers=settings.data.workers,
+        micro_batch=settings.data.micro_batch,
+        image_px=image_px,
+        region_px=region_px,
     )
     problem = None
     try:
         # The loader of training keeps its batches while validation uses another loader.
-        check_shared_memory(needed, ranks_here() * (2 if settings.val_shards else 1))
+        check_shared_memory(needed, ranks_here() * (2 if settings.logging.val_shards else 1))
     except SettingsError as error:
         problem = str(error)
     ranks.raise_if_any(problem)

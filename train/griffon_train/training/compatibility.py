@@ -25,12 +25,12 @@ def refuse_unfit_settings(
     """
     config: Any = model.config
     for name in ("projector", "select_layer"):
-        given, has = getattr(settings, name), getattr(config, name)
+        given, has = getattr(settings.model, name), getattr(config, name)
         if given is not None and given != has:
             raise SettingsError(
                 f"{option_name(name)} {given}: the model was made with {has} and cannot be changed; leave it out"
             )
-    if settings.boxes == "text" and config.box_style != "text":
+    if settings.model.boxes == "text" and config.box_style != "text":
         raise SettingsError(
             f"--boxes text: the model writes {config.box_style} boxes, which cannot be changed back; leave it out"
         )
@@ -42,9 +42,9 @@ def refuse_unfit_settings(
         )
     _refuse_tokens_without_embeddings(model, tokenizer)
     positions = positions_of(config.get_text_config())
-    if positions is not None and settings.max_length > positions:
+    if positions is not None and settings.data.max_length > positions:
         raise SettingsError(
-            f"--max-length {settings.max_length} is more than the language model's {positions} positions; "
+            f"--max-length {settings.data.max_length} is more than the language model's {positions} positions; "
             f"give --max-length {positions} or less"
         )
 

@@ -13,18 +13,18 @@ from torch.utils import cpp_extension
 
 from griffon_shards.support.errors import SettingsError
 from griffon_train.config.deepspeed import zero_config
-from griffon_train.config.settings import Settings
+from griffon_train.config.groups import MemorySettings, OptimizerSettings
 
 _QUANTIZED = ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "zero_quantized_gradients")
 
 
-def announce(settings: Settings) -> None:
+def announce(memory: MemorySettings, optimizer: OptimizerSettings) -> None:
     """Print which kernels are going to be compiled, once on each machine.
 
     Raises:
         SettingsError: a tool that compiles them is missing.
     """
-    lines = announcements(compiled_kernels(zero_config(settings)["zero_optimization"]))
+    lines = announcements(compiled_kernels(zero_config(memory, optimizer)["zero_optimization"]))
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in lines:
             click.echo(line, err=True)
@@ -34,7 +34,7 @@ def compiled_kernels(zero: Mapping[str, Any]) -> dict[str, Sequence[str]]:
     """DeepSpeed kernels that a `zero_optimization` section needs, with the tools that compile each."""
     kernels: dict[str, Sequence[str]] = {}
     offloads = [zero.get(name) or {} for name in ("offload_optimizer", "offload_param")]
-    if any(each.get("device") == "nvme" for each in offloads):
+    if any(offload.get("device") == "nvme" for offload in offloads):
         kernels["async_io"] = ("ninja", "c++")
     if any(zero.get(name) for name in _QUANTIZED):
         kernels["quantizer"] = ("ninja", "c++", "nvcc")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from griffon_shards.support.errors import SettingsError
+from griffon_train.config.groups import DataSettings
 from griffon_train.config.settings import Settings, weights_by_tag
 from griffon_train.data.lengths import Lengths
 from griffon_train.data.plan import Plan
@@ -43,19 +44,20 @@ def check_taught(trained: Sequence[str], shows: Shows, settings: Settings, *, im
     Raises:
         SettingsError: every gradient would be 0.
     """
-    fits = image_tokens < settings.max_length
+    max_length = settings.data.max_length
+    fits = image_tokens < max_length
     seen = {
-        "vision_tower": shows.pictures and fits,
-        "projector": shows.pictures and fits,
+        "vision_tower": shows.images and fits,
+        "projector": shows.images and fits,
         "language_model": shows.words or fits,
         "region_projector": shows.regions and fits,
     }
     if any(seen[part] for part in trained):
         return
     roots = ", ".join(map(str, settings.shards))
-    if shows.pictures and not fits:
+    if shows.images and not fits:
         raise SettingsError(
-            f"--max-length {settings.max_length}: an image takes {image_tokens:,} tokens, so no answer about one "
+            f"--max-length {max_length}: an image takes {image_tokens:,} tokens, so no answer about one "
             f"would be learned, and {roots} has nothing else for the parts that train; raise --max-length"
         )
     parts = "; ".join(f"the {part.replace('_', ' ')}, which sees {_SEES[part]}" for part in trained)
@@ -83,7 +85,7 @@ def remarks_on_order(plan: Plan, weights: Mapping[str, str]) -> Iterator[str]:
             )
 
 
-def remarks_on_lengths(lengths: Lengths, settings: Settings, image_tokens: int) -> Iterator[str]:
+def remarks_on_lengths(lengths: Lengths, settings: DataSettings, image_tokens: int) -> Iterator[str]:
     """A message about samples that are longer than `--max-length`, if there are any."""
     samples = sum(map(len, lengths.sets))
     longer = _longer(lengths, settings.max_length, image_tokens)
@@ -122,7 +124,7 @@ def _listed(paths: Sequence[Path]) -> str:
     return " and ".join(map(str, paths))
 
 
-def remarks(plan: Plan, settings: Settings, image_tokens: int) -> Iterator[str]:
+def remarks(plan: Plan, settings: DataSettings, image_tokens: int) -> Iterator[str]:
     """All messages to show before the first step."""
     yield from remarks_on_order(plan, weights_by_tag(settings.weights))
     yield from remarks_on_lengths(plan.lengths, settings, image_tokens)

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from griffon_train.config.settings import Settings
+from griffon_train.config.groups import OptimizerSettings
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 
 Engine = Any
 """DeepSpeed is not typed."""
 
 
-def parameter_groups(model: GriffonForConditionalGeneration, settings: Settings) -> list[dict[str, Any]]:
+def parameter_groups(model: GriffonForConditionalGeneration, settings: OptimizerSettings) -> list[dict[str, Any]]:
     """Trained parameters grouped by learning rate; biases, norms and other vectors get no weight decay."""
     own_rates = {"projector": settings.projector_lr, "vision_tower": settings.vision_tower_lr}
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
@@ -26,7 +26,9 @@ def parameter_groups(model: GriffonForConditionalGeneration, settings: Settings)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
 
-def make_engine(model: GriffonForConditionalGeneration, settings: Settings, config: Mapping[str, Any]) -> Engine:
+def make_engine(
+    model: GriffonForConditionalGeneration, settings: OptimizerSettings, config: Mapping[str, Any]
+) -> Engine:
     """Create the DeepSpeed engine.
 
     Args:
@@ -43,7 +45,7 @@ def make_engine(model: GriffonForConditionalGeneration, settings: Settings, conf
     return engine
 
 
-def learning_rate_factor(step: int, steps: int, settings: Settings) -> float:
+def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
     """Factor on the learning rates of a step: linear warm-up, then a cosine decay to 0 or a constant 1."""
     warmup = math.ceil(settings.warmup_ratio * steps)
     if step < warmup:

@@ -10,10 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import whole_folder
+from griffon_train.distributed.process_group import ProcessGroup, transformers_progress
 from griffon_train.model.convert import save_projector
 from griffon_train.model.saving import save_beside
 from griffon_train.model.weight_files import SHARD_SIZE
-from griffon_train.training.distributed import ProcessGroup, transformers_progress
 from griffon_train.training.engine import Engine
 
 

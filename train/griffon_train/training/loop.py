@@ -11,15 +11,15 @@ from griffon_shards.support.errors import DataError
 from griffon_train.config.settings import Settings
 from griffon_train.data.loader import StepBatches
 from griffon_train.data.rank_split import micro_steps
+from griffon_train.distributed.process_group import distributed_session
+from griffon_train.distributed.signals import Requests, Stopped
 from griffon_train.training.collate import collate
-from griffon_train.training.distributed import distributed_session
 from griffon_train.training.engine import learning_rate_factor
 from griffon_train.training.loss import loss_sums
 from griffon_train.training.loss_stats import LossAccumulator
 from griffon_train.training.metrics import StepFigures, first_logged
 from griffon_train.training.run_state import RunState
 from griffon_train.training.setup import set_up
-from griffon_train.training.signals import Requests, Stopped
 
 _LEARNS_WITHIN = 50  # steps
 
@@ -36,7 +36,7 @@ def train(settings: Settings, requests: Requests) -> None:
         DataError: a sample cannot be read, a loss is not finite, or a checkpoint is damaged.
         SystemExit: a rank was asked to stop; all completed steps are saved.
     """
-    with distributed_session(settings.device, settings.stall_s, requests) as ranks:
+    with distributed_session(settings.memory.device, settings.logging.stall_s, requests) as ranks:
         run = set_up(settings, ranks)
         learned = _Learned(run)
         done = run.start
@@ -65,14 +65,15 @@ def train(settings: Settings, requests: Requests) -> None:
 def one_step(run: RunState, step: int, shares: Iterator[StepBatches]) -> StepFigures:
     """Take one optimizer step on one global batch; the loss is the mean over all of its target tokens."""
     began = time.perf_counter()
-    count = micro_steps(run.plan.global_batch, run.ranks.world_size, run.settings.micro_batch)
+    optimizer, save_steps = run.settings.optimizer, run.settings.checkpointing.save_steps
+    count = micro_steps(run.plan.global_batch, run.ranks.world_size, run.settings.data.micro_batch)
     share = next(shares)
     assert share.step == step, (share.step, step)
     wait_s = time.perf_counter() - began
     (targets,) = run.ranks.sums([share.targets])
     # DeepSpeed averages over ranks and micro-batches, whose numbers of targets differ: the scale undoes that.
     scale = run.ranks.world_size * count / max(targets, 1.0)
-    factor = learning_rate_factor(step, run.steps, run.settings) * run.steering.ratio(step, run.settings.lr)
+    factor = learning_rate_factor(step, run.steps, optimizer) * run.steering.ratio(step, optimizer.lr)
     run.rates.set(factor)
     _seed(run, step)
     accumulator = LossAccumulator()
@@ -97,13 +98,13 @@ def one_step(run: RunState, step: int, shares: Iterator[StepBatches]) -> StepFig
             f"step {step}: the loss is {totals.loss} and the gradient norm is {norm}; the batch was {all_keys}. "
             f"{weights}Nothing was saved since the last checkpoint. Inspect these samples; then rerun the same command "
             f"to resume from it with --skip-steps {step}:{step + 1}, which skips this batch, or with a lower learning "
-            f"rate, such as --lr-from {max(run.start, step - step % run.settings.save_steps)}={run.settings.lr / 2:g}"
+            f"rate, such as --lr-from {max(run.start, step - step % save_steps)}={optimizer.lr / 2:g}"
         )
     order = run.plan.step(step)
     metrics = {
         "step": step,
         "loss": totals.loss,
-        "lr": run.settings.lr * factor,
+        "lr": optimizer.lr * factor,
         "grad_norm": norm,
         "epoch": order.epoch,
         "group": order.group,
@@ -142,13 +143,13 @@ class _Learned:
         """
         if self._targets or (self._steps < _LEARNS_WITHIN and step + 1 < self._run.steps):
             return
-        settings = self._run.settings
+        data = self._run.settings.data
         why = "none of these samples has an answer: inspect some with `griffon-shards show`, and freeze others"
         if self._overlong:
             samples = self._run.plan.global_batch * self._steps
             why = (
-                f"{self._overlong:,} of {samples:,} samples were longer than --max-length {settings.max_length} "
-                f"(--overlong {settings.overlong}), and an image alone takes "
+                f"{self._overlong:,} of {samples:,} samples were longer than --max-length {data.max_length} "
+                f"(--overlong {data.overlong}), and an image alone takes "
                 f"{self._run.engine.module.image_tokens:,} tokens; raise --max-length"
             )
         if not self._steps:
@@ -172,7 +173,7 @@ def finish_step(run: RunState, step: int) -> None:
     save, requests.save = requests.save, False  # a request that arrives while the ranks agree is for the next step
     (saves,) = run.ranks.highest(save)
     run.ranks.go_on()
-    if saves or done % settings.save_steps == 0 or done == run.steps:
+    if saves or done % settings.checkpointing.save_steps == 0 or done == run.steps:
         run.save(done)
     if run.validates_after(done):
         run.validate(step)
@@ -180,7 +181,7 @@ def finish_step(run: RunState, step: int) -> None:
 
 def _seed(run: RunState, step: int) -> None:
     """Seed the generators from the step and rank, so that checkpoints need no generator state."""
-    name = f"{run.settings.seed}:{step}:{run.ranks.rank}"
+    name = f"{run.settings.data.seed}:{step}:{run.ranks.rank}"
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1
     # torch.manual_seed without CUDA would queue a call and a stack trace for each device at every step.
     torch.default_generator.manual_seed(seed)

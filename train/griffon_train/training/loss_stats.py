@@ -8,7 +8,7 @@ import torch
 
 from griffon_train.data.batch import Batch
 from griffon_train.data.source_stream import GROUPINGS, task_group
-from griffon_train.training.distributed import ProcessGroup
+from griffon_train.distributed.process_group import ProcessGroup
 
 _GROUPS = GROUPINGS["task"]
 
@@ -45,8 +45,8 @@ class LossAccumulator:
     def add(self, batch: Batch, losses_B: torch.Tensor) -> None:
         """Add a micro-batch; its losses stay on the device until `over`."""
         indices = []
-        for task, pictured, example in zip(batch.tasks, batch.pictured, batch.examples, strict=True):
-            group = task_group(task, pictured) if task else _GROUPS[0]  # the plan's grouping
+        for task, has_image, example in zip(batch.tasks, batch.has_image, batch.examples, strict=True):
+            group = task_group(task, has_image) if task else _GROUPS[0]  # the plan's grouping
             indices.append(_GROUPS.index(group))
             if example is not None:
                 self._counts[group] += example.targets

@@ -1,7 +1,7 @@
 """Loads the model and tokenizer that a run starts from: a preset, folders, or the result of an earlier run."""
 
 import os
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.support.errors import SettingsError
-from griffon_train.config.settings import Settings, option_name, settings_from_json
+from griffon_train.config.groups import ModelSettings
+from griffon_train.config.settings import Settings, from_values, option_name, settings_from_json, values_of
 from griffon_train.given_folder import existing_folder
 from griffon_train.model.attention import attention_of
 from griffon_train.model.bin_tokens import add_bin_tokens, byte_tokenizer
@@ -46,19 +47,20 @@ def load_model(
         SettingsError: there is no such model, a part of it is missing or given twice, or settings do not fit it.
         DataError: weights or a configuration are damaged, or do not fit each other.
     """
-    torch.manual_seed(settings.seed)  # for weights that are in no checkpoint
-    model, tokenizer = _of_model(settings, dtype) if settings.from_run is None else _of_run(settings, dtype)
-    if settings.pretrain_mm_mlp_adapter is not None:
+    given = settings.model
+    torch.manual_seed(settings.data.seed)  # for weights that are in no checkpoint
+    model, tokenizer = _of_model(given, dtype) if settings.from_run is None else _of_run(settings, dtype)
+    if given.pretrain_mm_mlp_adapter is not None:
         with naming("--pretrain-mm-mlp-adapter"):
-            load_projector(model, settings.pretrain_mm_mlp_adapter)
+            load_projector(model, given.pretrain_mm_mlp_adapter)
     refuse_unfit_settings(model, tokenizer, settings)
-    if settings.boxes == "bin" and model.config.box_style != "bin":
+    if given.boxes == "bin" and model.config.box_style != "bin":
         add_bin_tokens(model, tokenizer)
-    attention = attention_of(model.config.get_text_config(), settings.attention, model.language_model)
+    attention = attention_of(model.config.get_text_config(), given.attention, model.language_model)
     try:
         model.set_attn_implementation(dict(attention))
     except (ImportError, ValueError) as error:
-        raise SettingsError(f"--attention {settings.attention}: {str(error).splitlines()[0]}") from None
+        raise SettingsError(f"--attention {given.attention}: {str(error).splitlines()[0]}") from None
     for parameter in model.parameters():  # not the buffers: rotary frequencies need float32
         parameter.data = parameter.data.to(dtype)
     return model, tokenizer
@@ -69,18 +71,19 @@ def placed(settings: Settings) -> Settings:
 
     Paths that do not exist stay as they are given, for the error message.
     """
+    values = values_of(settings)
     absolute: dict[str, Any] = {}
-    for each in fields(settings):
-        value = getattr(settings, each.name)
+    for name, value in values.items():
         if isinstance(value, Path) and value.exists():
-            absolute[each.name] = _absolute(value)
+            absolute[name] = _absolute(value)
         elif isinstance(value, tuple):
-            absolute[each.name] = tuple(
+            absolute[name] = tuple(
                 _absolute(item) if isinstance(item, Path) and item.exists() else item for item in value
             )
-    if settings.model is not None and settings.model not in PRESETS and Path(settings.model).is_dir():
-        absolute["model"] = str(_absolute(Path(settings.model)))
-    return replace(settings, **absolute)
+    model = settings.model.model
+    if model is not None and model not in PRESETS and Path(model).is_dir():
+        absolute["model"] = str(_absolute(Path(model)))
+    return from_values(values | absolute)
 
 
 def _absolute(path: Path) -> Path:
@@ -116,13 +119,13 @@ def _of_run(settings: Settings, dtype: torch.dtype) -> tuple[GriffonForCondition
     assert settings.from_run is not None
     run = existing_folder("--from", settings.from_run)
     if (run / MODEL_NAME).is_dir():
-        given = [option_name(name) for name in ("model", "vision_tower") if getattr(settings, name) is not None]
+        given = [option_name(name) for name in ("model", "vision_tower") if getattr(settings.model, name) is not None]
         if given:
             raise SettingsError(f"--from {run} has a complete model already; leave out {' and '.join(given)}")
         with naming("--from"):
             if not is_saved_griffon(run / MODEL_NAME):
                 raise SettingsError(f"{run / MODEL_NAME}: not a Griffon model saved by a run; give another run")
-        return _saved("--from", run / MODEL_NAME, settings, dtype)
+        return _saved("--from", run / MODEL_NAME, settings.model, dtype)
     if not (run / PROJECTOR_NAME).is_file():
         hint = f"; it holds a model, give it as --model {run}" if (run / "config.json").is_file() else ""
         raise SettingsError(
@@ -151,17 +154,19 @@ def _began_with(run: Path, settings: Settings) -> Settings:
         stored = read_json(run / SETTINGS_NAME)
     with naming(f"--from {run / SETTINGS_NAME}:"):
         earlier = settings_from_json(stored)
-    given = {name: value for name in _FOLDERS if (value := getattr(settings, name)) is not None}
+    given = {name: value for name in _FOLDERS if (value := getattr(settings.model, name)) is not None}
     if "model" in given and "vision_tower" not in given and _is_saved(given["model"]):
-        if earlier.model is not None and (earlier.vision_tower is not None or earlier.model in PRESETS):
+        before = earlier.model
+        if before.model is not None and (before.vision_tower is not None or before.model in PRESETS):
             raise SettingsError(
                 f"--from {run} would put its projector in the place of the one that --model {given['model']} has been "
                 f"trained with; leave out --from to go on with that model, or give the one that {run} began with"
             )
         given["vision_tower"] = None  # the earlier run's was for its language model
-    earlier = replace(earlier, attention=settings.attention, pretrain_mm_mlp_adapter=None, **given)
+    given |= {"attention": settings.model.attention, "pretrain_mm_mlp_adapter": None}
+    earlier = replace(earlier, model=replace(earlier.model, **given))
     for name in (*_FOLDERS, "from_run"):
-        path = getattr(earlier, name)
+        path = getattr(earlier if name == "from_run" else earlier.model, name)
         if name not in given and path is not None and path not in PRESETS and not Path(path).exists():
             now = option_name("model" if name == "from_run" else name)
             raise SettingsError(
@@ -172,7 +177,7 @@ def _began_with(run: Path, settings: Settings) -> Settings:
 
 
 def _of_model(
-    settings: Settings, dtype: torch.dtype
+    settings: ModelSettings, dtype: torch.dtype
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     assert settings.model is not None
     if settings.model in PRESETS:
@@ -196,7 +201,7 @@ def _is_saved(given: str) -> bool:
         return is_saved_griffon(folder)
 
 
-def _of_preset(name: str, settings: Settings) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
+def _of_preset(name: str, settings: ModelSettings) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     if Path(name).is_dir():
         raise SettingsError(
             f"--model {name}: both a preset with random weights and a folder here; give ./{name} for the folder, or "
@@ -215,7 +220,7 @@ def _of_preset(name: str, settings: Settings) -> tuple[GriffonForConditionalGene
 
 
 def _saved(
-    option: str, folder: Path, settings: Settings, dtype: torch.dtype
+    option: str, folder: Path, settings: ModelSettings, dtype: torch.dtype
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     with naming(option):
         model: GriffonForConditionalGeneration = load_whole(GriffonForConditionalGeneration, folder, dtype)
@@ -226,7 +231,7 @@ def _saved(
     return model, _tokenizer(option, folder, settings)
 
 
-def _joined(folder: Path, settings: Settings, dtype: torch.dtype) -> GriffonForConditionalGeneration:
+def _joined(folder: Path, settings: ModelSettings, dtype: torch.dtype) -> GriffonForConditionalGeneration:
     """Join a language model, a vision tower and a new projector."""
     if settings.vision_tower is None:
         raise SettingsError(f"--model {folder} is a language model without a vision tower; give --vision-tower FOLDER")
@@ -247,7 +252,7 @@ def _joined(folder: Path, settings: Settings, dtype: torch.dtype) -> GriffonForC
     return model
 
 
-def _new_model(settings: Settings) -> dict[str, Any]:
+def _new_model(settings: ModelSettings) -> dict[str, Any]:
     """Configuration of a new model from the settings; GriffonConfig has defaults for the rest."""
     return {name: value for name in _OF_NEW if (value := getattr(settings, name)) is not None}
 
@@ -262,7 +267,7 @@ def _add_region_tower(model: GriffonForConditionalGeneration, folder: Path, dtyp
     model.region_projector = region_projector(tower.config.hidden_size, model.config.get_text_config().hidden_size)
 
 
-def _tokenizer(option: str, folder: Path, settings: Settings) -> PreTrainedTokenizerBase:
+def _tokenizer(option: str, folder: Path, settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The given tokenizer, or the model's."""
     if settings.tokenizer is None and not any(
         "token" in path.name or "vocab" in path.name for path in folder.iterdir()
@@ -272,6 +277,6 @@ def _tokenizer(option: str, folder: Path, settings: Settings) -> PreTrainedToken
     return tokenizer
 
 
-def _has_already(part: str, what: str, settings: Settings) -> SettingsError:
+def _has_already(part: str, what: str, settings: ModelSettings) -> SettingsError:
     option = option_name(part)
     return SettingsError(f"{option} {getattr(settings, part)}: {what} has its own; leave out {option}")

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_train.config.groups import DataSettings
 from griffon_train.config.settings import Settings, settings_as_json
 from griffon_train.data.batch import Encode
 from griffon_train.data.cursor import cursor_state, restore_cursor
@@ -18,9 +19,9 @@ from griffon_train.data.loader import Loader
 from griffon_train.data.plan import Plan
 from griffon_train.data.sequential_order import SequentialOrder, StepOrder
 from griffon_train.data.steering import Steering
+from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.training import checkpoint_folders, checkpoints
 from griffon_train.training.collate import collate
-from griffon_train.training.distributed import ProcessGroup
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
 from griffon_train.training.loss import loss_sums
@@ -74,8 +75,8 @@ class RunState:
         """
         self.settings, self.ranks, self.plan, self.engine = settings, ranks, plan, engine
         self.dtype = engine.module.dtype
-        self.steps = steps_of(settings, plan)
-        self.steering = Steering.of(settings.skip_steps, settings.lr_from)
+        self.steps = steps_of(settings.data, plan)
+        self.steering = Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
         self.rates = Rates(engine)
         self._encode, self._tokenizer, self._lock = encode, tokenizer, lock
         self._state = ShardedState(engine, ranks.rank)
@@ -112,7 +113,7 @@ class RunState:
         if self.ranks.first:
             for line in checkpoint_folders.set_aside(run, start):
                 self.ranks.say(line)
-        checkpoint_folders.prune(run, start, self.settings.keep, self.ranks)
+        checkpoint_folders.prune(run, start, self.settings.checkpointing.keep, self.ranks)
         return start
 
     def _open_reporter(self) -> Reporter | None:
@@ -122,8 +123,8 @@ class RunState:
             self.settings.output_dir,
             start=self.start,
             steps=self.steps,
-            log_every=self.settings.log_every,
-            hook=self.settings.log_hook,
+            log_every=self.settings.logging.log_every,
+            hook=self.settings.logging.log_hook,
         )
 
     def loader(self, *, order: StepOrder | None = None, start: int = 0, stop: int) -> Loader:
@@ -134,16 +135,16 @@ class RunState:
             order or self.plan,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
-            micro_batch=self.settings.micro_batch,
-            workers=self.settings.workers,
+            micro_batch=self.settings.data.micro_batch,
+            workers=self.settings.data.workers,
             encode=self._encode,
             start=start,
             stop=stop,
             skipped=self.steering if order is None else (),
             image_px=config.vision_config.image_size,
             region_px=config.vision_config.image_size if region is None else region.image_size,
-            stall_s=self.settings.stall_s,
-            company=self.ranks,
+            stall_s=self.settings.logging.stall_s,
+            stop_signal=self.ranks,
         )
 
     def report(self, figures: StepFigures) -> None:
@@ -179,7 +180,7 @@ class RunState:
 
     def validates_after(self, done: int) -> bool:
         """Whether validation is due after `done` steps."""
-        every = self.settings.val_steps
+        every = self.settings.logging.val_steps
         return every is not None and (done % every == 0 or done == self.steps)
 
     def make_up_validation(self) -> None:
@@ -205,7 +206,7 @@ class RunState:
 
     @torch.no_grad()
     def _validate(self, step: int) -> None:
-        order = SequentialOrder([open_set(path) for path in self.settings.val_shards], self.plan.global_batch)
+        order = SequentialOrder([open_set(path) for path in self.settings.logging.val_shards], self.plan.global_batch)
         losses = LossAccumulator()
         self.engine.eval()
         for batch in self.loader(order=order, stop=order.steps):
@@ -241,7 +242,7 @@ class RunState:
             ) from None
         self._saved = done
         self.ranks.say(f"checkpoint {path} in {time.monotonic() - began:.1f} s")
-        checkpoint_folders.prune(self.settings.output_dir, done, self.settings.keep, self.ranks)
+        checkpoint_folders.prune(self.settings.output_dir, done, self.settings.checkpointing.keep, self.ranks)
 
     def stop(self, done: int, number: int) -> None:
         """Save a checkpoint after `done` steps if there is none yet, then exit, because a signal asked a rank to stop.
@@ -266,7 +267,7 @@ class RunState:
         run, alone = self.settings.output_dir, self.settings.freezing.trained_parts() == ("projector",)
         result = run / (PROJECTOR_NAME if alone else MODEL_NAME)
         if self.start < self.steps or not result.exists():
-            chat = self.settings.chat or default_chat(self.engine.module)
+            chat = self.settings.model.chat or default_chat(self.engine.module)
             try:
                 export(result, self.engine, self._tokenizer, self.ranks, chat=chat, projector_alone=alone)
             except DataError as error:
@@ -284,9 +285,9 @@ class RunState:
             self._lock.close()
 
 
-def steps_of(settings: Settings, plan: Plan) -> int:
+def steps_of(data: DataSettings, plan: Plan) -> int:
     """Number of steps of the run."""
-    if settings.steps is not None:
-        return settings.steps
-    assert settings.epochs is not None, "a run has steps or epochs"
-    return plan.steps_of(settings.epochs)
+    if data.steps is not None:
+        return data.steps
+    assert data.epochs is not None, "a run has steps or epochs"
+    return plan.steps_of(data.epochs)

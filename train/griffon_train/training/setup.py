@@ -1,6 +1,7 @@
 """Sets up a run from its settings, and reports problems with them before the first step."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import BinaryIO
 
@@ -8,18 +9,21 @@ import click
 import orjson
 import torch
 
-from griffon_shards.frozen_set import open_set
+from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import write_whole
 from griffon_shards.support.folder_lock import lock_folder
 from griffon_shards.support.tables import table
 from griffon_train.config.deepspeed import deepspeed_config, scheduler_passed_over
+from griffon_train.config.groups import DataSettings, MemorySettings
 from griffon_train.config.settings import STEERING, Settings, settings_as_json, weights_by_tag
 from griffon_train.data.lengths import Lengths
 from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import micro_steps
 from griffon_train.data.source_stream import Shows
+from griffon_train.distributed.process_group import ProcessGroup, transformers_progress
 from griffon_train.model.freezing import freeze, parameter_counts
+from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.text.chat_templates import check_tokenizer, encode_sample
 from griffon_train.training import checkpoints, compiling
 from griffon_train.training.checks import (
@@ -31,8 +35,7 @@ from griffon_train.training.checks import (
     open_validation_sets,
 )
 from griffon_train.training.data_checks import check_taught, remarks
-from griffon_train.training.distributed import ProcessGroup, transformers_progress
-from griffon_train.training.engine import make_engine
+from griffon_train.training.engine import Engine, make_engine
 from griffon_train.training.model_loading import SETTINGS_NAME, default_chat, load_model, placed, unchecked_parts
 from griffon_train.training.run_state import RunState, steps_of
 
@@ -47,73 +50,92 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     ranks.watchdog.now("opening the sets")
     settings = placed(settings)
     sets = [open_set(path) for path in settings.shards]
-    validation_sets = open_validation_sets(settings)
-    for each in (*sets, *validation_sets):
-        each.check_shards()
-    lengths = Lengths.counted(sets, settings.lengths) if settings.lengths else Lengths.estimated(sets)
-    plan = Plan(
-        sets,
-        seed=settings.seed,
-        global_batch=settings.global_batch,
-        grouping=settings.grouping,
-        window=settings.window,
-        lengths=lengths,
-        weights=weights_by_tag(settings.weights),
-    )
-    check_same_settings(settings)
+    validation_sets = open_validation_sets(settings.logging.val_shards)
+    for frozen in (*sets, *validation_sets):
+        frozen.check_shards()
+    plan = _plan_of(sets, settings.data)
     shows = Shows.of(sets)
-    check_taught(settings.freezing.trained_parts(), shows, settings, image_tokens=0)
-    check_log_hook(settings.log_hook, ranks)
-    compiling.announce(settings)
+    _check_before_loading(settings, shows, ranks)
     with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
-        model, tokenizer = load_model(settings, _dtype(settings, ranks))
+        model, tokenizer = load_model(settings, _dtype(settings.memory, ranks))
     check_sets_fit([*sets, *validation_sets], model.config)
     check_worker_memory(settings, ranks, Shows.of([*sets, *validation_sets]), model.config)
-    chat = settings.chat or default_chat(model)
+    chat = settings.model.chat or default_chat(model)
     check_tokenizer(chat, tokenizer)
-    lengths.check(chat, tokenizer)
-    freeze(model, settings.freezing)
-    trained = [part for part in settings.freezing.trained_parts() if getattr(model, part) is not None]
-    check_taught(trained, shows, settings, image_tokens=model.image_tokens)
-    if settings.gradient_checkpointing:
-        model.activation_checkpointing_enable()
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise cuBLAS is not deterministic
-        torch.use_deterministic_algorithms(mode=True)
-    model.train()
+    plan.lengths.check(chat, tokenizer)
+    _prepare(model, settings, shows)
     if ranks.first:
         _show_parts(model)
         for line in (
             unchecked_parts(settings),
-            scheduler_passed_over(settings),
-            *remarks(plan, settings, model.image_tokens),
+            scheduler_passed_over(settings.memory, settings.optimizer),
+            *remarks(plan, settings.data, model.image_tokens),
         ):
             if line is not None:
                 ranks.say(line)
-    check_disk_room(settings, ranks, steps_of(settings, plan), model)
-    frozen = ((name, each) for name, each in model.named_parameters() if not each.requires_grad)
-    frozen_sha256 = checkpoints.tensor_hashes(frozen, ranks)
-    config = deepspeed_config(
-        settings,
-        micro_batch=settings.micro_batch,
-        accumulation=micro_steps(settings.global_batch, ranks.world_size, settings.micro_batch),
-        dtype="bfloat16" if model.dtype == torch.bfloat16 else "float32",
-    )
+    check_disk_room(settings, ranks, steps_of(settings.data, plan), model)
+    frozen_weights = ((name, weight) for name, weight in model.named_parameters() if not weight.requires_grad)
+    frozen_sha256 = checkpoints.tensor_hashes(frozen_weights, ranks)
     encode_one = partial(
         encode_sample,
         chat=chat,
         tokenizer=tokenizer,
-        max_length=settings.max_length,
-        overlong=settings.overlong,
+        max_length=settings.data.max_length,
+        overlong=settings.data.overlong,
         image_tokens=model.image_tokens,
     )
     lock = _lock_run(settings, ranks)
-    ranks.watchdog.now("making DeepSpeed's engine")
-    engine = make_engine(model, settings, config)
+    engine = _engine(model, settings, ranks)
     run = RunState(settings, ranks, plan, engine, encode_one, tokenizer, frozen_sha256, lock)
     if ranks.first:
         _store_steering(settings)
     return run
+
+
+def _plan_of(sets: Sequence[FrozenSet], data: DataSettings) -> Plan:
+    return Plan(
+        sets,
+        seed=data.seed,
+        global_batch=data.global_batch,
+        grouping=data.grouping,
+        window=data.window,
+        lengths=Lengths.counted(sets, data.lengths) if data.lengths else Lengths.estimated(sets),
+        weights=weights_by_tag(data.weights),
+    )
+
+
+def _check_before_loading(settings: Settings, shows: Shows, ranks: ProcessGroup) -> None:
+    """Make the checks that need no model, which may take minutes to load."""
+    check_same_settings(settings)
+    check_taught(settings.freezing.trained_parts(), shows, settings, image_tokens=0)
+    check_log_hook(settings.logging.log_hook, ranks)
+    compiling.announce(settings.memory, settings.optimizer)
+
+
+def _prepare(model: GriffonForConditionalGeneration, settings: Settings, shows: Shows) -> None:
+    """Freeze the parts that do not train, check that the sets teach the others, and set the modes for training."""
+    freeze(model, settings.freezing)
+    trained = [part for part in settings.freezing.trained_parts() if getattr(model, part) is not None]
+    check_taught(trained, shows, settings, image_tokens=model.image_tokens)
+    if settings.memory.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    if settings.memory.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise cuBLAS is not deterministic
+        torch.use_deterministic_algorithms(mode=True)
+    model.train()
+
+
+def _engine(model: GriffonForConditionalGeneration, settings: Settings, ranks: ProcessGroup) -> Engine:
+    data = settings.data
+    config = deepspeed_config(
+        settings.memory,
+        settings.optimizer,
+        micro_batch=data.micro_batch,
+        accumulation=micro_steps(data.global_batch, ranks.world_size, data.micro_batch),
+        dtype="bfloat16" if model.dtype == torch.bfloat16 else "float32",
+    )
+    ranks.watchdog.now("making DeepSpeed's engine")
+    return make_engine(model, settings.optimizer, config)
 
 
 def _store_steering(settings: Settings) -> None:
@@ -145,10 +167,10 @@ def _lock_run(settings: Settings, ranks: ProcessGroup) -> BinaryIO | None:
     return lock
 
 
-def _dtype(settings: Settings, ranks: ProcessGroup) -> torch.dtype:
-    if settings.dtype == "auto":
+def _dtype(memory: MemorySettings, ranks: ProcessGroup) -> torch.dtype:
+    if memory.dtype == "auto":
         return torch.bfloat16 if ranks.device.type == "cuda" else torch.float32
-    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[settings.dtype]
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[memory.dtype]
 
 
 def _show_parts(model: torch.nn.Module) -> None:

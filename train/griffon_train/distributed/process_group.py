@@ -20,8 +20,8 @@ from transformers.utils.logging import disable_progress_bar, set_tqdm_hook
 
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.data.worker_process import end_with_parent
-from griffon_train.training.signals import Requests, Stopped
-from griffon_train.training.watchdog import MARGIN_S, Watchdog
+from griffon_train.distributed.signals import Requests, Stopped
+from griffon_train.distributed.watchdog import MARGIN_S, Watchdog
 
 _MEET_EVERY_S = 10.0  # how often ranks synchronize while each works on large files
 
