@@ -75,7 +75,7 @@ def test_a_conversation_is_written_with_the_control_tokens_of_its_template(famil
 
 
 def test_a_saved_model_generates(folder: Path) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(folder)
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
     content = [{"type": "image", "image": torch.zeros(3, 9, 9)}, {"type": "text", "text": "Where?"}]
     inputs = processor.apply_chat_template(
@@ -114,7 +114,7 @@ def test_a_set_of_bin_boxes_makes_a_model_of_bin_boxes(plain_sets: Mapping[str, 
     out = made(tmp_path / "model", tokenizer=str(plain_sets["bin"]))
     tokenizer = load_tokenizer(out)
     assert len(tokenizer("<bin_7><bin_1000>", add_special_tokens=False).input_ids) == 2
-    model = AutoModelForImageTextToText.from_pretrained(out)
+    model: Any = AutoModelForImageTextToText.from_pretrained(out)
     assert model.config.box_style == "bin"
     rows = model.get_input_embeddings().weight[-1001:]
     assert len(rows.unique(dim=0)) == 1001, "tokens that begin equal would be learned as one"
