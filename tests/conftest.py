@@ -14,7 +14,7 @@ from griffon_prep.sample_data import write_sample_data
 
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the sample data: 24 pictures, annotations of every task and format, `manifest.txt`."""
+    """The folder of the sample data: 24 images, annotations of every task and format, `manifest.txt`."""
     return write_sample_data(tmp_path_factory.mktemp("demo") / "样例 data", seed=0, images=24).parent
 
 

@@ -31,7 +31,7 @@ def named(path: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     text = FENCED.sub("", page.read_text(encoding="utf-8"))
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -89,14 +89,14 @@ def refuse_unknown(line: str) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "cli.md"], ids=named)
 def test_commands_and_options_exist(page: Path) -> None:
     faults = []
-    found = list(commands(page.read_text(encoding="utf-8")))
-    for line in found:
+    mentioned = list(commands(page.read_text(encoding="utf-8")))
+    for line in mentioned:
         try:
             refuse_unknown(line)
         except (click.UsageError, ValueError) as error:
             faults.append(f"{line}: {error}")
     assert faults == []
-    assert found or page != README
+    assert mentioned or page != README
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_command_reference_is_that_of_the_commands() -> None:
 
 def test_the_example_of_the_data_order_comes_out_as_printed(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "data-order.md").read_text(encoding="utf-8")
-    sums = [(f"What is {number} plus 1?", str(number + 1)) for number in range(5)]
+    sums = [(f"What is {i} plus 1?", str(i + 1)) for i in range(5)]
     colours = [("Name a colour.", colour) for colour in ("red", "green", "blue", "black")]
     for name, turns in (("sums", sums), ("colours", colours)):
         lines = [
@@ -140,7 +140,7 @@ def printed(page: str, command: str) -> list[str]:
 
 
 def output(line: str, folder: Path) -> list[str]:
-    """What one of our commands prints, run in a folder."""
+    """Run one of our commands in a folder, and return what it prints."""
     name, *words = shlex.split(line)
     command = [sys.executable, "-m", name.replace("-", "_"), *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S)

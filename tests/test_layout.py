@@ -36,15 +36,15 @@ importlib.import_module({module!r})
 
 def imports_of(path: Path) -> set[str]:
     """Top-level names that a file imports, anywhere in it."""
-    found: set[str] = set()
+    result: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found.update(alias.name.partition(".")[0] for alias in node.names)
+            result.update(alias.name.partition(".")[0] for alias in node.names)
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import hides where it leads"
             assert node.module is not None
-            found.add(node.module.partition(".")[0])
-    return found
+            result.add(node.module.partition(".")[0])
+    return result
 
 
 def files_of(package: str) -> list[Path]:
@@ -85,7 +85,7 @@ def test_few_modules_stand_outside_of_a_room(package: str) -> None:
 
 def test_the_base_install_has_what_prep_and_shards_import() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = [re.split(r"[^A-Za-z0-9_-]", each)[0].lower() for each in project["dependencies"]]
+    names = [re.split(r"[^A-Za-z0-9_-]", dependency)[0].lower() for dependency in project["dependencies"]]
     declared = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
     used = {
         name
@@ -100,14 +100,14 @@ def test_the_base_install_has_what_prep_and_shards_import() -> None:
 @pytest.mark.parametrize("module", ["griffon_prep.cli", "griffon_shards.cli", "griffon_shards", "griffon_prep"])
 def test_the_base_commands_do_not_even_look_for_torch(module: str) -> None:
     script = WATCH.format(forbidden=NOT_IN_BASE | {"griffon_train"}, module=module)
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("module", ["griffon_prep", "griffon_shards"])
 def test_packages_run_as_their_commands(module: str) -> None:
-    said = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
-    assert said.stdout.startswith(module.replace("_", "-") + ", version ")
+    result = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
+    assert result.stdout.startswith(module.replace("_", "-") + ", version ")
 
 
 def test_every_package_is_installed_with_its_types_and_data() -> None:

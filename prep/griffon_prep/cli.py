@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from fractions import Fraction
 from functools import wraps
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from griffon_prep.build.run import build, check, check_counts
-from griffon_prep.build.settings import BuildSettings, ShardSettings
+from griffon_prep.build.settings import BuildSettings
 from griffon_prep.images import CHECKS
 from griffon_prep.readers import FORMATS
 from griffon_prep.render.settings import RenderSettings
@@ -47,98 +48,95 @@ def main() -> None:
     """Convert annotations and images into a frozen set of WebDataset shards."""
 
 
+_PATH = click.Path(path_type=Path)
+_COUNT = click.IntRange(1)
+_DEFAULTS = {field.name: field.default for field in fields(RenderSettings)}
+
+_SOURCE_OPTIONS = (
+    click.option(
+        "--manifest", type=_PATH, help="Manifest file with one source per line: `TAG & annotation & image root`."
+    ),
+    click.option("--data-path", metavar="FILE", help="Annotation file of a single LAZY source, instead of --manifest."),
+    click.option("--image-folder", metavar="DIR", help="Folder with the images of --data-path."),
+    click.option(
+        "--data-root",
+        type=_PATH,
+        default=Path(),
+        help="Folder that relative paths in the manifest start from.  [default: the current folder]",
+    ),
+    click.option(
+        "--workers", type=_COUNT, default=_cores, help="Number of worker processes.  [default: one per CPU core]"
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        default=_DEFAULTS["seed"],
+        show_default=True,
+        help="Seed for all random choices and shuffles.",
+    ),
+    click.option(
+        "--boxes",
+        type=click.Choice(BOX_STYLES),
+        default=_DEFAULTS["boxes"],
+        show_default=True,
+        help="How boxes are written: as numbers in text, or as bin tokens.",
+    ),
+    click.option("--templates", type=_PATH, help="Folder with question templates.  [default: the built-in templates]"),
+    click.option(
+        "--det-categories",
+        type=_COUNT,
+        default=_DEFAULTS["det_categories"],
+        show_default=True,
+        help="Number of categories that a DET question lists.",
+    ),
+    click.option(
+        "--variants", type=_COUNT, default=_DEFAULTS["variants"], show_default=True, help="Renderings per sample."
+    ),
+    click.option(
+        "--samples-per-shard",
+        type=_COUNT,
+        help="Maximum number of samples per shard.  [default: 1000 with images, 10000 without]",
+    ),
+    click.option(
+        "--check",
+        type=click.Choice(CHECKS),
+        default=_DEFAULTS["check"],
+        show_default=True,
+        help="How images are checked. header: read format and size; decode: also find truncated images; "
+        "none: trust the annotation.",
+    ),
+    click.option(
+        "--max-rejects",
+        callback=_share,
+        metavar="SHARE",
+        default="1%",
+        show_default=True,
+        help="Stop when more than this share of a source's records, and more than 10, are rejected.",
+    ),
+    click.option("--allow-empty", is_flag=True, help="Allow sources that yield no samples."),
+    click.option(
+        "--resize",
+        "resize_px",
+        type=_COUNT,
+        metavar="PX",
+        help="Shrink images whose longer side exceeds PX pixels.  [default: keep the original bytes]",
+    ),
+)
+"""The options that `build` and `check` share. Those of `RenderSettings` have its defaults."""
+
+
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that `build` and `check` share, and pass them on as one BuildSettings."""
+    """Add `_SOURCE_OPTIONS`, and pass them on as one BuildSettings."""
 
     @wraps(command)
-    def gathered(**given: Any) -> None:  # noqa: ANN401 - click's values, of every type
-        build_only = {name: given.pop(name) for name in ("out", "reuse", "recheck", "overwrite") if name in given}
-        name = Path(given["manifest"] or given["data_path"] or "").stem
-        settings = _settings(**given)
-        command(settings=settings, name=name, **build_only)
+    def with_settings(**values: Any) -> None:  # noqa: ANN401 - click's values, of every type
+        build_only = {name: values.pop(name) for name in ("out", "reuse", "recheck", "overwrite") if name in values}
+        name = Path(values["manifest"] or values["data_path"] or "").stem
+        command(settings=_settings(**values), name=name, **build_only)
 
-    path = click.Path(path_type=Path)
-    for option in reversed(
-        [
-            click.option(
-                "--manifest", type=path, help="Manifest file with one source per line: `TAG & annotation & image root`."
-            ),
-            click.option(
-                "--data-path", metavar="FILE", help="Annotation file of a single LAZY source, instead of --manifest."
-            ),
-            click.option("--image-folder", metavar="DIR", help="Folder with the images of --data-path."),
-            click.option(
-                "--data-root",
-                type=path,
-                default=Path(),
-                help="Folder that relative paths in the manifest start from.  [default: the current folder]",
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(1),
-                default=_cores,
-                help="Number of worker processes.  [default: one per CPU core]",
-            ),
-            click.option(
-                "--seed", type=int, default=0, show_default=True, help="Seed for all random choices and shuffles."
-            ),
-            click.option(
-                "--boxes",
-                type=click.Choice(BOX_STYLES),
-                default="text",
-                show_default=True,
-                help="How boxes are written: as numbers in text, or as bin tokens.",
-            ),
-            click.option(
-                "--templates", type=path, help="Folder with question templates.  [default: the built-in templates]"
-            ),
-            click.option(
-                "--det-categories",
-                type=click.IntRange(1),
-                default=80,
-                show_default=True,
-                help="Number of categories that a DET question lists.",
-            ),
-            click.option(
-                "--variants",
-                type=click.IntRange(1),
-                default=1,
-                show_default=True,
-                help="Renderings per sample.",
-            ),
-            click.option(
-                "--samples-per-shard",
-                type=click.IntRange(1),
-                help="Maximum number of samples per shard.  [default: 1000 with images, 10000 without]",
-            ),
-            click.option(
-                "--check",
-                type=click.Choice(CHECKS),
-                default="decode",
-                show_default=True,
-                help="How images are checked. header: read format and size; decode: also find truncated images; "
-                "none: trust the annotation.",
-            ),
-            click.option(
-                "--max-rejects",
-                callback=_share,
-                metavar="SHARE",
-                default="1%",
-                show_default=True,
-                help="Stop when more than this share of a source's records, and more than 10, are rejected.",
-            ),
-            click.option("--allow-empty", is_flag=True, help="Allow sources that yield no samples."),
-            click.option(
-                "--resize",
-                "resize_px",
-                type=click.IntRange(1),
-                metavar="PX",
-                help="Shrink images whose longer side exceeds PX pixels.  [default: keep the original bytes]",
-            ),
-        ]
-    ):
-        gathered = option(gathered)
-    return gathered
+    for option in reversed(_SOURCE_OPTIONS):
+        with_settings = option(with_settings)
+    return with_settings
 
 
 def _settings(
@@ -149,9 +147,6 @@ def _settings(
     data_root: Path,
     workers: int,
     templates: Path | None,
-    check: str,
-    resize_px: int | None,
-    samples_per_shard: int | None,
     max_rejects: Fraction,
     allow_empty: bool,
     **render: Any,  # noqa: ANN401 - click's values for RenderSettings
@@ -166,10 +161,7 @@ def _settings(
 
     return BuildSettings(
         sources=find_sources(lines, data_root, str(manifest) if manifest is not None else None),
-        shard=ShardSettings(
-            render=RenderSettings(templates=load_templates(templates), **render), check=check, resize_px=resize_px
-        ),
-        samples_per_shard=samples_per_shard,
+        render=RenderSettings(templates=load_templates(templates), **render),
         max_rejects=max_rejects,
         allow_empty=allow_empty,
         workers=workers,
@@ -190,7 +182,7 @@ def build_command(
 ) -> None:
     """Build a frozen shard set. An interrupted build resumes."""
     out = out or Path("frozen") / name
-    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite, notify=_notify)
+    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite)
     click.echo(totals_table(lock))
     click.echo(f"digest {lock.digest}")
 
@@ -200,24 +192,14 @@ def build_command(
 @_source_options
 def check_command(settings: BuildSettings, name: str) -> None:
     """Read and render every record as build does, but write nothing."""
-    planned, counts = check(settings, _notify)
-    rows = []
-    for source in planned:
-        tag = source.source.tag
-        count = counts[tag]
-        rows.append(
-            totals_row(
-                tag,
-                source.scanned.records,
-                count.samples,
-                count.rejected,
-                count.dropped_boxes,
-                count.shards,
-                count.bytes,
-            )
-        )
+    scanned, counts = check(settings)
+    records = {source.source.tag: source.records for source in scanned}
+    rows = [
+        totals_row(tag, records[tag], count.samples, count.rejected, count.dropped_boxes, count.shards, count.bytes)
+        for tag, count in counts.items()
+    ]
     click.echo(table(TOTALS_HEAD, rows))
-    check_counts(planned, counts, settings)
+    check_counts(scanned, counts, settings)
 
 
 @main.command("formats")
@@ -261,8 +243,3 @@ def sample_data_command(
         manifest = write_sample_data(out, seed=seed, images=images)
     click.echo(f"wrote {images} images and their annotations to {out}")
     click.echo(f"next: griffon-prep build --manifest {manifest} --data-root {out}")
-
-
-def _notify(line: str) -> None:
-    click.echo(line, err=True)
-    sys.stderr.flush()

@@ -36,7 +36,7 @@ _ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".gif", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class StoredImage:
     """An image's bytes, its actual format (by Pillow's name) and its stored size. EXIF orientation is not applied."""
 
     data: bytes
@@ -153,7 +153,7 @@ def _not_found(root: str, image_path: str) -> str:
     return image_path
 
 
-def check_image(data: bytes, check: str, stated_size_px: tuple[int, int], name: str) -> Picture:
+def check_image(data: bytes, check: str, stated_size_px: tuple[int, int], name: str) -> StoredImage:
     """Detect the format of an image and check it.
 
     Args:
@@ -170,13 +170,13 @@ def check_image(data: bytes, check: str, stated_size_px: tuple[int, int], name: 
     with _rejecting(name):
         if check == "none" and all(stated_size_px):
             form = format_of(data)
-            return Picture(data=data, format=form, width_px=stated_size_px[0], height_px=stated_size_px[1])
+            return StoredImage(data=data, format=form, width_px=stated_size_px[0], height_px=stated_size_px[1])
         header = read_header(data, check_pixels=check == "decode")
         if check == "header":
             check_end(data)
         if any(stated_size_px) and (header.width_px, header.height_px) != stated_size_px:
             raise Rejected("size_mismatch", f"{name}: {_other_size(data, header, stated_size_px)}")
-    return Picture(data=data, format=header.format, width_px=header.width_px, height_px=header.height_px)
+    return StoredImage(data=data, format=header.format, width_px=header.width_px, height_px=header.height_px)
 
 
 def _other_size(data: bytes, header: Header, stated_size_px: tuple[int, int]) -> str:
@@ -193,23 +193,23 @@ def _other_size(data: bytes, header: Header, stated_size_px: tuple[int, int]) ->
     )
 
 
-def shrink_image(picture: Picture, longest_px: int, name: str) -> Picture:
+def shrink_image(image: StoredImage, longest_px: int, name: str) -> StoredImage:
     """Shrink an image to a longer side of `longest_px`, as JPEG of quality 95. A smaller image is returned unchanged.
 
     Raises:
         Rejected: `picture_unreadable`.
     """
-    longest = max(picture.width_px, picture.height_px)
+    longest = max(image.width_px, image.height_px)
     if longest <= longest_px:
-        return picture
+        return image
     size = (
-        max(1, round(picture.width_px * longest_px / longest)),
-        max(1, round(picture.height_px * longest_px / longest)),
+        max(1, round(image.width_px * longest_px / longest)),
+        max(1, round(image.height_px * longest_px / longest)),
     )
     out = BytesIO()
     with _rejecting(name):
-        decode(picture.data).resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)
-    return Picture(data=out.getvalue(), format="JPEG", width_px=size[0], height_px=size[1])
+        decode(image.data).resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)
+    return StoredImage(data=out.getvalue(), format="JPEG", width_px=size[0], height_px=size[1])
 
 
 @contextmanager

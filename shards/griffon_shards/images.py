@@ -123,9 +123,9 @@ def format_of(data: bytes) -> str:
         ImageError: it is not one of the supported formats.
     """
     head = data[:_HEAD_BYTES]
-    found = next((form for magic, form in _MAGIC if magic.match(head)), None)
-    if found is not None:
-        return found
+    form = next((form for magic, form in _MAGIC if magic.match(head)), None)
+    if form is not None:
+        return form
     if not data:
         raise ImageError("an empty file")
     if not head.strip(b"\0") and not data.strip(b"\0"):
@@ -206,8 +206,8 @@ def orientation(data: bytes) -> int:
         ImageError: it is not a supported image, or is damaged.
     """
     with _opened(data) as image:
-        found = _tiff_orientation(image) if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
-        return int(found)
+        stored = _tiff_orientation(image) if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
+        return int(stored)
 
 
 @contextmanager
@@ -233,28 +233,28 @@ def _check_kind(image: ImageFile) -> None:
 
 
 def _tiff_orientation(image: ImageFile) -> int:
-    found = image.tag_v2.get(_ORIENTATION, 1) if isinstance(image, TiffImageFile) else 1
-    return found if isinstance(found, int) else 1
+    orientation = image.tag_v2.get(_ORIENTATION, 1) if isinstance(image, TiffImageFile) else 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _jpeg_scan_start(data: bytes) -> int:
     """Where the entropy-coded data begin. The part before may hold a preview with its own end mark."""
-    place = 2
-    while data[place : place + 1] == b"\xff":
-        marker = data[place + 1 : place + 2]
+    offset = 2
+    while data[offset : offset + 1] == b"\xff":
+        marker = data[offset + 1 : offset + 2]
         if marker == b"\xda":
-            return place
-        place += 1 if marker == b"\xff" else 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
+            return offset
+        offset += 1 if marker == b"\xff" else 2 + max(2, int.from_bytes(data[offset + 2 : offset + 4], "big"))
     return 2  # not a marker: decoders continue at the next one
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Type, start and end of each chunk of a PNG, complete or truncated. The last may lack its checksum."""
-    place, kind = 8, b""
-    while place + 8 <= len(data) and kind != b"IEND":
-        start, kind = place, data[place + 4 : place + 8]
-        place += 12 + int.from_bytes(data[place : place + 4], "big")
-        yield kind, start, place
+    offset, kind = 8, b""
+    while offset + 8 <= len(data) and kind != b"IEND":
+        start, kind = offset, data[offset + 4 : offset + 8]
+        offset += 12 + int.from_bytes(data[offset : offset + 4], "big")
+        yield kind, start, offset
 
 
 def _without_texts(data: bytes) -> bytes:
@@ -265,5 +265,5 @@ def _without_texts(data: bytes) -> bytes:
     for start, end in drop:
         if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             raise ImageError("a damaged PNG (a text or profile does not match its checksum)")
-    bounds = [0, *(place for pair in drop for place in pair), len(data)]
+    bounds = [0, *(offset for pair in drop for offset in pair), len(data)]
     return b"".join(data[start:end] for start, end in zip(bounds[::2], bounds[1::2], strict=True))

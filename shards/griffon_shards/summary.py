@@ -32,12 +32,12 @@ def totals(lock: Lock) -> list[SourceTotals]:
     by_tag: dict[str, list[ShardEntry]] = defaultdict(list)
     for shard in lock.shards:
         by_tag[shard.name.partition("/")[0]].append(shard)
-    found = []
+    sources = []
     for source in lock.sources:
         dropped: Counter[str] = Counter()
         for shard in by_tag[source.tag]:
             dropped.update(shard.dropped_boxes)
-        found.append(
+        sources.append(
             SourceTotals(
                 tag=source.tag,
                 task=source.task,
@@ -52,19 +52,19 @@ def totals(lock: Lock) -> list[SourceTotals]:
                 bytes=sum(shard.bytes for shard in by_tag[source.tag]),
             )
         )
-    return found
+    return sources
 
 
 def totals_table(lock: Lock) -> str:
     """The totals as a table. Its last line is for the complete set."""
-    found = totals(lock)
-    rows = [totals_row(t.tag, t.records, t.samples, t.rejected, t.dropped_boxes, t.shards, t.bytes) for t in found]
+    sources = totals(lock)
+    rows = [totals_row(t.tag, t.records, t.samples, t.rejected, t.dropped_boxes, t.shards, t.bytes) for t in sources]
     rejected, dropped = Counter[str](), Counter[str]()
-    for source in found:
+    for source in sources:
         rejected.update(source.rejected)
         dropped.update(source.dropped_boxes)
-    records, samples = sum(t.records for t in found), sum(t.samples for t in found)
-    shards, total_bytes = sum(t.shards for t in found), sum(t.bytes for t in found)
+    records, samples = sum(t.records for t in sources), sum(t.samples for t in sources)
+    shards, total_bytes = sum(t.shards for t in sources), sum(t.bytes for t in sources)
     return table(TOTALS_HEAD, [*rows, totals_row("all", records, samples, rejected, dropped, shards, total_bytes)])
 
 

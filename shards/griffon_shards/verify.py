@@ -48,7 +48,10 @@ def verify_set(root: Path, *, deep: bool = False) -> Iterator[str]:
     yield from _check_folder(shards)
     bounds = np.searchsorted(shards.index["shard"], np.arange(len(lock.shards) + 1))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        jobs = [(shards, number, range(bounds[number], bounds[number + 1]), deep) for number in range(len(lock.shards))]
+        jobs = [
+            (shards, shard_no, range(bounds[shard_no], bounds[shard_no + 1]), deep)
+            for shard_no in range(len(lock.shards))
+        ]
         for faults in pool.map(lambda job: list(_check_shard(*job)), jobs):
             yield from faults
 
@@ -75,7 +78,7 @@ def _check_rejects(shards: FrozenSet) -> Iterator[str]:
         yield f"{path}: missing"
         return
     listed_counts: Counter[tuple[str, str]] = Counter()
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for line_no, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             fields = orjson.loads(line)
             listed_counts[fields["source"], fields["reason"]] += 1
@@ -83,7 +86,7 @@ def _check_rejects(shards: FrozenSet) -> Iterator[str]:
         except (orjson.JSONDecodeError, KeyError, TypeError):
             valid = False
         if not valid:
-            yield f"{path}: line {number} is damaged"
+            yield f"{path}: line {line_no} is damaged"
     known = {source.tag for source in shards.lock.sources}
     for tag in dict.fromkeys(tag for tag, _ in listed_counts if tag not in known):
         listed = sum(count for (source, _), count in listed_counts.items() if source == tag)
@@ -95,8 +98,8 @@ def _check_rejects(shards: FrozenSet) -> Iterator[str]:
                 yield f"{path}: lists {listed} records of {source.tag} as {reason}, the lock counts {counted}"
 
 
-def _check_shard(shards: FrozenSet, number: int, rows: range, deep: bool) -> Iterator[str]:
-    entry = shards.lock.shards[number]
+def _check_shard(shards: FrozenSet, shard_no: int, rows: range, deep: bool) -> Iterator[str]:
+    entry = shards.lock.shards[shard_no]
     path = shards.root / entry.name
     try:
         size_bytes = path.stat().st_size

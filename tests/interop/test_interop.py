@@ -19,7 +19,7 @@ pytestmark = pytest.mark.interop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a loader gave for one sample."""
+    """The content of a sample as a loader gave it."""
 
     key: str
     image_size: tuple[int, int] | None
@@ -48,7 +48,7 @@ def ours(samples: list[Sample]) -> list[Seen]:
 
 
 def seen_by_peer(key: str, picture: Image.Image | None, document: dict[str, Any]) -> Seen:
-    """The same of a loader's own sample: a decoded picture and a decoded `KEY.json`."""
+    """The same of a loader's own sample: a decoded image and a decoded `KEY.json`."""
     x1, y1, x2, y2 = document["region"]
     return Seen(
         key=key,
@@ -76,7 +76,7 @@ def test_wids_reads_any_row(frozen_set: Path, ours: list[Seen]) -> None:
     peer = ShardListDataset(str(frozen_set / "wids.json"), localname=str)
     assert len(peer) == len(ours)
     step = next(step for step in (97, 101) if len(ours) % step)  # from shard to shard, each row once
-    for row in ((place * step) % len(ours) for place in range(len(ours))):
+    for row in ((position * step) % len(ours) for position in range(len(ours))):
         raw = peer[row]
         assert seen_by_peer(raw["__key__"], raw.get(".jpg"), raw[".json"]) == ours[row]
 
@@ -164,7 +164,7 @@ def test_energon_batches_may_mix_samples_with_and_without_images(frozen_set: Pat
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_energon_goes_on_from_a_saved_state(frozen_set: Path, ours: list[Seen], workers: int) -> None:
+def test_energon_continues_from_a_saved_state(frozen_set: Path, ours: list[Seen], workers: int) -> None:
     total, before = len(ours) // 4 * 6, len(ours) // 2 + 1  # an epoch and a half, even for two workers
     whole = [raw.__key__ for raw in energon_loader(frozen_set, workers, virtual_epoch_length=total)]
     assert len(whole) == total
@@ -195,7 +195,7 @@ def test_energon_cookers_get_the_parts(frozen_set: Path, ours: list[Seen]) -> No
 
 
 def images_last(tars: list[str], ours: list[Seen]) -> list[str]:
-    """The shards, those of sources that have samples without a picture first: what a file name pattern can give."""
+    """The shards, those of sources that have samples without an image first: what a file name pattern can give."""
     tags = {sample.key.rpartition("-")[0] for sample in ours if sample.image_size is None}
     return sorted(tars, key=lambda tar: Path(tar).parent.name not in tags)
 

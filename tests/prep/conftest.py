@@ -38,7 +38,7 @@ def prep() -> Prep:
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sample data of 12 pictures, the manifest cut to `llava` and `ccmd`; tests that change it copy it first."""
+    """Sample data of 12 images, the manifest cut to `llava` and `ccmd`; tests that change it copy it first."""
     folder = tmp_path_factory.mktemp("small") / "数据 data"
     manifest = write_sample_data(folder, seed=3, images=12)
     lines = manifest.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -48,7 +48,7 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sample data of 48 pictures with seed 0, which no test changes."""
+    """Sample data of 48 images with seed 0, which no test changes."""
     return write_sample_data(tmp_path_factory.mktemp("sample") / "样例 data", seed=0, images=48).parent
 
 

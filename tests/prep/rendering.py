@@ -72,7 +72,7 @@ def texts(rendering: Rendering) -> tuple[str, str]:
 
 
 def filling(rendering: Rendering) -> str:
-    """What was filled into a template of `BARE`."""
+    """Return the text that was filled into a template of `BARE`."""
     question = texts(rendering)[0]
     assert question.startswith("<image>\n")
     return question.removeprefix("<image>\n")

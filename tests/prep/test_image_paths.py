@@ -1,4 +1,4 @@
-"""Pictures: where they are looked for, and what may not be looked at."""
+"""Images: where they are looked for, and what may not be looked at."""
 
 import os
 import socket
@@ -56,7 +56,7 @@ def found(root: Path, name: str) -> str:
         ("x/y/../../d.jpg", "d.jpg"),
     ],
 )
-def test_where_a_image_is_looked_for(root: Path, name: str, expected: str) -> None:
+def test_where_an_image_is_looked_for(root: Path, name: str, expected: str) -> None:
     assert found(root, name) == expected
     assert found(root, str(root / name)) == expected
 
@@ -102,7 +102,7 @@ def test_a_path_from_elsewhere_is_looked_for_by_its_last_parts(root: Path, name:
         ("C:\\data\\d.jpg", True),
     ],
 )
-def test_a_image_found_by_its_last_part_alone_is_marked(root: Path, name: str, expected: bool) -> None:
+def test_an_image_found_only_by_its_last_part_is_marked(root: Path, name: str, expected: bool) -> None:
     assert read_image(str(root), name).by_last_part == expected
 
 
@@ -121,7 +121,7 @@ def test_accents_may_be_composed_or_not(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("", "the image path in the record is empty"),
         ("img\\gone.jpg", "img\\gone.jpg: not found, nor with slashes instead of backslashes"),
@@ -132,8 +132,8 @@ def test_accents_may_be_composed_or_not(
         ("y/b", "y/b: not found, but y/b.jpg exists; rename the files or the paths in the annotation"),
     ],
 )
-def test_what_was_looked_for_in_vain_is_said(root: Path, name: str, said: str) -> None:
-    assert reason(lambda: read_image(str(root), name)) == ("picture_not_found", said)
+def test_what_was_looked_for_without_success_is_reported(root: Path, name: str, message: str) -> None:
+    assert reason(lambda: read_image(str(root), name)) == ("picture_not_found", message)
 
 
 def test_a_nul_in_a_path(root: Path) -> None:
@@ -142,18 +142,18 @@ def test_a_nul_in_a_path(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gone.jpg", "x/gone.jpg", "a.jpg/b", "x", "x/y", ".", "n" * 300, "n/" * 3000])
-def test_what_is_not_there(root: Path, name: str) -> None:
+def test_what_does_not_exist(root: Path, name: str) -> None:
     assert reason(lambda: read_image(str(root), name)) == ("picture_not_found", name)
 
 
-def test_a_folder_of_that_name_is_passed_over(root: Path) -> None:
+def test_a_folder_of_that_name_is_skipped(root: Path) -> None:
     (root / "z/x/a.jpg").mkdir(parents=True)
     assert found(root, "z/x/a.jpg") == "x/a.jpg"
 
 
 def test_links(root: Path) -> None:
     (root / "link.jpg").symlink_to(root / "x/a.jpg")
-    (root / "data").symlink_to(root.parent)  # a user's own link: pictures kept elsewhere
+    (root / "data").symlink_to(root.parent)  # a user's own link: images kept elsewhere
     (root / "loop.jpg").symlink_to("loop.jpg")
     (root / "dangling.jpg").symlink_to("gone.jpg")
     assert found(root, "link.jpg") == "x/a.jpg"
@@ -162,7 +162,7 @@ def test_links(root: Path) -> None:
         assert reason(partial(read_image, str(root), name))[0] == "picture_not_found"
 
 
-def test_what_is_no_file_does_not_hold_the_build_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_a_file_does_not_block_the_build(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(root / "pipe.jpg")
     (root / "empty.jpg").write_bytes(b"")
     with (root / "huge.jpg").open("wb") as file:
@@ -170,29 +170,29 @@ def test_what_is_no_file_does_not_hold_the_build_up(root: Path, monkeypatch: pyt
     monkeypatch.chdir(root)  # a socket's name must be short
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.jpg")
-    for name, said in {
+    for name, message in {
         "pipe.jpg": "is a pipe or device, not a file",
         "empty.jpg": "the file is empty",
         "huge.jpg": "1,073,741,825 bytes; the limit is 1 GiB",
         "socket.jpg": "is a socket, not a file",
     }.items():
-        assert reason(partial(read_image, str(root), name)) == ("picture_unreadable", f"{name}: {said}")
+        assert reason(partial(read_image, str(root), name)) == ("picture_unreadable", f"{name}: {message}")
 
 
-def test_a_file_that_may_not_be_read(root: Path) -> None:
+def test_a_file_that_is_not_readable(root: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
     (root / "a.jpg").chmod(0)
     assert reason(lambda: read_image(str(root), "a.jpg")) == ("picture_unreadable", "a.jpg: permission denied")
 
 
-def test_a_large_file_comes_whole(root: Path) -> None:
+def test_a_large_file_is_read_completely(root: Path) -> None:
     data = os.urandom(5_000_001)
     (root / "large.jpg").write_bytes(data)
     assert read_image(str(root), "large.jpg").data == data
 
 
-def test_how_many_were_found_by_their_last_part_alone_is_said_for_each_source(tmp_path: Path, prep: Prep) -> None:
+def test_images_found_only_by_their_last_part_are_counted_by_source(tmp_path: Path, prep: Prep) -> None:
     for name in ("a.jpg", "b.jpg", "train/c.jpg"):
         (tmp_path / "flat" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), name[-5:-4].encode()[0]).save(tmp_path / "flat" / name)
@@ -205,8 +205,8 @@ def test_how_many_were_found_by_their_last_part_alone_is_said_for_each_source(tm
     (tmp_path / "m.txt").write_text("REG & REG.jsonl & flat\nREG_whole & REG_whole.jsonl & flat\n")
     given = ("--manifest", tmp_path / "m.txt", "--data-root", tmp_path, "--workers", 1)
     for command in (["check"], ["build", "--out", tmp_path / "set"], ["build", "--out", tmp_path / "set"]):
-        said = prep(*command, *given)
-        assert said.returncode == 0, said.stderr
-        lines = [line for line in said.stderr.splitlines() if "found by file name alone" in line]
-        if "up to date" not in said.stderr:
+        result = prep(*command, *given)
+        assert result.returncode == 0, result.stderr
+        lines = [line for line in result.stderr.splitlines() if "found by file name alone" in line]
+        if "up to date" not in result.stderr:
             assert [line.partition(" images were found by")[0] for line in lines] == ["REG: 2"]

@@ -1,4 +1,4 @@
-"""Pictures: which of them are taken, and which are refused in which words."""
+"""Images: which of them are taken, and which are refused in which words."""
 
 import re
 import struct
@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from griffon_prep.images import CHECKS, Picture, check_image, shrink_image
+from griffon_prep.images import CHECKS, StoredImage, check_image, shrink_image
 from griffon_prep.records import Rejected
 
 SIDES_PX = (129, 97)
@@ -79,17 +79,17 @@ def reason(function: Callable[[], object]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("kind", SAVED_AS)
-def test_a_whole_image_is_taken_as_it_is(kind: str, check: str) -> None:
+def test_a_complete_image_is_taken_as_it_is(kind: str, check: str) -> None:
     data = picture(kind)
     for stated in (SIDES_PX, (0, 0)):
-        assert check_image(data, check, stated, "a.jpg") == Picture(
+        assert check_image(data, check, stated, "a.jpg") == StoredImage(
             data=data, format=coding_of(kind), width_px=SIDES_PX[0], height_px=SIDES_PX[1]
         )
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", SAVED_AS)
-def test_a_image_that_is_cut_short_is_refused_unless_all_pixels_are_there(kind: str) -> None:
+def test_a_truncated_image_is_refused_unless_all_pixels_are_there(kind: str) -> None:
     data = picture(kind)
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
     sizes = {len(data) * percent // 100 for percent in range(0, 100, 5)} | set(range(len(data) - 40, len(data)))
@@ -110,10 +110,10 @@ def test_a_image_that_is_cut_short_is_refused_unless_all_pixels_are_there(kind: 
 @pytest.mark.parametrize("kind", ["PNG", "palette PNG", "16-bit PNG", "RGBA PNG"])
 def test_a_png_with_one_wrong_bit_is_refused(kind: str) -> None:
     data = bytearray(picture(kind))
-    for place in range(16, len(data) - 12, 97):
-        data[place] ^= 4
+    for offset in range(16, len(data) - 12, 97):
+        data[offset] ^= 4
         assert reason(lambda: check_image(bytes(data), "decode", (0, 0), "a.jpg"))[0] == "picture_unreadable"
-        data[place] ^= 4
+        data[offset] ^= 4
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -127,14 +127,14 @@ def test_a_png_with_one_wrong_bit_is_refused(kind: str) -> None:
         (b"some text", "not an image, or one of an unsupported format"),
     ],
 )
-def test_what_is_no_image_is_named(data: bytes, words: str, check: str) -> None:
+def test_what_is_not_an_image_is_named(data: bytes, words: str, check: str) -> None:
     why, what = reason(lambda: check_image(data, check, (1, 1), "b.png"))
     assert why == "picture_unreadable"
     assert what.startswith(f"b.png: {words}")
 
 
 def with_preview() -> bytes:
-    """A JPEG that holds a whole small JPEG in front of its own pixels, as cameras write them."""
+    """A JPEG that holds a complete small JPEG in front of its own pixels, as cameras write them."""
     data, preview = picture("JPEG"), picture("grey JPEG")
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(preview) + 2) + preview + data[2:]
 
@@ -147,7 +147,7 @@ ENDED: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("kind", ENDED)
 def test_the_header_check_finds_a_missing_end(kind: str) -> None:
-    """As decoding does, at no cost; what stands behind the end is nobody's business."""
+    """Decoding finds it too, but costs more; bytes after the end do not matter."""
     data = ENDED[kind]()
     for behind in (b"", b"\0", b"\r\n" * 99, b"SEFT trailer" * 9):
         assert check_image(data + behind, "header", SIDES_PX, "a.jpg").data == data + behind
@@ -178,8 +178,8 @@ def test_another_size_than_the_record_states(check: str, stated: tuple[int, int]
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("coding", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_swapped_sides_are_said_with_their_cause(coding: str, orientation: int) -> None:
-    """Of annotations that were drawn on the picture as a viewer turns it."""
+def test_swapped_sides_are_reported_with_their_cause(coding: str, orientation: int) -> None:
+    """Such annotations were drawn on the image as a viewer turns it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(textured(), coding, exif=exif)
@@ -190,10 +190,10 @@ def test_swapped_sides_are_said_with_their_cause(coding: str, orientation: int) 
     assert ("width and height are swapped" in what) == (orientation < 5)
 
 
-def test_without_a_check_the_records_word_is_taken() -> None:
+def test_without_a_check_the_records_size_is_trusted() -> None:
     data = picture("PNG")[:50]
-    assert check_image(data, "none", (7, 8), "a.jpg") == Picture(data=data, format="PNG", width_px=7, height_px=8)
-    for stated in ((7, 8), (0, 0)):  # no format at all would mean: no picture
+    assert check_image(data, "none", (7, 8), "a.jpg") == StoredImage(data=data, format="PNG", width_px=7, height_px=8)
+    for stated in ((7, 8), (0, 0)):  # no format at all would mean: no image
         assert reason(partial(check_image, b"anything", "none", stated, "a"))[0] == "picture_unreadable"
 
 
@@ -203,11 +203,11 @@ def test_the_size_is_the_stored_one(orientation: int) -> None:
     exif[0x0112] = orientation
     for coding in ("JPEG", "PNG", "WEBP"):
         data = encoded(textured(), coding, exif=exif)
-        found = check_image(data, "decode", SIDES_PX, "a.jpg")
-        assert (found.width_px, found.height_px, found.data) == (*SIDES_PX, data)
+        actual = check_image(data, "decode", SIDES_PX, "a.jpg")
+        assert (actual.width_px, actual.height_px, actual.data) == (*SIDES_PX, data)
 
 
-def test_a_image_of_several_frames_is_its_first() -> None:
+def test_an_image_of_several_frames_is_its_first() -> None:
     data = encoded(textured(), "MPO", save_all=True, append_images=[textured()])
     assert check_image(data, "decode", SIDES_PX, "a.jpg").format == "JPEG"
 
@@ -221,7 +221,7 @@ def test_shrinking(kind: str) -> None:
     assert check_image(after.data, "decode", (64, 48), "a.jpg") == after
 
 
-def test_shrinking_keeps_the_look_and_at_least_a_pixel() -> None:
+def test_shrinking_keeps_the_appearance_and_at_least_a_pixel() -> None:
     wide = Image.new("RGB", (400, 2), "#c04020")
     after = shrink_image(check_image(encoded(wide, "PNG"), "decode", (400, 2), "a.png"), 100, "a.png")
     assert (after.width_px, after.height_px) == (100, 1)
@@ -230,7 +230,7 @@ def test_shrinking_keeps_the_look_and_at_least_a_pixel() -> None:
 
 @pytest.mark.parametrize("coding", ["PNG", "TIFF"])
 def test_shrinking_keeps_sixteen_bits_of_grey(coding: str) -> None:
-    """As training and `show --draw` see them, and not white."""
+    """Training and `show --draw` see the same greys, not white."""
     ramp = np.arange(0, 65536, 16).astype(np.uint16).reshape(64, 64)
     before = check_image(encoded(Image.fromarray(ramp), coding), "decode", (64, 64), "a.png")
     after = pixels(shrink_image(before, 32, "a.png").data)[..., 0].astype(int)

@@ -65,11 +65,9 @@ def make(folder: Path, task: str, line: object, check: str = "decode") -> Sample
         reader=FORMATS[name].Reader(inputs),
         rounds=None,
         source=Source(tag=f"{task}_x", task=task, vocabulary=vocabulary),
-        settings=RenderSettings(seed=0, boxes="text", det_categories=80, variants=2, templates=OURS),
+        settings=RenderSettings(seed=0, boxes="text", det_categories=80, variants=2, templates=OURS, check=check),
         annotation_name="注 a.jsonl",
         image_root=absolute_root(folder),
-        check=check,
-        resize_px=None,
     )
     return maker.make(0)[0]
 
@@ -79,12 +77,12 @@ def test_every_reason_has_a_case() -> None:
     assert set(UNCOUNTED_REASONS) == {"no_objects"}
 
 
-@pytest.mark.parametrize(("reason", "task", "line", "said"), CASES, ids=[reason for reason, *_ in CASES])
-def test_reason_and_detail(tmp_path: Path, reason: str, task: str, line: object, said: str) -> None:
+@pytest.mark.parametrize(("reason", "task", "line", "message"), CASES, ids=[reason for reason, *_ in CASES])
+def test_reason_and_detail(tmp_path: Path, reason: str, task: str, line: object, message: str) -> None:
     with pytest.raises(Rejected) as caught:
         make(tmp_path, task, line)
     assert caught.value.reason == reason
-    assert re.search(said, caught.value.detail)
+    assert re.search(message, caught.value.detail)
     assert str(tmp_path) not in caught.value.detail  # the same words wherever the data lie
 
 

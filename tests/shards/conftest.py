@@ -32,8 +32,8 @@ def shards_cli() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         given = [str(argument) for argument in arguments]
-        said = CliRunner().invoke(main, given, prog_name="griffon-shards", catch_exceptions=False)
-        return subprocess.CompletedProcess(given, said.exit_code, said.stdout, said.stderr)
+        result = CliRunner().invoke(main, given, prog_name="griffon-shards", catch_exceptions=False)
+        return subprocess.CompletedProcess(given, result.exit_code, result.stdout, result.stderr)
 
     return run
 
@@ -79,7 +79,7 @@ def _sample(
 
 @pytest.fixture(scope="session")
 def make_sample() -> Callable[..., Sample]:
-    """A sample by key and answers (one a variant), with a plain grey picture unless `size_px` is None."""
+    """A sample by key and answers (one a variant), with a plain grey image unless `size_px` is None."""
     return _sample
 
 
@@ -128,9 +128,9 @@ def _write_set(
     rows: list[tuple[int, ...]] = []
     for source, (tag, members) in enumerate(by_tag.items()):
         (root / tag).mkdir()
-        for number in range(-(-len(members) // PER_SHARD)):
-            tar = root / tag / f"{tag}-{number:06d}.tar"
-            chosen = members[number * PER_SHARD : (number + 1) * PER_SHARD]
+        for i in range(-(-len(members) // PER_SHARD)):
+            tar = root / tag / f"{tag}-{i:06d}.tar"
+            chosen = members[i * PER_SHARD : (i + 1) * PER_SHARD]
             data, offsets = b"", []
             for sample in chosen:
                 raw = sample_bytes(sample.key, sample.image, (json or {}).get(sample.key) or encode_sample(sample))

@@ -32,9 +32,9 @@ def keys_in(shards: FrozenSet, *tags: str) -> list[str]:
     return [shards.key(row) for tag in tags for row in shards.rows_of_source(tag)]
 
 
-def output(said: subprocess.CompletedProcess[str]) -> str:
-    assert (said.returncode, said.stderr) == (0, "")
-    return said.stdout
+def output(result: subprocess.CompletedProcess[str]) -> str:
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
 
 
 def shell(command: str) -> subprocess.CompletedProcess[str]:
@@ -45,26 +45,26 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_info_shows_what_a_set_holds(frozen_set: Path, shards: FrozenSet, shards_cli: Cli) -> None:
-    said = output(shards_cli("info", frozen_set))
+    text = output(shards_cli("info", frozen_set))
     for source in shards.lock.sources:
         shard_bytes = [shard.bytes for shard in shards.lock.shards if shard.name.startswith(f"{source.tag}/")]
         row = rf"^{source.tag} +{source.records} +{source.samples} +- +- +{len(shard_bytes)} +[\d.]+ [kM]B$"
-        assert re.search(row, said, re.MULTILINE)
-    assert re.search(r"^all +288 +288 +- +- +18 +7\.\d MB$", said, re.MULTILINE)
-    assert re.search(r"^LAZY +60 samples  LAZY_caption, LAZY_text$", said, re.MULTILINE)
-    assert "boxes=text" in said
-    assert "samples_per_shard=[20, 20]" in said
-    assert said.endswith(f"digest {shards.lock.digest}\n")
+        assert re.search(row, text, re.MULTILINE)
+    assert re.search(r"^all +288 +288 +- +- +18 +7\.\d MB$", text, re.MULTILINE)
+    assert re.search(r"^LAZY +60 samples  LAZY_caption, LAZY_text$", text, re.MULTILINE)
+    assert "boxes=text" in text
+    assert "samples_per_shard=[20, 20]" in text
+    assert text.endswith(f"digest {shards.lock.digest}\n")
 
 
 def test_info_for_programs(frozen_set: Path, shards: FrozenSet, shards_cli: Cli) -> None:
-    found = json.loads(output(shards_cli("info", frozen_set, "--json")))
-    assert found["digest"] == shards.lock.digest
-    assert found["samples"] == 288
-    assert found["bytes"] == sum(path.stat().st_size for path in frozen_set.rglob("*.tar"))
-    assert found["render"] == shards.lock.render
-    assert [source["tag"] for source in found["sources"]] == TAGS
-    assert [source["samples"] for source in found["sources"]] == [36, 24, 24, 24, 96, 60, 24]
+    info = json.loads(output(shards_cli("info", frozen_set, "--json")))
+    assert info["digest"] == shards.lock.digest
+    assert info["samples"] == 288
+    assert info["bytes"] == sum(path.stat().st_size for path in frozen_set.rglob("*.tar"))
+    assert info["render"] == shards.lock.render
+    assert [source["tag"] for source in info["sources"]] == TAGS
+    assert [source["samples"] for source in info["sources"]] == [36, 24, 24, 24, 96, 60, 24]
 
 
 def test_info_shows_rejects_dropped_boxes_and_weights(demo_data: Path, tmp_path: Path, shards_cli: Cli) -> None:
@@ -76,9 +76,9 @@ def test_info_shows_rejects_dropped_boxes_and_weights(demo_data: Path, tmp_path:
     (tmp_path / "m.txt").write_text(f"DET_0 & det.jsonl & {demo_data}/pictures & weight=0.5\n", encoding="utf-8")
     build = [sys.executable, "-m", "griffon_prep", "build", "--manifest", "m.txt", "--out", "out"]
     subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
-    said = output(shards_cli("info", tmp_path / "out"))
-    assert re.search(r"^DET_0 +24 +23 +picture_not_found 1 +inverted 2 +1 ", said, re.MULTILINE)
-    assert "DET_0 (weight 1/2)" in said
+    text = output(shards_cli("info", tmp_path / "out"))
+    assert re.search(r"^DET_0 +24 +23 +picture_not_found 1 +inverted 2 +1 ", text, re.MULTILINE)
+    assert "DET_0 (weight 1/2)" in text
     (source,) = json.loads(output(shards_cli("info", tmp_path / "out", "--json")))["sources"]
     assert (source["rejected"], source["dropped_boxes"]) == ({"picture_not_found": 1}, {"inverted": 2})
     output(shards_cli("verify", tmp_path / "out", "--deep"))
@@ -146,19 +146,19 @@ def test_cat_gives_variants_too(variants_set: Path, shards_cli: Cli) -> None:
         "griffon-shards cat '{}' --key VG_shapes-000000005 | true",  # all of it still in a buffer
     ],
 )
-def test_a_reader_that_has_enough_is_no_fault(frozen_set: Path, command: str) -> None:
-    said = shell(command.format(frozen_set) + "; echo ${PIPESTATUS[0]}")
-    assert said.stderr == ""
-    *lines, code = said.stdout.splitlines()
+def test_a_reader_that_closes_the_pipe_is_not_an_error(frozen_set: Path, command: str) -> None:
+    result = shell(command.format(frozen_set) + "; echo ${PIPESTATUS[0]}")
+    assert result.stderr == ""
+    *lines, code = result.stdout.splitlines()
     assert code in ("0", "1")  # 0 if all went into the pipe before it was closed
     assert len(lines) == ("head" in command)
 
 
 def test_a_full_disk_is_named_in_one_line(frozen_set: Path) -> None:
-    said = shell(f"griffon-shards cat '{frozen_set}' --key VG_shapes-000000005 > /dev/full")
-    assert said.stderr.splitlines()[0].startswith("error: ")
-    assert "No space left on device" in said.stderr
-    assert "Traceback (most" not in said.stderr
+    result = shell(f"griffon-shards cat '{frozen_set}' --key VG_shapes-000000005 > /dev/full")
+    assert result.stderr.splitlines()[0].startswith("error: ")
+    assert "No space left on device" in result.stderr
+    assert "Traceback (most" not in result.stderr
 
 
 def test_show_prints_the_conversation_and_where_it_came_from(
@@ -166,20 +166,20 @@ def test_show_prints_the_conversation_and_where_it_came_from(
 ) -> None:
     sample = shards[shards.row("VISJ_shapes-000000003")]
     assert sample.region_xyxy_px is not None
-    said = output(shards_cli("show", frozen_set, sample.key))
-    assert said.startswith(
+    text = output(shards_cli("show", frozen_set, sample.key))
+    assert text.startswith(
         f"{sample.key}  VISJ\nfrom   record 3 of ccmd/visj.jsonl\nin     VISJ_shapes/VISJ_shapes-00000"
     )
-    assert f"image  {sample.image_format} {sample.width_px}x{sample.height_px}, " in said
-    assert "region {:.1f}, {:.1f}, {:.1f}, {:.1f} px\n".format(*sample.region_xyxy_px) in said
+    assert f"image  {sample.image_format} {sample.width_px}x{sample.height_px}, " in text
+    assert "region {:.1f}, {:.1f}, {:.1f}, {:.1f} px\n".format(*sample.region_xyxy_px) in text
     for turn in sample.turns:
-        assert f"\n[{turn.role}] {turn.text}\n" in said
+        assert f"\n[{turn.role}] {turn.text}\n" in text
 
 
 def test_show_prints_every_variant(variants_set: Path, shards_cli: Cli) -> None:
     sample = open_set(variants_set)[open_set(variants_set).row("REG_shapes-000000003")]
-    said = output(shards_cli("show", variants_set, sample.key))
-    first, second = said.split("variant 0")[1].split("variant 1")
+    text = output(shards_cli("show", variants_set, sample.key))
+    first, second = text.split("variant 0")[1].split("variant 1")
     for part, rendering in zip((first, second), sample.renderings, strict=True):
         assert all(turn.text in part for turn in rendering.turns)
 
@@ -212,18 +212,21 @@ def test_show_draws_the_boxes(
 
 
 def test_show_of_a_text_has_no_image_to_draw(frozen_set: Path, tmp_path: Path, shards_cli: Cli) -> None:
-    said = shards_cli("show", frozen_set, "LAZY_text-000000003", "--draw", tmp_path / "x.png")
-    assert (said.returncode, said.stderr) == (1, "error: LAZY_text-000000003: has no image to draw on\n")
+    result = shards_cli("show", frozen_set, "LAZY_text-000000003", "--draw", tmp_path / "x.png")
+    assert (result.returncode, result.stderr) == (1, "error: LAZY_text-000000003: has no image to draw on\n")
     assert not (tmp_path / "x.png").exists()
     assert "image" not in output(shards_cli("show", frozen_set, "LAZY_text-000000003"))
 
 
 def test_show_names_a_drawing_that_cannot_be_written(frozen_set: Path, tmp_path: Path, shards_cli: Cli) -> None:
-    said = shards_cli("show", frozen_set, "VG_shapes-000000005", "--draw", tmp_path / "x.xyz")
-    assert said.returncode == 2
-    assert "name it .png or .jpg" in said.stderr
-    said = shards_cli("show", frozen_set, "VG_shapes-000000005", "--draw", tmp_path / "nowhere/x.png")
-    assert (said.returncode, said.stderr) == (1, f"error: {tmp_path / 'nowhere/x.png'}: No such file or directory\n")
+    result = shards_cli("show", frozen_set, "VG_shapes-000000005", "--draw", tmp_path / "x.xyz")
+    assert result.returncode == 2
+    assert "name it .png or .jpg" in result.stderr
+    result = shards_cli("show", frozen_set, "VG_shapes-000000005", "--draw", tmp_path / "nowhere/x.png")
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"error: {tmp_path / 'nowhere/x.png'}: No such file or directory\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -241,9 +244,9 @@ def test_show_names_a_drawing_that_cannot_be_written(frozen_set: Path, tmp_path:
 def test_wrong_data_is_one_line_and_code_1(
     frozen_set: Path, shards_cli: Cli, arguments: list[str], expected: str
 ) -> None:
-    said = shards_cli(*(argument.replace("{}", str(frozen_set)) for argument in arguments))
-    assert (said.returncode, said.stdout) == (1, "")
-    (line,) = said.stderr.splitlines()
+    result = shards_cli(*(argument.replace("{}", str(frozen_set)) for argument in arguments))
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: {frozen_set}")
     assert expected in line
 
@@ -260,9 +263,9 @@ def test_wrong_data_is_one_line_and_code_1(
     ],
 )
 def test_wrong_settings_are_code_2(frozen_set: Path, shards_cli: Cli, arguments: list[str]) -> None:
-    said = shards_cli(*(argument.replace("{}", str(frozen_set)) for argument in arguments))
-    assert (said.returncode, said.stdout) == (2, "")
-    assert "Error: " in said.stderr
+    result = shards_cli(*(argument.replace("{}", str(frozen_set)) for argument in arguments))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Error: " in result.stderr
 
 
 @pytest.mark.parametrize("command", [["ls"], ["cat"], ["cat", "--key", "DET_shapes-000000003"]])
@@ -274,25 +277,25 @@ def test_damage_stops_what_reads_samples(copy_of_set: Path, shards_cli: Cli, com
     data = bytearray(tar.read_bytes())
     data[int(shards.index[row]["offset"]) + 700] ^= 4
     tar.write_bytes(data)
-    said = shards_cli(command[0], copy_of_set, *command[1:])
+    result = shards_cli(command[0], copy_of_set, *command[1:])
     if command == ["ls"]:
-        assert len(output(said).splitlines()) == 288
+        assert len(output(result).splitlines()) == 288
         return
-    assert said.returncode == 1
-    assert said.stderr.startswith(f"error: {tar}, sample DET_shapes-000000003: damaged")
-    assert len(said.stdout.splitlines()) == (row if len(command) == 1 else 0)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {tar}, sample DET_shapes-000000003: damaged")
+    assert len(result.stdout.splitlines()) == (row if len(command) == 1 else 0)
 
 
 def test_help_and_version(shards_cli: Cli) -> None:
-    said = output(shards_cli("--help"))
-    assert all(command in said for command in ("info", "ls", "show", "cat", "verify"))
+    text = output(shards_cli("--help"))
+    assert all(command in text for command in ("info", "ls", "show", "cat", "verify"))
     assert re.fullmatch(r"griffon-shards, version \d+\.\d+\.\d+\n", output(shards_cli("--version")))
 
 
 def test_the_codes_reach_the_shell(frozen_set: Path) -> None:
-    said = shell(
+    result = shell(
         f"griffon-shards info '{frozen_set}' > /dev/null; echo $?; griffon-shards info '{frozen_set}/x'; echo $?; "
         f"griffon-shards info; echo $?"
     )
-    assert said.stdout.split() == ["0", "1", "2"]
-    assert "Traceback" not in said.stderr
+    assert result.stdout.split() == ["0", "1", "2"]
+    assert "Traceback" not in result.stderr

@@ -1,4 +1,4 @@
-"""Boxes on pictures: every edge is seen, and nothing but edges and labels is painted over."""
+"""Boxes on images: every edge is seen, and nothing but edges and labels is painted over."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +27,7 @@ def drawn(sample: Sample, style: str = "text") -> Pixels:
 
 
 def painted_YX(pixels_YXC: Pixels) -> NDArray[np.bool_]:
-    """Where the grey of the picture is no longer seen."""
+    """Where the grey of the image is no longer seen."""
     painted: NDArray[np.bool_] = (pixels_YXC != GREY).any(axis=2)
     return painted
 
@@ -37,7 +37,7 @@ def edges(pixels_YXC: Pixels, x1: int, y1: int, x2: int, y2: int) -> list[Pixels
     return [pixels_YXC[y, x1 : x2 + 1] for y in (y1, y2)] + [pixels_YXC[y1 : y2 + 1, x] for x in (x1, x2)]
 
 
-def test_a_box_without_label_is_a_frame_and_nothing_else(make_sample: Make) -> None:
+def test_a_box_without_label_is_a_frame_and_nothing_more(make_sample: Make) -> None:
     pixels_YXC = drawn(make_sample("VISJ-000000000", BOX, size_px=(WIDTH_PX, HEIGHT_PX)))
     expected = np.zeros((HEIGHT_PX, WIDTH_PX), np.bool_)
     expected[100:181, 100:201] = True
@@ -57,7 +57,7 @@ def test_a_label_stands_in_the_corner_of_its_box(make_sample: Make) -> None:
     assert (pixels_YXC[100:120, 100:130] > 200).all(axis=2).any()  # white letters
 
 
-def test_edges_on_the_edge_of_the_image_are_seen(make_sample: Make) -> None:
+def test_edges_on_the_edge_of_the_image_are_visible(make_sample: Make) -> None:
     whole = "[0.000,0.000,1.000,1.000]"
     pixels_YXC = drawn(make_sample("VISJ-000000000", whole, size_px=(WIDTH_PX, HEIGHT_PX)))
     frame = edges(pixels_YXC, 0, 0, WIDTH_PX - 1, HEIGHT_PX - 1)
@@ -115,7 +115,7 @@ def test_a_text_only_sample_is_refused(make_sample: Make) -> None:
         draw_sample(make_sample("LAZY-000000000", size_px=None), "text")
 
 
-def test_a_image_that_does_not_decode_is_refused(make_sample: Make) -> None:
+def test_an_image_that_does_not_decode_is_refused(make_sample: Make) -> None:
     sample = make_sample("DET-000000000", size_px=(WIDTH_PX, HEIGHT_PX))
     assert sample.image is not None
     for image in (sample.image[: len(sample.image) // 2], b"", b"no picture"):

@@ -19,9 +19,9 @@ from griffon_shards.lock import LOCK_NAME
 HEADER_BYTES = 512
 
 
-def flip(path: Path, place: int, bit: int = 0) -> None:
+def flip(path: Path, offset: int, bit: int = 0) -> None:
     data = bytearray(path.read_bytes())
-    data[place] ^= 1 << bit
+    data[offset] ^= 1 << bit
     path.write_bytes(data)
 
 
@@ -146,9 +146,9 @@ def test_a_damaged_sample_is_refused_by_shard_and_key_and_the_others_are_read(co
     whole = [shards[row] for row in range(len(shards))]
     row = shards.rows_of_source("DET_shapes")[3]
     begin, size = int(shards.index[row]["offset"]), int(shards.index[row]["bytes"])
-    place = begin + {"header": 100, "picture": 512 + 40, "json": size - 600, "padding": size - 1}[part]
+    offset = begin + {"header": 100, "picture": 512 + 40, "json": size - 600, "padding": size - 1}[part]
     name = "DET_shapes/DET_shapes-000000.tar"
-    flip(copy_of_set / name, place)
+    flip(copy_of_set / name, offset)
     damaged = open_set(copy_of_set)
     with pytest.raises(DataError) as caught:
         damaged[row]
@@ -157,7 +157,7 @@ def test_a_damaged_sample_is_refused_by_shard_and_key_and_the_others_are_read(co
     assert [damaged[other] for other in range(len(damaged)) if other != row] == whole[:row] + whole[row + 1 :]
 
 
-def test_a_shard_cut_short_gives_what_is_whole_and_refuses_the_rest(copy_of_set: Path) -> None:
+def test_a_truncated_shard_gives_its_complete_samples_and_refuses_the_rest(copy_of_set: Path) -> None:
     shards = open_set(copy_of_set)
     rows = shards.rows_of_source("LAZY_text")
     tar = copy_of_set / "LAZY_text/LAZY_text-000000.tar"
@@ -183,15 +183,15 @@ def test_no_flipped_bit_of_a_shard_gives_wrong_data(small_set: Path) -> None:
     for entry in open_set(small_set).lock.shards:
         tar = small_set / entry.name
         data = tar.read_bytes()
-        for place in range(0, len(data), 23):
-            flip(tar, place, place % 8)
+        for offset in range(0, len(data), 23):
+            flip(tar, offset, offset % 8)
             refused = _refused_or_equal(small_set, whole)
-            assert len(refused) == (place < len(data) - 1024), place
+            assert len(refused) == (offset < len(data) - 1024), offset
             tar.write_bytes(data)
 
 
 def test_no_flipped_bit_of_the_index_gives_wrong_data(small_set: Path) -> None:
-    """Nor the right data for a wrong key, nor an IndexError, which would end a `for` loop as if that were all."""
+    """Nor does it give the right data for a wrong key, or an IndexError, which would silently end a `for` loop."""
     whole = list(open_set(small_set))  # type: ignore[call-overload]
     path = small_set / INDEX_NAME
     data = path.read_bytes()
@@ -202,10 +202,10 @@ def test_no_flipped_bit_of_the_index_gives_wrong_data(small_set: Path) -> None:
     places = [
         (HEADER_BYTES + INDEX_DTYPE.itemsize * row + at, at) for row in tried for at in range(INDEX_DTYPE.itemsize)
     ]
-    for place, at in places:
+    for offset, at in places:
         field = starts[max(start for start in starts if start <= at)]
         for bit in range(8):
-            flip(path, place, bit)
+            flip(path, offset, bit)
             refused_by_field[field] += len(_refused_or_equal(small_set, whole))
             path.write_bytes(data)
     bits = {name: 8 * INDEX_DTYPE[name].itemsize * len(tried) for name in starts.values()}
@@ -214,7 +214,7 @@ def test_no_flipped_bit_of_the_index_gives_wrong_data(small_set: Path) -> None:
 
 
 def _refused_or_equal(root: Path, whole: list[Sample]) -> list[int]:
-    """The rows that are refused with a DataError; every other row must give what it gave when the set was whole."""
+    """The rows that are refused with a DataError; every other row must give what it gave when the set was complete."""
     shards = open_set(root)
     refused = []
     for row, expected in enumerate(whole):
@@ -227,7 +227,7 @@ def _refused_or_equal(root: Path, whole: list[Sample]) -> list[int]:
     return refused
 
 
-def test_what_is_not_frozen_whole_is_refused(copy_of_set: Path) -> None:
+def test_what_is_not_completely_frozen_is_refused(copy_of_set: Path) -> None:
     (copy_of_set / INDEX_NAME).rename(copy_of_set / "elsewhere.npy")
     with pytest.raises(DataError, match=rf"{INDEX_NAME}: missing"):
         open_set(copy_of_set)

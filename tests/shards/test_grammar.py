@@ -38,9 +38,9 @@ def test_boxes_are_written_as_released_weights_write_them() -> None:
 
 
 def test_all_thousandths_keep_their_bin() -> None:
-    for number in range(1001):
-        assert format_box((number / 1000,) * 4, "bin") == f"<bin_{number}>" * 4
-        assert format_box((number / 1000,) * 4, "text") == "[" + ",".join([f"{number / 1000:.3f}"] * 4) + "]"
+    for i in range(1001):
+        assert format_box((i / 1000,) * 4, "bin") == f"<bin_{i}>" * 4
+        assert format_box((i / 1000,) * 4, "text") == "[" + ",".join([f"{i / 1000:.3f}"] * 4) + "]"
 
 
 def test_answers_are_written_as_released_weights_write_them() -> None:
@@ -73,12 +73,12 @@ def test_what_is_written_is_read_back(
 ) -> None:
     written = [(label if task in LABELLED_TASKS else "", box) for label, box in items]
     answer = format_answer([(label, round_box(box, width_px, height_px)) for label, box in written], style)
-    found = parse_answer(answer, task, style)
-    assert [label for label, _ in found] == [label for label, _ in written]
-    for (_, box), (_, box_px) in zip(found, written, strict=True):
+    parsed = parse_answer(answer, task, style)
+    assert [label for label, _ in parsed] == [label for label, _ in written]
+    for (_, box), (_, box_px) in zip(parsed, written, strict=True):
         for value, source_px, side_px in zip(box, box_px, (width_px, height_px) * 2, strict=True):
             assert abs(value - min(max(source_px / side_px, 0.0), 1.0)) <= 0.0005 + 1e-9
-    assert format_answer(found, style) == answer
+    assert format_answer(parsed, style) == answer
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_is_written_is_read_back(
         ("VISJ", "text", f"{TEXT_BOX}{TEXT_BOX}"),
     ],
 )
-def test_what_is_not_of_the_grammar_is_refused(task: str, style: str, answer: str) -> None:
+def test_what_does_not_fit_the_grammar_is_refused(task: str, style: str, answer: str) -> None:
     with pytest.raises(ValueError, match=f"answer of task {task}"):
         parse_answer(answer, task, style)
 

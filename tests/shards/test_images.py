@@ -74,12 +74,12 @@ def box(brand: bytes, *more: bytes) -> bytes:
     ],
 )
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_what_is_no_image_is_named(data: bytes, words: str) -> None:
-    said = refused(lambda: read_header(data))
-    assert words in said
-    assert "\n" not in said
-    assert "0x" not in said  # an address of Pillow's
-    assert refused(lambda: decode(data)) == refused(lambda: read_header(bytes(bytearray(data)))) == said
+def test_what_is_not_an_image_is_named(data: bytes, words: str) -> None:
+    message = refused(lambda: read_header(data))
+    assert words in message
+    assert "\n" not in message
+    assert "0x" not in message  # an address of Pillow's
+    assert refused(lambda: decode(data)) == refused(lambda: read_header(bytes(bytearray(data)))) == message
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -91,7 +91,7 @@ def test_numbers_without_a_white_are_refused(mode: str) -> None:
 
 @pytest.mark.parametrize("turned", range(1, 9))
 def test_a_tiff_is_seen_as_it_is_stored(turned: int) -> None:
-    """As other codings are: Pillow turns TIFF alone."""
+    """Other formats are, too: Pillow turns only TIFF."""
     data = encoded(Image.fromarray(ramp()), "TIFF", tiffinfo={0x0112: turned})
     assert read_header(data, check_pixels=True) == Header(format="TIFF", width_px=64, height_px=48)
     assert np.array_equal(np.asarray(decode(data, "L")), ramp())
@@ -118,8 +118,8 @@ def with_texts(kind: str) -> tuple[bytes, Image.Image]:
     elif kind == "text behind the pixels":
         info.add(b"zTXt", b"k\0\0" + zlib.compress(bytes(2 << 20)), after_idat=True)
     elif kind == "many texts":
-        for number in range(70):
-            info.add_text(f"text {number}", "a" * (1 << 20), zip=True)
+        for i in range(70):
+            info.add_text(f"text {i}", "a" * (1 << 20), zip=True)
     return encoded(image, pnginfo=info, icc_profile=bytes(2 << 20) if kind == "profile" else None), image
 
 
@@ -164,11 +164,11 @@ def test_metadata_that_pillow_warns_of_are_nobodys_business_on_the_command_line(
     with pytest.warns(UserWarning, match="Corrupt EXIF"):
         decode(picture)
     sample = replace(make_sample("LAZY-000000000", "A picture.", size_px=SIDES_PX), image=picture)
-    said = shards_cli("verify", "--deep", write_set(tmp_path / "set", [sample]))
-    assert (said.returncode, said.stderr) == (0, "")
+    result = shards_cli("verify", "--deep", write_set(tmp_path / "set", [sample]))
+    assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_larger_ones_are_refused_with_their_size() -> None:
+def test_larger_images_are_refused_with_their_size() -> None:
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header
     data += struct.pack(">I", zlib.crc32(b"IHDR" + header)) + struct.pack(">I", 9) + b"IDAT" + bytes(13)
@@ -180,7 +180,7 @@ def test_larger_ones_are_refused_with_their_size() -> None:
 
 
 @pytest.mark.parametrize("coding", ["PNG", "TIFF"])
-def test_sixteen_bits_are_drawn_on_as_they_are_seen(make_sample: Callable[..., Sample], coding: str) -> None:
+def test_sixteen_bits_are_drawn_on_as_they_look(make_sample: Callable[..., Sample], coding: str) -> None:
     deep = encoded(Image.fromarray(ramp().astype(np.uint16) * 257), coding)
     assert format_of(deep) == coding
     drawn = draw_sample(replace(make_sample("DET-000000000", "None", size_px=SIDES_PX), image=deep), "text")

@@ -70,16 +70,16 @@ def test_an_index_is_opened_with_all_its_rows(tmp_path: Path, rows: int) -> None
 def test_a_flipped_bit_in_any_byte_of_the_header_is_refused(tmp_path: Path) -> None:
     path = write_index(tmp_path / INDEX_NAME, 20)
     whole = path.read_bytes()
-    for place in range(len(index_header(20))):
+    for offset in range(len(index_header(20))):
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << place % 8
+        damaged[offset] ^= 1 << offset % 8
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=INDEX_NAME):
             open_index(path)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, 511, 512, 513, 512 + 34, -34, -1])
-def test_a_file_cut_short_is_refused(tmp_path: Path, kept: int) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
     path = write_index(tmp_path / INDEX_NAME, 20)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(DataError, match=f"{INDEX_NAME}: truncated"):
@@ -120,12 +120,12 @@ def test_the_index_of_a_build_says_what_its_samples_are(frozen_set: Path) -> Non
 
 def test_the_offsets_of_a_build_are_where_its_samples_begin(frozen_set: Path) -> None:
     shards = open_set(frozen_set)
-    for number, entry in enumerate(shards.lock.shards):
+    for index, entry in enumerate(shards.lock.shards):
         tar = frozen_set / entry.name
         *offsets, end = np.fromfile(idx_path(tar), "<u8").tolist()
-        assert offsets == shards.index["offset"][shards.index["shard"] == number].tolist()
+        assert offsets == shards.index["offset"][shards.index["shard"] == index].tolist()
         assert end == tar.stat().st_size - 1024
         with tar.open("rb") as file:
-            for row, offset in zip(np.flatnonzero(shards.index["shard"] == number), offsets, strict=True):
+            for row, offset in zip(np.flatnonzero(shards.index["shard"] == index), offsets, strict=True):
                 file.seek(offset)
                 assert file.read(100).rstrip(b"\0").decode().rpartition(".")[0] == shards.key(int(row))

@@ -135,18 +135,18 @@ def test_a_flipped_bit_in_any_byte_that_the_digest_covers_is_refused(tmp_path: P
     path = tmp_path / LOCK_NAME
     whole = path.read_bytes()
     left_out = [b'"weight": "1/2"', b'"tool_version": "0.1.0"', b'"numpy": "2.4.6"', b'"pillow": "13.0.0"']
-    skipped = {place for part in left_out for place in range(whole.index(part), whole.index(part) + len(part))}
+    skipped = {offset for part in left_out for offset in range(whole.index(part), whole.index(part) + len(part))}
     assert len(skipped) < len(whole) / 8
-    for place in sorted(set(range(len(whole))) - skipped):
+    for offset in sorted(set(range(len(whole))) - skipped):
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << place % 8
+        damaged[offset] ^= 1 << offset % 8
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=LOCK_NAME):
             read_lock(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "{}", '{"format_version": 1}', '{"format_version": 2}'])
-def test_what_is_no_lock_is_refused(tmp_path: Path, text: str) -> None:
+def test_what_is_not_a_lock_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK_NAME).write_text(text)
     with pytest.raises(DataError, match=LOCK_NAME):
         read_lock(tmp_path)
@@ -174,7 +174,7 @@ def test_a_missing_field_and_one_too_many_are_named(tmp_path: Path) -> None:
             read_lock(tmp_path)
 
 
-def test_folders_that_are_no_set_are_told_apart(tmp_path: Path) -> None:
+def test_folders_that_are_no_set_are_distinguished(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a frozen set, it has no"):
         read_lock(tmp_path)
     with pytest.raises(DataError, match="no such folder"):

@@ -1,4 +1,4 @@
-"""What is written for other loaders: fixed bytes, from the list of shards alone."""
+"""Files for other loaders: fixed bytes, made from the list of shards alone."""
 
 from pathlib import Path
 

@@ -59,7 +59,7 @@ def test_the_key_is_pinned() -> None:
 
 def test_the_key_depends_on_every_part_and_where_it_ends() -> None:
     parts = [("records", 0, "DET"), ("records", 1, "DET"), ("records", 0, "VG"), ("recor", "ds", 0, "DET"), ("DET", 0)]
-    assert len({permutation_key(*each) for each in parts}) == len(parts)
+    assert len({permutation_key(*part) for part in parts}) == len(parts)
 
 
 @pytest.mark.parametrize(("n", "parts", "expected"), WHOLE)
@@ -81,7 +81,7 @@ def test_every_element_comes_exactly_once(n: int) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(n=st.integers(1, 5000), data=st.data())
-def test_a_place_gives_the_same_alone_as_among_all(n: int, data: st.DataObject) -> None:
+def test_a_position_gives_the_same_alone_as_among_all(n: int, data: st.DataObject) -> None:
     key = permutation_key("alone", data.draw(st.integers()))
     places = data.draw(st.lists(st.integers(0, n - 1), max_size=20))
     assert permute(np.array(places, np.int64), n, key).tolist() == order(n, key)[places].tolist()
@@ -105,9 +105,9 @@ def test_what_is_out_of_range_is_refused(n: int, places: list[int]) -> None:
         permute(np.array(places, np.int64), n, permutation_key("x"))
 
 
-def test_every_element_is_as_likely_at_every_place(orders_KN: NDArray[np.int64]) -> None:
+def test_every_element_is_equally_likely_at_every_position(orders_KN: NDArray[np.int64]) -> None:
     keys, n = orders_KN.shape
-    seen_NN = np.stack([np.bincount(orders_KN[:, place], minlength=n) for place in range(n)])
+    seen_NN = np.stack([np.bincount(orders_KN[:, position], minlength=n) for position in range(n)])
     expected = keys / n
     chi_square, freedom = ((seen_NN - expected) ** 2 / expected).sum(), (n - 1) ** 2
     assert abs(chi_square - freedom) < 4 * np.sqrt(2 * freedom)
@@ -129,6 +129,6 @@ def test_one_element_stays_in_its_place_on_average(orders_KN: NDArray[np.int64])
 def test_all_orders_of_four_elements_come_equally_often() -> None:
     keys = 1200
     orders_K4 = [tuple(order(4, permutation_key("four", key)).tolist()) for key in range(keys)]
-    counts = np.array([orders_K4.count(each) for each in set(orders_K4)])
+    counts = np.array([orders_K4.count(item) for item in set(orders_K4)])
     assert len(counts) == 24
     assert abs(((counts - keys / 24) ** 2 / (keys / 24)).sum() - 23) < 4 * np.sqrt(2 * 23)

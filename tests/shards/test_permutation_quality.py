@@ -32,8 +32,8 @@ def order_N(request: pytest.FixtureRequest) -> NDArray[np.int64]:
     return order(n, seed)
 
 
-def near(found: float, expected: float, deviation: float) -> bool:
-    return abs(found - expected) < SIGMAS * deviation
+def near(result: float, expected: float, deviation: float) -> bool:
+    return abs(result - expected) < SIGMAS * deviation
 
 
 def uniform(counts: NDArray[np.int64]) -> bool:
@@ -42,7 +42,7 @@ def uniform(counts: NDArray[np.int64]) -> bool:
     return near(float(((counts - expected) ** 2 / expected).sum()), freedom, sqrt(2 * freedom))
 
 
-def test_an_elements_place_tells_nothing_of_it(order_N: NDArray[np.int64]) -> None:
+def test_positions_and_elements_are_independent(order_N: NDArray[np.int64]) -> None:
     """Neither by rank correlation, nor from which thirtieth of all it comes and to which it goes."""
     n = len(order_N)
     assert near(float(np.corrcoef(np.arange(n), order_N)[0, 1]), 0, 1 / sqrt(n - 1))
@@ -52,7 +52,7 @@ def test_an_elements_place_tells_nothing_of_it(order_N: NDArray[np.int64]) -> No
     assert near(float(((seen - expected) ** 2 / expected).sum()), freedom, sqrt(2 * freedom))
 
 
-def test_what_follows_an_element_is_any_other(order_N: NDArray[np.int64]) -> None:
+def test_successors_of_elements_are_distributed_as_by_chance(order_N: NDArray[np.int64]) -> None:
     """Steps up are half of all; neighbours stay neighbours, or two places apart, as seldom as by chance."""
     n = len(order_N)
     assert near(float((np.diff(order_N) > 0).sum()), (n - 1) / 2, sqrt((n + 1) / 12))
@@ -77,25 +77,25 @@ def test_the_longest_cycles_and_their_number_are_as_by_chance(order_N: NDArray[n
 
 @pytest.mark.parametrize("n", [50, 1000, 4096])
 def test_fixed_points_are_distributed_as_by_chance(n: int) -> None:
-    """Not only one on average: none in 1/e of all orders, and each further number as Poisson's law says."""
+    """Not only their mean is 1: 1/e of all orders have none, and other numbers follow Poisson's law."""
     keys = 1500
     fixed = np.array([int((order(n, seed) == np.arange(n)).sum()) for seed in range(keys)])
-    for number, share in enumerate([1, 1, 1 / 2, 1 / 6, 1 / 24]):
+    for index, share in enumerate([1, 1, 1 / 2, 1 / 6, 1 / 24]):
         expected = keys * share / np.e
-        assert near(float((fixed == number).sum()), expected, sqrt(expected))
+        assert near(float((fixed == index).sum()), expected, sqrt(expected))
 
 
 @pytest.mark.parametrize("n", [50, 1000, 4096])
 def test_neighbours_that_stay_together_are_distributed_as_by_chance(n: int) -> None:
     keys = 1500
     kept = np.array([int((np.diff(order(n, seed)) == 1).sum()) for seed in range(keys)])
-    for number, share in enumerate([1, 1, 1 / 2, 1 / 6, 1 / 24]):
+    for index, share in enumerate([1, 1, 1 / 2, 1 / 6, 1 / 24]):
         expected = keys * share / np.e
-        assert near(float((kept == number).sum()), expected, sqrt(expected) + 2 * expected / n)
+        assert near(float((kept == index).sum()), expected, sqrt(expected) + 2 * expected / n)
 
 
 def test_seeds_that_are_alike_give_orders_that_are_not() -> None:
-    """As many elements in the same place as by chance, and no correlation, for neighbouring seeds and passes."""
+    """For neighbouring seeds and passes, equal positions are as rare as by chance, and nothing correlates."""
     n = 5000
     orders_KN = [order(n, seed) for seed in range(60)]
     same = [int((one == other).sum()) for one, other in zip(orders_KN[1:], orders_KN[:-1], strict=True)]
@@ -108,11 +108,11 @@ def test_seeds_that_are_alike_give_orders_that_are_not() -> None:
 def test_places_of_a_long_order_spread_over_all_of_it(n: int) -> None:
     """The first and the last elements, and any stretch between: high and low bits, and differences, are uniform."""
     for start in (0, n // 3, n - 20_000):
-        found = permute(np.arange(start, start + 20_000), n, key_of("spread", n)).astype(np.int64)
-        assert len(set(found.tolist())) == 20_000
-        assert uniform(np.bincount((found.astype(object) * 64 // n).astype(np.int64), minlength=64))
-        assert uniform(np.bincount(found % 61, minlength=61))
-        steps = np.diff(found) % n
+        actual = permute(np.arange(start, start + 20_000), n, key_of("spread", n)).astype(np.int64)
+        assert len(set(actual.tolist())) == 20_000
+        assert uniform(np.bincount((actual.astype(object) * 64 // n).astype(np.int64), minlength=64))
+        assert uniform(np.bincount(actual % 61, minlength=61))
+        steps = np.diff(actual) % n
         assert uniform(np.bincount((steps.astype(object) * 64 // n).astype(np.int64), minlength=64))
 
 
@@ -124,16 +124,16 @@ def test_one_bit_of_the_place_changes_half_the_bits_of_the_element(n: int) -> No
     places = permute(np.arange(min(4000, whole)), whole, key_of("places")).astype(np.int64)
     for bit in range(bits - 1):
         key = key_of("bits", bit)
-        before, after = (permute(each, n, key).astype(np.int64) for each in (places, places ^ (1 << bit)))
+        before, after = (permute(item, n, key).astype(np.int64) for item in (places, places ^ (1 << bit)))
         far = float(np.abs(before - after).mean()) / n
         assert abs(far - 1 / 3) < SIGMAS * sqrt(1 / 18 / len(places)) + 1 / n
 
 
-def test_the_bounds_would_find_an_order_that_is_not_shuffled() -> None:
+def test_the_bounds_would_detect_an_order_that_is_not_shuffled() -> None:
     """The identity, its reverse, a rotation and a rough sort are all told from chance."""
     n = 30_000
     rough = np.argsort(order(n, 0) + 2 * n * (np.arange(n) // 3000))
     for plain in (np.arange(n), np.arange(n)[::-1].copy(), np.roll(np.arange(n), 77), rough):
         with pytest.raises(AssertionError):
-            test_an_elements_place_tells_nothing_of_it(plain)
+            test_positions_and_elements_are_independent(plain)
     assert erfc(SIGMAS / sqrt(2)) < 1e-6

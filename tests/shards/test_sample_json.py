@@ -76,7 +76,7 @@ def test_a_sample_without_image_and_region_has_zeros_and_no_nulls() -> None:
     )
 
 
-def test_a_region_in_whole_pixels_is_written_as_floats() -> None:
+def test_a_region_in_integer_pixels_is_written_as_floats() -> None:
     sample = replace(SAMPLE, renderings=(replace(OTHER, region_xyxy_px=(1, 2, 3, 4)),))
     assert b'"region":[1.0,2.0,3.0,4.0]' in encode_sample(sample)
 

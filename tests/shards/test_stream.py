@@ -53,7 +53,7 @@ def test_decoded_it_gives_images_and_documents_in_order(frozen_set: Path, shards
     assert count == len(shards)
 
 
-def test_another_decoding_is_webdatasets(frozen_set: Path, shards: FrozenSet) -> None:
+def test_other_decoders_are_those_of_webdataset(frozen_set: Path, shards: FrozenSet) -> None:
     sample = next(iter(stream(frozen_set, decode="rgb8")))
     first = shards[0]
     assert (sample["jpg"].dtype, sample["jpg"].shape) == (np.uint8, (first.height_px, first.width_px, 3))
@@ -91,7 +91,7 @@ def test_one_name_is_that_source_and_no_part_of_it(
 @pytest.mark.parametrize(
     "choice", [{"sources": ["VG"]}, {"tasks": ["COUNT"]}, {"sources": ["VG_shapes"], "tasks": ["DET"]}, {"sources": []}]
 )
-def test_a_choice_of_nothing_is_refused(frozen_set: Path, choice: dict[str, Any]) -> None:
+def test_choosing_nothing_is_refused(frozen_set: Path, choice: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"no shards of .* it has LAZY_caption \(LAZY\), "):
         stream(frozen_set, **choice)
 
@@ -185,7 +185,7 @@ def sixteen_bits() -> tuple[bytes, NDArray[np.uint8]]:
 def test_every_image_handler_sees_what_training_sees(
     tmp_path: Path, make_sample: Callable[..., Sample], write_set: Callable[..., Path], decode: str
 ) -> None:
-    """For pictures that both decode alike, what webdataset's own handlers give; for 16 bits, the true greys."""
+    """Images that both decode alike equal webdataset's own; 16-bit images have their true greys."""
     data, grey = sixteen_bits()
     plain = make_sample("DET-000000000", size_px=(64, 64))
     assert plain.image is not None

@@ -1,4 +1,4 @@
-"""The bytes of a sample: pinned, plain ustar to any reader, and taken apart only when whole."""
+"""The bytes of a sample: pinned, plain ustar to any reader, and taken apart only when complete."""
 
 import hashlib
 import tarfile
@@ -53,7 +53,7 @@ def test_the_header_is_the_one_that_python_writes_for_the_same_member() -> None:
 
 
 @given(key=keys, image=st.none() | st.binary(max_size=1600), json=st.binary(max_size=1600))
-def test_what_is_put_together_is_taken_apart(key: str, image: bytes | None, json: bytes) -> None:
+def test_a_sample_is_split_into_the_parts_it_was_made_of(key: str, image: bytes | None, json: bytes) -> None:
     raw = sample_bytes(key, image, json)
     assert len(raw) % BLOCK == 0
     assert split_sample(raw, "here") == (key, image, json)
@@ -63,13 +63,13 @@ def test_only_contents_may_differ() -> None:
     """A changed byte outside the contents is refused. Inside, it is the checksum's to find, and comes out as it is."""
     raw = sample_bytes(KEY, IMAGE, JSON)
     image_at, json_at = BLOCK, len(raw) - BLOCK
-    for place in range(len(raw)):
+    for offset in range(len(raw)):
         damaged = bytearray(raw)
-        damaged[place] ^= 0x10
-        if image_at <= place < image_at + len(IMAGE):
+        damaged[offset] ^= 0x10
+        if image_at <= offset < image_at + len(IMAGE):
             image = bytes(damaged[image_at : image_at + len(IMAGE)])
             assert split_sample(bytes(damaged), "here") == (KEY, image, JSON)
-        elif json_at <= place < json_at + len(JSON):
+        elif json_at <= offset < json_at + len(JSON):
             json = bytes(damaged[json_at : json_at + len(JSON)])
             assert split_sample(bytes(damaged), "here") == (KEY, IMAGE, json)
         else:
@@ -96,7 +96,7 @@ def test_only_contents_may_differ() -> None:
         header(f"{KEY}.jpg", len(IMAGE)) + IMAGE + bytes(-len(IMAGE) % BLOCK),
     ],
 )
-def test_what_is_not_one_whole_sample_is_refused(raw: bytes) -> None:
+def test_what_is_not_one_complete_sample_is_refused(raw: bytes) -> None:
     with pytest.raises(DataError, match=r"X\.tar, sample K: .* damaged"):
         split_sample(raw, "X.tar, sample K")
 

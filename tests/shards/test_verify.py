@@ -1,4 +1,4 @@
-"""`verify` names every damage by shard and, where there is one, by sample, and finds nothing in a whole set."""
+"""`verify` names every damage by shard and, where there is one, by sample, and finds nothing in a complete set."""
 
 import json
 import re
@@ -20,9 +20,9 @@ SHARD = "VG_shapes/VG_shapes-000001.tar"
 ROW_IN_SHARD = 4
 
 
-def flip(path: Path, place: int, bit: int = 3) -> None:
+def flip(path: Path, offset: int, bit: int = 3) -> None:
     data = bytearray(path.read_bytes())
-    data[place] ^= 1 << bit
+    data[offset] ^= 1 << bit
     path.write_bytes(data)
 
 
@@ -44,7 +44,7 @@ def flip_in_sample(part: str) -> Callable[[Path], list[str]]:
         image = shards[row].image
         assert image is not None
         json_header = begin + BLOCK + len(image) + -len(image) % BLOCK
-        place = {
+        offset = {
             "name": begin + 3,
             "checksum": begin + 150,
             "picture": begin + BLOCK + len(image) // 2,
@@ -53,7 +53,7 @@ def flip_in_sample(part: str) -> Callable[[Path], list[str]]:
             "JSON": json_header + BLOCK + 20,
             "padding of the JSON": begin + size - 1,
         }[part]
-        flip(root / SHARD, place)
+        flip(root / SHARD, offset)
         return [f"{SHARD}, sample {key}: damaged", f"{SHARD}: its SHA-256"]
 
     return damage
@@ -64,9 +64,9 @@ def flip_end_of_archive(root: Path) -> list[str]:
     return [f"{SHARD}: does not end with the two zero blocks of a tar", f"{SHARD}: its SHA-256"]
 
 
-def flip_in(name: str, place: int, *expected: str) -> Callable[[Path], list[str]]:
+def flip_in(name: str, offset: int, *expected: str) -> Callable[[Path], list[str]]:
     def damage(root: Path) -> list[str]:
-        flip(root / name, place)
+        flip(root / name, offset)
         return list(expected)
 
     return damage
@@ -91,7 +91,7 @@ def append(root: Path) -> list[str]:
 
 
 def swap_two_samples(root: Path) -> list[str]:
-    """Both samples are whole, but not where the index says."""
+    """Both samples are complete, but not where the index says."""
     shards, row = open_set(root), row_of(root)
     data = (root / SHARD).read_bytes()
     begin = int(shards.index[row]["offset"])
@@ -163,7 +163,9 @@ DAMAGES: dict[str, Callable[[Path], list[str]]] = {
     "bit in last index row": flip_in(INDEX_NAME, -1, f"{INDEX_NAME}: damaged, its SHA-256"),
     "bit in offsets": flip_in(f"{SHARD}.idx", 9, rf"{SHARD}\.idx: its offsets do not match the shard"),
     "bit in end of offsets": flip_in(f"{SHARD}.idx", -1, rf"{SHARD}\.idx: its offsets do not match the shard"),
-    **{f"bit in lock at {place}": flip_in(LOCK_NAME, place, LOCK_NAME) for place in (0, 5, 100, 700, 2500, -200, -3)},
+    **{
+        f"bit in lock at {offset}": flip_in(LOCK_NAME, offset, LOCK_NAME) for offset in (0, 5, 100, 700, 2500, -200, -3)
+    },
     "shard cut": cut,
     "shard cut by a byte": cut_one_byte,
     "shard with more": append,
@@ -185,14 +187,14 @@ DAMAGES: dict[str, Callable[[Path], list[str]]] = {
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_a_whole_set_has_no_fault(frozen_set: Path, shards_cli: Cli, deep: bool) -> None:
+def test_a_complete_set_has_no_fault(frozen_set: Path, shards_cli: Cli, deep: bool) -> None:
     assert list(verify_set(frozen_set, deep=deep)) == []
-    said = shards_cli("verify", frozen_set, *["--deep"] * deep)
-    assert (said.returncode, said.stderr) == (0, "")
-    assert said.stdout.startswith("ok: every checksum")
-    assert "288 samples in 18 shards" in said.stdout
-    assert ("every answer" in said.stdout) == deep
-    assert f"digest {open_set(frozen_set).lock.digest}\n" in said.stdout
+    result = shards_cli("verify", frozen_set, *["--deep"] * deep)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("ok: every checksum")
+    assert "288 samples in 18 shards" in result.stdout
+    assert ("every answer" in result.stdout) == deep
+    assert f"digest {open_set(frozen_set).lock.digest}\n" in result.stdout
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
@@ -204,10 +206,10 @@ def test_every_damage_is_named(copy_of_set: Path, shards_cli: Cli, damage: Calla
         assert [fault for fault in faults if re.search(pattern, fault)], (pattern, faults)
     assert not [name for name in whole_shards if any(name in fault for fault in faults)]
     assert all(str(copy_of_set) in fault and "\n" not in fault for fault in faults)
-    said = shards_cli("verify", copy_of_set)
-    assert said.returncode == 1
-    assert said.stdout == ""
-    assert said.stderr.splitlines() == [f"error: {fault}" for fault in faults]
+    result = shards_cli("verify", copy_of_set)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [f"error: {fault}" for fault in faults]
 
 
 def test_all_damaged_shards_are_named_not_only_the_first(copy_of_set: Path) -> None:
@@ -217,18 +219,18 @@ def test_all_damaged_shards_are_named_not_only_the_first(copy_of_set: Path) -> N
     assert [name for name in names if any(name in fault for fault in verify_set(copy_of_set))] == names[::2]
 
 
-def test_no_flipped_bit_of_a_shard_goes_unseen(small_set: Path) -> None:
+def test_no_flipped_bit_of_a_shard_goes_unnoticed(small_set: Path) -> None:
     for entry in open_set(small_set).lock.shards:
         tar = small_set / entry.name
         data = tar.read_bytes()
-        for place in range(0, len(data), 41):
-            flip(tar, place, place % 8)
-            assert any(entry.name in fault for fault in verify_set(small_set)), place
+        for offset in range(0, len(data), 41):
+            flip(tar, offset, offset % 8)
+            assert any(entry.name in fault for fault in verify_set(small_set)), offset
         tar.write_bytes(data)
 
 
 @pytest.mark.parametrize("what", ["an empty folder", "no folder", "a file"])
-def test_what_is_no_set_is_refused(tmp_path: Path, shards_cli: Cli, what: str) -> None:
+def test_what_is_not_a_set_is_refused(tmp_path: Path, shards_cli: Cli, what: str) -> None:
     root = tmp_path / "here"
     if what == "an empty folder":
         root.mkdir()
@@ -236,8 +238,8 @@ def test_what_is_no_set_is_refused(tmp_path: Path, shards_cli: Cli, what: str) -
         root.touch()
     (fault,) = verify_set(root)
     assert str(root) in fault
-    said = shards_cli("verify", root)
-    assert (said.returncode, said.stdout, said.stderr) == (1, "", f"error: {fault}\n")
+    result = shards_cli("verify", root)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"error: {fault}\n")
 
 
 def test_rejects_are_counted(
@@ -267,12 +269,12 @@ def test_what_others_read_is_checked_too(copy_of_set: Path, name: str) -> None:
 
 
 def test_json_for_programs(copy_of_set: Path, shards_cli: Cli) -> None:
-    said = shards_cli("verify", copy_of_set, "--json", "--deep")
+    result = shards_cli("verify", copy_of_set, "--json", "--deep")
     digest = orjson.loads((copy_of_set / LOCK_NAME).read_bytes())["digest"]
-    assert (said.returncode, said.stderr) == (0, "")
-    assert json.loads(said.stdout) == {"ok": True, "deep": True, "digest": digest, "faults": []}
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == {"ok": True, "deep": True, "digest": digest, "faults": []}
     flip(copy_of_set / SHARD, 700)
-    said = shards_cli("verify", copy_of_set, "--json")
-    assert (said.returncode, said.stderr) == (1, "")
+    result = shards_cli("verify", copy_of_set, "--json")
+    assert (result.returncode, result.stderr) == (1, "")
     faults = list(verify_set(copy_of_set))
-    assert json.loads(said.stdout) == {"ok": False, "deep": False, "digest": None, "faults": faults}
+    assert json.loads(result.stdout) == {"ok": False, "deep": False, "digest": None, "faults": faults}

@@ -18,7 +18,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def faults_of(tmp_path: Path, make_sample: Make, write_set: Write) -> Callable[..., list[str]]:
-    """What `verify` says of a set of four samples, of which one is as given."""
+    """Return the faults that `verify` finds in a set of four samples, one of which is given."""
 
     def faults(sample: Sample, *, deep: bool, options: Mapping[str, Any] | None = None) -> list[str]:
         others = [make_sample(f"DET-{record:09d}") for record in (0, 2, 3)]
@@ -53,11 +53,11 @@ def test_samples_as_builds_write_them_have_no_fault(
 def test_json_of_another_form(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
     sample = make_sample(KEY)
     json = encode_sample(sample).replace(b'"task":"DET"', b'"task": "DET"')
-    said = said_of_the_sample(faults_of(sample, deep=False, options={"json": {KEY: json}}))
-    assert said == "its JSON is not in canonical form"
+    message = said_of_the_sample(faults_of(sample, deep=False, options={"json": {KEY: json}}))
+    assert message == "its JSON is not in canonical form"
 
 
-def test_json_that_is_no_sample(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+def test_json_that_is_not_a_sample(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
     (fault,) = faults_of(make_sample(KEY), deep=False, options={"json": {KEY: b"{}"}})
     assert f"{KEY}.json is not a sample" in fault
 
@@ -99,7 +99,7 @@ def test_an_index_that_does_not_fit(
     assert any(expected in fault for fault in faults), faults
 
 
-def test_deep_a_image_that_does_not_decode(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+def test_deep_an_image_that_does_not_decode(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
     sample = make_sample(KEY, size_px=(300, 200))
     assert sample.image is not None
     cut = replace(sample, image=sample.image[: len(sample.image) // 2])
@@ -111,7 +111,7 @@ def test_deep_bytes_that_are_no_image(faults_of: Callable[..., list[str]], make_
     assert said_of_the_sample(faults).startswith("the image does not decode: ")
 
 
-def test_deep_a_image_of_another_size(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+def test_deep_an_image_of_another_size(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
     faults = faults_of(replace(make_sample(KEY), width_px=65), deep=True)
     assert said_of_the_sample(faults) == "the image is (64, 48), its JSON says (65, 48)"
 

@@ -43,8 +43,8 @@ def train_cli() -> Run:
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         given = [str(argument) for argument in arguments]
-        said = CliRunner().invoke(main, given, prog_name="griffon-train", catch_exceptions=False)
-        return subprocess.CompletedProcess(given, said.exit_code, said.stdout, said.stderr)
+        result = CliRunner().invoke(main, given, prog_name="griffon-train", catch_exceptions=False)
+        return subprocess.CompletedProcess(given, result.exit_code, result.stdout, result.stderr)
 
     return run
 

@@ -19,21 +19,21 @@ def shard_of(root: Path, row: int) -> Path:
 def late_shard(plan: Plan) -> tuple[int, int]:
     """The step that is the first to open a shard, of the one opened last; and the only row of it in that step."""
     first: dict[int, tuple[int, int]] = {}
-    for number in range(20):
-        rows = plan.step(number).rows.tolist()
+    for i in range(20):
+        rows = plan.step(i).rows.tolist()
         shards = plan.sets[0].index["shard"][rows].tolist()
         for row, shard in zip(rows, shards, strict=True):
             if shard not in first and shards.count(shard) == 1:
-                first[shard] = number, row
+                first[shard] = i, row
             first.setdefault(shard, (-1, -1))
     return max(first.values())
 
 
-def flip_bit(root: Path, row: int, place: float = 0.5) -> str:
+def flip_bit(root: Path, row: int, offset: float = 0.5) -> str:
     """Flip a bit in the middle of a sample, or elsewhere in it; what a message has to name is given back."""
     frozen, shard = open_set(root), shard_of(root, row)
     raw = bytearray(shard.read_bytes())
-    raw[int(frozen.index[row]["offset"]) + int(place * int(frozen.index[row]["bytes"]))] ^= 4
+    raw[int(frozen.index[row]["offset"]) + int(offset * int(frozen.index[row]["bytes"]))] ^= 4
     shard.write_bytes(raw)
     return frozen.where(row)
 
@@ -73,13 +73,13 @@ def _processes() -> Iterator[tuple[int, int, int, int]]:
 
 def children_of(parent: int) -> list[int]:
     """The children of a process, oldest first."""
-    found = [(start, process) for process, of, _, start in _processes() if of == parent]
-    return [process for _, process in sorted(found)]
+    result = [(start, process) for process, of, _, start in _processes() if of == parent]
+    return [process for _, process in sorted(result)]
 
 
 def left_over(session: int, patience_s: float = TIMEOUT_S) -> list[int]:
-    """What still runs of a session, which `Popen(start_new_session=True)` begins; what is ending is given time."""
+    """Return the processes left in a session of `Popen(start_new_session=True)`; those that are ending get time."""
     end = time.monotonic() + patience_s
-    while (found := [process for process, _, of, _ in _processes() if of == session]) and time.monotonic() < end:
+    while (result := [process for process, _, of, _ in _processes() if of == session]) and time.monotonic() < end:
         time.sleep(0.05)
-    return found
+    return result

@@ -78,5 +78,5 @@ def real_tokenizer(family: str) -> PreTrainedTokenizerBase:
     folder = _TOKENIZERS / _REAL[family]
     if not folder.is_dir():
         pytest.skip(f"no tokenizer in {folder}")
-    found: PreTrainedTokenizerBase = load_tokenizer(folder)
-    return found
+    result: PreTrainedTokenizerBase = load_tokenizer(folder)
+    return result

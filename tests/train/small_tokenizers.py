@@ -18,41 +18,41 @@ def byte_level(
     """A token for every byte, and those that are merged, in the order of merging.
 
     Args:
-        merges: of bytes as the byte level writes them: a newline is `Ċ`, a blank `Ġ`.
+        merges: of bytes as the byte level writes them: a newline is `Ċ`, a space `Ġ`.
         special: control tokens.
         bos: the token that texts begin with.
-        trim: leave blanks out of tokens' places, as GPT-2's tokenizer does.
+        trim: leave spaces out of tokens' places, as GPT-2's tokenizer does.
     """
     words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(left + right for left, right in merges)]
-    made = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=list(merges)))
+    made = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=list(merges)))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=trim)
     made.decoder = decoders.ByteLevel()
     loaded: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_object=made, bos_token=bos)
-    loaded.add_tokens([AddedToken(each, special=True) for each in special])
+    loaded.add_tokens([AddedToken(item, special=True) for item in special])
     return loaded
 
 
 def conversation(*texts: str) -> list[Turn]:
     """Human and model take turns, and human begins."""
-    return [Turn(role="gpt" if number % 2 else "human", text=text) for number, text in enumerate(texts)]
+    return [Turn(role="gpt" if index % 2 else "human", text=text) for index, text in enumerate(texts)]
 
 
 def id_of(token: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Of a token that is in the vocabulary, or of the unknown one."""
-    found = tokenizer.convert_tokens_to_ids(token)
-    assert isinstance(found, int)
-    return found
+    """Return the id of a token that is in the vocabulary, or that of the unknown token."""
+    result = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(result, int)
+    return result
 
 
 def shown(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
-    """In writing: what is learned in «», pictures as 🖼, regions as ✂; checks that labels are the ids or `IGNORE`."""
+    """Write tokens out: targets in «», images as 🖼, regions as ✂. Check that each label is the id or `IGNORE`."""
     text = ""
-    for (learned, place), group in groupby(zip(encoded.ids, encoded.labels, strict=True), _kind):
+    for (learned, position), group in groupby(zip(encoded.ids, encoded.labels, strict=True), _kind):
         pairs = list(group)
         assert all(label == (token if learned else IGNORE) for token, label in pairs)
-        told = place * len(pairs) if place else str(tokenizer.decode([token for token, _ in pairs]))
-        text += f"«{told}»" if learned else told
+        reported = position * len(pairs) if position else str(tokenizer.decode([token for token, _ in pairs]))
+        text += f"«{reported}»" if learned else reported
     return text
 
 

@@ -1,4 +1,4 @@
-"""What a plan gives, as plain lists; and what it must give, counted with exact fractions and nothing of the plan's."""
+"""The order that a plan gives, as plain lists, and the one that it must give, computed independently."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -27,11 +27,7 @@ def keys_of(plan: Plan, step: Step) -> list[str]:
 
 def sequence(plan: Plan, start: int, stop: int) -> list[tuple[int, int, str]]:
     """(step, slot, key) in order, straight from the plan."""
-    return [
-        (number, slot, key)
-        for number in range(start, stop)
-        for slot, key in enumerate(keys_of(plan, plan.step(number)))
-    ]
+    return [(i, slot, key) for i in range(start, stop) for slot, key in enumerate(keys_of(plan, plan.step(i)))]
 
 
 def steps_of_epoch(plan: Plan, epoch: int) -> list[Step]:
@@ -76,7 +72,7 @@ class Passes:
 
 def first_place(passes: Sequence[Passes], epoch: int) -> int:
     """Where in its group's stream an epoch begins."""
-    return sum(each.first_place(epoch) for each in passes)
+    return sum(passe.first_place(epoch) for passe in passes)
 
 
 def batches_of(plan: Plan, groups: Mapping[str, Sequence[Passes]], epochs: int) -> dict[str, list[Step]]:
@@ -91,8 +87,8 @@ def batches_of(plan: Plan, groups: Mapping[str, Sequence[Passes]], epochs: int) 
         if all(len(streams[group]) * plan.global_batch >= first_place(groups[group], epochs) for group in groups):
             break
         step = plan.step(number)
-        place = len(streams[step.group]) * plan.global_batch
-        at = bisect_right(range(_FAR), place, key=lambda epoch: first_place(groups[step.group], epoch)) - 1
+        position = len(streams[step.group]) * plan.global_batch
+        at = bisect_right(range(_FAR), position, key=lambda epoch: first_place(groups[step.group], epoch)) - 1
         assert (step.number, step.epoch) == (number, at)
         assert step.epoch >= before
         before = step.epoch

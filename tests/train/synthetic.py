@@ -40,13 +40,13 @@ def write_synthetic(root: Path, sources: Sequence[Source], *, variants: int = 1,
     """Write a set without shards and open it; another `content` gives the same rows another digest."""
     root.mkdir(parents=True)
     rows = [
-        (source.chars(row), source.pictured(row), row, number, TASKS.index(source.task))
-        for number, source in enumerate(sources)
+        (source.chars(row), source.pictured(row), row, i, TASKS.index(source.task))
+        for i, source in enumerate(sources)
         for row in range(source.rows)
     ]
     index = np.zeros(len(rows), INDEX_DTYPE)
-    for place, name in enumerate(("text_chars", "has_image", "record", "source", "task")):
-        index[name] = [row[place] for row in rows]
+    for position, name in enumerate(("text_chars", "has_image", "record", "source", "task")):
+        index[name] = [row[position] for row in rows]
     index["shard"] = index["source"]
     (root / INDEX_NAME).write_bytes(index_header(len(index)) + index.tobytes())
     lock = Lock(

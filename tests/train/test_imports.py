@@ -33,17 +33,17 @@ def run_without(statement: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_modules_of_the_plan_do_without_heavy_libraries(module: str) -> None:
-    said = run_without(f"import griffon_train.{module}")
-    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    result = run_without(f"import griffon_train.{module}")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_the_plan_command_does_without_heavy_libraries(frozen_set: Path) -> None:
     arguments = ["plan", str(frozen_set), "--global-batch", "4", "--json"]
-    said = run_without(f"import griffon_train.cli.main; griffon_train.cli.main.main({arguments!r})")
-    assert (said.returncode, said.stderr) == (0, "")
-    assert said.stdout.startswith('{"step":0,')
+    result = run_without(f"import griffon_train.cli.main; griffon_train.cli.main.main({arguments!r})")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith('{"step":0,')
 
 
 def test_the_package_runs_as_its_command() -> None:
-    said = subprocess.run([sys.executable, "-m", "griffon_train", "--version"], capture_output=True, text=True)
-    assert said.stdout.startswith("griffon-train, version ")
+    result = subprocess.run([sys.executable, "-m", "griffon_train", "--version"], capture_output=True, text=True)
+    assert result.stdout.startswith("griffon-train, version ")

@@ -8,33 +8,35 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from griffon_prep.build.plan import PlannedSource
+from griffon_prep.build.identity import source_identity
+from griffon_prep.build.plan import shard_count
 from griffon_prep.build.report import ShardReport, read_report
-from griffon_prep.build.settings import BuildSettings
+from griffon_prep.render.settings import RenderSettings
+from griffon_prep.sources.scan import ScannedSource
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header
 from griffon_shards.interop import write_peer_files
 from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock
 from griffon_shards.support.files import sha256_of, whole_file
 
 
-def freeze(out: Path, settings: BuildSettings, planned: Sequence[PlannedSource]) -> Lock:
+def freeze(out: Path, settings: RenderSettings, scanned: Sequence[ScannedSource]) -> Lock:
     """Write everything but the shards, which are all finished; the lock comes last. Returns the lock."""
     shards: list[ShardEntry] = []
     sources: list[SourceEntry] = []
-    reports = [[report for report, _ in _finished(source)] for source in planned]
+    reports = [[report for report, _ in _finished(source, settings)] for source in scanned]
     with whole_file(out / INDEX_NAME) as index:
         index.write(index_header(sum(report.samples for source in reports for report in source)))
-        for number, source in enumerate(planned):
-            for report, raw in _finished(source):
+        for source_no, source in enumerate(scanned):
+            for report, raw in _finished(source, settings):
                 if not report.samples:
                     continue
                 rows = np.frombuffer(raw, INDEX_DTYPE).copy()
-                rows["shard"], rows["source"] = len(shards), number
+                rows["shard"], rows["source"] = len(shards), source_no
                 index.write(rows.tobytes())
                 shards.append(_shard_entry(report))
-            sources.append(_source_entry(source, reports[number]))
+            sources.append(_source_entry(source, reports[source_no]))
     with whole_file(out / REJECTS_NAME) as rejects:
-        for source, finished in zip(planned, reports, strict=True):
+        for source, finished in zip(scanned, reports, strict=True):
             for report in finished:
                 for reject in report.rejects:
                     line = {"source": source.source.tag, "record": reject.record}
@@ -43,7 +45,7 @@ def freeze(out: Path, settings: BuildSettings, planned: Sequence[PlannedSource])
     lock = Lock(
         tool_version=version("griffon-pipeline"),
         library_versions={name: version(name) for name in ("numpy", "orjson", "pillow")},
-        render=settings.lock_settings(),
+        render=settings.in_lock(),
         sources=tuple(sources),
         shards=tuple(shards),
         index_sha256=sha256_of(out / INDEX_NAME),
@@ -51,10 +53,10 @@ def freeze(out: Path, settings: BuildSettings, planned: Sequence[PlannedSource])
     return write_lock(out, lock)
 
 
-def _finished(source: PlannedSource) -> Iterator[tuple[ShardReport, bytes]]:
-    for number in range(source.shard_count):
-        report = read_report(source.work, number)
-        assert report is not None, f"shard {number} of {source.source.tag} was not made"
+def _finished(source: ScannedSource, settings: RenderSettings) -> Iterator[tuple[ShardReport, bytes]]:
+    for shard_no in range(shard_count(source, settings)):
+        report = read_report(source.files.work, shard_no)
+        assert report is not None, f"shard {shard_no} of {source.source.tag} was not made"
         yield report
 
 
@@ -68,19 +70,17 @@ def _shard_entry(report: ShardReport) -> ShardEntry:
     )
 
 
-def _source_entry(planned: PlannedSource, reports: Sequence[ShardReport]) -> SourceEntry:
+def _source_entry(scanned: ScannedSource, reports: Sequence[ShardReport]) -> SourceEntry:
+    source = scanned.source
     rejected = Counter(reject.reason for report in reports for reject in report.rejects)
+    identity = source_identity(source, scanned.sha256s)
+    identity["options"].pop("format", None)
     return SourceEntry(
-        tag=planned.source.tag,
-        task=planned.source.task,
-        format=planned.source.format,
-        annotation=planned.source.annotation_name,
-        annotation_bytes=planned.scanned.annotation_bytes,
-        annotation_sha256=planned.scanned.annotation_sha256,
-        companions=planned.scanned.companions,
-        options={name: value for name, value in planned.source.options.items() if name != "format"},
-        records=planned.scanned.records,
+        **identity,
+        format=source.format,
+        annotation_bytes=source.annotation.stat().st_size,
+        records=scanned.records,
         samples=sum(report.samples for report in reports),
         rejected=dict(sorted(rejected.items())),
-        weight=planned.source.weight,
+        weight=source.weight,
     )

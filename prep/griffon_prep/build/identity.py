@@ -1,6 +1,6 @@
 """The identity of a build: two builds with the same identity make the same samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,26 @@ def identity(settings: BuildSettings, sha256s: Mapping[Path, str]) -> dict[str, 
         sha256s: hashes of the files of all sources.
     """
     return {
-        "render": settings.lock_settings(),
-        "sources": [
-            source_identity(source, sha256s[source.annotation], _companion_hashes(source, sha256s))
-            for source in settings.sources
-        ],
+        "render": settings.render.in_lock(),
+        "sources": [source_identity(source, [sha256s[path] for path in source.files]) for source in settings.sources],
     }
 
 
-def source_identity(source: SourceInput, annotation_sha256: str, companions: Mapping[str, str]) -> dict[str, Any]:
-    """The identity of a source: two sources with the same identity have the same records."""
+def source_identity(source: SourceInput, sha256s: Sequence[str]) -> dict[str, Any]:
+    """The identity of a source: two sources with the same identity have the same records.
+
+    Args:
+        source: the source.
+        sha256s: hashes of `source.files`.
+    """
     return {
         "tag": source.tag,
         "task": source.task,
-        "annotation": source.annotation_name,
-        "annotation_sha256": annotation_sha256,
-        "companions": dict(companions),
+        "annotation": source.file_names[0],
+        "annotation_sha256": sha256s[0],
+        "companions": dict(zip(source.file_names[1:], sha256s[1:], strict=True)),
         "options": dict(source.options),
     }
-
-
-def _companion_hashes(source: SourceInput, sha256s: Mapping[Path, str]) -> dict[str, str]:
-    return {companion.stated: sha256s[companion.path] for companion in source.companions}
 
 
 def identity_of_lock(lock: Lock, settings: BuildSettings) -> dict[str, Any]:

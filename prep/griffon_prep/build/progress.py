@@ -1,10 +1,12 @@
-"""Progress of a build: one bar per source on a terminal, plain lines otherwise."""
+"""Progress of a build: one bar per source on a terminal, log lines otherwise."""
 
+import logging
 import sys
 import time
 
-import click
 from tqdm import tqdm
+
+_log = logging.getLogger(__name__)
 
 _LINE_EVERY_S = 10.0
 
@@ -19,7 +21,8 @@ class Progress:
         self._done = 0
         self._began = began
         self._last_line = time.monotonic()
-        self._bar = tqdm(total=records, desc=tag, unit=" samples", dynamic_ncols=True) if sys.stderr.isatty() else None
+        shown = sys.stderr.isatty() and _log.isEnabledFor(logging.INFO)
+        self._bar = tqdm(total=records, desc=tag, unit=" samples", dynamic_ncols=True) if shown else None
         if self._bar is not None:
             self._bar.start_t -= self._last_line - began
 
@@ -34,10 +37,7 @@ class Progress:
             self._last_line = time.monotonic()
             rate = self._done / max(self._last_line - self._began, 1e-9)
             left_s = (self._records - self._done) / rate
-            click.echo(
-                f"{self._tag}: {self._done:,} of {self._records:,} records, {rate:,.0f}/s, {left_s:,.0f} s left",
-                err=True,
-            )
+            _log.info(f"{self._tag}: {self._done:,} of {self._records:,} records, {rate:,.0f}/s, {left_s:,.0f} s left")
 
     def close(self) -> None:
         """Close the bar, whether finished or not."""

@@ -12,10 +12,11 @@ import orjson
 from numpy.typing import NDArray
 
 from griffon_prep.build.identity import identity_of_lock, source_identity
-from griffon_prep.build.plan import PlannedSource
+from griffon_prep.build.plan import shard_jobs
 from griffon_prep.build.report import Reject, ShardReport, read_report, write_report
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard import ShardJob, record_numbers
+from griffon_prep.sources.scan import ScannedSource
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.index import INDEX_NAME, idx_path
 from griffon_shards.lock import REJECTS_NAME, ShardEntry
@@ -23,7 +24,7 @@ from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import sha256_of, sync_folder, whole_file
 
 
-def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, planned: Sequence[PlannedSource]) -> list[str]:
+def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, scanned: Sequence[ScannedSource]) -> list[str]:
     """Link the shards of unchanged sources into a started build and write their reports. Returns the reused tags.
 
     A source is unchanged if its task, annotation and options are the same and no setting that changes bytes differs.
@@ -37,30 +38,31 @@ def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, planned: 
             f"{old.root / INDEX_NAME}: damaged, its SHA-256 is {sha256}; this set cannot be reused, omit --reuse"
         )
     before = identity_of_lock(old.lock, settings)
-    if before["render"] != settings.lock_settings():
+    if before["render"] != settings.render.in_lock():
         return []
     unchanged = {source["tag"]: source for source in before["sources"]}
     rejects = _rejects_by_source(old)
-    numbers = {shard.name: number for number, shard in enumerate(old.lock.shards)}
-    bounds = np.searchsorted(old.index["shard"], np.arange(len(numbers) + 1)).tolist()
+    shard_indices = {shard.name: index for index, shard in enumerate(old.lock.shards)}
+    bounds = np.searchsorted(old.index["shard"], np.arange(len(shard_indices) + 1)).tolist()
     reused = []
-    for source in planned:
+    for source in scanned:
         tag = source.source.tag
-        now = source_identity(source.source, source.scanned.annotation_sha256, source.scanned.companions)
-        if unchanged.get(tag) != now:
+        if unchanged.get(tag) != source_identity(source.source, source.sha256s):
             continue
-        for job in source.jobs(out):
-            number = numbers.get(job.name)
-            if number is not None and read_report(source.work, job.shard_no) is None:
-                rows = old.index[bounds[number] : bounds[number + 1]]
-                _link_shard(old, number, rows, job, rejects[tag])
+        for job in shard_jobs(source, settings.render, out):
+            shard_index = shard_indices.get(job.name)
+            if shard_index is not None and read_report(job.work, job.shard_no) is None:
+                rows = old.index[bounds[shard_index] : bounds[shard_index + 1]]
+                _link_shard(old, shard_index, rows, job, rejects[tag])
         reused.append(tag)
     return reused
 
 
-def _link_shard(old: FrozenSet, number: int, rows: NDArray[np.void], job: ShardJob, rejects: dict[int, Reject]) -> None:
+def _link_shard(
+    old: FrozenSet, shard_index: int, rows: NDArray[np.void], job: ShardJob, rejects: dict[int, Reject]
+) -> None:
     assert job.out is not None
-    entry: ShardEntry = old.lock.shards[number]
+    entry: ShardEntry = old.lock.shards[shard_index]
     target, origin = job.out / entry.name, old.root / entry.name
     target.parent.mkdir(parents=True, exist_ok=True)
     if origin.stat().st_size != entry.bytes:
@@ -69,7 +71,7 @@ def _link_shard(old: FrozenSet, number: int, rows: NDArray[np.void], job: ShardJ
     _link(idx_path(origin), idx_path(target))
     sync_folder(target.parent)
     report = ShardReport(
-        tag=job.source.tag,
+        tag=job.tag,
         shard_no=job.shard_no,
         name=entry.name,
         samples=entry.samples,

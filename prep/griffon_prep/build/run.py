@@ -1,35 +1,36 @@
 """`griffon-prep build`: scan the sources, make their shards, freeze the set. `check` does the same without writing."""
 
+import logging
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from griffon_prep.build.finalize import freeze
 from griffon_prep.build.folder import BuildFolder, check_no_other_set, differences
 from griffon_prep.build.identity import identity, identity_of_lock
-from griffon_prep.build.plan import PlannedSource
+from griffon_prep.build.plan import estimate_job, saving, shard_count, shard_jobs
 from griffon_prep.build.progress import Progress
 from griffon_prep.build.report import Reject, ShardReport, read_report
 from griffon_prep.build.reuse import link_unchanged
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard import make_shard
-from griffon_prep.build.worker_pool import LocalPool
 from griffon_prep.records import UNCOUNTED_REASONS
 from griffon_prep.sources.annotation_hashes import AnnotationHashes
-from griffon_prep.sources.scan import ScanJob, ScannedSource, scan_source
+from griffon_prep.sources.scan import ScannedSource, scan_source
 from griffon_shards.frozen_set import open_set
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import counts, size
+from griffon_shards.support.worker_pool import LocalPool
 
-Notify = Callable[[str], None]
-"""Shows one line to the user."""
+_log = logging.getLogger(__name__)
 
 _EXAMPLES = 3  # rejected records shown for each reason
 _SPACE_MARGIN = 1.05  # required free space relative to the estimate
@@ -66,9 +67,7 @@ class SourceCount:
         return sum(count for reason, count in self.rejected.items() if reason not in UNCOUNTED_REASONS)
 
 
-def build(
-    settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool, notify: Notify
-) -> Lock:
+def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool) -> Lock:
     """Freeze a set into `out`, resume an unfinished build there, or find the set up to date.
 
     Args:
@@ -77,7 +76,6 @@ def build(
         reuse: a frozen set to hard-link unchanged sources from.
         recheck: if the set is frozen already, make every shard again in memory and compare.
         overwrite: delete any set in `out` first.
-        notify: called with each line for the user.
 
     Raises:
         SettingsError: `out` holds other files, or another build is writing into it.
@@ -97,32 +95,33 @@ def build(
             folder.clear_work()  # left over if a build was killed right after the last step
             lock = _check_same(out, settings, sha256s)
             if recheck:
-                _recheck(lock, settings, folder, sha256s, notify)
-            notify(f"{out}: up to date")
+                _recheck(lock, settings, folder, sha256s)
+            _log.info(f"{out}: up to date")
             return lock
         check_no_other_set(folder, plan)
         old = open_set(reuse) if reuse is not None else None
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, folder.work, pool, notify)
+            scanned = _scan(settings, sha256s, folder.work, pool)
             if old is None:
-                _check_space(planned, out, pool, notify)
+                _check_space(scanned, settings, out, pool)
             folder.begin(plan)
             if old is not None:
-                reused = link_unchanged(old, out, settings, planned)
+                reused = link_unchanged(old, out, settings, scanned)
                 nothing = "nothing, because all sources or settings have changed"
-                notify(f"reused from {old.root}: {', '.join(reused) or nothing}")
-                _check_space(planned, out, pool, notify)
-            check_counts(planned, run_jobs(planned, out, pool, stop_early=True, notify=notify), settings)
+                _log.info(f"reused from {old.root}: {', '.join(reused) or nothing}")
+                _check_space(scanned, settings, out, pool)
+            source_counts = run_jobs(scanned, settings, out, pool, stop_early=True)
+            check_counts(scanned, source_counts, settings)
         if sha256s != folder.stamps.sha256s(settings.sources):
             raise DataError(
                 f"{out}: an annotation file changed during the build; use --overwrite to start over with the new one"
             )
-        lock = freeze(out, settings, planned)
+        lock = freeze(out, settings.render, scanned)
         folder.clear_work()
         return lock
 
 
-def check(settings: BuildSettings, notify: Notify) -> tuple[list[PlannedSource], dict[str, SourceCount]]:
+def check(settings: BuildSettings) -> tuple[list[ScannedSource], dict[str, SourceCount]]:
     """Read and render every record as `build` does, but write nothing. Returns the sources and their counts.
 
     Raises:
@@ -133,42 +132,52 @@ def check(settings: BuildSettings, notify: Notify) -> tuple[list[PlannedSource],
         stamps = AnnotationHashes(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, Path(name), pool, notify)
-            return planned, run_jobs(planned, None, pool, stop_early=False, notify=notify)
+            scanned = _scan(settings, sha256s, Path(name), pool)
+            return scanned, run_jobs(scanned, settings, None, pool, stop_early=False)
 
 
 def run_jobs(
-    planned: Sequence[PlannedSource], out: Path | None, pool: LocalPool, *, stop_early: bool, notify: Notify
+    scanned: Sequence[ScannedSource],
+    settings: BuildSettings,
+    out: Path | None,
+    pool: LocalPool,
+    *,
+    stop_early: bool,
 ) -> dict[str, SourceCount]:
     """Make all shards, and count and show progress. All sources share one queue, so small ones leave no worker idle.
 
     Raises:
         DataError: with `stop_early`, a source has more rejects than allowed.
     """
-    source_counts = {source.source.tag: SourceCount() for source in planned}
-    by_tag = {source.source.tag: source for source in planned}
+    source_counts = {source.source.tag: SourceCount() for source in scanned}
+    used_records = {source.source.tag: source.used_records for source in scanned}
+    jobs = chain.from_iterable(shard_jobs(source, settings.render, out) for source in scanned)
     with ExitStack() as bars:
         progress: dict[str, Progress] = {}
         before = time.monotonic()
-        for report in pool.run(make_shard, chain.from_iterable(source.jobs(out) for source in planned)):
-            tag, source = report.tag, by_tag[report.tag]
+        for report in pool.run(make_shard, jobs):
+            tag = report.tag
             if tag not in progress:
-                progress[tag] = bars.enter_context(closing(Progress(tag, source.used_records, before)))
+                progress[tag] = bars.enter_context(closing(Progress(tag, used_records[tag], before)))
             before = time.monotonic()
             count = source_counts[tag]
             count.add(report)
+            _log.debug(
+                f"{report.name}: {report.samples:,} samples, {len(report.rejects):,} rejects, {size(report.bytes)}"
+            )
             progress[tag].add(report.samples + len(report.rejects))
-            if stop_early and count.counted_rejects > source.max_rejects:
-                notify_rejects(tag, count, notify)
+            allowed = settings.allowed_rejects(used_records[tag])
+            if stop_early and count.counted_rejects > allowed:
+                _log_rejects(tag, count)
                 raise DataError(
                     f"{tag}: {count.counted_rejects} records rejected so far ({counts(count.rejected)}), but "
-                    f"--max-rejects allows {source.max_rejects} of {source.used_records}; fix the data or raise "
+                    f"--max-rejects allows {allowed} of {used_records[tag]}; fix the data or raise "
                     "--max-rejects, then rerun the same command to resume"
                 )
     for tag, count in source_counts.items():
-        notify_rejects(tag, count, notify)
+        _log_rejects(tag, count)
         if count.by_last_part:
-            notify(
+            _log.warning(
                 f"{tag}: {count.by_last_part:,} images were found by file name alone; if several folders use the same "
                 "file names, some of them may be the wrong images"
             )
@@ -176,7 +185,7 @@ def run_jobs(
 
 
 def check_counts(
-    planned: Sequence[PlannedSource], source_counts: Mapping[str, SourceCount], settings: BuildSettings
+    scanned: Sequence[ScannedSource], source_counts: Mapping[str, SourceCount], settings: BuildSettings
 ) -> None:
     """Check whether the sources may be frozen. `build` and `check` apply the same rules.
 
@@ -184,13 +193,11 @@ def check_counts(
         DataError: sources have too many rejects or no samples; one line for each.
     """
     faults = []
-    for source in planned:
+    for source in scanned:
         tag = source.source.tag
-        count = source_counts[tag]
-        if count.counted_rejects > source.max_rejects:
-            faults.append(
-                f"{tag}: {count.counted_rejects} records rejected, but --max-rejects allows {source.max_rejects}"
-            )
+        count, allowed = source_counts[tag], settings.allowed_rejects(source.used_records)
+        if count.counted_rejects > allowed:
+            faults.append(f"{tag}: {count.counted_rejects} records rejected, but --max-rejects allows {allowed}")
         elif not count.samples and not settings.allow_empty:
             faults.append(
                 f"{tag}: no record became a sample ({counts(count.rejected)} of {source.used_records:,}); fix the "
@@ -202,61 +209,53 @@ def check_counts(
         raise DataError("\n".join(faults))
 
 
-def notify_rejects(tag: str, count: SourceCount, notify: Notify) -> None:
-    """Show a few examples of rejected records for each reason."""
+def _log_rejects(tag: str, count: SourceCount) -> None:
+    """Log a few examples of rejected records for each reason."""
     for reason, rejects in sorted(count.examples.items()):
+        level = logging.INFO if reason in UNCOUNTED_REASONS else logging.WARNING
         for reject in sorted(rejects, key=lambda reject: reject.record):
-            notify(f"{tag}: record {reject.record} rejected, {reason}: {reject.detail}")
+            _log.log(level, f"{tag}: record {reject.record} rejected, {reason}: {reject.detail}")
         if count.rejected[reason] > len(rejects):
-            notify(f"{tag}: ... and {count.rejected[reason] - len(rejects)} more with {reason}")
+            _log.log(level, f"{tag}: ... and {count.rejected[reason] - len(rejects)} more with {reason}")
 
 
-def _scan(
-    settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool, notify: Notify
-) -> list[PlannedSource]:
-    jobs = [
-        ScanJob(source=source, sha256s=tuple(sha256s[path] for path in source.files), work=work / source.tag)
-        for source in settings.sources
-    ]
-    scanned = dict(pool.run(_scan_tagged, jobs))
-    planned = [
-        PlannedSource(source=job.source, scanned=scanned[job.source.tag], settings=settings, work=job.work)
-        for job in jobs
-    ]
-    for source in planned:
-        for note in source.scanned.notes:
-            notify(f"{source.source.tag}: {note}")
-    return planned
+def _scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool) -> list[ScannedSource]:
+    _log.debug("scanning the annotations")
+    scan = partial(scan_source, sha256s=sha256s, work=work)
+    by_tag = {source.source.tag: source for source in pool.run(scan, settings.sources)}
+    scanned = [by_tag[source.tag] for source in settings.sources]
+    for source in scanned:
+        for note in source.notes:
+            _log.warning(f"{source.source.tag}: {note}")
+    return scanned
 
 
-def _scan_tagged(job: ScanJob) -> tuple[str, ScannedSource]:
-    return job.source.tag, scan_source(job)
-
-
-def _check_space(planned: Sequence[PlannedSource], out: Path, pool: LocalPool, notify: Notify) -> None:
+def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, out: Path, pool: LocalPool) -> None:
     """Report the estimated size of the set and the free disk space.
 
     Raises:
         DataError: there is too little free space.
     """
-    estimates = {report.tag: report for report in pool.run(make_shard, [source.estimate_job() for source in planned])}
+    jobs = [estimate_job(source, settings.render) for source in scanned]
+    estimates = {report.tag: report for report in pool.run(make_shard, jobs)}
     free_bytes = shutil.disk_usage(out).free
     needed_bytes = 0.0
-    for source in planned:
+    for source in scanned:
         report = estimates[source.source.tag]
         tried = report.samples + len(report.rejects)
         samples = source.used_records * report.samples // tried
         estimate_bytes = report.bytes * source.used_records / tried
-        finished_reports = [read_report(source.work, shard_no) for shard_no in range(source.shard_count)]
+        shards = shard_count(source, settings.render)
+        finished_reports = [read_report(source.files.work, shard_no) for shard_no in range(shards)]
         finished_bytes = [finished[0].bytes for finished in finished_reports if finished is not None]
         needed_bytes += max(0.0, estimate_bytes - sum(finished_bytes))
-        note = f", {len(finished_bytes)} of {source.shard_count} shards finished" if finished_bytes else ""
-        notify(
+        note = f", {len(finished_bytes)} of {shards} shards finished" if finished_bytes else ""
+        _log.info(
             f"{source.source.tag}: {source.used_records:,} records, about {samples:,} samples and "
             f"{size(estimate_bytes)}{note}; {size(free_bytes)} free"
         )
-        if saving := source.saving(estimate_bytes):
-            notify(f"{source.source.tag}: {saving}")
+        if sentence := saving(source, estimate_bytes):
+            _log.info(f"{source.source.tag}: {sentence}")
     if needed_bytes * _SPACE_MARGIN > free_bytes:
         raise DataError(
             f"{out}: the build needs about {size(needed_bytes)}, but only {size(free_bytes)} are free; free some "
@@ -288,9 +287,7 @@ def _check_same(out: Path, settings: BuildSettings, sha256s: Mapping[Path, str])
     return lock
 
 
-def _recheck(
-    lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: Mapping[Path, str], notify: Notify
-) -> None:
+def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: Mapping[Path, str]) -> None:
     """Make every shard of a frozen set again in memory and compare it with the frozen one.
 
     Raises:
@@ -300,9 +297,8 @@ def _recheck(
     made: dict[str, str] = {}
     try:
         with LocalPool(settings.workers, settings.start_method) as pool:
-            planned = _scan(settings, sha256s, folder.work, pool, notify)
-            for source in planned:
-                for report in pool.run(make_shard, source.jobs(None)):
+            for source in _scan(settings, sha256s, folder.work, pool):
+                for report in pool.run(make_shard, shard_jobs(source, settings.render, None)):
                     if report.samples:
                         made[report.name] = report.sha256
     finally:
@@ -314,4 +310,4 @@ def _recheck(
             f"{', '.join(changed[:10])}{' ...' if len(changed) > 10 else ''}; the set itself is unchanged; "
             "choose another --out to build with the new images"
         )
-    notify(f"rechecked {len(made)} shards: all images are unchanged")
+    _log.info(f"rechecked {len(made)} shards: all images are unchanged")

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from griffon_prep.images import Picture, check_image, read_image, shrink_image
+from griffon_prep.images import StoredImage, check_image, read_image, shrink_image
 from griffon_prep.readers.base import Reader
 from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Record, Rejected
@@ -22,11 +22,9 @@ class SampleMaker:
         reader: reader of the source's records.
         rounds: groups of records that share a sample, or None if each record has its own sample.
         source: tag, task and vocabulary.
-        settings: settings of rendering.
+        settings: settings that change bytes.
         annotation_name: path of the annotation relative to the data root, for `origin`.
         image_root: absolute folder of the images.
-        check: one of `griffon_prep.images.CHECKS`.
-        resize_px: longest side that images are shrunk to, or None.
     """
 
     reader: Reader
@@ -35,8 +33,6 @@ class SampleMaker:
     settings: RenderSettings
     annotation_name: str
     image_root: str
-    check: str
-    resize_px: int | None
 
     def make(self, record_no: int) -> tuple[Sample, Counter[str], bool]:
         """The sample of a record, or of a group of them.
@@ -50,21 +46,21 @@ class SampleMaker:
             OSError: the storage fails.
         """
         record, renderings, dropped = self._rendered(record_no)  # before reading the image, as it is cheaper
-        picture, by_last_part = None, False
+        image, by_last_part = None, False
         if record.image_path is not None:
             file = read_image(self.image_root, record.image_path, record.image_elsewhere)
             by_last_part = file.by_last_part
-            picture = check_image(file.data, self.check, (record.width_px, record.height_px), record.image_path)
-            if self.resize_px is not None:
-                shrunk = shrink_image(picture, self.resize_px, record.image_path)
-                renderings = tuple(_scale_region(rendering, picture, shrunk) for rendering in renderings)
-                picture = shrunk
+            image = check_image(file.data, self.settings.check, (record.width_px, record.height_px), record.image_path)
+            if self.settings.resize_px is not None:
+                shrunk = shrink_image(image, self.settings.resize_px, record.image_path)
+                renderings = tuple(_scale_region(rendering, image, shrunk) for rendering in renderings)
+                image = shrunk
         sample = Sample(
             key=f"{self.source.tag}-{record_no:09d}",
-            image=picture.data if picture else None,
-            image_format=picture.format if picture else "",
-            width_px=picture.width_px if picture else 0,
-            height_px=picture.height_px if picture else 0,
+            image=image.data if image else None,
+            image_format=image.format if image else "",
+            width_px=image.width_px if image else 0,
+            height_px=image.height_px if image else 0,
             task=self.source.task,
             renderings=renderings,
             origin=Origin(annotation=self.annotation_name, record=record_no),
@@ -79,14 +75,14 @@ class SampleMaker:
         first: Record | None = None
         rounds: list[tuple[Rendering, ...]] = []
         faults: list[Rejected] = []
-        for number in self.rounds[record_no]:
+        for member_no in self.rounds[record_no]:
             try:
-                record = self.reader.read(number)
+                record = self.reader.read(member_no)
                 first = first or record
                 if _image_of(record) != _image_of(first):
                     raise Rejected(
                         "bad_record",
-                        f"record {number} gives another path or size for the same image",
+                        f"record {member_no} gives another path or size for the same image",
                     )
                 renderings, lost = self._render(record)
             except Rejected as rejected:
@@ -111,7 +107,7 @@ def _image_of(record: Record) -> tuple[str | None, int, int]:
     return record.image_path, record.width_px, record.height_px
 
 
-def _scale_region(rendering: Rendering, before: Picture, after: Picture) -> Rendering:
+def _scale_region(rendering: Rendering, before: StoredImage, after: StoredImage) -> Rendering:
     if rendering.region_xyxy_px is None or after is before:
         return rendering
     x, y = after.width_px / before.width_px, after.height_px / before.height_px

@@ -5,22 +5,21 @@ Without an output folder, the same function serves `check`, `--recheck` and the 
 
 import hashlib
 from collections import Counter
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from griffon_prep.build.report import Reject, ShardReport, read_report, write_report
 from griffon_prep.build.sample_maker import SampleMaker, boxes_written, text_chars
-from griffon_prep.build.settings import ShardSettings
 from griffon_prep.readers import FORMATS
 from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Rejected
-from griffon_prep.render.settings import Source
-from griffon_prep.sources.resolve import SourceInput
-from griffon_prep.sources.scan import inputs_of, naming_source, read_scanned
+from griffon_prep.render.settings import RenderSettings, Source
+from griffon_prep.sources.scan import ScannedSource, naming_source, read_vocabulary
 from griffon_shards.index import INDEX_DTYPE, idx_bytes, idx_path, write_idx
 from griffon_shards.permutation import permutation_key, permute
 from griffon_shards.sample_json import encode_sample
@@ -37,29 +36,35 @@ class ShardJob:
     """One shard to make.
 
     Attributes:
-        source: the source, as the manifest names it.
-        settings: settings that decide the bytes of a sample.
-        work: the source's work folder, with the result of the scan.
+        source: the scanned source.
+        settings: settings that change bytes.
         out: the output folder, or None to write nothing.
-        records: number of records of the source before `limit=`; the shuffled order is a permutation of all of them.
         shard_no: number of the shard within its source.
         first: first position in the shuffled order that belongs to the shard.
         stop: one past the last position.
     """
 
-    source: SourceInput
-    settings: ShardSettings
-    work: Path
+    source: ScannedSource
+    settings: RenderSettings
     out: Path | None
-    records: int
     shard_no: int
     first: int
     stop: int
 
     @property
+    def tag(self) -> str:
+        """The source's tag."""
+        return self.source.source.tag
+
+    @property
+    def work(self) -> Path:
+        """The source's work folder."""
+        return self.source.files.work
+
+    @property
     def name(self) -> str:
         """The shard's name in the set."""
-        return f"{self.source.tag}/{self.source.tag}-{self.shard_no:06d}.tar"
+        return f"{self.tag}/{self.tag}-{self.shard_no:06d}.tar"
 
 
 def make_shard(job: ShardJob) -> ShardReport:
@@ -72,42 +77,53 @@ def make_shard(job: ShardJob) -> ShardReport:
         OSError: the storage fails or is full.
         DataError: an annotation is damaged.
     """
-    maker = _maker(job.source, job.settings, job.work)
-    if job.out is not None and (report := _finished(job, maker)):
+    maker = _maker(job.source, job.settings)
+    if job.out is None:
+        with naming_source(job.source.source, job.source.files):
+            return _make_samples(job, maker, None)[0]
+    if report := _finished(job, maker):
         return report
-    with ExitStack() as stack:
-        stack.enter_context(naming_source(job.source, inputs_of(job.source, job.work)))
-        file = None
-        if job.out is not None:
-            path = job.out / job.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(whole_file(path))
-        rows = np.zeros(job.stop - job.first, INDEX_DTYPE)
-        digest = hashlib.sha256()
-        rejects: list[Reject] = []
-        dropped: Counter[str] = Counter()
-        offset = samples = written_back = by_last_part = 0
-        for record_no in record_numbers(job):
-            try:
-                sample, dropped_here, found_by_name = maker.make(record_no)
-            except Rejected as rejected:
-                rejects.append(Reject(record=record_no, reason=rejected.reason, detail=rejected.detail))
-                continue
-            raw = sample_bytes(sample.key, sample.image, encode_sample(sample))
-            rows[samples] = _row(sample, raw, offset, job.settings.render.boxes)
-            digest.update(raw)
-            if file is not None:
-                file.write(raw)
-                written_back = begin_write_back(file, written_back, offset)
-            dropped.update(dropped_here)
-            offset += len(raw)
-            samples += 1
-            by_last_part += found_by_name
-        digest.update(END_OF_ARCHIVE)
+    tar = job.out / job.name
+    tar.parent.mkdir(parents=True, exist_ok=True)
+    with naming_source(job.source.source, job.source.files), whole_file(tar) as file:
+        report, rows = _make_samples(job, maker, file)
+    if report.samples:
+        write_idx(tar, rows["offset"].tolist(), report.bytes - len(END_OF_ARCHIVE))
+    else:
+        tar.unlink()
+        idx_path(tar).unlink(missing_ok=True)
+    write_report(job.work, report, rows.tobytes())
+    return report
+
+
+def _make_samples(job: ShardJob, maker: SampleMaker, file: BinaryIO | None) -> tuple[ShardReport, NDArray[np.void]]:
+    """Make the samples of a shard and write them; returns the report and the index rows, shape [samples]."""
+    rows = np.zeros(job.stop - job.first, INDEX_DTYPE)
+    digest = hashlib.sha256()
+    rejects: list[Reject] = []
+    dropped: Counter[str] = Counter()
+    offset = samples = written_back = by_last_part = 0
+    for record_no in record_numbers(job):
+        try:
+            sample, dropped_here, by_name = maker.make(record_no)
+        except Rejected as rejected:
+            rejects.append(Reject(record=record_no, reason=rejected.reason, detail=rejected.detail))
+            continue
+        raw = sample_bytes(sample.key, sample.image, encode_sample(sample))
+        rows[samples] = _row(sample, raw, offset, job.settings.boxes)
+        digest.update(raw)
         if file is not None:
-            file.write(END_OF_ARCHIVE)
+            file.write(raw)
+            written_back = begin_write_back(file, written_back, offset)
+        dropped.update(dropped_here)
+        offset += len(raw)
+        samples += 1
+        by_last_part += by_name
+    digest.update(END_OF_ARCHIVE)
+    if file is not None:
+        file.write(END_OF_ARCHIVE)
     report = ShardReport(
-        tag=job.source.tag,
+        tag=job.tag,
         shard_no=job.shard_no,
         name=job.name,
         samples=samples,
@@ -117,21 +133,13 @@ def make_shard(job: ShardJob) -> ShardReport:
         dropped_boxes=dict(sorted(dropped.items())),
         by_last_part=by_last_part,
     )
-    if job.out is not None:
-        tar = job.out / job.name
-        if samples:
-            write_idx(tar, rows["offset"][:samples].tolist(), offset)
-        else:
-            tar.unlink()
-            idx_path(tar).unlink(missing_ok=True)
-        write_report(job.work, report, rows[:samples].tobytes())
-    return report
+    return report, rows[:samples]
 
 
 def record_numbers(job: ShardJob) -> list[int]:
     """The record numbers at the job's positions in the source's shuffled order."""
-    key = permutation_key("records", job.settings.render.seed, job.source.tag)
-    numbers: list[int] = permute(np.arange(job.first, job.stop), job.records, key).tolist()
+    key = permutation_key("records", job.settings.seed, job.tag)
+    numbers: list[int] = permute(np.arange(job.first, job.stop), job.source.records, key).tolist()
     return numbers
 
 
@@ -143,17 +151,16 @@ def _row(sample: Sample, raw: bytes, offset: int, style: str) -> tuple[int, ...]
 
 
 @lru_cache(maxsize=4)
-def _maker(source: SourceInput, settings: ShardSettings, work: Path) -> SampleMaker:
+def _maker(scanned: ScannedSource, settings: RenderSettings) -> SampleMaker:
     """The sample maker of a source. Each process keeps the most recent ones open."""
+    source, work = scanned.source, scanned.files.work
     return SampleMaker(
-        reader=FORMATS[source.format].Reader(inputs_of(source, work)),
+        reader=FORMATS[source.format].Reader(scanned.files),
         rounds=Rounds(work) if source.rounds > 1 else None,
-        source=Source(tag=source.tag, task=source.task, vocabulary=read_scanned(work).vocabulary),
-        settings=settings.render,
-        annotation_name=source.annotation_name,
+        source=Source(tag=source.tag, task=source.task, vocabulary=read_vocabulary(work)),
+        settings=settings,
+        annotation_name=source.file_names[0],
         image_root=source.image_root,
-        check=settings.check,
-        resize_px=settings.resize_px,
     )
 
 

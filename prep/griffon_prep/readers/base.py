@@ -1,7 +1,7 @@
 """The interface of a format module: its members, its inputs, and the result of its scan."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,10 +24,15 @@ class AnnotationFiles:
     """
 
     annotation: Path
-    companions: Mapping[str, Path]
+    companions: Mapping[str, Path] = field(hash=False)
     task: str
-    options: Mapping[str, str]
+    options: Mapping[str, str] = field(hash=False)
     work: Path
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files, the annotation first."""
+        return [self.annotation, *self.companions.values()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,14 +42,14 @@ class Scan:
     Attributes:
         records: number of records, after `split=`.
         vocabulary: sorted category names from which negatives are drawn.
-        pictures: for REG and VG, a key per record that is equal for records of the same image (and, barring a hash
+        image_keys: for REG and VG, a key per record that is equal for records of the same image (and, barring a hash
             collision, only for these); uint64, shape [records].
         notes: remarks about the file for the user, one line each.
     """
 
     records: int
     vocabulary: tuple[str, ...] = ()
-    pictures: NDArray[np.uint64] | None = None
+    image_keys: NDArray[np.uint64] | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -36,17 +36,17 @@ def recognises(head: Head) -> bool:
 def scan(inputs: AnnotationFiles) -> Scan:
     """Write the record table into the work folder; for DET, also collect the category names."""
     names: set[str] = set()
-    pictures = array("Q")
+    image_keys = array("Q")
     look = {
         "DET": lambda text: _collect_names(text, names),
-        "REG": lambda text: _collect_images(text, pictures, one_box_each=True),
-        "VG": lambda text: _collect_images(text, pictures, one_box_each=False),
+        "REG": lambda text: _collect_images(text, image_keys, one_box_each=True),
+        "VG": lambda text: _collect_images(text, image_keys, one_box_each=False),
     }.get(inputs.task)
     records = scan_json(inputs.annotation, inputs.work / _TABLE, look)
     return Scan(
         records=records,
         vocabulary=tuple(sorted(names)),
-        pictures=np.frombuffer(pictures, np.uint64) if pictures else None,
+        image_keys=np.frombuffer(image_keys, np.uint64) if image_keys else None,
     )
 
 
@@ -123,7 +123,7 @@ def _expression_regions(
     return regions, () if regions else (phrase,)
 
 
-def _collect_images(text: bytes, pictures: "array[int]", *, one_box_each: bool) -> int:
+def _collect_images(text: bytes, image_keys: "array[int]", *, one_box_each: bool) -> int:
     """Append the image key of every record in a line and return their number.
 
     A line is one record, or for REG one record per expression if it has a list of expressions.
@@ -142,7 +142,7 @@ def _collect_images(text: bytes, pictures: "array[int]", *, one_box_each: bool) 
     name = (
         f"{path} {short(fields.get('width'))} {short(fields.get('height'))}".encode() if isinstance(path, str) else text
     )
-    pictures.extend([image_key(name)] * count)
+    image_keys.extend([image_key(name)] * count)
     return count
 
 

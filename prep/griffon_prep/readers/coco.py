@@ -40,28 +40,28 @@ def scan(inputs: AnnotationFiles) -> Scan:
     The vocabulary is the file's list of categories, without unused categories that are supercategories of others: an
     image full of their subcategories would be labelled as having none of them.
     """
-    found = write_tables(inputs.annotation, inputs.work)
-    seen = (*found.notes, *_repeated_notes(found, CocoTables(inputs.annotation, inputs.work)))
+    coco = write_tables(inputs.annotation, inputs.work)
+    file_notes = (*coco.notes, *_repeated_notes(coco, CocoTables(inputs.annotation, inputs.work)))
     if inputs.task not in ("DET", "RANDDET"):
-        return Scan(records=found.pictures, notes=seen)
-    names = {name for name in found.names.values() if IMAGE_TOKEN not in name} - found.unused_kinds
+        return Scan(records=coco.images, notes=file_notes)
+    names = {name for name in coco.names.values() if IMAGE_TOKEN not in name} - coco.unused_kinds
     notes = [
         f"category {short(name)} is never asked for: it has no annotations and is the supercategory of others"
-        for name in sorted(found.unused_kinds)
+        for name in sorted(coco.unused_kinds)
     ]
-    return Scan(records=found.pictures, vocabulary=tuple(sorted(names)), notes=(*seen, *notes))
+    return Scan(records=coco.images, vocabulary=tuple(sorted(names)), notes=(*file_notes, *notes))
 
 
-def _repeated_notes(found: CocoScan, tables: CocoTables) -> tuple[str, ...]:
+def _repeated_notes(coco: CocoScan, tables: CocoTables) -> tuple[str, ...]:
     """Return a note if an image has several entries: each is a record of its own, which knows its own boxes only."""
-    if not found.repeated.size:
+    if not coco.repeated.size:
         return ()
     try:
-        name = short(image_path_of(tables.picture(int(found.repeated[0]))))
+        name = short(image_path_of(tables.image_entry(int(coco.repeated[0]))))
     except Rejected:
-        name = f"entry {found.repeated[0]}"
+        name = f"entry {coco.repeated[0]}"
     return (
-        f"entries of images that name the image of an earlier entry: {found.repeated.size:,}, such as {name}; what "
+        f"entries of images that name the image of an earlier entry: {coco.repeated.size:,}, such as {name}; what "
         "only the other entry has boxes for counts as absent, so merge the entries of an image",
     )
 
@@ -74,7 +74,7 @@ class Reader:
 
     def read(self, record_no: int) -> Record:
         """Return the record with this number. Raises Rejected if it cannot be used."""
-        fields = self._tables.picture(record_no)
+        fields = self._tables.image_entry(record_no)
         with naming(fields):
             return self._record(record_no, fields)
 

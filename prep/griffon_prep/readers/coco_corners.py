@@ -19,9 +19,9 @@ _SLACK_PX = 2
 _SIDES, _MOST_PX = ("width", "height"), 1 << 20
 
 
-def sides_of(pictures: Sequence[Any]) -> NDArray[np.float32]:
+def sides_of(entries: Sequence[Any]) -> NDArray[np.float32]:
     """Width and height in pixels of entries of `images`, shape [images, 2]; NaN where missing."""
-    columns = [[value.get(name) if isinstance(value, dict) else None for value in pictures] for name in _SIDES]
+    columns = [[value.get(name) if isinstance(value, dict) else None for value in entries] for name in _SIDES]
     return np.stack([_numbers(column) for column in columns], axis=1)
 
 

@@ -136,13 +136,13 @@ def _images(spans: Spans, file: str, first: int) -> Images:
         values = []
     if len(values) != spans.starts.size:  # one of them is damaged
         bounds = enumerate(zip(spans.texts(), spans.starts.tolist(), strict=True), first)
-        values = [_parsed_or_none(text, spans, start, file, number) for number, (text, start) in bounds]
+        values = [_parsed_or_none(text, spans, start, file, entry_no) for entry_no, (text, start) in bounds]
     return Images(spans=spans, values=values)
 
 
-def _parsed_or_none(text: bytes, spans: Spans, start: int, file: str, number: int) -> Any:  # noqa: ANN401
+def _parsed_or_none(text: bytes, spans: Spans, start: int, file: str, entry_no: int) -> Any:  # noqa: ANN401
     try:
-        return parse_placed(text, spans.place, start, file, f"entry {number} (from 0) of images")
+        return parse_placed(text, spans.place, start, file, f"entry {entry_no} (from 0) of images")
     except Rejected:
         return None
 

@@ -27,7 +27,7 @@ NO_CATEGORY = 4
 """Additional flag of a stored box: its category is not in the file."""
 
 _STORED = np.dtype([("xywh", "<f8", (4,)), ("category", "<u4"), ("spans", "<u4"), ("flags", "u1")])
-_IMAGES, _BOXES, _STARTS, _CATEGORIES = "pictures.bin", "boxes.bin", "starts.bin", "categories.json"
+_IMAGES, _BOXES, _STARTS, _CATEGORIES = "images.bin", "boxes.bin", "starts.bin", "categories.json"
 _FAULTS, _UNSORTED = "faults.json", "unsorted.bin"
 _MOST_FAULTS = 100_000  # faults with a message of their own: memory stays bounded for any file
 _BLOCK = 1 << 18  # rows
@@ -42,7 +42,7 @@ class CocoScan:
     """Facts collected while the tables were written.
 
     Attributes:
-        pictures: number of entries in `images`.
+        images: number of entries in `images`.
         names: category names by id.
         unused_kinds: names of categories that have no annotations and are supercategories of others.
         boxes_of: number of boxes of each image, shape [images].
@@ -50,7 +50,7 @@ class CocoScan:
         notes: remarks about the file for the user.
     """
 
-    pictures: int
+    images: int
     names: Mapping[int, str]
     unused_kinds: frozenset[str]
     boxes_of: NDArray[np.int64]
@@ -90,13 +90,13 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     gathered = _Gathered()
     unsorted = work / _UNSORTED
     table = work / _IMAGES
-    with whole_file(table) as pictures, whole_file(lines_beside(table)) as lines, unsorted.open("w+b") as boxes:
+    with whole_file(table) as spans, whole_file(lines_beside(table)) as lines, unsorted.open("w+b") as boxes:
         for part in read_coco(annotation):
             if isinstance(part, Images):
                 gathered.ids.append(part.ids)
                 gathered.sides_px.append(sides_of(part.values))
                 gathered.image_keys.append(_image_keys(part.values))
-                pictures.write(span_rows(part.spans).tobytes())
+                spans.write(span_rows(part.spans).tobytes())
                 lines.write(line_row(part.spans).tobytes())
             elif isinstance(part, Boxes):
                 boxes.write(part.rows.tobytes())
@@ -123,7 +123,7 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     write_whole(work / _CATEGORIES, orjson.dumps(categories))
     write_whole(work / _FAULTS, orjson.dumps(list(faults.items())))
     return CocoScan(
-        pictures=len(image_ids),
+        images=len(image_ids),
         names=gathered.names,
         unused_kinds=_unused_kinds(gathered),
         boxes_of=boxes_of,
@@ -276,25 +276,25 @@ class CocoTables:
         self.names = list(self.name_of.values())
         self.kinds_of = _kinds_of(categories)
 
-    def picture(self, number: int) -> dict[str, Any]:
+    def image_entry(self, image_no: int) -> dict[str, Any]:
         """Return the entry of an image.
 
         Raises:
             Rejected: the entry is not a JSON object, or has no id, so that its boxes are unknown.
         """
-        fields = self._images[number][0]
+        fields = self._images[image_no][0]
         checked_id(fields, "id")
         return fields
 
-    def boxes(self, number: int) -> list[StoredBox]:
+    def boxes(self, image_no: int) -> list[StoredBox]:
         """Return the boxes of an image, in file order.
 
         Raises:
             Rejected: one of them is not four numbers.
         """
-        rows = self._rows(number)
+        rows = self._rows(image_no)
         if (rows["flags"] & NO_BOX).any():
-            raise self.fault(number, NO_BOX)
+            raise self.fault(image_no, NO_BOX)
         return [
             (tuple(xywh), category, flags)
             for xywh, category, flags in zip(
@@ -302,9 +302,9 @@ class CocoTables:
             )
         ]
 
-    def fault(self, number: int, flag: int) -> Rejected:
+    def fault(self, image_no: int, flag: int) -> Rejected:
         """Return the rejection of an image that has a box with this flag."""
-        first = self._bounds(number)[0] + int(np.flatnonzero(self._rows(number)["flags"] & flag)[0])
+        first = self._bounds(image_no)[0] + int(np.flatnonzero(self._rows(image_no)["flags"] & flag)[0])
         if self._faults is None:
             self._faults = dict(orjson.loads(self._fault_file.read_bytes()))
         return Rejected("bad_record", self._faults.get(first, "bad bbox, iscrowd or category_id in an annotation"))
@@ -327,12 +327,12 @@ class CocoTables:
         rows = np.memmap(boxes, _STORED, "r") if boxes.stat().st_size else np.empty(0, _STORED)
         return np.array(rows[name])
 
-    def _bounds(self, number: int) -> tuple[int, int]:
-        start, stop = np.frombuffer(os.pread(self._starts.fileno(), 16, 8 * number), "<u8").tolist()
+    def _bounds(self, image_no: int) -> tuple[int, int]:
+        start, stop = np.frombuffer(os.pread(self._starts.fileno(), 16, 8 * image_no), "<u8").tolist()
         return start, stop
 
-    def _rows(self, number: int) -> NDArray[np.void]:
-        start, stop = self._bounds(number)
+    def _rows(self, image_no: int) -> NDArray[np.void]:
+        start, stop = self._bounds(image_no)
         raw = os.pread(self._boxes.fileno(), (stop - start) * _STORED.itemsize, start * _STORED.itemsize)
         return np.frombuffer(raw, _STORED)
 

@@ -45,34 +45,34 @@ def scan(inputs: AnnotationFiles) -> Scan:
     tables = CocoTables(inputs.annotation, inputs.work)
     if (split := tables.split_captions(coco.boxes_of)).size:
         raise SettingsError(
-            f"{inputs.annotation}: in {split.size:,} of {coco.pictures:,} captions the boxes belong to parts of the "
+            f"{inputs.annotation}: in {split.size:,} of {coco.images:,} captions the boxes belong to parts of the "
             f"caption (tokens_positive), for example {_caption_of(tables, int(split[0]))}; {inputs.task} needs boxes "
             "that belong to the complete caption, as in RefCOCO's files; remove this file from the manifest"
         )
-    entries = np.arange(coco.pictures)
+    entries = np.arange(coco.images)
     if inputs.task == "REG":
         entries = np.flatnonzero((coco.boxes_of == 1) & (tables.flagged(EMPTY, coco.boxes_of) == 0))
     write_whole(inputs.work / _ENTRIES, entries.astype("<u4").tobytes())
-    pictures = array("Q")
+    image_keys = array("Q")
     for entry in entries.tolist():
         try:
-            fields = tables.picture(entry)
+            fields = tables.image_entry(entry)
             name = f"{image_path_of(fields)} {short(fields.get('width'))} {short(fields.get('height'))}"
         except Rejected:
             name = f"entry {entry}"
-        pictures.append(image_key(name.encode()))
-    skipped = coco.pictures - len(entries)
-    note = f"{skipped:,} of {coco.pictures:,} expressions skipped: REG needs exactly one box"
+        image_keys.append(image_key(name.encode()))
+    skipped = coco.images - len(entries)
+    note = f"{skipped:,} of {coco.images:,} expressions skipped: REG needs exactly one box"
     return Scan(
         records=len(entries),
-        pictures=np.array(pictures, np.uint64),
+        image_keys=np.array(image_keys, np.uint64),
         notes=(*coco.notes, *((note,) if skipped else ())),
     )
 
 
 def _caption_of(tables: CocoTables, entry: int) -> str:
     try:
-        return short(tables.picture(entry).get("caption"))
+        return short(tables.image_entry(entry).get("caption"))
     except Rejected:
         return f"entry {entry}"
 
@@ -87,7 +87,7 @@ class Reader:
     def read(self, record_no: int) -> Record:
         """Return the record with this number. Raises Rejected if it cannot be used."""
         entry = int(self._entries[record_no])
-        fields = self._tables.picture(entry)
+        fields = self._tables.image_entry(entry)
         with naming(fields):
             phrase = text_field(fields, "caption")
             boxes = self._tables.boxes(entry)

@@ -87,11 +87,11 @@ class _Instances:
     """The entries of `instances.json` that the references use.
 
     Attributes:
-        pictures: entries of `images`, by id.
+        images: entries of `images`, by id.
         boxes: image id and x, y, width, height, by annotation id; None for a bbox that is not four numbers.
     """
 
-    pictures: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    images: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     boxes: dict[int, tuple[int, BoxXYXY | None]] = field(default_factory=dict)
 
 
@@ -105,7 +105,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
         {ref.image_id for ref in usable},
         {ann_id for ref in usable for ann_id in ref.ann_ids},
     )
-    pictures: list[int] = []
+    image_keys: list[int] = []
     skipped = 0
     with whole_file(inputs.work / _RECORDS) as out:
         for ref in refs:
@@ -113,7 +113,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
                 skipped += len(ref.phrases)
                 continue
             for line in _lines(ref, instances):
-                pictures.append(image_key(str(ref.image_id if isinstance(ref, _Ref) else line).encode()))
+                image_keys.append(image_key(str(ref.image_id if isinstance(ref, _Ref) else line).encode()))
                 out.write(line)
     notes = []
     if without_sentence:
@@ -122,7 +122,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
         notes.append(f"{skipped:,} expressions of the split skipped: REG needs exactly one box")
     return Scan(
         records=scan_json(inputs.work / _RECORDS, inputs.work / _TABLE, None),
-        pictures=np.array(pictures, np.uint64),
+        image_keys=np.array(image_keys, np.uint64),
         notes=tuple(notes),
     )
 
@@ -155,10 +155,10 @@ def _values(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         if not is_pickle(file.read(_LOOK_AT_BYTES)):
             file.seek(0)
-            number = count()
+            ref_nos = count()
             for spans in element_spans(file, str(path)):
                 for text, start in zip(spans.texts(), spans.starts.tolist(), strict=True):
-                    what = f"reference {next(number)} (from 0)"
+                    what = f"reference {next(ref_nos)} (from 0)"
                     try:
                         yield parse_placed(text, spans.place, start, str(path), what)
                     except Rejected as rejected:
@@ -202,7 +202,7 @@ def _look_up(path: Path, image_ids: set[int], ann_ids: set[int]) -> _Instances:
     for part in read_coco(path):
         if isinstance(part, Images):
             for image_id, value in zip(part.ids.tolist(), part.values, strict=True):
-                if image_id in image_ids and instances.pictures.setdefault(image_id, value) is not value:
+                if image_id in image_ids and instances.images.setdefault(image_id, value) is not value:
                     raise DataError(f"{path}: two entries of images have the same id {image_id}; remove the wrong one")
         elif isinstance(part, Boxes):
             rows = part.rows[np.isin(part.rows["id"], wanted)]
@@ -219,7 +219,7 @@ def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[bytes]:
     try:
         if isinstance(ref, Rejected):
             raise ref
-        image = instances.pictures.get(ref.image_id)
+        image = instances.images.get(ref.image_id)
         if image is None:
             raise Rejected("bad_record", f"image_id: {ref.written[ref.image_id]} is not in instances.json")
         sides = {name: side_field(image, name) for name in ("width", "height")}

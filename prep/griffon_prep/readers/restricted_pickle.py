@@ -2,6 +2,11 @@
 
 It uses the standard library's unpickler in Python, restricted to the opcodes for containers, strings and numbers. Every
 opcode that could look up or call something is removed, or raises an error that names it.
+
+The documented way, `pickle.Unpickler` with a `find_class` of one's own, would call nothing either. But files that name
+no class could still end the process: hashing a deeply nested tuple as a key of a dict or set overflows the C stack
+(SETITEM, SETITEMS, DICT, ADDITEMS, FROZENSET), and LONG_BINPUT with a large number has the memo, an array in C, fill
+memory.
 """
 
 import pickle

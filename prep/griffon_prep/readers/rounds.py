@@ -20,26 +20,26 @@ def image_key(name: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
 
-def samples_of(pictures: NDArray[np.uint64], most: int) -> int:
+def samples_of(image_keys: NDArray[np.uint64], most: int) -> int:
     """Count the samples that records of these images make, with up to `most` rounds each."""
-    _, counts = np.unique(pictures, return_counts=True)
+    _, counts = np.unique(image_keys, return_counts=True)
     return int((-(-counts // most)).sum())
 
 
-def group_records(pictures: NDArray[np.uint64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def group_records(image_keys: NDArray[np.uint64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Group records of the same image, at most `most` per group, in annotation order.
 
     Args:
-        pictures: the image key of each record, shape [records].
+        image_keys: the key of each record's image, shape [records].
         most: maximum number of records in a group.
 
     Returns:
         The record numbers, group after group, shape [records]; and the start of each group in them, with the end, shape
         [groups + 1]. Groups are in the order of their first records.
     """
-    most = min(most, len(pictures))  # numpy has no integers beyond 64 bits
-    order = np.argsort(pictures, kind="stable")
-    by_image = pictures[order]
+    most = min(most, len(image_keys))  # numpy has no integers beyond 64 bits
+    order = np.argsort(image_keys, kind="stable")
+    by_image = image_keys[order]
     run_starts = np.flatnonzero(np.concatenate(([True], by_image[1:] != by_image[:-1])))
     run_lengths = np.diff(np.append(run_starts, len(order)))
     within = np.arange(len(order)) - np.repeat(run_starts, run_lengths)
@@ -51,9 +51,9 @@ def group_records(pictures: NDArray[np.uint64], most: int) -> tuple[NDArray[np.i
     return order[np.repeat(starts - bounds[:-1], lengths) + np.arange(len(order))], bounds
 
 
-def write_rounds(work: Path, pictures: NDArray[np.uint64], most: int) -> int:
+def write_rounds(work: Path, image_keys: NDArray[np.uint64], most: int) -> int:
     """Group records, write the groups into the source's work folder, and return the number of groups."""
-    members, bounds = group_records(pictures, most)
+    members, bounds = group_records(image_keys, most)
     write_whole(work / _MEMBERS, members.astype("<u8").tobytes())
     write_whole(work / _STARTS, bounds.astype("<u8").tobytes())
     return len(bounds) - 1

@@ -43,7 +43,7 @@ EXAMPLES = {
     "image_data.json": """\
 [{"image_id": 1, "width": 640, "height": 480, "url": "https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg"}]""",
 }
-_TABLE, _IMAGES, _IMAGE_IDS = "spans.bin", "pictures.bin", "picture_ids.bin"
+_TABLE, _IMAGES, _IMAGE_IDS = "spans.bin", "images.bin", "image_ids.bin"
 _FOLDERS = ("VG_100K", "VG_100K_2")
 _KEY_MASK = (1 << 64) - 1
 
@@ -67,7 +67,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
     return Scan(
         records=records,
         vocabulary=tuple(sorted(look.names)),
-        pictures=np.frombuffer(look.pictures, np.uint64) if look.pictures else None,
+        image_keys=np.frombuffer(look.image_keys, np.uint64) if look.image_keys else None,
     )
 
 
@@ -100,7 +100,7 @@ class _Look:
         self._task = task
         self.key = "objects" if task == "DET" else "regions"
         self.names: set[str] = set()
-        self.pictures = array("Q")
+        self.image_keys = array("Q")
         self.useful = False
 
     def __call__(self, text: bytes) -> int:
@@ -115,7 +115,7 @@ class _Look:
             return 1
         count = len(items) if self._task == "REG" else len(_by_phrase(items))
         image_id = _image_id(fields)
-        self.pictures.extend([image_key(text) if image_id == NO_ID else image_id & _KEY_MASK] * count)
+        self.image_keys.extend([image_key(text) if image_id == NO_ID else image_id & _KEY_MASK] * count)
         return count
 
 

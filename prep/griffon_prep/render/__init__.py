@@ -15,9 +15,6 @@ from griffon_prep.render.settings import RenderSettings, Source
 from griffon_shards.grammar import count_boxes
 from griffon_shards.types import Rendering
 
-RENDER_VERSION = 2
-"""Increased only when a code change alters the bytes of a sample for the same inputs and settings."""
-
 _TASKS: dict[str, Callable[[Record, list[CleanBox], Source, RenderSettings, int], Rendering]] = {
     "LAZY": render_lazy,
     "DET": render_det,

@@ -1,30 +1,62 @@
-"""The inputs of rendering besides the record: build settings and facts about the source."""
+"""The inputs of rendering besides the record: the settings that change bytes, and facts about the source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from griffon_prep.records import name_key
 from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.render.templates import Templates
 
+RENDER_VERSION = 2
+"""Increased only when a code change alters the bytes of a sample for the same inputs and settings."""
+
+DEFAULT_SAMPLES_PER_SHARD = (1000, 10000)
+"""For sources with images, and for sources without."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderSettings:
-    """Build settings that determine questions and answers.
+    """Every setting that changes the bytes of a set; see `griffon-prep build --help`.
 
     Attributes:
+        templates: the question templates.
         seed: seed of every draw.
         boxes: one of `griffon_shards.types.BOX_STYLES`.
         det_categories: size of DET's category set, unless more categories are present.
         variants: number of renderings of each sample.
-        templates: the question templates.
+        check: how images are checked, one of `griffon_prep.images.CHECKS`.
+        resize_px: longest side that images are shrunk to, or None to keep their bytes.
+        samples_per_shard: maximum number of samples per shard, or None for the defaults.
     """
 
-    seed: int
-    boxes: str
-    det_categories: int
-    variants: int
-    templates: Templates
+    templates: Templates = field(hash=False)
+    seed: int = 0
+    boxes: str = "text"
+    det_categories: int = 80
+    variants: int = 1
+    check: str = "decode"
+    resize_px: int | None = None
+    samples_per_shard: int | None = None
+
+    @property
+    def shard_sizes(self) -> tuple[int, int]:
+        """Maximum number of samples per shard, for sources with images and for sources without."""
+        return DEFAULT_SAMPLES_PER_SHARD if self.samples_per_shard is None else (self.samples_per_shard,) * 2
+
+    def in_lock(self) -> dict[str, Any]:
+        """The settings, as `render` in the lock file has them."""
+        return {
+            "render_version": RENDER_VERSION,
+            "seed": self.seed,
+            "boxes": self.boxes,
+            "det_categories": self.det_categories,
+            "variants": self.variants,
+            "samples_per_shard": list(self.shard_sizes),
+            "check": self.check,
+            "resize": self.resize_px or 0,
+            "templates": self.templates.sha256,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,8 +36,8 @@ def randdet_records(pictured: Scene, categories: Sequence[str] = CATEGORIES) -> 
 def reg_records(pictured: Scene) -> list[dict[str, Any]]:
     """REG: some unique expressions; for every third image in one record with lists, otherwise one record each."""
     draws = _draws(pictured, "reg")
-    found = unique_expressions(pictured)
-    drawn = [found[i] for i in draws.sample(len(found), min(_MOST_EXPRESSIONS, len(found)))]
+    expressions = unique_expressions(pictured)
+    drawn = [expressions[i] for i in draws.sample(len(expressions), min(_MOST_EXPRESSIONS, len(expressions)))]
     if pictured.number % 3 == 1:
         texts = [text for text, _ in drawn]
         return [with_expression(pictured, texts, [shape.box_xyxy_px for _, shape in drawn])]

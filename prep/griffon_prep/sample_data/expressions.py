@@ -28,16 +28,16 @@ def unique_expressions(pictured: Scene) -> list[tuple[str, Shape]]:
     Returns:
         At least one pair; all texts are different, but several may name the same shape.
     """
-    found: list[tuple[str, Shape]] = []
+    expressions: list[tuple[str, Shape]] = []
     for noun, group in _groups(pictured).items():
         if len(group) == 1:
             # `the only`: `the red shape` would leave open what kind of shape it is.
-            found.append((f"the only {noun}" if noun.endswith("shape") else f"the {noun}", group[0]))
+            expressions.append((f"the only {noun}" if noun.endswith("shape") else f"the {noun}", group[0]))
         else:
-            found.extend(_by_place(pictured, noun, group))
+            expressions.extend(_by_place(pictured, noun, group))
             if not noun.endswith("shape"):  # Areas are compared within a kind: they are hard to judge across kinds.
-                found.extend(_by_size(noun, group))
-    return found
+                expressions.extend(_by_size(noun, group))
+    return expressions
 
 
 def plural_expressions(pictured: Scene) -> list[tuple[str, list[Shape]]]:

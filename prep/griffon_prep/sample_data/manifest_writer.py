@@ -8,14 +8,14 @@ _VALIDATION = "VG_refcoco_val & refcoco/refs(unc).p & pictures & split=val\n"
 _FIRST_LINE = "# Sample data: shapes drawn by `griffon-prep sample-data`."
 _MANIFEST = f"""\
 {_FIRST_LINE}
-# Each line: TAG & annotation & folder of pictures, and options. The paths are relative to this file's folder, which is
+# Each line: TAG & annotation & folder of images, and options. The paths are relative to this file's folder, which is
 # to be given as --data-root (default: the working directory).
 
-# LLaVA: conversations, about a picture and without one.
+# LLaVA: conversations, about an image and without one.
 LAZY_caption & llava/captions.json & pictures
 LAZY_text & llava/text_only.jsonl & pictures
 
-# CCMD: detection of the categories in a picture, and of categories of which some are not in it.
+# CCMD: detection of the categories in an image, and of categories of which some are not in it.
 DET_shapes & ccmd/det.jsonl & pictures
 RANDDET_shapes & ccmd/randdet.jsonl & pictures
 
@@ -24,15 +24,15 @@ REG_shapes & ccmd/reg.jsonl & pictures
 VG_shapes & ccmd/vg.jsonl & pictures
 VISJ_shapes & ccmd/visj.jsonl & pictures
 
-# COCO, Objects365 and V3Det: one file for three tasks; a picture without objects is left out and counted.
+# COCO, Objects365 and V3Det: one file for three tasks; an image without objects is left out and counted.
 DET_coco & coco/instances.json & pictures
 RANDDET_coco & coco/instances.json & pictures
 VISJ_coco & coco/instances.json & pictures
 
-# LVIS: pictures by the end of their web addresses; only categories that were looked for are called absent.
+# LVIS: images by the end of their web addresses; only categories that were looked for are called absent.
 DET_lvis & lvis/lvis_v1_train.json & lvis
 
-# Visual Genome; with rounds=4, up to four questions about a picture share one sample.
+# Visual Genome; with rounds=4, up to four questions about an image share one sample.
 DET_vg & visual_genome/objects.json & visual_genome
 REG_vg & visual_genome/region_descriptions.json & visual_genome & rounds=4
 VG_vg & visual_genome/region_descriptions.json & visual_genome & rounds=4

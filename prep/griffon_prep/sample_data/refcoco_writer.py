@@ -19,9 +19,9 @@ _SPLIT_EVERY = 8  # images
 _SPLITS = {1: "val", 2: "testA"}
 
 
-def split_of(number: int) -> str:
+def split_of(ref_no: int) -> str:
     """Return the split of an image and of all its references; the first image is in `train`."""
-    return _SPLITS.get(number % _SPLIT_EVERY, "train")
+    return _SPLITS.get(ref_no % _SPLIT_EVERY, "train")
 
 
 def ref_records(pictured: Scene) -> list[dict[str, Any]]:
@@ -32,17 +32,17 @@ def ref_records(pictured: Scene) -> list[dict[str, Any]]:
         sentences.setdefault(pictured.shapes.index(shape), []).append(text)
     indices = draws.shuffled(list(sentences))[:_MOST_REFS]
     records = []
-    for number, index in enumerate(indices):
+    for ref_no, index in enumerate(indices):
         texts = draws.shuffled(sentences[index])[: 1 + draws.below(_MOST_SENTENCES)]
         ann_id = annotation_id(pictured, index)
         # As published: file_name does not name a file, because it ends with the annotation's id.
         stem, _, suffix = pictured.image_path.rpartition(".")
         records.append(
             {
-                **_head(pictured, number, f"{stem}_{ann_id}.{suffix}"),
+                **_head(pictured, ref_no, f"{stem}_{ann_id}.{suffix}"),
                 "ann_id": ann_id,
                 "category_id": CATEGORY_IDS[pictured.shapes[index].category],
-                **_sentences(pictured, number, texts),
+                **_sentences(pictured, ref_no, texts),
             }
         )
     return records
@@ -57,13 +57,13 @@ def gref_records(pictured: Scene) -> list[dict[str, Any]]:
     ]
     text, shape = draws.choice(unique_expressions(pictured))
     meant += [(text, [shape]), (draws.choice(absent_expressions(pictured)), [])]
-    return [_gref(pictured, number, text, shapes) for number, (text, shapes) in enumerate(meant)]
+    return [_gref(pictured, ref_no, text, shapes) for ref_no, (text, shapes) in enumerate(meant)]
 
 
-def _gref(pictured: Scene, number: int, text: str, shapes: list[Shape]) -> dict[str, Any]:
-    sentences = _sentences(pictured, number, [text])
+def _gref(pictured: Scene, ref_no: int, text: str, shapes: list[Shape]) -> dict[str, Any]:
+    sentences = _sentences(pictured, ref_no, [text])
     return {
-        **_head(pictured, number, pictured.image_path),
+        **_head(pictured, ref_no, pictured.image_path),
         "ann_id": [annotation_id(pictured, pictured.shapes.index(shape)) for shape in shapes] or [-1],
         "category_id": [CATEGORY_IDS[shape.category] for shape in shapes] or [-1],
         "no_target": not shapes,
@@ -76,19 +76,19 @@ def _draws(pictured: Scene, purpose: str) -> KeyedRandom:
     return KeyedRandom(pictured.seed, "sample_data", pictured.number, 0, f"refcoco {purpose}")
 
 
-def _head(pictured: Scene, number: int, file_name: str) -> dict[str, Any]:
+def _head(pictured: Scene, ref_no: int, file_name: str) -> dict[str, Any]:
     """Return the fields of a reference that identify it and its image."""
     return {
-        "ref_id": 10 * pictured.number + number,
+        "ref_id": 10 * pictured.number + ref_no,
         "image_id": image_id(pictured),
         "file_name": file_name,
         "split": split_of(pictured.number),
     }
 
 
-def _sentences(pictured: Scene, number: int, texts: list[str]) -> dict[str, Any]:
+def _sentences(pictured: Scene, ref_no: int, texts: list[str]) -> dict[str, Any]:
     """Return the sentences of a reference, as typed and as the benchmarks have them."""
-    first = 100 * pictured.number + 10 * number
+    first = 100 * pictured.number + 10 * ref_no
     return {
         "sent_ids": [first + index for index in range(len(texts))],
         "sentences": [

@@ -15,52 +15,46 @@ from griffon_shards.support.errors import DataError, SettingsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Companion:
-    """A file that a format reads in addition to the annotation.
-
-    Attributes:
-        name: published file name, uncompressed.
-        path: absolute path.
-        stated: path relative to the data root, or the file name if it lies outside.
-    """
-
-    name: str
-    path: Path
-    stated: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceInput:
     """A source of the manifest with its files found, before any record is read.
 
     Attributes:
         tag: unique name of the source.
         task: one of `TASKS`.
+        data_root: absolute folder that the names of the files are relative to.
         annotation: absolute path.
-        annotation_name: path relative to the data root, or the file name if it lies outside.
+        companions: absolute paths of the files that the format reads in addition, by their published, uncompressed
+            names.
         image_root: absolute folder.
         options: options in the manifest, except the weight.
         weight: the weight as an exact fraction.
         limit: maximum number of records to use, in shuffled order, or None for all.
         format: annotation format, from the manifest or detected from the content.
-        companions: additional files that the format reads.
     """
 
     tag: str
     task: str
+    data_root: Path
     annotation: Path
-    annotation_name: str
+    companions: Mapping[str, Path] = field(hash=False)
     image_root: str
     options: Mapping[str, str] = field(hash=False)
     weight: str
     limit: int | None
     format: str
-    companions: tuple[Companion, ...]
 
     @property
     def files(self) -> list[Path]:
-        """All files that the source's records come from."""
-        return [self.annotation, *(companion.path for companion in self.companions)]
+        """All files that the source's records come from, the annotation first."""
+        return [self.annotation, *self.companions.values()]
+
+    @property
+    def file_names(self) -> list[str]:
+        """The paths of `files` relative to the data root, or the file names of those that lie outside."""
+        return [
+            path.relative_to(self.data_root).as_posix() if path.is_relative_to(self.data_root) else path.name
+            for path in self.files
+        ]
 
     @property
     def rounds(self) -> int:
@@ -118,14 +112,14 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
     return SourceInput(
         tag=line.tag,
         task=line.task,
+        data_root=root,
         annotation=annotation,
-        annotation_name=_stated(annotation, root),
+        companions={name: _companion(annotation, name, format_name) for name in FORMATS[format_name].COMPANIONS},
         image_root=absolute_root(image_root),
         options={name: value for name, value in line.options.items() if name != "weight"},
         weight=str(line.weight),
         limit=line.limit,
         format=format_name,
-        companions=tuple(_companion(annotation, name, format_name, root) for name in FORMATS[format_name].COMPANIONS),
     )
 
 
@@ -135,20 +129,16 @@ def _path_hint(path: str) -> str:
     return "relative paths start from --data-root"
 
 
-def _companion(annotation: Path, name: str, format_name: str, root: Path) -> Companion:
+def _companion(annotation: Path, name: str, format_name: str) -> Path:
     """Find a file next to the annotation, compressed or not."""
     for path in (annotation.with_name(name + suffix) for suffix in SUFFIXES):
         if path.is_file():
             if is_pickle(start_of_data(path)):
                 raise DataError(f"{path}: is a pickle; expected the JSON file that is published under this name")
-            return Companion(name=name, path=path, stated=_stated(path, root))
+            return path
     raise SettingsError(
         f"{annotation}: format {format_name} needs {name} (or {name}.gz, {name}.zst) in the same folder; add the file"
     )
-
-
-def _stated(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _name_fault(line: ManifestLine) -> str | None:

@@ -13,6 +13,7 @@ from typing import ParamSpec
 import click
 
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.logs import configure_command
 
 Arguments = ParamSpec("Arguments")
 
@@ -52,10 +53,11 @@ def _guarded(command: Callable[Arguments, None], how_to_resume: tuple[str, ...])
 
 
 def _prepare() -> None:
-    """Set up streams, warnings and signals before anything can fail."""
+    """Set up streams, logging, warnings and signals before anything can fail."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller: discard the output
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - open until the process ends
+    configure_command()
     warnings.filterwarnings("ignore", module="PIL")  # about unused metadata; real damage raises an error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # schedulers stop a job with SIGTERM: treat it like Ctrl-C

@@ -43,7 +43,7 @@ def snapshot(out: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
-def test_again_is_up_to_date(data: Path, frozen: Path, prep: Prep, lock_of: LockOf) -> None:
+def test_a_second_build_is_up_to_date(data: Path, frozen: Path, prep: Prep, lock_of: LockOf) -> None:
     before = snapshot(frozen)
     for annotation in (data / "ccmd").iterdir():
         os.utime(annotation, (1, 1))  # the time alone says nothing: the content is hashed
@@ -55,18 +55,18 @@ def test_again_is_up_to_date(data: Path, frozen: Path, prep: Prep, lock_of: Lock
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (["--seed", 9], "--seed was 0 and is 9"),
         (["--samples-per-shard", 7], "--samples-per-shard was [4, 4] and is [7, 7]"),
         (["--resize", 64], "--resize was 0 and is 64"),
     ],
 )
-def test_other_settings_are_refused(data: Path, frozen: Path, prep: Prep, change: list[object], said: str) -> None:
+def test_other_settings_are_refused(data: Path, frozen: Path, prep: Prep, change: list[object], message: str) -> None:
     before = snapshot(frozen)
     result = prep(*build_arguments(data, frozen), *change)
     assert result.returncode == 1
-    assert said in result.stderr
+    assert message in result.stderr
     assert f"--out NEW --reuse {frozen}" in result.stderr
     assert snapshot(frozen) == before
 
@@ -81,7 +81,7 @@ def test_a_set_of_an_earlier_version_is_refused(data: Path, frozen: Path, prep: 
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("DET_shapes & ccmd/det.jsonl & pictures", "DET_shapes & ccmd/det.jsonl & pictures & weight=2", "weight was 1"),
         ("DET_shapes & ccmd/det.jsonl & pictures", "DET_shapes & ccmd/det.jsonl & pictures & limit=3", "options"),
@@ -90,12 +90,12 @@ def test_a_set_of_an_earlier_version_is_refused(data: Path, frozen: Path, prep: 
         ("VG_shapes & ccmd/vg.jsonl", "VG_shapes & ccmd/reg.jsonl", "source VG_shapes: annotation"),
     ],
 )
-def test_another_manifest_is_refused(data: Path, frozen: Path, prep: Prep, old: str, new: str, said: str) -> None:
+def test_another_manifest_is_refused(data: Path, frozen: Path, prep: Prep, old: str, new: str, message: str) -> None:
     manifest = data / "manifest.txt"
     manifest.write_text(manifest.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     result = prep(*build_arguments(data, frozen))
     assert result.returncode == 1
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_a_changed_annotation_is_refused_and_then_reused(
@@ -138,7 +138,7 @@ def test_recheck_finds_a_changed_image(data: Path, frozen: Path, prep: Prep) -> 
     assert "all images are unchanged" in prep(*build_arguments(data, frozen), "--recheck").stderr
     picture = next(path for path in sorted((data / "pictures").rglob("*.jpg")))
     picture.write_bytes(picture.read_bytes() + b"\0")
-    assert prep(*build_arguments(data, frozen)).returncode == 0  # pictures are not compared unless asked
+    assert prep(*build_arguments(data, frozen)).returncode == 0  # images are not compared unless asked
     before = snapshot(frozen)
     result = prep(*build_arguments(data, frozen), "--recheck")
     assert result.returncode == 1
@@ -147,7 +147,7 @@ def test_recheck_finds_a_changed_image(data: Path, frozen: Path, prep: Prep) -> 
     assert snapshot(frozen) == before
 
 
-def test_a_folder_of_something_else_is_left_alone(data: Path, tmp_path: Path, prep: Prep) -> None:
+def test_a_folder_of_something_else_is_untouched(data: Path, tmp_path: Path, prep: Prep) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("years of work")
@@ -178,7 +178,7 @@ def read_only(tmp_path: Path) -> Prep:
     return run
 
 
-def test_a_set_that_may_only_be_read_is_asked_whether_it_is_up_to_date(
+def test_a_read_only_set_can_be_checked_for_being_up_to_date(
     data: Path, frozen: Path, tmp_path: Path, read_only: Prep, lock_of: LockOf
 ) -> None:
     (frozen / ".griffon-build/lock").unlink()  # as in a copy

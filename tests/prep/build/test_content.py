@@ -1,4 +1,4 @@
-"""What stands in a set: the source's boxes, its pictures' own bytes, the same schema everywhere."""
+"""The content of a set: the source's boxes, the images' own bytes, the same schema everywhere."""
 
 import gzip
 import shutil
@@ -65,11 +65,11 @@ def clamped(boxes: Boxes, width: int, height: int) -> list[tuple[str, tuple[floa
     )
 
 
-def assert_same_boxes(found: list[Any], expected: list[tuple[str, tuple[float, ...]]], key: str) -> None:
+def assert_same_boxes(result: list[Any], expected: list[tuple[str, tuple[float, ...]]], key: str) -> None:
     """Equal to half a thousandth of the side, each box matched with one of the source's."""
-    assert len(found) == len(expected), key
+    assert len(result) == len(expected), key
     left = list(expected)
-    for label, box in found:
+    for label, box in result:
         near = [
             e
             for e in left
@@ -96,11 +96,11 @@ def test_answers_are_the_boxes_of_the_source(
         question, answer = (turn.text for turn in sample.turns)
         expected = clamped(source_boxes(record, sample.task), sample.width_px, sample.height_px)
         if sample.task == "REG":
-            found = [(record["expression"], box) for box in parse_boxes_in(question, style)]
+            parsed = [(record["expression"], box) for box in parse_boxes_in(question, style)]
             assert answer == record["expression"]
         else:
-            found = parse_answer(answer, sample.task, style)
-            assert [box[:2] for _, box in found] == sorted(box[:2] for _, box in found)
+            parsed = parse_answer(answer, sample.task, style)
+            assert [box[:2] for _, box in parsed] == sorted(box[:2] for _, box in parsed)
         if sample.task == "VISJ":
             assert sample.region_xyxy_px is not None
             sides = (sample.width_px, sample.height_px) * 2
@@ -112,14 +112,14 @@ def test_answers_are_the_boxes_of_the_source(
             expected = [("", box) for label, box in expected if label in category and len(category) == 1] or [
                 ("", box) for label, box in expected if label in category
             ]
-        assert_same_boxes(found, expected, sample.key)
+        assert_same_boxes(parsed, expected, sample.key)
         assert question.count("<image>") == 1
         compared.add(sample.task)
     assert compared == {"DET", "RANDDET", "REG", "VG", "VISJ"}
 
 
 def test_members_and_schema(small_data: Path, tmp_path: Path, prep: Prep) -> None:
-    """By tarfile and json alone: names, order, the pictures' own bytes, the same keys and types in every sample."""
+    """Read by tarfile and json alone: names, order, the images' own bytes, the same keys and types in every sample."""
     shards = freeze(prep, small_data / "manifest.txt", small_data, tmp_path / "set", "--samples-per-shard", 7)
     pictures = {path.read_bytes() for path in (small_data / "pictures").rglob("*") if path.is_file()}
     shapes: set[str] = set()
@@ -235,7 +235,7 @@ def relative_region(sample: Sample) -> list[float]:
 
 
 def test_default_shard_sizes(tmp_path: Path, prep: Prep) -> None:
-    """10,000 samples without pictures, 1,000 with."""
+    """10,000 samples without images, 1,000 with."""
     Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
     turns = '"conversations": [{"from": "human", "value": "1?"}, {"from": "gpt", "value": "1"}]'
     (tmp_path / "text.jsonl").write_text(f"{{{turns}}}\n" * 10_001)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from griffon_prep.build.run import build
-from griffon_prep.build.settings import BuildSettings, ShardSettings
+from griffon_prep.build.settings import BuildSettings
 from griffon_prep.render.settings import RenderSettings
 from griffon_prep.render.templates import load_templates
 from griffon_prep.sources.manifest import read_manifest
@@ -22,11 +22,9 @@ LockOf = Callable[[Path], dict[str, Any]]
 
 
 def settings(data: Path, *, workers: int, start_method: str) -> BuildSettings:
-    render = RenderSettings(seed=0, boxes="text", det_categories=80, variants=1, templates=load_templates(None))
     return BuildSettings(
         sources=find_sources(read_manifest(data / "manifest.txt"), data, "manifest.txt"),
-        shard=ShardSettings(render=render, check="decode", resize_px=None),
-        samples_per_shard=5,
+        render=RenderSettings(templates=load_templates(None), samples_per_shard=5),
         max_rejects=Fraction(1, 100),
         workers=workers,
         start_method=start_method,
@@ -48,7 +46,6 @@ def reference(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         reuse=None,
         recheck=False,
         overwrite=False,
-        notify=lambda _: None,
     )
     return tree(out)
 
@@ -58,7 +55,7 @@ def test_workers_and_start_method(
     small_data: Path, tmp_path: Path, reference: dict[str, bytes], workers: int, start_method: str
 ) -> None:
     chosen = settings(small_data, workers=workers, start_method=start_method)
-    build(chosen, tmp_path / "set", reuse=None, recheck=False, overwrite=False, notify=lambda _: None)
+    build(chosen, tmp_path / "set", reuse=None, recheck=False, overwrite=False)
     assert tree(tmp_path / "set") == reference
 
 
@@ -86,7 +83,7 @@ def test_surroundings(small_data: Path, tmp_path: Path, reference: dict[str, byt
 
 
 def test_golden_digest(tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
-    """Bytes must not change between versions of ours unless RENDER_VERSION says so; this set decodes no picture."""
+    """Bytes must not change between versions of ours unless RENDER_VERSION says so; this set decodes no image."""
     (tmp_path / "chat.jsonl").write_text(
         '{"id": 1, "conversations": [{"from": "human", "value": "What is 2 + 2?"}, {"from": "gpt", "value": "4"}]}\n'
         '{"id": 2, "conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "Hello & bye"}]}\n',
@@ -128,8 +125,8 @@ def one_template_each(folder: Path) -> Path:
 
 def test_seed_and_settings_change_the_digest(small_data: Path, tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
     digests = set()
-    for number, option in enumerate([(), ("--seed", 1), ("--boxes", "bin"), ("--det-categories", 9)]):
-        out = tmp_path / str(number)
+    for index, option in enumerate([(), ("--seed", 1), ("--boxes", "bin"), ("--det-categories", 9)]):
+        out = tmp_path / str(index)
         result = prep(
             *("build", "--manifest", small_data / "manifest.txt", "--data-root", small_data, "--out", out, *option)
         )

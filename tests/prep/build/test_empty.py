@@ -74,27 +74,27 @@ def test_all_sources_without_a_sample(data: Path, prep: Prep) -> None:
 
 
 def one_file(prep: Prep, data: Path, file: str, folder: str = ".") -> tuple[int, list[str]]:
-    """What `check` says of one file without a manifest."""
+    """Run `check` on one file without a manifest; return its exit code and its lines."""
     return told(prep("check", "--data-path", file, "--image-folder", folder, "--data-root", data))
 
 
-def test_one_file_is_no_line_of_a_manifest(data: Path, prep: Prep) -> None:
+def test_errors_about_a_single_file_mention_no_manifest(data: Path, prep: Prep) -> None:
     (data / "talk.json").write_text(json.dumps([{"conversations": TALK}]))
     (data / "det.jsonl").write_text(json.dumps(SOME))
     (data / "odd.json").write_text('[{"a": 1}]')
     assert one_file(prep, data, "talk.json") == (0, [])
     missing = "relative paths start from --data-root"
-    for file, folder, said in (
+    for file, folder, message in (
         ("gone.json", ".", f"no annotation file {data / 'gone.json'}; {missing}"),
         ("talk.json", "gone", f"no image folder {data / 'gone'}; {missing}"),
         ("det.jsonl", ".", f"{data / 'det.jsonl'}: format ccmd supports DET, RANDDET, REG, VG, VISJ, not LAZY; "),
         ("odd.json", ".", f"{data / 'odd.json'}: the content matches no known format"),
     ):
         code, (error,) = one_file(prep, data, file, folder)
-        assert (code, error[: len(said) + 7]) == (2, f"error: {said}")
+        assert (code, error[: len(message) + 7]) == (2, f"error: {message}")
 
 
-def test_backslashes_are_named_as_the_cause(data: Path, prep: Prep) -> None:
+def test_backslashes_are_reported_as_the_cause(data: Path, prep: Prep) -> None:
     hint = "backslashes do not separate folders on this system; use / instead"
     (data / "m.txt").write_text("LAZY & C:\\data\\talk.json & .\nDET & det.jsonl & D:\\images\n")
     (data / "det.jsonl").write_text(json.dumps(SOME))

@@ -1,4 +1,4 @@
-"""What may have happened between a kill and the next run, and labels that could be taken for boxes."""
+"""Changes between a kill and the next run, and labels that could be taken for boxes."""
 
 import os
 import shutil
@@ -103,7 +103,7 @@ def test_a_damaged_plan_says_what_to_do(data: Path, tmp_path: Path, prep: Prep) 
     assert prep(*arguments(data, out, "--overwrite")).returncode == 0
 
 
-def test_overwrite_goes_on_with_what_it_began(data: Path, tmp_path: Path, prep: Prep) -> None:
+def test_overwrite_continues_with_what_it_began(data: Path, tmp_path: Path, prep: Prep) -> None:
     out = tmp_path / "set"
     assert prep(*arguments(data, out, "--seed", "1")).returncode == 0
     kill_when(lambda: len(reports(out)) >= 4, arguments(data, out, "--overwrite"))

@@ -17,7 +17,7 @@ RECORD: dict[str, Any] = {"width": 64, "height": 48, "image_path": "p.jpg", "exp
 
 @pytest.fixture
 def data(small_data: Path, tmp_path: Path) -> Path:
-    """A folder with one picture of 64x48 and a manifest of one VG source."""
+    """A folder with one image of 64x48 and a manifest of one VG source."""
     from PIL import Image
 
     folder = tmp_path / "data"
@@ -64,8 +64,10 @@ def test_rejects_are_listed_and_counted(data: Path, tmp_path: Path, prep: Prep, 
     assert "size_mismatch: p.jpg: the image is 64x48, the record says 65x48" in result.stderr
 
 
-def test_too_many_stop_the_build_and_mended_data_go_on(data: Path, tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
-    missing = [{**RECORD, "image_path": f"later/{number}.jpg"} for number in range(12)]
+def test_too_many_stop_the_build_and_fixed_data_continue_it(
+    data: Path, tmp_path: Path, prep: Prep, lock_of: LockOf
+) -> None:
+    missing = [{**RECORD, "image_path": f"later/{i}.jpg"} for i in range(12)]
     write(data, [RECORD] * 30 + missing)
     build = [*arguments("build", data), "--samples-per-shard", 3]
     out = tmp_path / "set"
@@ -74,8 +76,8 @@ def test_too_many_stop_the_build_and_mended_data_go_on(data: Path, tmp_path: Pat
     assert "VG: 11 records rejected so far (picture_not_found 11), but --max-rejects allows 10 of 42" in result.stderr
     assert not (out / "griffon.lock.json").exists()
     (data / "later").mkdir()
-    for number in range(12):
-        shutil.copyfile(data / "p.jpg", data / f"later/{number}.jpg")
+    for i in range(12):
+        shutil.copyfile(data / "p.jpg", data / f"later/{i}.jpg")
     assert prep(*build, "--out", out).returncode == 0
     assert lock_of(out)["sources"][0]["samples"] == 42, "pictures that came later are in the shards made before"
     assert prep(*build, "--out", tmp_path / "fresh").returncode == 0
@@ -109,6 +111,19 @@ def test_check_writes_nothing_and_says_the_same(data: Path, tmp_path: Path, prep
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_quiet_and_verbose(data: Path, tmp_path: Path, prep: Prep) -> None:
+    """`-q` leaves warnings; `-v` adds a line for each shard."""
+    write(data, [RECORD, {**RECORD, "image_path": "gone.jpg"}])
+    quiet = prep(*arguments("check", data), "-q").stderr.splitlines()
+    assert [line.split(" ", 2)[2] for line in quiet] == ["warning: VG: record 1 rejected, picture_not_found: gone.jpg"]
+    plain = prep(*arguments("check", data)).stderr
+    verbose = prep(*arguments("build", data), "--out", tmp_path / "set", "-v").stderr
+    shard = "VG/VG-000000.tar: 1 samples, 1 rejects, "
+    assert shard in verbose and shard not in plain
+    assert "VG: 2 of 2 records, " in plain
+    assert prep(*arguments("build", data), "--out", tmp_path / "set", "-q").stderr == "", "it is up to date"
+
+
 def test_dropped_boxes_are_counted(data: Path, tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
     boxes = [[1, 2, 30, 40], [9, 9, 3, 3], [70, 1, 80, 9], [-5, -5, 20, 20]]
     write(data, [{**RECORD, "bboxes": boxes}])
@@ -118,7 +133,7 @@ def test_dropped_boxes_are_counted(data: Path, tmp_path: Path, prep: Prep, lock_
 
 
 @pytest.mark.parametrize(
-    ("annotation", "said"),
+    ("annotation", "message"),
     [
         (b"", "has no records"),
         (b"[]", "has no records"),
@@ -127,22 +142,22 @@ def test_dropped_boxes_are_counted(data: Path, tmp_path: Path, prep: Prep, lock_
         (b'{"something": "else"}\n', "matches no known format"),
     ],
 )
-def test_an_annotation_that_is_none(data: Path, tmp_path: Path, prep: Prep, annotation: bytes, said: str) -> None:
+def test_an_invalid_annotation(data: Path, tmp_path: Path, prep: Prep, annotation: bytes, message: str) -> None:
     (data / "a.json").write_bytes(annotation)
     out = tmp_path / "set"
     result = prep("build", "--data-path", data / "a.json", "--image-folder", data, "--out", out)
     assert result.returncode in (1, 2)
-    assert said in result.stderr and str(data / "a.json") in result.stderr
+    assert message in result.stderr and str(data / "a.json") in result.stderr
     assert "Traceback" not in result.stderr
     assert not out.exists()
 
 
 TALKS = [
     {
-        "id": number,
-        "conversations": [{"from": "human", "value": f"{number}?"}, {"from": "gpt", "value": f"Nr {number}"}],
+        "id": i,
+        "conversations": [{"from": "human", "value": f"{i}?"}, {"from": "gpt", "value": f"Nr {i}"}],
     }
-    for number in range(2000)
+    for i in range(2000)
 ]
 
 
@@ -155,9 +170,9 @@ def test_two_quotes_too_many_swallow_nothing_in_silence(tmp_path: Path, prep: Pr
     assert built.returncode == 1
     (line,) = [line for line in built.stderr.splitlines() if "a.json" in line]
     byte = text.index('100"', text.index('"Nr "'))
-    place = f"line {text[:byte].count(chr(10)) + 1}, byte {byte}"
+    location = f"line {text[:byte].count(chr(10)) + 1}, byte {byte}"
     assert (
-        f"a.json: not valid JSON at {place}, in element 100 (from 0) of the array: Expecting ',' delimiter, got '100"
+        f"a.json: not valid JSON at {location}, in element 100 (from 0) of the array: Expecting ',' delimiter, got '100"
         in line
     )
     assert not (tmp_path / "set/griffon.lock.json").exists()

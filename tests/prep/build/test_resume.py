@@ -1,4 +1,4 @@
-"""A build that is killed, interrupted, or out of room goes on, and comes to the same end."""
+"""A build that is killed, interrupted, or out of disk space is finished by the same command, with the same digest."""
 
 import os
 import random
@@ -51,7 +51,7 @@ def wait_for_shards(out: Path, process: subprocess.Popen[str], count: int) -> No
 
 @pytest.fixture(scope="module")
 def digest(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What an undisturbed build comes to."""
+    """The digest of an undisturbed build."""
     process = start(small_data, tmp_path_factory.mktemp("undisturbed") / "set")
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, err
@@ -61,13 +61,13 @@ def digest(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_25_kills(small_data: Path, tmp_path: Path, digest: str, prep: Prep) -> None:
     out = tmp_path / "set"
     moments = random.Random(11)
-    for number in range(25):
+    for i in range(25):
         process = start(small_data, out)
-        wait_for_shards(out, process, min(number + 1, 40))
+        wait_for_shards(out, process, min(i + 1, 40))
         time.sleep(moments.uniform(0, 0.05))
         before = finished_shards(out)
-        if number % 2:
-            process.kill()  # the build alone: its workers must not go on
+        if i % 2:
+            process.kill()  # the build alone: its workers must not continue
         else:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=TIMEOUT_S)
@@ -101,10 +101,10 @@ def test_second_build_is_refused(small_data: Path, tmp_path: Path, digest: str, 
     first.send_signal(signal.SIGSTOP)
     second = prep(*arguments(small_data, out))
     first.send_signal(signal.SIGCONT)
-    said, _ = first.communicate(timeout=TIMEOUT_S)
+    output, _ = first.communicate(timeout=TIMEOUT_S)
     assert second.returncode == 2
     assert f"another build is writing into it (process {first.pid} on " in second.stderr
-    assert said.splitlines()[-1] == digest
+    assert output.splitlines()[-1] == digest
 
 
 def test_a_file_that_cannot_be_written(small_data: Path, tmp_path: Path, digest: str, prep: Prep) -> None:
@@ -126,8 +126,8 @@ def test_a_file_that_cannot_be_written(small_data: Path, tmp_path: Path, digest:
     assert prep(*arguments(small_data, out)).stdout.splitlines()[-1] == digest
 
 
-def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, prep: Prep) -> None:
-    """Half a million records of a picture of 20 MB: an estimate of 10 TB."""
+def test_too_little_disk_space_is_reported_before_anything_is_written(tmp_path: Path, prep: Prep) -> None:
+    """Half a million records of an image of 20 MB: an estimate of 10 TB."""
     picture = tmp_path / "large.jpg"
     picture.write_bytes(b"\xff\xd8")
     os.truncate(picture, 20_000_000)
@@ -142,7 +142,7 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, prep
     assert not out.exists()
 
 
-def test_other_settings_do_not_go_on_with_an_unfinished_build(small_data: Path, tmp_path: Path, prep: Prep) -> None:
+def test_other_settings_do_not_continue_an_unfinished_build(small_data: Path, tmp_path: Path, prep: Prep) -> None:
     out = tmp_path / "set"
     process = start(small_data, out)
     wait_for_shards(out, process, 2)

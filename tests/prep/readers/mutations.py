@@ -67,26 +67,26 @@ def spoilt_value(random: Random, value: Any) -> Any:  # noqa: ANN401 - JSON
 
 def _places(whole: list[Any]) -> list[tuple[Any, Any]]:
     """Every place in a value, as its container and key."""
-    found: list[tuple[Any, Any]] = []
+    result: list[tuple[Any, Any]] = []
     containers: list[Any] = [whole]
     while containers:
         container = containers.pop()
         keys = container if isinstance(container, dict) else range(len(container))
-        found += [(container, key) for key in keys]
+        result += [(container, key) for key in keys]
         containers += [container[key] for key in keys if isinstance(container[key], dict | list)]
-    return found
+    return result
 
 
 def spoilt_bytes(random: Random, data: bytes) -> bytes:
     """The bytes with one place spoilt: cut there, or a byte changed, put in or left out."""
-    place = random.randrange(len(data))
+    offset = random.randrange(len(data))
     change = random.randrange(5)
     if change == 0:
-        return data[:place]
+        return data[:offset]
     mark = bytes([random.choice(_MARKS)])
     if change == 1:
-        mark = bytes([data[place] ^ (1 << random.randrange(8))])
-    return data[:place] + (b"" if change == 2 else mark) + data[place + (change != 3) :]
+        mark = bytes([data[offset] ^ (1 << random.randrange(8))])
+    return data[:offset] + (b"" if change == 2 else mark) + data[offset + (change != 3) :]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class Spoilt:
 
     Attributes:
         data: the file.
-        value: what it holds if each of its elements is read alone; None for one that is no JSON.
+        value: what it holds if each of its elements is read alone; None for one that is not JSON.
         untouched: the same, with None for every element that has a fault in it.
     """
 
@@ -114,11 +114,11 @@ def several_faults(random: Random, value: Any) -> Spoilt:  # noqa: ANN401 - JSON
     for _ in range(random.choice([2, 2, 3])):
         at = random.choices(range(len(faulty)), [max(len(text), 12) for _, _, text in faulty])[0]
         member, number, text = faulty[at]
-        marks = [place for place, byte in enumerate(text) if byte in b'{}[],:"']  # where a fault does most
-        place = random.choice(marks if marks and random.random() < 0.2 else range(len(text) + 1))
+        marks = [offset for offset, byte in enumerate(text) if byte in b'{}[],:"']  # where a fault does most
+        offset = random.choice(marks if marks and random.random() < 0.2 else range(len(text) + 1))
         mark = random.choice([b'"', bytes([random.choice(_MARKS)]), b"%d" % random.randrange(10), b"x", b" "])
         change = random.randrange(4)
-        faulty[at] = member, number, text[:place] + (b"" if change == 0 else mark) + text[place + (change < 2) :]
+        faulty[at] = member, number, text[:offset] + (b"" if change == 0 else mark) + text[offset + (change < 2) :]
     untouched = [new if new == old else (*new[:2], b"") for new, old in zip(faulty, pieces, strict=True)]
     return Spoilt(
         data=b"".join(text for _, _, text in faulty),
@@ -129,28 +129,28 @@ def several_faults(random: Random, value: Any) -> Spoilt:  # noqa: ANN401 - JSON
 
 def _pieces(value: Any, indent: int | None) -> list[_Piece]:  # noqa: ANN401 - JSON
     blank = "" if indent is None else "\n"
-    found: list[_Piece] = []
+    result: list[_Piece] = []
     for member, items in value.items() if isinstance(value, dict) else [("", value)]:
         if member:
-            found.append((member, None, f'{"," if found else "{"}{blank}"{member}": '.encode()))
+            result.append((member, None, f'{"," if result else "{"}{blank}"{member}": '.encode()))
         if not isinstance(items, list):
-            found.append((member, None, as_json(items)))
+            result.append((member, None, as_json(items)))
             continue
-        for number, item in enumerate(items):
-            found.append((member, None, f",{blank or ' '}".encode() if number else b"["))
-            found.append((member, number, json.dumps(item, indent=indent).encode()))
-        found.append((member, None, b"]"))
-    return [*found, ("", None, b"}")] if isinstance(value, dict) else found
+        for index, item in enumerate(items):
+            result.append((member, None, f",{blank or ' '}".encode() if index else b"["))
+            result.append((member, index, json.dumps(item, indent=indent).encode()))
+        result.append((member, None, b"]"))
+    return [*result, ("", None, b"}")] if isinstance(value, dict) else result
 
 
 def _elements(pieces: Sequence[_Piece], like: Any) -> Any:  # noqa: ANN401 - JSON
-    found: dict[str, list[Any]] = {member: [] for member in like} if isinstance(like, dict) else {"": []}
-    for member, number, text in pieces:
-        if number is not None:
-            found[member] += [None]
+    result: dict[str, list[Any]] = {member: [] for member in like} if isinstance(like, dict) else {"": []}
+    for member, piece, text in pieces:
+        if piece is not None:
+            result[member] += [None]
             with suppress(ValueError, RecursionError):
-                found[member][-1] = from_json(text.strip(b", \n"))  # two commas in a row are one
-    return found if isinstance(like, dict) else found[""]
+                result[member][-1] = from_json(text.strip(b", \n"))  # two commas in a row are one
+    return result if isinstance(like, dict) else result[""]
 
 
 def as_json(value: object, random: Random | None = None) -> bytes:
@@ -179,14 +179,14 @@ def from_json(data: bytes) -> Any:  # noqa: ANN401 - JSON
 
 
 def from_lines(data: bytes) -> list[Any]:
-    """A line that is no JSON is None, which is no record either."""
-    found = []
+    """A line that is not JSON is None, which is not a record either."""
+    result = []
     for line in data.split(b"\n"):
         try:
-            found += [from_json(line)] if line.strip(b" \t\r\n") else []
+            result += [from_json(line)] if line.strip(b" \t\r\n") else []
         except (ValueError, RecursionError):
-            found.append(None)
-    return found
+            result.append(None)
+    return result
 
 
 class _NothingCalled(pickle._Unpickler):
@@ -195,7 +195,7 @@ class _NothingCalled(pickle._Unpickler):
 
 
 def from_pickle(data: bytes) -> Any:  # noqa: ANN401 - whatever it holds
-    """By the library's reader in Python: that in C takes memory for the memo's largest number."""
+    """Use the library's reader in Python: the one in C allocates memory for the memo's largest number."""
     try:
         return _NothingCalled(BytesIO(data), encoding="utf-8", errors="surrogateescape").load()
     except Exception as error:
@@ -204,7 +204,7 @@ def from_pickle(data: bytes) -> Any:  # noqa: ANN401 - whatever it holds
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What came of a source: its number of records, and the samples and numbers of those that were not rejected."""
+    """The outcome of a source: its number of records, and the samples and numbers of those that were not rejected."""
 
     records: int
     samples: Sequence[Sample]
@@ -212,7 +212,7 @@ class Made:
 
 
 def made_of(folder: Path, files: Mapping[str, bytes], task: str, random: Random) -> Made | str:
-    """What a build makes of a source, its first file the annotation; the message if it refuses it.
+    """Build a source, whose first file is the annotation; return the message if the build refuses it.
 
     Whatever is neither a sample, nor a rejected record, nor an error that a user is meant to see, is raised.
     """
@@ -239,24 +239,22 @@ def _made(folder: Path, annotation: Path, task: str, work: Path) -> Made:
         raise SettingsError(f"{name} needs {missing}")
     inputs = AnnotationFiles(annotation=annotation, companions=companions, task=task, options={}, work=work)
     scan = FORMATS[name].scan(inputs)
-    assert scan.pictures is None or len(scan.pictures) == scan.records
+    assert scan.image_keys is None or len(scan.image_keys) == scan.records
     if not scan.records:
         raise DataError("has no records")
     maker = SampleMaker(
         reader=FORMATS[name].Reader(inputs),
         rounds=None,
         source=Source(tag=task, task=task, vocabulary=scan.vocabulary),
-        settings=RenderSettings(seed=0, boxes="text", det_categories=80, variants=1, templates=BARE),
+        settings=RenderSettings(seed=0, boxes="text", det_categories=80, variants=1, templates=BARE, check="none"),
         annotation_name="a",
         image_root=absolute_root(folder),
-        check="none",
-        resize_px=None,
     )
     samples, numbers = [], []
-    for number in range(scan.records):
+    for i in range(scan.records):
         try:
-            samples.append(maker.make(number)[0])
-            numbers.append(number)
+            samples.append(maker.make(i)[0])
+            numbers.append(i)
         except Rejected as rejected:
             assert rejected.detail
             rejected.detail.encode()  # it goes into a file
@@ -278,9 +276,9 @@ def box_text(corners: Sequence[float], width_px: float, height_px: float) -> str
 def answer_of(boxes: Sequence[tuple[str, str]]) -> str:
     """Names and boxes, each once, from left to right, then top to bottom, without those that may not be written."""
     written = dict.fromkeys((name, box) for name, box in boxes if box)
-    return "&".join(f"{name}-{box}" for name, box in sorted(written, key=lambda each: each[1].split(",")[:2]))
+    return "&".join(f"{name}-{box}" for name, box in sorted(written, key=lambda item: item[1].split(",")[:2]))
 
 
 def file_of(path: str) -> str:
-    """The last part of a path: pictures are found by it."""
+    """The last part of a path: images are found by it."""
     return posixpath.basename(posixpath.normpath(path.strip()))

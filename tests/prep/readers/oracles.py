@@ -1,6 +1,6 @@
-"""What may be answered of a published file, told from its parsed content by plain Python.
+"""Correct answers for a published file, derived from its parsed content in plain Python.
 
-Each gives the answers that are right, as (picture, box in the question or "", answer), and the number of records where
+Each gives the answers that are right, as (image, box in the question or "", answer), and the number of records where
 that is easily told. What is amiss in a record raises one of `AMISS`, and no answer of it is right.
 """
 
@@ -24,7 +24,7 @@ def number(value: Any) -> float:  # noqa: ANN401 - JSON
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two ids are: there, and the same text or whole number, the number written as text or not."""
+    """Whether two ids are: there, and the same text or integer, the number written as text or not."""
     return identity(one) is not None and identity(one) == identity(other)
 
 
@@ -53,19 +53,19 @@ def sides(fields: dict[str, Any]) -> tuple[int, int]:
 def xywh_text(box: Any, fields: dict[str, Any]) -> str:  # noqa: ANN401 - JSON
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError
-    x, y, width, height = (float(number(each)) for each in box)
+    x, y, width, height = (float(number(coordinate)) for coordinate in box)
     return box_text((x, y, x + width, y + height), *sides(fields))
 
 
 def by_image(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[dict[str, Any]]]]:
-    """Of a COCO file: each entry of `images`, its file, and its annotations."""
+    """Return each entry of a COCO file's `images` with its file and its annotations."""
     for image in data["images"]:
         with suppress(*AMISS):
             path = image["coco_url"] if not image.get("file_name") and "coco_url" in image else image["file_name"]
             of_image = [
-                each
-                for each in data["annotations"]
-                if isinstance(each, dict) and same(each.get("image_id"), image.get("id"))
+                annotation
+                for annotation in data["annotations"]
+                if isinstance(annotation, dict) and same(annotation.get("image_id"), image.get("id"))
             ]
             yield image, file_of(words(path)), of_image
 
@@ -75,15 +75,15 @@ def coco(data: Any, _companion: Any, _task: str) -> Told:  # noqa: ANN401 - JSON
     for image, file, annotations in by_image(data):
         with suppress(*AMISS):
             boxes = []
-            for each in annotations:
+            for annotation in annotations:
                 (name,) = {
                     words(category["name"])
                     for category in data["categories"]
                     if isinstance(category, dict)
-                    and same(category.get("id"), each["category_id"])
+                    and same(category.get("id"), annotation["category_id"])
                     and str(category.get("name") or "").strip()
                 }
-                boxes += [] if each.get("iscrowd") else [(name, xywh_text(each["bbox"], image))]
+                boxes += [] if annotation.get("iscrowd") else [(name, xywh_text(annotation["bbox"], image))]
             right.add((file, "", answer_of(boxes)))
     return right, len(data["images"])
 
@@ -93,7 +93,7 @@ def mdetr(data: Any, _companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
     for image, file, annotations in by_image(data):
         with suppress(*AMISS):
             phrase = words(image["caption"])
-            boxes = [xywh_text(each["bbox"], image) for each in annotations]
+            boxes = [xywh_text(annotation["bbox"], image) for annotation in annotations]
             if task == "VG":
                 right.add((file, "", answer_of([(phrase, box) for box in boxes])))
             elif len(boxes) == 1:
@@ -104,7 +104,7 @@ def mdetr(data: Any, _companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
 def genome(data: Any, companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
     right: set[Answer] = set()
     elements = data if isinstance(data, list) else [data]
-    pictures = [each for each in companion if isinstance(each, dict)]
+    pictures = [item for item in companion if isinstance(item, dict)]
     count = 0
     for element in elements:
         count += 1
@@ -120,7 +120,7 @@ def genome(data: Any, companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
 
 
 def of_genome(items: list[Any], image: dict[str, Any], task: str) -> set[Answer]:
-    """What may be answered of a picture's objects or regions."""
+    """Return the correct answers about an image's objects or regions."""
     right: set[Answer] = set()
     file = file_of(words(image["url"]).split("/")[-1])
     if task == "DET":
@@ -131,8 +131,8 @@ def of_genome(items: list[Any], image: dict[str, Any], task: str) -> set[Answer]
             right.add((file, item_text(item, image, ("width", "height")), words(item["phrase"])))
     for phrase in set(map(phrase_of, items)) if task == "VG" else ():
         with suppress(*AMISS):
-            found = [item_text(item, image, ("width", "height")) for item in items if phrase_of(item) == phrase]
-            right.add((file, "", answer_of([(words(phrase), box) for box in found])))
+            result = [item_text(item, image, ("width", "height")) for item in items if phrase_of(item) == phrase]
+            right.add((file, "", answer_of([(words(phrase), box) for box in result])))
     return right
 
 
@@ -158,17 +158,21 @@ def refcoco(data: Any, companion: Any, task: str) -> Told:  # noqa: ANN401 - JSO
 
 
 def of_ref(ref: dict[str, Any], image: dict[str, Any], annotations: list[Any], task: str) -> set[Answer]:
-    """What may be answered of a reference's sentences."""
+    """Return the correct answers about a reference's sentences."""
     file = file_of(words(image.get("file_name") or image["coco_url"]))
     numbers = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
     absent = ref.get("no_target") is True and numbers in ([], [-1])
     sides(image)
     boxes = []
     for wanted in () if absent else numbers:
-        (found,) = [each for each in annotations if isinstance(each, dict) and same(each.get("id"), wanted)]
-        if not same(found["image_id"], image["id"]):
+        (result,) = [
+            annotation
+            for annotation in annotations
+            if isinstance(annotation, dict) and same(annotation.get("id"), wanted)
+        ]
+        if not same(result["image_id"], image["id"]):
             raise ValueError
-        boxes.append(xywh_text(found["bbox"], image))
+        boxes.append(xywh_text(result["bbox"], image))
     right: set[Answer] = set()
     for sentence in ref["sentences"]:
         phrase = words(sentence["sent"] if sentence.get("sent") else sentence["raw"])
@@ -196,12 +200,12 @@ def ccmd(data: Any, _companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
                 continue
             for phrase, given in pairs:
                 with suppress(*AMISS):
-                    found = [corners_text(box, size) for box in boxes_of(given)]
+                    result = [corners_text(box, size) for box in boxes_of(given)]
                     if task == "VG":
-                        answer = answer_of([(words(phrase), box) for box in found]) if found else "None"
+                        answer = answer_of([(words(phrase), box) for box in result]) if result else "None"
                         right.add((file, "", answer))
-                    elif len(found) == 1:
-                        right.add((file, found[0], words(phrase)))
+                    elif len(result) == 1:
+                        right.add((file, result[0], words(phrase)))
     return right, count
 
 
@@ -209,7 +213,7 @@ def boxes_of(given: Any) -> list[Any]:  # noqa: ANN401 - JSON
     """One box, a list of them, or one in two lists."""
     if not isinstance(given, list):
         raise TypeError
-    if len(given) == 4 and not any(isinstance(each, list) for each in given):
+    if len(given) == 4 and not any(isinstance(item, list) for item in given):
         return [given]
     return given[0] if len(given) == 1 and isinstance(given[0], list) and len(given[0]) == 1 else given
 
@@ -217,11 +221,11 @@ def boxes_of(given: Any) -> list[Any]:  # noqa: ANN401 - JSON
 def corners_text(box: Any, size: tuple[int, int]) -> str:  # noqa: ANN401 - JSON
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError
-    return box_text([float(number(each)) for each in box], *size)
+    return box_text([float(number(coordinate)) for coordinate in box], *size)
 
 
 def llava(data: Any, _companion: Any, _task: str) -> Told:  # noqa: ANN401 - JSON
-    """The answer is all that is said, but for `<image>` and the blanks around the question that has it."""
+    """The answer is all that is said, but for `<image>` and the spaces around the question that has it."""
     right: set[Answer] = set()
     for element in data if isinstance(data, list) else [data]:
         with suppress(*AMISS):

@@ -26,7 +26,7 @@ def box(number: object = 1, image_id: object = 7, category_id: object = 17, **mo
 
 
 def coco(images: object = None, annotations: object = None, categories: object = CATEGORIES) -> dict[str, Any]:
-    """A COCO file; by default of one picture with one box of a cat."""
+    """A COCO file; by default of one image with one box of a cat."""
     return {
         "info": {"year": 2014, "description": 'of "things", {everywhere}'},
         "images": [picture()] if images is None else images,
@@ -37,7 +37,9 @@ def coco(images: object = None, annotations: object = None, categories: object =
 
 def ref(ann_id: object = 1, *phrases: str, split: str = "train", image_id: object = 7, **more: Any) -> dict[str, Any]:  # noqa: ANN401
     """A reference of RefCOCO; `no_target=` makes it one of gRefCOCO."""
-    sentences = [{"sent_id": place, "sent": phrase, "raw": phrase.upper()} for place, phrase in enumerate(phrases)]
+    sentences = [
+        {"sent_id": position, "sent": phrase, "raw": phrase.upper()} for position, phrase in enumerate(phrases)
+    ]
     where = {"ref_id": 3, "ann_id": ann_id, "image_id": image_id, "split": split}
     return {**where, "file_name": "COCO_train2014_000000000007_1.jpg", "sentences": sentences, **more}
 
@@ -52,7 +54,7 @@ def write(folder: Path, files: Mapping[str, object]) -> Path:
 
 
 def python2_text_pickle(value: object) -> bytes:
-    """As Python 2's `pickle.dump(value, file)` wrote it: protocol 0, strings as bytes (UTF-8) in quotes."""
+    """Pickle as Python 2's `pickle.dump(value, file)` did: protocol 0, strings as quoted bytes (UTF-8)."""
     if isinstance(value, dict):
         return b"(d" + b"".join(map(_items, value, value.values(), [python2_text_pickle] * len(value)))
     if isinstance(value, list):
@@ -66,7 +68,7 @@ def python2_text_pickle(value: object) -> bytes:
 
 
 def python2_binary_pickle(value: object) -> bytes:
-    """As Python 2's `pickle.dump(value, file, 2)` wrote it, memo apart."""
+    """Pickle as Python 2's `pickle.dump(value, file, 2)` did, without the memo."""
     if isinstance(value, dict):
         return b"}" + b"".join(map(_items, value, value.values(), [python2_binary_pickle] * len(value)))
     if isinstance(value, list):

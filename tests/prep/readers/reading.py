@@ -27,8 +27,8 @@ def write_lines(folder: Path, lines: Sequence[Any]) -> Path:
 
 def read_file(annotation: Path, task: str) -> tuple[list[Record | tuple[str, str]], tuple[str, ...]]:
     """All records of a file, or why not, and the names that negatives are drawn from."""
-    found, scan = read_source(annotation, task)
-    return found, scan.vocabulary
+    result, scan = read_source(annotation, task)
+    return result, scan.vocabulary
 
 
 def read_source(annotation: Path, task: str, **options: str) -> tuple[list[Record | tuple[str, str]], Scan]:
@@ -44,10 +44,10 @@ def read_source(annotation: Path, task: str, **options: str) -> tuple[list[Recor
     )
     scan = FORMATS[name].scan(inputs)
     reader = FORMATS[name].Reader(inputs)
-    found: list[Record | tuple[str, str]] = []
+    result: list[Record | tuple[str, str]] = []
     for record_no in range(scan.records):
         try:
-            found.append(reader.read(record_no))
+            result.append(reader.read(record_no))
         except Rejected as rejected:
-            found.append((rejected.reason, rejected.detail))
-    return found, scan
+            result.append((rejected.reason, rejected.detail))
+    return result, scan

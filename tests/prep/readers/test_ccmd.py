@@ -28,13 +28,13 @@ def regions(*items: tuple[str, list[float]]) -> tuple[Region, ...]:
     return tuple(Region(phrase=phrase, box_xyxy_px=(box[0], box[1], box[2], box[3])) for phrase, box in items)
 
 
-def expected(record_no: int, found: tuple[Region, ...], absent: tuple[str, ...] = ()) -> Record:
+def expected(record_no: int, result: tuple[Region, ...], absent: tuple[str, ...] = ()) -> Record:
     return Record(
         record_no=record_no,
         image_path="文件 夹/a.jpg",
         width_px=64,
         height_px=48,
-        regions=found,
+        regions=result,
         absent_phrases=absent,
     )
 
@@ -45,7 +45,7 @@ def test_objects(tmp_path: Path, task: str) -> None:
     assert record == expected(0, regions(("cat", BOX), ("cat", OTHER), ("狗", BOX)), ("zebra",))
 
 
-def test_a_category_that_stands_again_with_boxes_is_not_absent(tmp_path: Path) -> None:
+def test_a_category_that_is_repeated_with_boxes_is_not_absent(tmp_path: Path) -> None:
     objects = [
         {"category_name": "cat", "bboxes": []},
         {"category_name": "dog", "bboxes": []},
@@ -106,7 +106,7 @@ def test_a_box_keeps_its_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[[NaN, 1, 2, 3]]", "[[1, 2, Infinity, 3]]", "[[1, -Infinity, 2, 3]]"])
-def test_a_box_that_is_not_finite_is_for_rendering_to_drop(tmp_path: Path, text: str) -> None:
+def test_a_box_that_is_not_finite_is_read_and_left_to_rendering(tmp_path: Path, text: str) -> None:
     line = f'{{"image_path": "a", "height": 9, "width": 9, "expression": "x", "bboxes": {text}}}'
     (record,) = read_all(tmp_path, "VG", [line])
     assert isinstance(record, Record)
@@ -114,7 +114,7 @@ def test_a_box_that_is_not_finite_is_for_rendering_to_drop(tmp_path: Path, text:
 
 
 @pytest.mark.parametrize(
-    ("task", "change", "said"),
+    ("task", "change", "message"),
     [
         ("VG", {"image_path": None}, "image_path: expected text, got None"),
         ("VG", {"image_path": "  "}, "image_path: expected text, got '  '"),
@@ -153,15 +153,15 @@ def test_a_box_that_is_not_finite_is_for_rendering_to_drop(tmp_path: Path, text:
         ("DET", {"objects": [{"category_name": "a", "bboxes": BOX}]}, "bboxes: expected a box of four numbers, got 1"),
     ],
 )
-def test_what_is_wrong_is_told_by_field(tmp_path: Path, task: str, change: dict[str, Any], said: str) -> None:
+def test_each_fault_is_reported_by_field(tmp_path: Path, task: str, change: dict[str, Any], message: str) -> None:
     good = DETECTED if task == "DET" else {**IMAGE, "expression": "a man", "bboxes": [BOX]}
-    found = read_all(tmp_path, task, [good, {**good, **change}, good])
-    assert isinstance(found[0], Record)
-    assert isinstance(found[-1], Record)
-    wrong = found[1:-1]
+    outcomes = read_all(tmp_path, task, [good, {**good, **change}, good])
+    assert isinstance(outcomes[0], Record)
+    assert isinstance(outcomes[-1], Record)
+    wrong = outcomes[1:-1]
     faults = [item for item in wrong if isinstance(item, tuple)]
     assert {reason for reason, _ in faults} == {"bad_record"}
-    assert any(said in detail for _, detail in faults)
+    assert any(message in detail for _, detail in faults)
 
 
 def test_the_names_of_a_detection_source(tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_the_names_of_a_detection_source(tmp_path: Path) -> None:
 
 def test_record_numbers_count_what_cannot_be_used_too(tmp_path: Path) -> None:
     good = {**IMAGE, "expression": ["a", "b"], "bboxes": [BOX, OTHER]}
-    found = read_all(tmp_path, "REG", ["{ broken", good, [1], {**good, "expression": ["a"]}, good])
-    assert [item[0] if isinstance(item, tuple) else item.record_no for item in found] == [
+    outcomes = read_all(tmp_path, "REG", ["{ broken", good, [1], {**good, "expression": ["a"]}, good])
+    assert [item[0] if isinstance(item, tuple) else item.record_no for item in outcomes] == [
         "bad_json",
         1,
         2,

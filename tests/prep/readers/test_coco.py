@@ -77,38 +77,38 @@ def test_where_the_image_is(tmp_path: Path, entry: dict[str, str], path: str) ->
 
 def test_boxes_find_their_images_in_any_order(tmp_path: Path) -> None:
     pictures = [picture(number) for number in (9, 2**40, -5, 0, 7)]
-    # The pictures' boxes lie mixed up; those of one picture keep their order, which the answer's order falls back on.
+    # The images' boxes lie mixed up; those of one image keep their order, which the answer's order falls back on.
     owners = [7, 9, 7, -5, 2**40, 9, 7, 0, 9]
-    boxes = [box(place, owner, bbox=[place, 0, 10, 10]) for place, owner in enumerate(owners)]
-    found = {
+    boxes = [box(position, owner, bbox=[position, 0, 10, 10]) for position, owner in enumerate(owners)]
+    actual = {
         record.image_path: [region.box_xyxy_px[0] for region in record.regions]
         for record in read(tmp_path, coco(pictures, boxes))
         if isinstance(record, Record)
     }
-    assert found == {
-        f"{number}.jpg": [float(place) for place, owner in enumerate(owners) if owner == number]
+    assert actual == {
+        f"{number}.jpg": [float(position) for position, owner in enumerate(owners) if owner == number]
         for number in (9, 2**40, -5, 0, 7)
     }
 
 
 @pytest.mark.parametrize("indent", [None, 2])
 def test_members_in_any_order(tmp_path: Path, indent: int | None) -> None:
-    whole = coco([picture(number) for number in range(30)], [box(n, n % 30, (17, 18)[n % 2]) for n in range(200)])
+    whole = coco([picture(i) for i in range(30)], [box(n, n % 30, (17, 18)[n % 2]) for n in range(200)])
     whole["type"], whole["empty"] = 'instances, "and"\\', {"a": [[], {}]}
     orders = [list(whole), list(reversed(whole)), ["annotations", "images", "categories"]]
-    found = [read(tmp_path, json.dumps({key: whole[key] for key in keys}, indent=indent)) for keys in orders]
-    assert found[0] == found[1] == found[2]
-    assert [len(regions(record)) for record in found[0]] == [7] * 20 + [6] * 10
+    actual = [read(tmp_path, json.dumps({key: whole[key] for key in keys}, indent=indent)) for keys in orders]
+    assert actual[0] == actual[1] == actual[2]
+    assert [len(regions(record)) for record in actual[0]] == [7] * 20 + [6] * 10
 
 
 @pytest.mark.parametrize("number", [7, 7.0, 0, -1, 2**62, 2**63 - 1, -(2**62) - 1])
-def test_ids_of_any_whole_number(tmp_path: Path, number: float) -> None:
+def test_ids_of_any_integer(tmp_path: Path, number: float) -> None:
     file = coco([picture(number, file_name="a.jpg")], [box(number, number, number)], [{"id": number, "name": CAT}])
     assert regions(only(tmp_path, file)) == [(CAT, TO_CORNERS, False)]
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "message"),
     [
         (coco([picture(), picture(8), picture(file_name="b.jpg")]), "two entries of images have the same id 7"),
         (coco(categories=[*CATEGORIES, {"id": 17, "name": "lion"}]), "categories 'cat' and 'lion' have the same id 17"),
@@ -124,8 +124,8 @@ def test_ids_of_any_whole_number(tmp_path: Path, number: float) -> None:
         ({"annotations": [box()]}, "has no categories, images"),
     ],
 )
-def test_what_cannot_be_told_apart_or_is_not_there_is_refused(tmp_path: Path, file: object, said: str) -> None:
-    with pytest.raises(DataError, match=rf"instances\.json.*{said}"):
+def test_what_is_ambiguous_or_missing_is_refused(tmp_path: Path, file: object, message: str) -> None:
+    with pytest.raises(DataError, match=rf"instances\.json.*{message}"):
         read(tmp_path, file)
 
 
@@ -136,7 +136,7 @@ def test_the_same_category_twice_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "annotation", "said"),
+    ("image", "annotation", "message"),
     [
         ({"width": None}, {}, "width"),
         ({"height": 99.5}, {}, "height"),
@@ -155,16 +155,16 @@ def test_the_same_category_twice_is_one(tmp_path: Path) -> None:
     ],
 )
 def test_an_image_that_cannot_be_used_is_rejected_alone(
-    tmp_path: Path, image: dict[str, Any], annotation: dict[str, Any], said: str
+    tmp_path: Path, image: dict[str, Any], annotation: dict[str, Any], message: str
 ) -> None:
     pictures = [picture(1), picture(2, **image), picture(3)]
     records = read(tmp_path, coco(pictures, [box(1, 1), box(2, 2, **annotation), box(3, 3)]))
     assert [isinstance(record, Record) for record in records] == [True, False, True]
     reason, detail = records[1]  # type: ignore[misc]
-    assert (reason, said in detail) == ("bad_record", True)
+    assert (reason, message in detail) == ("bad_record", True)
 
 
-def test_an_image_that_is_no_json_is_rejected_alone(tmp_path: Path) -> None:
+def test_an_image_that_is_not_json_is_rejected_alone(tmp_path: Path) -> None:
     text = json.dumps(coco([picture(1), picture(2), picture(3)], [box(1, 1), box(3, 3)]))
     records = read(tmp_path, text.replace('"2.jpg"', "2.jpg"))
     assert [isinstance(record, Record) for record in records] == [True, False, True]
@@ -191,14 +191,14 @@ def test_no_crowd(tmp_path: Path, crowd: object) -> None:
 
 
 @pytest.mark.parametrize("bbox", [[500, 0, 10, 10], [10, 10, -5, 5], [float("nan"), 0, 1, 1], [0, 0, float("inf"), 1]])
-def test_a_category_with_a_dropped_box_is_no_negative(tmp_path: Path, bbox: list[float]) -> None:
+def test_a_category_with_a_dropped_box_is_not_a_negative(tmp_path: Path, bbox: list[float]) -> None:
     file = coco(annotations=[box(), box(2, 7, 18, bbox=bbox)])
     for seed in range(10):
         assert asked(tmp_path, file, "DET", seed=seed) == ({CAT, COW, EMU}, {CAT})
 
 
 @pytest.mark.parametrize("spoilt", ["1e999", "-1e999", "NaN", "-Infinity"])
-def test_a_number_beyond_all_numbers_loses_its_box_alone(tmp_path: Path, spoilt: str) -> None:
+def test_an_infinite_number_drops_only_its_own_box(tmp_path: Path, spoilt: str) -> None:
     text = json.dumps(coco(None, [box(), box(2, 7, 18, bbox=[555, 20, 30, 40])])).replace("555", spoilt)
     assert asked(tmp_path, text, "DET") == ({CAT, COW, EMU}, {CAT})
 
@@ -222,24 +222,24 @@ def test_the_category_set_is_no_larger_than_asked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("present", "expected"), [(1, 1), (4, 4), (5, 5), (9, 5)])
 def test_randdet_asks_for_up_to_five_present_and_as_many_absent(tmp_path: Path, present: int, expected: int) -> None:
-    categories = [{"id": number, "name": f"c{number}"} for number in range(30)]
-    file = coco(annotations=[box(number, 7, number) for number in range(present)], categories=categories)
+    categories = [{"id": i, "name": f"c{i}"} for i in range(30)]
+    file = coco(annotations=[box(i, 7, i) for i in range(present)], categories=categories)
     drawn = set()
     for seed in range(6):
         names, answered = asked(tmp_path, file, "RANDDET", seed=seed)
         assert (len(answered), len(names)) == (expected, 2 * expected)
-        assert answered == names & {f"c{number}" for number in range(present)}
+        assert answered == names & {f"c{i}" for i in range(present)}
         drawn.add(frozenset(names))
     assert len(drawn) > 1
 
 
-def test_regions_and_expressions_are_not_to_be_had(tmp_path: Path) -> None:
+def test_regions_and_expressions_are_not_available(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="format coco supports DET, RANDDET, VISJ, not REG"):
         read(tmp_path, coco(), "REG")
 
 
 @pytest.mark.parametrize("size", [10, 60, 300, -60, -2, -1])
-def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, size: int) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, size: int) -> None:
     with pytest.raises(DataError, match="truncated"):
         read(tmp_path, json.dumps(coco())[:size])
 
@@ -264,14 +264,14 @@ def test_a_build_counts_crowds_and_leaves_out_images_without_objects(
     )
     lock = lock_of(tmp_path / "out")
     for source in lock["sources"]:
-        found = (source["records"], source["samples"], source["rejected"], source["format"])
-        assert found == (4, 2, {"no_objects": 2}, "coco")  # of pictures 1 and 2
+        actual = (source["records"], source["samples"], source["rejected"], source["format"])
+        assert actual == (4, 2, {"no_objects": 2}, "coco")  # of images 1 and 2
     assert [shard["dropped_boxes"] for shard in lock["shards"]] == [{"crowd": 1}] * 3
     rejected = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
     assert sorted((line["source"], line["record"]) for line in rejected) == [
         (task, number) for task in ("DET", "RANDDET", "VISJ") for number in (1, 2)
     ]
-    # 3.jpg: the box ends in the middle of the picture; 0.jpg: 10/200, 20/100, 40/200, 60/100, and no word of the crowd.
+    # 3.jpg: the box ends in the middle of the image; 0.jpg: 10/200, 20/100, 40/200, 60/100, and no word of the crowd.
     with tarfile.open(tmp_path / "out/DET/DET-000000.tar") as shard:
         answers = {
             name: json.load(shard.extractfile(name))["conversations"][1]["value"]  # type: ignore[arg-type]

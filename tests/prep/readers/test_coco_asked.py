@@ -1,4 +1,4 @@
-"""What must not be asked for as absent, or as if it were complete; and where else LVIS's pictures may lie."""
+"""Categories that must not be asked for as absent or as complete, and other places of LVIS's images."""
 
 from collections import Counter
 from pathlib import Path
@@ -45,19 +45,19 @@ def asked(record: Record, source: Source, seed: int) -> tuple[set[str], set[str]
 def ever_asked(folder: Path, file: object, task: str) -> tuple[set[str], set[str]]:
     """The categories that are asked for with some seed, and those that are answered."""
     record, source = only(folder, file, task)
-    found = [asked(record, source, seed) for seed in SEEDS]
-    return set().union(*(names for names, _ in found)), set().union(*(answered for _, answered in found))
+    result = [asked(record, source, seed) for seed in SEEDS]
+    return set().union(*(names for names, _ in result)), set().union(*(answered for _, answered in result))
 
 
 def kinds(*of: tuple[str, str]) -> list[dict[str, Any]]:
     """Categories 0, 1, ... of names and supercategories."""
-    return [{"id": number, "name": name, "supercategory": kind} for number, (name, kind) in enumerate(of)]
+    return [{"id": index, "name": name, "supercategory": kind} for index, (name, kind) in enumerate(of)]
 
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET"])
 @pytest.mark.parametrize("root", ["animals", "Animals ", "ANIMALS"])
-def test_a_made_up_root_is_never_asked_for(tmp_path: Path, task: str, root: str) -> None:
-    """As an annotation service exports it: the first category, that all others are of, and no annotation has."""
+def test_an_artificial_root_category_is_never_asked_for(tmp_path: Path, task: str, root: str) -> None:
+    """Annotation services export one: the first category, supercategory of all others, without annotations."""
     categories = kinds((root, "none"), (CAT, "animals"), (DOG, "animals"), (COW, "animals"))
     file = coco(annotations=[box(1, 7, 1)], categories=categories)
     assert ever_asked(tmp_path, file, task) == ({CAT, DOG, COW}, {CAT})
@@ -86,8 +86,8 @@ def test_other_supercategories(tmp_path: Path, task: str, categories: list[dict[
 
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET"])
-def test_a_kind_is_not_absent_where_one_of_it_is(tmp_path: Path, task: str) -> None:
-    """Vehicles are annotated elsewhere; a picture of a car has one all the same, and one of a cat has none."""
+def test_a_supercategory_is_not_absent_if_a_category_of_it_is_present(tmp_path: Path, task: str) -> None:
+    """Vehicles are annotated elsewhere; an image of a car shows one nevertheless, and an image of a cat does not."""
     categories = kinds(("vehicle", "thing"), ("car", "vehicle"), (CAT, "thing"), ("thing", ""), (DOG, ""))
     pictures = [picture(7), picture(8), picture(9)]
     file = coco(pictures, [box(1, 7, 1), box(2, 8, 0), box(3, 9, 3)], categories)
@@ -109,8 +109,8 @@ def test_a_kind_is_not_absent_where_one_of_it_is(tmp_path: Path, task: str) -> N
 def test_another_spelling_is_not_absent(tmp_path: Path, task: str, other: str) -> None:
     categories = kinds((CAT, ""), (other, ""), (DOG, ""), ("big  dog", ""), ("Big Dog", ""))
     for present, names in ((0, {CAT, DOG, "big  dog", "Big Dog"}), (3, {CAT, other.strip(), DOG, "big  dog"})):
-        found, _ = ever_asked(tmp_path, coco(annotations=[box(1, 7, present)], categories=categories), task)
-        assert found == names
+        actual, _ = ever_asked(tmp_path, coco(annotations=[box(1, 7, present)], categories=categories), task)
+        assert actual == names
 
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET"])
@@ -126,9 +126,9 @@ def test_another_spelling_is_not_absent_in_records_of_their_own(tmp_path: Path, 
 
 
 def lvis(not_exhaustive: list[object], negatives: list[object], *owners: int) -> dict[str, Any]:
-    """A picture with a box of each of some categories: 17 is a cat, 18 a dog, 90 a cow, 3 an emu."""
+    """An image with a box of each of some categories: 17 is a cat, 18 a dog, 90 a cow, 3 an emu."""
     entry = picture(not_exhaustive_category_ids=not_exhaustive, neg_category_ids=negatives)
-    return coco([entry], [box(place, 7, owner) for place, owner in enumerate(owners)])
+    return coco([entry], [box(position, 7, owner) for position, owner in enumerate(owners)])
 
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET"])
@@ -136,7 +136,7 @@ def lvis(not_exhaustive: list[object], negatives: list[object], *owners: int) ->
 def test_a_category_that_is_not_exhaustive_is_neither_complete_nor_absent(
     tmp_path: Path, task: str, number: object
 ) -> None:
-    """Not all dogs have a box: to answer with those that have would be wrong, and so would `none`."""
+    """Not all dogs have a box: answering with those that have one would be wrong, and so would `none`."""
     file = lvis([number], [90, 18], 17, 18, 18)
     assert ever_asked(tmp_path, file, task) == ({CAT, COW}, {CAT})
     assert rendering_of(*only(tmp_path, file, task))[1] == {"not_exhaustive": 2}
@@ -156,7 +156,7 @@ def test_the_others_are_not_looked_for_by_a_crop_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET", "VISJ"])
-def test_an_image_of_nothing_that_is_complete_is_left_out(tmp_path: Path, task: str) -> None:
+def test_an_image_without_complete_categories_is_skipped(tmp_path: Path, task: str) -> None:
     record, source = only(tmp_path, lvis([18], [], 18), task)
     with pytest.raises(Rejected) as caught:
         rendering_of(record, source)
@@ -188,6 +188,6 @@ def test_an_image_is_looked_for_by_its_address_too(tmp_path: Path, path: str, ta
 
 
 @pytest.mark.parametrize("name", [None, ""])
-def test_a_name_that_is_none_leaves_the_address(tmp_path: Path, name: str | None) -> None:
+def test_a_missing_name_leaves_the_address(tmp_path: Path, name: str | None) -> None:
     record, _ = only(tmp_path, coco([picture(file_name=name, coco_url="http://x/train2017/7.jpg")]), "DET")
     assert record.image_path == "train2017/7.jpg"

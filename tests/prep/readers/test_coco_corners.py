@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 
 
 def corners(random: Random) -> Box:
-    """A box somewhere in a picture."""
+    """A box somewhere in an image."""
     (x1, x2), (y1, y2) = (sorted(random.sample(range(side + 1), 2)) for side in (WIDTH, HEIGHT))
     return x1, y1, x2, y2
 
@@ -28,23 +28,23 @@ def sizes(random: Random) -> Box:
 
 
 def far_out(random: Random) -> Box:
-    """As those of people who stand half outside: neither reading fits."""
+    """Boxes of people who are half outside of the image: they fit neither reading."""
     x, y, width, height = sizes(random)
     return x + WIDTH / 2, y + HEIGHT / 2, width, height
 
 
 def notes(folder: Path, make: Callable[[Random], Box], count: int, task: str = "DET", **entry: Any) -> str:  # noqa: ANN401 - JSON
     random = Random(f"{make.__name__} {count}")
-    boxes = [box(number, number % 7, bbox=list(make(random))) for number in range(count)]
+    boxes = [box(i, i % 7, bbox=list(make(random))) for i in range(count)]
     captions = {"caption": "a cat"} if task == "VG" else {}
-    pictures = [picture(number, **captions, **entry) for number in range(7)]
+    pictures = [picture(i, **captions, **entry) for i in range(7)]
     _, scan = read_source(write(folder, {"a.json": coco(pictures, boxes)}), task)
     return "\n".join(scan.notes)
 
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET", "VISJ", "VG"])
 @pytest.mark.parametrize("count", [10, 400])
-def test_corners_are_told(tmp_path: Path, task: str, count: int) -> None:
+def test_corners_are_recognised(tmp_path: Path, task: str, count: int) -> None:
     assert SAID in notes(tmp_path, corners, count, task)
 
 
@@ -54,10 +54,10 @@ def endless(_: Random) -> Box:
 
 @pytest.mark.parametrize("count", [10, 400])
 @pytest.mark.parametrize("make", [sizes, far_out, endless])
-def test_other_boxes_are_not(tmp_path: Path, make: Callable[[Random], Box], count: int) -> None:
+def test_other_boxes_are_not_clamped(tmp_path: Path, make: Callable[[Random], Box], count: int) -> None:
     assert SAID not in notes(tmp_path, make, count)
 
 
 @pytest.mark.parametrize("entry", [{"width": None}, {"height": "100"}, {"width": 1 << 2000}, {}])
-def test_of_a_few_boxes_or_images_of_no_size_nothing_is_told(tmp_path: Path, entry: dict[str, Any]) -> None:
+def test_few_boxes_or_images_without_size_report_nothing(tmp_path: Path, entry: dict[str, Any]) -> None:
     assert SAID not in notes(tmp_path, corners, 400 if entry else 9, **entry)

@@ -1,4 +1,4 @@
-"""Ids as files have them: numbers, texts, both, none. Boxes find their pictures, or it is said why not."""
+"""Ids as files have them: numbers, texts, both, none. Boxes find their images, or the reason is reported."""
 
 import json
 import pickle
@@ -51,7 +51,7 @@ def found(records: list[Record | tuple[str, str]]) -> list[list[tuple[str, tuple
 def test_boxes_find_their_image_and_category(
     tmp_path: Path, of_image: object, of_box: object, indent: int | None
 ) -> None:
-    """In a whole file, and where one picture and one box are not written as the others are."""
+    """In a complete file, and where one image and one box are written differently from the others."""
     many = range(100, 130)
     pictures = [picture(of_image, file_name="a.jpg"), *(picture(number) for number in many)]
     boxes = [box(1, of_box, of_box), *(box(number, number, 5) for number in many)]
@@ -104,13 +104,13 @@ def test_ids_unlike_every_image_are_refused_where_an_image_has_no_box(tmp_path: 
 
 
 @pytest.mark.parametrize(("one", "other"), [(7, "7"), ("7", "007"), (7.0, 7), ("a", "a"), (2**63, str(2**63))])
-def test_images_of_one_id_cannot_be_told_apart(tmp_path: Path, one: object, other: object) -> None:
+def test_images_of_one_id_cannot_be_distinguished(tmp_path: Path, one: object, other: object) -> None:
     with pytest.raises(DataError, match=r"two entries of images have the same id.* \(entries 0 and 2, "):
         read(tmp_path, coco([picture(one), picture(8), picture(other)]))
 
 
 @pytest.mark.parametrize(
-    ("annotation", "said"),
+    ("annotation", "message"),
     [
         ({"category_id": 99}, "annotation 12: category_id: 99 is not in categories"),
         ({"category_id": "lion"}, "annotation 12: category_id: 'lion' is not in categories"),
@@ -125,13 +125,13 @@ def test_images_of_one_id_cannot_be_told_apart(tmp_path: Path, one: object, othe
 )
 @pytest.mark.parametrize("task", ["DET", "VISJ"])
 def test_a_reject_names_image_annotation_and_value(
-    tmp_path: Path, task: str, annotation: dict[str, Any], said: str
+    tmp_path: Path, task: str, annotation: dict[str, Any], message: str
 ) -> None:
     boxes = [box(10, 7), box(11, 8), {**box(12, 8), **annotation}, box(13, 8)]
     categories = [{"id": 17, "name": CAT}, {"id": 4, "name": " "}]
     records = read(tmp_path, coco([picture(7), picture(8, file_name="train/8.jpg")], boxes, categories), task)
     assert found(records)[0] == [(CAT, CORNERS)]
-    assert found(records)[1].startswith(f"bad_record: train/8.jpg: {said}")  # type: ignore[union-attr]
+    assert found(records)[1].startswith(f"bad_record: train/8.jpg: {message}")  # type: ignore[union-attr]
 
 
 def test_a_reject_of_an_entry_names_it(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_references_find_images_and_boxes(tmp_path: Path, one: object, other: ob
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "said"),
+    ("spoilt", "message"),
     [
         ({"image_id": "x9"}, "image_id: 'x9' is not in instances.json"),
         ({"ann_id": "x9"}, "ann_id: 'x9' is not in instances.json"),
@@ -161,13 +161,13 @@ def test_references_find_images_and_boxes(tmp_path: Path, one: object, other: ob
         ({"image_id": "008"}, "ann_id: 1 belongs to another image than image_id '008'"),
     ],
 )
-def test_references_that_point_nowhere_show_the_id(tmp_path: Path, spoilt: dict[str, Any], said: str) -> None:
+def test_references_that_point_nowhere_show_the_id(tmp_path: Path, spoilt: dict[str, Any], message: str) -> None:
     files = {
         "refs(unc).p": pickle.dumps([{**ref(1, "the cat"), **spoilt}]),
         "instances.json": coco([picture(7), picture(8)]),
     }
     ((reason, detail),) = read_source(write(tmp_path, files), "VG")[0]  # type: ignore[misc]
-    assert (reason, detail[: len(said)]) == ("bad_record", said)
+    assert (reason, detail[: len(message)]) == ("bad_record", message)
 
 
 @pytest.mark.parametrize(("one", "other"), SPELLINGS)

@@ -1,4 +1,4 @@
-"""What is no annotation is named for what it is, whatever its name says; packing is told by content."""
+"""Files that are not annotations are identified, whatever their names; compression is recognised by content."""
 
 import bz2
 import gzip
@@ -19,10 +19,9 @@ from PIL import Image
 
 from griffon_prep.sources.manifest import ManifestLine
 from griffon_prep.sources.resolve import find_sources
-from griffon_prep.sources.scan import scan_source
 from griffon_shards.support.errors import DataError
 
-from ..sources.test_scan import ARRAY, LINES, job_of, read, scan
+from ..sources.test_scan import ARRAY, LINES, read, scan, scanned_source
 from .published import box, coco, picture, ref
 
 
@@ -98,16 +97,16 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("options", [{}, {"format": "llava"}], ids=["by content", "by name"])
 @pytest.mark.parametrize("name", FOREIGN)
-def test_an_annotation_that_is_none_is_named(tmp_path: Path, name: str, options: dict[str, str]) -> None:
-    content, said = FOREIGN[name]
+def test_an_invalid_annotation_is_named(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+    content, message = FOREIGN[name]
     for file in ("a.json", "a.json.gz", "refs(unc).p"):
         with pytest.raises(DataError) as caught:
             scan(tmp_path, file, content, **options)
-        assert str(caught.value).startswith(f"m.txt:1: LAZY_x: {tmp_path / file}: {said}")
+        assert str(caught.value).startswith(f"m.txt:1: LAZY_x: {tmp_path / file}: {message}")
         assert "\n" not in str(caught.value)
 
 
-def test_a_database_is_named(tmp_path: Path) -> None:
+def test_a_database_is_identified(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.json: is an SQLite database; convert its rows to JSONL"):
         scan(tmp_path, "a.json", database(tmp_path))
 
@@ -115,15 +114,15 @@ def test_a_database_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", FOREIGN)
 @pytest.mark.parametrize("companion", ["instances.json", "image_data.json"])
-def test_so_is_a_companion(tmp_path: Path, companion: str, name: str, packed: bool) -> None:
-    content, said = FOREIGN[name]
+def test_an_invalid_companion_is_named(tmp_path: Path, companion: str, name: str, packed: bool) -> None:
+    content, message = FOREIGN[name]
     of_genome = companion == "image_data.json"
     annotation = json.dumps([{"id": 1, "regions": []}]).encode() if of_genome else pickle.dumps([ref(1, "a")])
     file = companion + ".gz" * packed
     (tmp_path / file).write_bytes(gzip.compress(content) if packed and content[:2] != b"\x1f\x8b" else content)
     with pytest.raises(DataError) as caught:
         scan(tmp_path, "a", annotation, "VG")
-    assert f"{tmp_path / file}: {said}" in str(caught.value)
+    assert f"{tmp_path / file}: {message}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -140,20 +139,19 @@ def test_a_pickle_is_read_as_references_only(tmp_path: Path, task: str, name: st
 @pytest.mark.parametrize("content", [ARRAY, LINES], ids=["array", "lines"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
 @pytest.mark.parametrize("name", ["a.json", "a", "a.json.gz", "a.json.zst", "a.gz.json"])
-def test_packing_is_told_by_content(tmp_path: Path, content: bytes, pack: Any, name: str) -> None:  # noqa: ANN401
+def test_compression_is_recognised_by_content(tmp_path: Path, content: bytes, pack: Any, name: str) -> None:  # noqa: ANN401
     """Browsers unpack a .gz and keep its name; others leave the name without its ending."""
-    job = scan(tmp_path, name, pack(content))
-    scanned = scan_source(job)
-    assert [record.turns[0].text for record in read(job, scanned)] == [f"{number}猫" for number in range(300)]
+    scanned = scan(tmp_path, name, pack(content))
+    assert [record.turns[0].text for record in read(scanned)] == [f"{number}猫" for number in range(300)]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
-def test_so_is_that_of_a_companion(tmp_path: Path, pack: Any, suffix: str) -> None:  # noqa: ANN401
+def test_compression_of_a_companion_is_recognised_by_content(tmp_path: Path, pack: Any, suffix: str) -> None:  # noqa: ANN401
     instances = json.dumps(coco([picture(7)], [box(1, 7)])).encode()
     (tmp_path / f"instances.json{suffix}").write_bytes(pack(instances))
     (tmp_path / "refs.p").write_bytes(pickle.dumps([ref(1, "a cat", image_id=7)]))
     line = ManifestLine(line_no=1, tag="VG", task="VG", annotation="refs.p", image_root=".", options={})
     (source,) = find_sources([line], tmp_path, "m.txt")
-    scanned = scan_source(job_of(source, tmp_path / "work"))
+    scanned = scanned_source(source, tmp_path / "work")
     assert scanned.records == 1

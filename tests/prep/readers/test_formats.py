@@ -28,7 +28,7 @@ def write(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "file"), ANNOTATIONS)
-def test_an_example_is_a_file_of_its_format(tmp_path: Path, name: str, file: str) -> None:
+def test_each_example_is_recognised_as_its_format(tmp_path: Path, name: str, file: str) -> None:
     write(tmp_path, name)
     given = {}
     for task in FORMATS[name].TASKS:
@@ -47,17 +47,17 @@ def test_every_task_of_a_format_has_an_example(tmp_path: Path, name: str) -> Non
     write(tmp_path, name)
     files = [file for of_format, file in ANNOTATIONS if of_format == name]
     for task in FORMATS[name].TASKS:
-        found = []
+        result = []
         for file in files:
             try:
-                found += [record for record in read_source(tmp_path / file, task)[0] if isinstance(record, Record)]
+                result += [record for record in read_source(tmp_path / file, task)[0] if isinstance(record, Record)]
             except SettingsError:
                 continue
-        assert found, task
+        assert result, task
 
 
 def test_the_command_lists_them(prep: Prep) -> None:
-    said = prep("formats").stdout
+    output = prep("formats").stdout
     for name, module in FORMATS.items():
-        assert f"\n{name} " in said
-        assert all(f"{name}: {file}\n{content}\n" in said for file, content in module.EXAMPLES.items())
+        assert f"\n{name} " in output
+        assert all(f"{name}: {file}\n{content}\n" in output for file, content in module.EXAMPLES.items())

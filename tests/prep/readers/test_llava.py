@@ -21,11 +21,11 @@ def conversation(*turns: Any, **fields: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def one(folder: Path, line: dict[str, Any]) -> Record | tuple[str, str]:
-    (found,) = read_all(folder, "LAZY", [line])
-    return found
+    (result,) = read_all(folder, "LAZY", [line])
+    return result
 
 
-def test_a_conversation_with_a_image(tmp_path: Path) -> None:
+def test_a_conversation_with_an_image(tmp_path: Path) -> None:
     assert one(tmp_path, conversation(ASK, ANSWER, image="coco/文件 1.jpg")) == Record(
         record_no=0,
         image_path="coco/文件 1.jpg",
@@ -34,13 +34,13 @@ def test_a_conversation_with_a_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"image": None}, {"image": ""}, {"image": []}])
-def test_a_conversation_without_a_image(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_a_conversation_without_an_image(tmp_path: Path, fields: dict[str, Any]) -> None:
     record = one(tmp_path, conversation(PLAIN, ANSWER, **fields))
     assert isinstance(record, Record)
     assert (record.image_path, record.width_px, record.height_px) == (None, 0, 0)
 
 
-def test_a_list_of_one_image_is_a_image(tmp_path: Path) -> None:
+def test_a_list_of_one_image_is_an_image(tmp_path: Path) -> None:
     record = one(tmp_path, conversation(ASK, ANSWER, image=["a.jpg"]))
     assert isinstance(record, Record)
     assert record.image_path == "a.jpg"
@@ -70,7 +70,7 @@ def test_a_question_may_be_the_image_alone(tmp_path: Path, question: str) -> Non
     assert record.turns[0].text == question
 
 
-def test_an_answer_may_speak_of_the_token(tmp_path: Path) -> None:
+def test_an_answer_may_mention_the_token(tmp_path: Path) -> None:
     answer = {"from": "gpt", "value": "Write <image> where it goes, and <image> again."}
     record = one(tmp_path, conversation(PLAIN, answer))
     assert isinstance(record, Record)
@@ -78,7 +78,7 @@ def test_an_answer_may_speak_of_the_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "reason", "said"),
+    ("line", "reason", "message"),
     [
         (conversation(), "no_turns", "0 turn(s)"),
         (conversation(PLAIN), "no_turns", "1 turn(s) has no question with an answer"),
@@ -121,22 +121,20 @@ def test_an_answer_may_speak_of_the_token(tmp_path: Path) -> None:
         ({"conversations": None}, "bad_record", "conversations: expected a list, got None"),
     ],
 )
-def test_what_cannot_become_a_conversation(tmp_path: Path, line: dict[str, Any], reason: str, said: str) -> None:
-    found = one(tmp_path, line)
-    assert isinstance(found, tuple)
-    assert found[0] == reason
-    assert said in found[1]
+def test_what_cannot_become_a_conversation(tmp_path: Path, line: dict[str, Any], reason: str, message: str) -> None:
+    actual = one(tmp_path, line)
+    assert isinstance(actual, tuple)
+    assert actual[0] == reason
+    assert message in actual[1]
 
 
 @pytest.mark.parametrize("indent", [None, 2])
 def test_an_array_reads_as_lines_do(tmp_path: Path, indent: int | None) -> None:
-    lines = [
-        conversation({**PLAIN, "value": f'{number} \\" ]}}'}, ANSWER, image=f"{number}.jpg") for number in range(99)
-    ]
+    lines = [conversation({**PLAIN, "value": f'{i} \\" ]}}'}, ANSWER, image=f"{i}.jpg") for i in range(99)]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(lines, indent=indent), encoding="utf-8-sig")
-    found, vocabulary = read_file(path, "LAZY")
+    outcomes, vocabulary = read_file(path, "LAZY")
     assert vocabulary == ()
-    assert [(item.record_no, item.image_path, item.turns[0].text) for item in found if isinstance(item, Record)] == [
-        (number, f"{number}.jpg", f'{number} \\" ]}}') for number in range(99)
+    assert [(item.record_no, item.image_path, item.turns[0].text) for item in outcomes if isinstance(item, Record)] == [
+        (i, f"{i}.jpg", f'{i} \\" ]}}') for i in range(99)
     ]

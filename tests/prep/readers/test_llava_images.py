@@ -1,4 +1,4 @@
-"""Pictures as other projects' conversations name them: read or rejected, and never frozen as text alone."""
+"""Images as other projects' conversations name them: read or rejected, and never frozen as text alone."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ ANSWER = {"from": "gpt", "value": "A cat."}
 
 def one(folder: Path, question: str, **fields: Any) -> Record | tuple[str, str]:  # noqa: ANN401 - JSON
     line = {"id": "1", "conversations": [{"from": "human", "value": question}, ANSWER], **fields}
-    (found,) = read_all(folder, "LAZY", [line])
-    return found
+    (result,) = read_all(folder, "LAZY", [line])
+    return result
 
 
 @pytest.mark.parametrize("images_first", [False, True])
@@ -23,7 +23,7 @@ def one(folder: Path, question: str, **fields: Any) -> Record | tuple[str, str]:
 def test_lines_that_list_their_images_are_conversations(
     tmp_path: Path, images_first: bool, pictures: list[str]
 ) -> None:
-    """And no COCO file, whose `images` are objects."""
+    """They are not taken for a COCO file, whose `images` are objects."""
     talk = {"conversations": [{"from": "human", "value": "What?"}, ANSWER]}
     shown = {"images": pictures}
     lines = [{**shown, **talk} if images_first else {**talk, **shown}, {**talk, "images": ["b.jpg"]}]
@@ -74,7 +74,7 @@ def test_an_image_under_another_name_is_read(tmp_path: Path, question: str, fiel
     ],
 )
 def test_another_mark_for_the_image(tmp_path: Path, mark: str) -> None:
-    """With one picture it is where the picture stands; with none the picture is missing, and nothing is text alone."""
+    """With one image, the mark is its place; with none, the image is missing. Neither becomes text alone."""
     record = one(tmp_path, f"{mark}\nWhat is it?", image="a/b.jpg")
     assert isinstance(record, Record), record
     assert record.turns[0].text == "<image>\nWhat is it?"
@@ -85,7 +85,7 @@ def test_another_mark_for_the_image(tmp_path: Path, mark: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason", "said"),
+    ("fields", "reason", "message"),
     [
         ({"video": "a.mp4"}, "picture_field_unknown", "video: 'a.mp4'"),
         ({"videos": ["a.mp4"]}, "picture_field_unknown", "videos: ['a.mp4']"),
@@ -109,11 +109,13 @@ def test_another_mark_for_the_image(tmp_path: Path, mark: str) -> None:
         ({"image_url": {"url": "http://x/a.jpg"}}, "bad_record", "image_url: expected a path"),
     ],
 )
-def test_what_may_show_more_is_rejected(tmp_path: Path, fields: dict[str, Any], reason: str, said: str) -> None:
-    found = one(tmp_path, "What is it?", **fields)
-    assert isinstance(found, tuple), found
-    assert found[0] == reason
-    assert said in found[1]
+def test_what_may_hold_several_images_is_rejected(
+    tmp_path: Path, fields: dict[str, Any], reason: str, message: str
+) -> None:
+    actual = one(tmp_path, "What is it?", **fields)
+    assert isinstance(actual, tuple), actual
+    assert actual[0] == reason
+    assert message in actual[1]
 
 
 @pytest.mark.parametrize("mark", ["<video>", "<audio>"])
@@ -156,7 +158,7 @@ def test_a_text_about_html_is_text(tmp_path: Path, question: str, fields: dict[s
     assert (record.image_path, record.turns[0].text) == (None, question)
 
 
-def test_what_an_answer_says_is_no_mark(tmp_path: Path) -> None:
+def test_what_an_answer_says_is_not_a_mark(tmp_path: Path) -> None:
     turns = [
         {"from": "human", "value": "How is a picture shown?"},
         {"from": "gpt", "value": "With <img> or <ImageHere>."},

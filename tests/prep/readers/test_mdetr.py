@@ -103,7 +103,7 @@ DOG_AND_CAT = [[[0, 5]], [[10, 15]]]
 def test_boxes_of_parts_of_a_caption_are_refused(
     tmp_path: Path, task: str, indent: int | None, spans: list[object], more: dict[str, Any]
 ) -> None:
-    """As Flickr30k's and GQA's are: nothing in the file is an expression of what its boxes show, one box or several."""
+    """Flickr30k and GQA have such files: no expression in them describes exactly what its boxes show."""
     images = [entry(0, "a dog"), entry(1, "a dog and a cat"), entry(2, "a dog")]
     boxes = [grounded(1, 1, spans[0]), tied(0, 0), grounded(2, 1, spans[1], **more), tied(3, 2)]
     with pytest.raises(SettingsError) as caught:
@@ -157,12 +157,12 @@ def test_the_categories_need_not_be_known(tmp_path: Path) -> None:
     assert found(read(tmp_path, file)) == [[("one", ONE)]]
 
 
-def test_detection_is_not_to_be_had(tmp_path: Path) -> None:
+def test_detection_is_not_available(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="format mdetr supports REG, VG, not DET"):
         read(tmp_path, SOURCE, "DET")
 
 
-def test_named_as_coco_it_is_read_so(tmp_path: Path) -> None:
+def test_a_file_named_as_coco_is_read_as_coco(tmp_path: Path) -> None:
     records = read(tmp_path, SOURCE, "DET", format="coco")
     assert [len(record.regions) for record in records if isinstance(record, Record)] == [1, 1, 2, 0]
 
@@ -172,19 +172,19 @@ def test_two_expressions_of_the_same_id_are_refused(tmp_path: Path) -> None:
         read(tmp_path, coco([entry(0, "one"), entry(0, "two")], [tied(0, 0)]))
 
 
-def test_expressions_of_a_image_are_known_as_such(tmp_path: Path) -> None:
-    """For `rounds=`: by the file they name, whichever way; what names none is of no other's picture."""
+def test_expressions_of_an_image_are_known_as_such(tmp_path: Path) -> None:
+    """For `rounds=`, expressions are grouped by the file that they name; one that names none shares no image."""
     images = [entry(0, "a"), entry(1, "b", file_name="8.jpg"), entry(2, "c"), entry(3, "d", file_name=None)]
     images += [entry(4, "e", file_name=None), entry(5, "f"), entry(6, "g"), entry(7, "h")]
-    for place, url in (
+    for position, url in (
         (5, "http://x/train2014/7.jpg"),
         (6, "http://x/train2014/8.jpg"),
         (7, "http://y/train2014/7.jpg"),
     ):
-        del images[place]["file_name"]
-        images[place]["coco_url"] = url
-    file = coco(images, [tied(number, number) for number in range(8)])
+        del images[position]["file_name"]
+        images[position]["coco_url"] = url
+    file = coco(images, [tied(i, i) for i in range(8)])
     _, scan = read_source(write(tmp_path, {"m.json": file}), "VG", rounds="4")
-    assert scan.pictures is not None
-    first_of = [scan.pictures.tolist().index(key) for key in scan.pictures.tolist()]
+    assert scan.image_keys is not None
+    first_of = [scan.image_keys.tolist().index(key) for key in scan.image_keys.tolist()]
     assert first_of == [0, 1, 0, 3, 4, 5, 6, 5]

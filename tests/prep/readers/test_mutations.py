@@ -1,7 +1,7 @@
 """Published files spoilt in thousands of ways: an error, rejected records, or answers that are right; nothing else.
 
-What is right is told by plain Python from what plain `json` finds in the spoilt file. A file that is no JSON as a whole
-may give answers of its undamaged records alone.
+The correct answers are derived in plain Python from what `json` finds in the spoilt file. A file that as a whole is not
+JSON may give the answers of its undamaged records only.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,8 +47,8 @@ REFS = [
     ref(90, "猫", image_id=9),
 ]
 GREFS: list[dict[str, Any]] = [
-    {"no_target": False, **each}
-    for each in (
+    {"no_target": False, **item}
+    for item in (
         ref([70, 72], "both cats", image_id=7),
         ref([-1], "a zebra", image_id=8, no_target=True),
         ref([80], "a dog", "it", image_id=8),
@@ -141,8 +141,8 @@ TARGETS = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for number in range(7, 11):
-        Image.new("RGB", (2, 2), (number * 20, 0, 0)).save(tmp_path / f"{number}.jpg", comment=str(number))
+    for i in range(7, 11):
+        Image.new("RGB", (2, 2), (i * 20, 0, 0)).save(tmp_path / f"{i}.jpg", comment=str(i))
     return tmp_path
 
 
@@ -163,7 +163,7 @@ def files_of(target: Target, random: Random | None) -> dict[str, bytes]:
 
 
 def told_of(target: Target, files: Mapping[str, bytes], task: str) -> Told | None:
-    """The answers that are right; None for files that cannot be read as a whole."""
+    """The answers that are right; None for files that cannot be read completely."""
     try:
         annotation = target.read(files["annotation"])
         companion = m.from_json(files[target.beside]) if target.beside else None
@@ -186,16 +186,16 @@ def answer_in(sample: Sample, image_names: Mapping[bytes, str]) -> Answer:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_files_as_they_should_be_give_all_their_answers(folder: Path, name: str) -> None:
-    """Or what is right would not be known."""
+    """Otherwise the correct answers of the tests below could not be trusted."""
     target = TARGETS[name]
     names = {path.read_bytes(): path.name for path in folder.glob("*.jpg")}
     for task in target.tasks:
         files = files_of(target, None)
-        made, told = m.made_of(folder, files, task, Random(0)), told_of(target, files, task)
+        made, reported = m.made_of(folder, files, task, Random(0)), told_of(target, files, task)
         assert isinstance(made, m.Made)
-        assert told is not None
-        right, count = told
-        assert {answer_in(sample, names) for sample in made.samples} == {each for each in right if each[2]}
+        assert reported is not None
+        right, count = reported
+        assert {answer_in(sample, names) for sample in made.samples} == {item for item in right if item[2]}
         assert count in (None, made.records)
 
 
@@ -213,20 +213,19 @@ def test_no_spoilt_file_gives_a_wrong_answer(folder: Path, name: str, first: int
         made = m.made_of(folder, files, task, random)
         if isinstance(made, str):
             continue
-        told = told_of(target, files, task)
-        right, count = told or told_of(target, files_of(target, None), task) or (set(), None)
-        found = {answer_in(sample, names) for sample in made.samples}
-        assert found <= right, (case, files)
-        if told is not None and not any(mark in content for mark in UNREAD for content in files.values()):
+        reported = told_of(target, files, task)
+        right, count = reported or told_of(target, files_of(target, None), task) or (set(), None)
+        actual = {answer_in(sample, names) for sample in made.samples}
+        assert actual <= right, (case, files)
+        if reported is not None and not any(mark in content for mark in UNREAD for content in files.values()):
             assert count in (None, made.records), (case, files)
-        with_samples += bool(found)
+        with_samples += bool(actual)
     assert with_samples > BLOCK // 8
 
 
 SEVERAL_CASES = 250
 TWELVE = [
-    {"id": number, "conversations": [ASKED | {"value": f"{number}?"}, {"from": "gpt", "value": f"Nr, {number}"}]}
-    for number in range(12)
+    {"id": i, "conversations": [ASKED | {"value": f"{i}?"}, {"from": "gpt", "value": f"Nr, {i}"}]} for i in range(12)
 ]
 SEVERAL: dict[str, Target] = {
     **TARGETS,
@@ -250,15 +249,15 @@ def several_in(target: Target, random: Random) -> tuple[dict[str, bytes], Any, A
             spoilt = m.spoilt_bytes(random, spoilt) or b" "
         if random.random() < 0.5:  # few bytes of a pickle can be changed, and it is one still
             spoilt = m.as_pickle(m.spoilt_value(random, target.annotation), random)
-        return {**files, "annotation": spoilt}, [], []  # what cannot be read as a whole gives nothing
+        return {**files, "annotation": spoilt}, [], []  # what cannot be read completely gives nothing
     several = m.several_faults(random, target.companion if target.spoil_companion else target.annotation)
     name = target.beside if target.spoil_companion else "annotation"
     return {**files, name: several.data}, several.value, several.untouched
 
 
 @pytest.mark.parametrize("name", SEVERAL)
-def test_with_several_faults_records_that_stand_whole_keep_their_numbers(folder: Path, name: str) -> None:
-    """Or the file is refused: no record is lost in silence, whatever stands around it."""
+def test_with_several_faults_intact_records_keep_their_numbers(folder: Path, name: str) -> None:
+    """If not, the file is refused: no record is silently lost, whatever is around it."""
     target = SEVERAL[name]
     names = {path.read_bytes(): path.name for path in folder.glob("*.jpg")}
     read = 0
@@ -283,9 +282,9 @@ def test_with_several_faults_records_that_stand_whole_keep_their_numbers(folder:
             continue
         assert count in (None, made.records), (case, files)
         if isinstance(untouched, dict) and None in untouched["annotations"] + untouched["categories"]:
-            continue  # a fault there may be one of several pictures
+            continue  # a fault there may be one of several images
         before = told(target.companion if target.spoil_companion else target.annotation)[0]
-        assert {each for each in right & before & told(untouched)[0] if each[2]} <= set(answers), (case, files)
+        assert {item for item in right & before & told(untouched)[0] if item[2]} <= set(answers), (case, files)
         if target.oracle == "llava" and as_it_is is None:
             for number, answer in zip(made.numbers, answers, strict=True):
                 assert answer in told([value[number]])[0], (case, files)

@@ -12,7 +12,7 @@ from griffon_prep.readers import FORMATS
 from griffon_prep.records import Record
 from griffon_prep.sources.manifest import ManifestLine
 from griffon_prep.sources.resolve import find_sources
-from griffon_prep.sources.scan import ScanJob, inputs_of, scan_source
+from griffon_prep.sources.scan import scan_source
 from griffon_shards.support.errors import DataError
 
 from .published import box, coco, picture, ref, write
@@ -40,8 +40,8 @@ def read(folder: Path, name: str, file: str) -> list[Record]:
     line = ManifestLine(line_no=1, tag=task, task=task, annotation=file, image_root=".", options={})
     (source,) = find_sources([line], folder, "m.txt")
     assert source.format == name
-    scanned = scan_source(ScanJob(source=source, sha256s=("0" * 64,) * len(source.files), work=folder / "work"))
-    reader = FORMATS[name].Reader(inputs_of(source, folder / "work"))
+    scanned = scan_source(source, dict.fromkeys(source.files, "0" * 64), folder / "work")
+    reader = FORMATS[name].Reader(scanned.files)
     return [reader.read(number) for number in range(scanned.records)]
 
 
@@ -57,7 +57,7 @@ def write_packed(folder: Path, files: Mapping[str, object], suffixes: list[str],
 @pytest.mark.parametrize("annotation", PACKS)
 @pytest.mark.parametrize("companion", PACKS)
 @pytest.mark.parametrize("name", GOOD)
-def test_packed_or_not_the_records_are_the_same(tmp_path: Path, name: str, annotation: str, companion: str) -> None:
+def test_compressed_or_not_the_records_are_the_same(tmp_path: Path, name: str, annotation: str, companion: str) -> None:
     files = GOOD[name][1]
     plain, packed = tmp_path / "plain", tmp_path / "packed"
     for folder in (plain, packed):
@@ -71,7 +71,7 @@ def test_packed_or_not_the_records_are_the_same(tmp_path: Path, name: str, annot
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 @pytest.mark.parametrize(("name", "cut"), [(name, file) for name, (_, files) in GOOD.items() for file in files])
-def test_a_packed_file_that_is_cut_short_is_named(tmp_path: Path, name: str, cut: str, suffix: str) -> None:
+def test_a_truncated_compressed_file_is_named(tmp_path: Path, name: str, cut: str, suffix: str) -> None:
     files = GOOD[name][1]
     write_packed(tmp_path, files, [suffix] * len(files), cut)
     with pytest.raises(DataError) as caught:
@@ -81,8 +81,8 @@ def test_a_packed_file_that_is_cut_short_is_named(tmp_path: Path, name: str, cut
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 @pytest.mark.parametrize("name", GOOD)
-def test_a_file_that_was_cut_before_it_was_packed_is_named(tmp_path: Path, name: str, suffix: str) -> None:
-    """By the name that the user knows it by, and not by that of its unpacked copy."""
+def test_a_file_truncated_before_compression_is_named(tmp_path: Path, name: str, suffix: str) -> None:
+    """The message gives the name that the user knows, not that of the uncompressed copy."""
     files = dict(GOOD[name][1])
     spoilt = list(files)[-1]
     whole = write(tmp_path, {spoilt: files[spoilt]}).read_bytes()

@@ -39,64 +39,69 @@ def raw(file: str) -> Any:  # noqa: ANN401 - JSON
 
 
 def refs(split: str) -> list[dict[str, Any]]:
-    found = pickle.loads((REAL / "refcoco/refs(unc).p").read_bytes())
-    return [each for each in found if each["split"] == split]
+    result = pickle.loads((REAL / "refcoco/refs(unc).p").read_bytes())
+    return [item for item in result if item["split"] == split]
 
 
 def fractions(xywh: Iterable[float], width_px: int, height_px: int) -> list[float]:
-    """As an answer has them: corners as fractions, no farther than the picture, of three decimals."""
+    """Return a box as answers have it: fractions with three decimals, clamped to the image."""
     x, y, width, height = xywh
     corners = (x / width_px, y / height_px, (x + width) / width_px, (y + height) / height_px)
     return [round(min(max(corner, 0.0), 1.0), 3) for corner in corners]
 
 
 def of_coco(file: str) -> dict[int, Found]:
-    """By record, which is the place in `images`: what is in the picture, crowds apart, as the file orders it."""
+    """Return an image's content without crowds, in the file's order, by record: its place in `images`."""
     coco = raw(file)
     names = {category["id"]: category["name"] for category in coco["categories"]}
-    found: dict[int, Found] = {}
-    for place, image in enumerate(coco["images"]):
-        boxes = [each for each in coco["annotations"] if each["image_id"] == image["id"] and not each.get("iscrowd")]
-        found[place] = [
-            (names[each["category_id"]], fractions(each["bbox"], image["width"], image["height"])) for each in boxes
+    result: dict[int, Found] = {}
+    for position, image in enumerate(coco["images"]):
+        boxes = [
+            annotation
+            for annotation in coco["annotations"]
+            if annotation["image_id"] == image["id"] and not annotation.get("iscrowd")
         ]
-    return found
+        result[position] = [
+            (names[annotation["category_id"]], fractions(annotation["bbox"], image["width"], image["height"]))
+            for annotation in boxes
+        ]
+    return result
 
 
 def of_genome(file: str, key: str, sides: tuple[str, str]) -> list[Found]:
-    """Of each element: names of objects or phrases of regions, and their boxes."""
+    """Return, for each element, the names of objects or phrases of regions, and their boxes."""
     sizes = {image["image_id"]: (image["width"], image["height"]) for image in raw("visual_genome/image_data.json")}
-    found = []
+    result = []
     for element in raw(f"visual_genome/{file}"):
         size = sizes[element.get("image_id", element.get("id"))]
         boxes = [fractions((item["x"], item["y"], item[sides[0]], item[sides[1]]), *size) for item in element[key]]
         names = [
             item["names"][0].strip().lower() if "names" in item else item["phrase"].strip() for item in element[key]
         ]
-        found.append(list(zip(names, boxes, strict=True)))
-    return found
+        result.append(list(zip(names, boxes, strict=True)))
+    return result
 
 
-def of_refs(found: list[dict[str, Any]], file: str) -> list[Found]:
-    """Of each sentence: its boxes, looked up in `instances.json`."""
+def of_refs(result: list[dict[str, Any]], file: str) -> list[Found]:
+    """Return the boxes of each sentence, looked up in `instances.json`."""
     instances = raw(file)
     sizes = {image["id"]: (image["width"], image["height"]) for image in instances["images"]}
-    boxes = {each["id"]: fractions(each["bbox"], *sizes[each["image_id"]]) for each in instances["annotations"]}
+    boxes = {item["id"]: fractions(item["bbox"], *sizes[item["image_id"]]) for item in instances["annotations"]}
     expected = []
-    for each in found:
-        numbers = each["ann_id"] if isinstance(each["ann_id"], list) else [each["ann_id"]]
+    for item in result:
+        numbers = item["ann_id"] if isinstance(item["ann_id"], list) else [item["ann_id"]]
         expected += [
             [(sentence["sent"].strip(), boxes[number]) for number in numbers if number != -1]
-            for sentence in each["sentences"]
+            for sentence in item["sentences"]
         ]
     return expected
 
 
 def samples(frozen: FrozenSet, tag: str) -> dict[int, Sample]:
-    """By record."""
-    found = [frozen[row] for row in frozen.rows_of_source(tag)]
-    assert len({sample.origin.record for sample in found}) == len(found)
-    return {sample.origin.record: sample for sample in found}
+    """Return the samples of a source by record number."""
+    result = [frozen[row] for row in frozen.rows_of_source(tag)]
+    assert len({sample.origin.record for sample in result}) == len(result)
+    return {sample.origin.record: sample for sample in result}
 
 
 def answered(sample: Sample) -> Found:
@@ -104,32 +109,33 @@ def answered(sample: Sample) -> Found:
     _, answer = sample.turns
     if answer.text == "None":
         return []
-    found = []
+    result = []
     pieces = re.split(r"(?<=\])&", answer.text)
     for piece in pieces:
         match = BOX.search(piece)
         assert match is not None
         assert match.end() == len(piece)
-        found.append((piece[: match.start()].removesuffix("-"), [float(number) for number in match.groups()]))
-    return found
+        result.append((piece[: match.start()].removesuffix("-"), [float(group) for group in match.groups()]))
+    return result
 
 
-def in_order(found: Found) -> Found:
+def in_order(result: Found) -> Found:
     """From left to right, then from top to bottom."""
-    return sorted(found, key=lambda each: each[1][:2])
+    return sorted(result, key=lambda item: item[1][:2])
 
 
 def test_the_counts_are_those_of_the_raw_files(frozen: FrozenSet) -> None:
     coco, o365 = raw("coco/instances.json"), raw("objects365/zhiyuan_objv2_train.json")
-    of_train = sum(len(each["sentences"]) for each in refs("train"))
+    of_train = sum(len(entry["sentences"]) for entry in refs("train"))
     regions = [
-        (each["id"], item["phrase"].strip())
-        for each in raw("visual_genome/region_descriptions.json")
-        for item in each["regions"]
+        (entry["id"], item["phrase"].strip())
+        for entry in raw("visual_genome/region_descriptions.json")
+        for item in entry["regions"]
     ]
     # An expression of REG may stand in a list with others, each of which is a record.
     reg = sum(
-        len(each["expression"]) if isinstance(each["expression"], list) else 1 for each in raw("ccmd/refcoco_reg.jsonl")
+        len(entry["expression"]) if isinstance(entry["expression"], list) else 1
+        for entry in raw("ccmd/refcoco_reg.jsonl")
     )
     expected = {
         "LAZY_0": len(raw("llava/sharegpt4v_captions.json")),
@@ -143,15 +149,15 @@ def test_the_counts_are_those_of_the_raw_files(frozen: FrozenSet) -> None:
         "DET_o365": len(o365["images"]),
         "DET_vg": len(raw("visual_genome/objects.json")),
         "REG_vg": len(regions),
-        "VG_vg": len(set(regions)),  # regions of the same picture and phrase are one sample
+        "VG_vg": len(set(regions)),  # regions of the same image and phrase are one sample
         "REG_refcoco": of_train,  # a sample for each sentence; those of testA are left out
         "VG_refcoco": of_train,
-        "VG_grefcoco": sum(len(each["sentences"]) for each in raw("grefcoco/grefs(unc).json")),  # all are of train
+        "VG_grefcoco": sum(len(entry["sentences"]) for entry in raw("grefcoco/grefs(unc).json")),  # all are of train
     }
     assert {source.tag: source.records for source in frozen.lock.sources} == expected
-    # Nothing is amiss in these files but one picture without objects, in COCO and in the records made of it.
-    nothing = sum(not any(item["bboxes"] for item in each["objects"]) for each in raw("ccmd/coco_det.jsonl"))
-    no_objects = {"DET_0": nothing, "DET_coco": sum(not found for found in of_coco("coco/instances.json").values())}
+    # Nothing is amiss in these files but one image without objects, in COCO and in the records made of it.
+    nothing = sum(not any(item["bboxes"] for item in entry["objects"]) for entry in raw("ccmd/coco_det.jsonl"))
+    no_objects = {"DET_0": nothing, "DET_coco": sum(not value for value in of_coco("coco/instances.json").values())}
     assert no_objects == {"DET_0": 1, "DET_coco": 1}
     for source in frozen.lock.sources:
         rejected = no_objects.get(source.tag, 0)
@@ -163,7 +169,7 @@ def test_the_counts_are_those_of_the_raw_files(frozen: FrozenSet) -> None:
         dropped.setdefault(shard.name.partition("/")[0], Counter()).update(shard.dropped_boxes)
     crowds = {"DET_coco": coco, "DET_o365": o365}
     assert {tag: dict(count) for tag, count in dropped.items() if count} == {
-        tag: {"crowd": sum(each["iscrowd"] for each in file["annotations"])} for tag, file in crowds.items()
+        tag: {"crowd": sum(entry["iscrowd"] for entry in file["annotations"])} for tag, file in crowds.items()
     }
     assert {tag: count["crowd"] for tag, count in dropped.items() if count} == {"DET_coco": 5, "DET_o365": 1}
 
@@ -172,11 +178,11 @@ def test_the_counts_are_those_of_the_raw_files(frozen: FrozenSet) -> None:
     ("tag", "file"), [("DET_coco", "coco/instances.json"), ("DET_o365", "objects365/zhiyuan_objv2_train.json")]
 )
 def test_the_boxes_of_coco(frozen: FrozenSet, tag: str, file: str) -> None:
-    expected = {record: in_order(found) for record, found in of_coco(file).items() if found}
+    expected = {record: in_order(value) for record, value in of_coco(file).items() if value}
     assert {record: answered(sample) for record, sample in samples(frozen, tag).items()} == expected
 
 
-def test_the_category_set_of_coco_is_whole(frozen: FrozenSet) -> None:
+def test_the_category_set_of_coco_is_complete(frozen: FrozenSet) -> None:
     """Its 80 names all fit. The first and the last in a question run into the words around them."""
     names = {category["name"] for category in raw("coco/instances.json")["categories"]}
     assert len(names) == 80
@@ -187,48 +193,50 @@ def test_the_category_set_of_coco_is_whole(frozen: FrozenSet) -> None:
 def test_the_objects_of_visual_genome(frozen: FrozenSet) -> None:
     expected = of_genome("objects.json", "objects", ("w", "h"))
     assert sum(map(len, expected)) == 91
-    found = samples(frozen, "DET_vg")
-    assert [answered(found[record]) for record in range(3)] == [in_order(each) for each in expected]
+    frozen_samples = samples(frozen, "DET_vg")
+    assert [answered(frozen_samples[record]) for record in range(3)] == [in_order(item) for item in expected]
 
 
 def test_the_regions_of_visual_genome(frozen: FrozenSet) -> None:
     (regions,) = of_genome("region_descriptions.json", "regions", ("width", "height"))
-    assert "shade is along the street" in dict(regions)  # with a blank behind it in the file
-    found = samples(frozen, "VG_vg")  # the three phrases differ, so each is one sample
-    assert [answered(found[record]) for record in range(3)] == [[each] for each in regions]
-    check_reg(samples(frozen, "REG_vg"), [[each] for each in regions])
+    assert "shade is along the street" in dict(regions)  # with a space behind it in the file
+    frozen_samples = samples(frozen, "VG_vg")  # the three phrases differ, so each is one sample
+    assert [answered(frozen_samples[record]) for record in range(3)] == [[region] for region in regions]
+    check_reg(samples(frozen, "REG_vg"), [[region] for region in regions])
 
 
-def check_reg(found: dict[int, Sample], expected: list[Found]) -> None:
+def check_reg(result: dict[int, Sample], expected: list[Found]) -> None:
     """The question has the box, and nothing else in brackets; the answer is the expression."""
-    assert sorted(found) == list(range(len(expected)))
+    assert sorted(result) == list(range(len(expected)))
     for record, ((phrase, corners),) in enumerate(expected):
-        question, answer = found[record].turns
+        question, answer = result[record].turns
         assert [list(map(float, match.groups())) for match in BOX.finditer(question.text)] == [corners]
         assert answer.text == phrase
 
 
 def test_the_expressions_of_refcoco(frozen: FrozenSet) -> None:
     expected = of_refs(refs("train"), "refcoco/instances.json")
-    assert {len(each) for each in expected} == {1}
-    found = samples(frozen, "VG_refcoco")
-    assert [answered(found[record]) for record in range(len(expected))] == expected
+    assert {len(item) for item in expected} == {1}
+    frozen_samples = samples(frozen, "VG_refcoco")
+    assert [answered(frozen_samples[record]) for record in range(len(expected))] == expected
     check_reg(samples(frozen, "REG_refcoco"), expected)
     in_the_file = {image["file_name"] for image in raw("refcoco/instances.json")["images"]}
     assert all(
         sample.image == (REAL / "refcoco/train2014" / name).read_bytes()
         for name in in_the_file
-        for sample in found.values()
+        for sample in frozen_samples.values()
     )
 
 
 def test_the_expressions_of_grefcoco(frozen: FrozenSet) -> None:
     grefs = raw("grefcoco/grefs(unc).json")
     expected = of_refs(grefs, "grefcoco/instances.json")
-    found = samples(frozen, "VG_grefcoco")
-    assert [answered(found[record]) for record in range(len(expected))] == [in_order(each) for each in expected]
+    frozen_samples = samples(frozen, "VG_grefcoco")
+    assert [answered(frozen_samples[record]) for record in range(len(expected))] == [
+        in_order(item) for item in expected
+    ]
     # None only where the file says that nothing is meant; two expressions name two boxes, two name three.
-    assert [each == [] for each in expected] == [each["no_target"] for each in grefs]
+    assert [item == [] for item in expected] == [item["no_target"] for item in grefs]
     assert Counter(map(len, expected)) == {1: 2, 2: 2, 3: 2, 0: 1}
 
 

@@ -20,7 +20,7 @@ from .reading import read_source
 ONE, TWO = (10.0, 20.0, 40.0, 60.0), (100.0, 0.0, 150.0, 50.0)
 INSTANCES = coco([picture(7, file_name="COCO_train2014_7.jpg"), picture(8)], [box(1), box(2, bbox=[100, 0, 50, 50])])
 PACKED: dict[str, Callable[[Any], bytes]] = {
-    **{f"protocol {number}": partial(pickle.dumps, protocol=number) for number in range(6)},
+    **{f"protocol {i}": partial(pickle.dumps, protocol=i) for i in range(6)},
     "Python 2, text": lambda value: python2_text_pickle(value) + b".",
     "Python 2, binary": lambda value: b"\x80\x02" + python2_binary_pickle(value) + b".",
 }
@@ -77,7 +77,7 @@ sa."""
 def read(
     folder: Path, refs: object, task: str = "VG", instances: object = INSTANCES, **options: str
 ) -> list[Record | tuple[str, str]]:
-    """Of pickled references; a text is JSON already, bytes are whatever they are."""
+    """Read pickled references; a text is JSON already, bytes are written as they are."""
     content = refs if isinstance(refs, bytes | str) else pickle.dumps(refs, 2)
     return read_source(write(folder, {"refs(unc).p": content, "instances.json": instances}), task, **options)[0]
 
@@ -100,9 +100,9 @@ def test_each_sentence_is_a_record(tmp_path: Path, task: str, make: str) -> None
     refs = [ref(1, "left cat", "猫"), ref(2, "x" * 300), ref(1, "not now", split="val")]
     records = read(tmp_path, PACKED[make](refs), task)
     assert found(records) == [[("left cat", ONE)], [("猫", ONE)], [("x" * 300, TWO)]]
-    for number, record in enumerate(records):
+    for index, record in enumerate(records):
         assert isinstance(record, Record)
-        assert (record.record_no, record.image_path) == (number, "COCO_train2014_7.jpg")  # not the ref's file_name
+        assert (record.record_no, record.image_path) == (index, "COCO_train2014_7.jpg")  # not the ref's file_name
         assert (record.width_px, record.height_px, record.absent_phrases) == (200, 100, ())
 
 
@@ -131,7 +131,7 @@ def test_the_benchmarks_words_come_before_those_typed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("split", "expected"), [(None, ["a"]), ("train", ["a"]), ("testA", ["b", "d"]), ("val", ["c"])]
 )
-def test_the_split_that_is_asked_for(tmp_path: Path, split: str | None, expected: list[str]) -> None:
+def test_the_requested_split(tmp_path: Path, split: str | None, expected: list[str]) -> None:
     refs = [ref(1, "a"), ref(1, "b", split="testA"), ref(1, "c", split="val"), ref(1, "d", split="testA")]
     records = read(tmp_path, refs, **({"split": split} if split else {}))
     assert [record.regions[0].phrase for record in records if isinstance(record, Record)] == expected
@@ -139,7 +139,7 @@ def test_the_split_that_is_asked_for(tmp_path: Path, split: str | None, expected
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path, as_json: bool) -> None:
+def test_an_unknown_split_lists_those_that_exist(tmp_path: Path, as_json: bool) -> None:
     refs = [ref(1, "a"), ref(1, "b", split="val"), ref(1, "c", split="testA"), {"split": 5}]
     content = grefs(*refs) if as_json else pickle.dumps(refs)
     with pytest.raises(SettingsError, match=r"no references of split=test; the splits in it are testA, train, val$"):
@@ -160,7 +160,7 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path, as_json:
         {"ann_id": 2**70},
         {"ann_id": 10**5000},
         {"image_id": 9},
-        {"image_id": 8},  # the box is of picture 7
+        {"image_id": 8},  # the box is of image 7
         {"image_id": None},
         {"image_id": float("nan")},
         {"sentences": None},
@@ -198,13 +198,13 @@ def test_instances_that_cannot_be_used_reject_their_references(
 
 
 @pytest.mark.parametrize("depth", [300, 980, 1000, 1020, 5000])
-def test_an_entry_of_any_depth_is_no_crash(tmp_path: Path, depth: int) -> None:
+def test_an_entry_of_any_depth_does_not_crash(tmp_path: Path, depth: int) -> None:
     deep = json.dumps(INSTANCES).replace('"width": 200', f'"width": {"[" * depth}{"]" * depth}', 1)
     assert found(read(tmp_path, [ref(1, "one")], instances=deep)) == ["bad_record"]
 
 
 @pytest.mark.parametrize(
-    ("instances", "said"),
+    ("instances", "message"),
     [
         (coco([picture(), picture(width=9)]), "images have the same id 7"),
         (coco(None, [box(), box(bbox=[1, 2, 3, 4])]), "annotations have the same id 1"),
@@ -213,8 +213,8 @@ def test_an_entry_of_any_depth_is_no_crash(tmp_path: Path, depth: int) -> None:
         ({"images": [], "annotations": []}, "has no categories"),
     ],
 )
-def test_instances_that_do_not_tell_are_refused(tmp_path: Path, instances: object, said: str) -> None:
-    with pytest.raises(DataError, match=rf"instances\.json.*{said}"):
+def test_instances_that_do_not_tell_are_refused(tmp_path: Path, instances: object, message: str) -> None:
+    with pytest.raises(DataError, match=rf"instances\.json.*{message}"):
         read(tmp_path, [ref(1, "one")], instances=instances)
 
 
@@ -262,8 +262,8 @@ def test_reg_describes_one_box(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("task", ["REG", "VG"])
-def test_references_without_a_sentence_are_passed_over_and_said(tmp_path: Path, task: str, as_json: bool) -> None:
-    """As gRefCOCO has them; those of other splits are no news."""
+def test_references_without_a_sentence_are_skipped_and_reported(tmp_path: Path, task: str, as_json: bool) -> None:
+    """gRefCOCO has some; those of other splits are not reported."""
     refs = [ref(1, "one"), ref(1), ref(2, "two"), {**ref(-1), "no_target": True}, ref(1, split="val"), ref(99)]
     content = grefs(*refs) if as_json else pickle.dumps(refs)
     records, scan = read_source(write(tmp_path, {"refs(unc).p": content, "instances.json": INSTANCES}), task)
@@ -282,7 +282,7 @@ def test_boxes_that_are_not_finite_are_dropped_and_others_stay(tmp_path: Path) -
         rendered("VG", second)
 
 
-def test_a_reference_of_json_that_is_no_json_is_rejected_alone(tmp_path: Path) -> None:
+def test_a_reference_of_json_that_is_not_json_is_rejected_alone(tmp_path: Path) -> None:
     records = read(tmp_path, grefs(ref([1], "one"), ref([1], "two"), ref([2], "three")).replace('"two"', "two"))
     assert found(records) == [[("one", ONE)], "bad_json", [("three", TWO)]]
 

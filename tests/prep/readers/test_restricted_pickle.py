@@ -29,7 +29,7 @@ _PLAIN: list[Any] = [
     *(None, True, False, 0, -1, 255, 2**31, -(2**63), 2**70, -(2**2100), 0.5, float("inf"), -0.0),
     *("", "a", "猫 \n\\'\"", "x" * 300),
     *([], [[]], (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), {}, {"a": {"b": [1, (2, "c")]}, 5: None, 1.5: 2}),
-    *(list(range(3000)), {str(number): number for number in range(3000)}),
+    *(list(range(3000)), {str(i): i for i in range(3000)}),
 ]
 _BYTES = [b"", b"\xff\x00", {b"a": b"x" * 300}]
 """In protocols that Python 2 knows, Python 3 writes these as a call."""
@@ -91,17 +91,17 @@ CALLS = sorted(set(calls("")) - {"getattr"})
 
 @pytest.mark.parametrize("kind", CALLS)
 def test_these_pickles_are_dangerous(tmp_path: Path, kind: str, trap: None) -> None:
-    """Or it would show nothing that they do no harm below."""
+    """Otherwise the tests below would not show that they do no harm."""
     pickle.loads(calls(f"touch '{tmp_path}/ran'")[kind][0])
     assert (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("kind", calls(""))
-def test_what_would_be_called_is_refused_by_name(tmp_path: Path, kind: str, trap: None) -> None:
+def test_callables_in_a_pickle_are_refused_by_name(tmp_path: Path, kind: str, trap: None) -> None:
     content, name = calls(f"touch '{tmp_path}/ran'")[kind]
-    said = refusal(tmp_path, content)
-    assert "refused" in said
-    assert name in said
+    message = refusal(tmp_path, content)
+    assert "refused" in message
+    assert name in message
     assert not (tmp_path / "ran").exists()
 
 
@@ -110,11 +110,11 @@ def refusal(folder: Path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
         read_plain_pickle(path)
-    said = str(caught.value)
-    assert said.startswith(f"{path}: ")
-    assert len(said.splitlines()) == 1
-    assert len(said) < len(str(path)) + 400
-    return said
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert len(message.splitlines()) == 1
+    assert len(message) < len(str(path)) + 400
+    return message
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,9 @@ def refusal(folder: Path, content: bytes) -> str:
     ],
 )
 def test_what_is_not_plain_is_refused_by_name(tmp_path: Path, content: bytes, name: str) -> None:
-    said = refusal(tmp_path, content)
-    assert "refused" in said
-    assert name in said
+    message = refusal(tmp_path, content)
+    assert "refused" in message
+    assert name in message
 
 
 @pytest.mark.parametrize(
@@ -155,29 +155,29 @@ def test_what_is_not_plain_is_refused_by_name(tmp_path: Path, content: bytes, na
         b"(c" + b"x" * 10**6 + b"\ny\n(tRl.",
     ],
 )
-def test_a_name_of_any_make_is_one_short_line(tmp_path: Path, content: bytes) -> None:
-    said = refusal(tmp_path, content)
-    assert said.isprintable()
+def test_a_name_of_any_kind_is_one_short_line(tmp_path: Path, content: bytes) -> None:
+    message = refusal(tmp_path, content)
+    assert message.isprintable()
 
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_plain_data_come_back(tmp_path: Path, protocol: int) -> None:
     for value in [*_PLAIN, *(_BYTES if protocol > 2 else [])]:
         (tmp_path / "a.p").write_bytes(pickle.dumps(value, protocol))
-        found = read_plain_pickle(tmp_path / "a.p")
-        assert (type(found), repr(found)) == (type(value), repr(value))
+        actual = read_plain_pickle(tmp_path / "a.p")
+        assert (type(actual), repr(actual)) == (type(value), repr(value))
 
 
-def test_what_is_shared_or_holds_itself_comes_back(tmp_path: Path) -> None:
+def test_shared_and_recursive_values_are_read(tmp_path: Path) -> None:
     shared: list[Any] = ["a" * 5, {"b": 1.5}]
     value = [shared, shared, {"again": shared}]
     value.append(value)
     for protocol in range(6):
         (tmp_path / "a.p").write_bytes(pickle.dumps(value, protocol))
-        found = read_plain_pickle(tmp_path / "a.p")
-        assert found[0] is found[1] is found[2]["again"]
-        assert found[0] == shared
-        assert found[3] is found
+        actual = read_plain_pickle(tmp_path / "a.p")
+        assert actual[0] is actual[1] is actual[2]["again"]
+        assert actual[0] == shared
+        assert actual[3] is actual
 
 
 REFS = [ref(1, "left cat", "猫"), ref([1, 2], "both", no_target=False)]
@@ -189,12 +189,12 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("kind", WRITTEN)
-def test_a_pickle_that_is_cut_short_anywhere_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_pickle_truncated_anywhere_is_refused(tmp_path: Path, kind: str) -> None:
     for size in range(len(WRITTEN[kind])):
         refusal(tmp_path, WRITTEN[kind][:size])
 
 
-def test_a_second_pickle_behind_the_first_is_never_looked_at(tmp_path: Path) -> None:
+def test_a_second_pickle_after_the_first_is_never_looked_at(tmp_path: Path) -> None:
     (tmp_path / "a.p").write_bytes(pickle.dumps([1]) + calls(f"touch '{tmp_path}/ran'")["REDUCE"][0])
     assert read_plain_pickle(tmp_path / "a.p") == [1]
     assert not (tmp_path / "ran").exists()
@@ -211,7 +211,7 @@ def test_a_pickle_in_a_pickle_is_bytes(tmp_path: Path) -> None:
     ("kind", "options"),
     [("REDUCE", ""), ("REDUCE at the start", ""), ("STACK_GLOBAL", " & format=refcoco"), ("EXT4", "")],
 )
-def test_a_build_says_so_in_one_line(tmp_path: Path, kind: str, options: str, prep: Prep) -> None:
+def test_a_build_reports_it_in_one_line(tmp_path: Path, kind: str, options: str, prep: Prep) -> None:
     content, name = calls(f"touch '{tmp_path}/ran'")[kind]
     manifest = f"VG & refs(unc).p & .{options}\n"
     write(tmp_path, {"refs(unc).p": content, "instances.json": coco(), "m.txt": manifest})
@@ -250,7 +250,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("kind", BOMBS)
-def test_what_would_fill_memory_or_end_the_process_is_a_line(tmp_path: Path, kind: str) -> None:
+def test_what_would_fill_memory_or_end_the_process_is_a_one_line_error(tmp_path: Path, kind: str) -> None:
     content, expected = BOMBS[kind]
     write(tmp_path, {"refs(unc).p": content, "instances.json": coco(), "m.txt": "VG & refs(unc).p & .\n"})
     limited = "import resource as r; r.setrlimit(r.RLIMIT_AS, (4 << 30,) * 2); r.setrlimit(r.RLIMIT_CPU, (30,) * 2);"

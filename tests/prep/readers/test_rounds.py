@@ -1,4 +1,4 @@
-"""`rounds=K`: several questions about one picture in one sample, each the very one that it would be alone."""
+"""`rounds=K`: several questions about one image in one sample, each the very one that it would be alone."""
 
 import json
 import pickle
@@ -30,14 +30,14 @@ KEYS = st.lists(st.sampled_from([0, 1, 2, 3, 2**63, 2**64 - 1]), min_size=1, max
 
 
 def groups_of(pictures: Sequence[object], most: int) -> list[list[int]]:
-    """Records of the same picture, up to `most` together, in annotation order; the groups by their first records."""
+    """Records of the same image, up to `most` together, in annotation order; the groups by their first records."""
     groups: list[list[int]] = []
     open_group: dict[object, list[int]] = {}
-    for number, key in enumerate(pictures):
+    for index, key in enumerate(pictures):
         if key not in open_group or len(open_group[key]) == most:
             open_group[key] = []
             groups.append(open_group[key])
-        open_group[key].append(number)
+        open_group[key].append(index)
     return groups
 
 
@@ -45,12 +45,12 @@ def groups_of(pictures: Sequence[object], most: int) -> list[list[int]]:
 @example([5], 1)
 @example([3, 3, 3, 3], 2)
 @example([1, 2, 1, 2, 1, 2, 1], 3)
-def test_records_of_a_image_are_grouped_in_their_order(pictures: list[int], most: int) -> None:
+def test_records_of_an_image_are_grouped_in_their_order(pictures: list[int], most: int) -> None:
     keys = np.array(pictures, np.uint64)
     members, bounds = group_records(keys, most)
-    found = [members[start:stop].tolist() for start, stop in pairwise(bounds.tolist())]
-    assert found == groups_of(pictures, most)
-    assert samples_of(keys, min(most, 99)) == len(found)
+    actual = [members[start:stop].tolist() for start, stop in pairwise(bounds.tolist())]
+    assert actual == groups_of(pictures, most)
+    assert samples_of(keys, min(most, 99)) == len(actual)
 
 
 def test_no_records_are_no_groups() -> None:
@@ -60,19 +60,19 @@ def test_no_records_are_no_groups() -> None:
 
 
 def test_the_groups_are_read_back(tmp_path: Path) -> None:
-    pictures = [number * 7 % 11 for number in range(200)]
+    pictures = [i * 7 % 11 for i in range(200)]
     assert write_rounds(tmp_path, np.array(pictures, np.uint64), 4) == len(groups_of(pictures, 4))
     rounds = Rounds(tmp_path)
-    assert [rounds[number] for number in range(len(groups_of(pictures, 4)))] == groups_of(pictures, 4)
+    assert [rounds[i] for i in range(len(groups_of(pictures, 4)))] == groups_of(pictures, 4)
 
 
 def test_names_of_images_differ() -> None:
-    keys = {image_key(f"{number}.jpg".encode()) for number in range(2000)}
+    keys = {image_key(f"{i}.jpg".encode()) for i in range(2000)}
     assert len(keys) == 2000
     assert all(0 <= key < 2**64 for key in keys)
 
 
-def test_an_image_that_a_wording_speaks_of_stays_in_words() -> None:
+def test_an_image_that_a_question_mentions_stays_in_words() -> None:
     def one(question: str) -> tuple[Rendering, ...]:
         return (Rendering(turns=(Turn(role="human", text=question), Turn(role="gpt", text="<image> yes"))),)
 
@@ -86,7 +86,7 @@ def test_an_image_that_a_wording_speaks_of_stays_in_words() -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """gRefCOCO, RefCOCO and Visual Genome on three pictures, their expressions mixed up."""
+    """gRefCOCO, RefCOCO and Visual Genome on three images, their expressions mixed up."""
     numbers = (7, 8, 9)
     for number in numbers:
         Image.new("RGB", (200, 100), (number, 0, 0)).save(tmp_path / f"{number}.jpg")
@@ -101,7 +101,7 @@ def data(tmp_path: Path) -> Path:
     ]  # two phrases have two boxes
     files = {
         "refs(unc).p": pickle.dumps(ones, 2),
-        "grefs(unc).json": [{"no_target": False, **each} for each in many + none],
+        "grefs(unc).json": [{"no_target": False, **item} for item in many + none],
         "instances.json": coco([picture(number) for number in numbers], boxes),
         "region_descriptions.json": [{"id": number, "regions": regions} for number in numbers],
         "image_data.json": [
@@ -132,12 +132,12 @@ def samples(out: Path) -> dict[str, Sample]:
 
 
 def texts(sample: Sample) -> list[list[str]]:
-    """Of each variant, question and answer by turns."""
+    """Return question and answer of each variant, alternating."""
     return [[turn.text for turn in rendering.turns] for rendering in sample.renderings]
 
 
 def without_image(question: str) -> str:
-    """The question as it is put when the picture has been shown: some wordings speak of it in mid-sentence."""
+    """The question as it is put when the image has been shown: some wordings speak of it in mid-sentence."""
     assert question.count("<image>") <= 1
     return question.removeprefix("<image>\n").replace("<image>", "the picture")
 
@@ -157,13 +157,13 @@ def test_questions_and_answers_are_those_of_samples_of_their_own(
     by_source = Counter(key.rpartition("-")[0] for key in alone)
     assert by_source == {"VG_gref": 12, "VG_ref": 24, "REG_ref": 24, "REG_vg": 18, "VG_vg": 12}
     for tag, count in by_source.items():
-        questions = [alone[f"{tag}-{number:09d}"] for number in range(count)]
+        questions = [alone[f"{tag}-{index:09d}"] for index in range(count)]
         groups = groups_of([sample.image for sample in questions], rounds)
         assert sorted(key for key in together if key.startswith(f"{tag}-")) == [
-            f"{tag}-{number:09d}" for number in range(len(groups))
+            f"{tag}-{index:09d}" for index in range(len(groups))
         ]
-        for number, members in enumerate(groups):
-            sample = together[f"{tag}-{number:09d}"]
+        for index, members in enumerate(groups):
+            sample = together[f"{tag}-{index:09d}"]
             assert sample.image == questions[members[0]].image
             expected = []
             for variants in zip(*(texts(questions[member]) for member in members), strict=True):
@@ -175,7 +175,7 @@ def test_questions_and_answers_are_those_of_samples_of_their_own(
     ]
 
 
-def test_the_index_counts_the_boxes_and_the_set_is_whole(data: Path, prep: Prep) -> None:
+def test_the_index_counts_the_boxes_and_the_set_is_complete(data: Path, prep: Prep) -> None:
     out = freeze(data, prep, 4)
     verified = subprocess.run(
         [sys.executable, "-m", "griffon_shards", "verify", str(out), "--deep"], capture_output=True, text=True
@@ -193,7 +193,7 @@ def test_the_index_counts_the_boxes_and_the_set_is_whole(data: Path, prep: Prep)
     assert index["boxes"].max() > 4
 
 
-def test_bad_members_are_left_out_and_bad_groups_rejected(data: Path, prep: Prep, lock_of: LockOf) -> None:
+def test_bad_members_are_skipped_and_bad_groups_rejected(data: Path, prep: Prep, lock_of: LockOf) -> None:
     refs = [
         *(ref(70, "good", image_id=7), ref(99, "no such box", image_id=7), ref(71, "good too", image_id=7)),
         *(ref(70, "an <image>", image_id=7), ref(75, "outside", image_id=7)),
@@ -206,12 +206,12 @@ def test_bad_members_are_left_out_and_bad_groups_rejected(data: Path, prep: Prep
     built = prep("build", "--manifest", data / "m.txt", "--data-root", data, "--out", data / "set")
     assert built.returncode == 0, built.stderr
     lock = lock_of(data / "set")
-    found = {key: texts(sample)[0][1::2] for key, sample in samples(data / "set").items()}
-    answers = {key: [answer.partition("-[")[0] for answer in given] for key, given in found.items()}
+    actual = {key: texts(sample)[0][1::2] for key, sample in samples(data / "set").items()}
+    answers = {key: [answer.partition("-[")[0] for answer in given] for key, given in actual.items()}
     assert answers == {
         "VG-000000000": ["good"],  # without a box that is not there
-        "VG-000000001": ["good too"],  # without a second picture token
-        # 2: a box outside the picture alone; 3: two boxes that are not there; 5: a reference that cannot be read
+        "VG-000000001": ["good too"],  # without a second image token
+        # 2: a box outside the image alone; 3: two boxes that are not there; 5: a reference that cannot be read
         "VG-000000004": ["of the next group of 8"],
         "REG-000000000": ["good", "good too", "an <image>"],  # an answer may speak of it
         "REG-000000001": ["of the next group of 8"],

@@ -46,7 +46,7 @@ def test_by_content(tmp_path: Path, element: dict[str, Any], task: str, name: st
     assert find_format(write(tmp_path, bom + text.encode()), task, {}) == name
 
 
-def test_elements_that_say_nothing_are_passed_over(tmp_path: Path) -> None:
+def test_elements_that_say_nothing_are_skipped(tmp_path: Path) -> None:
     lines = ["{ broken", "[]", "5", json.dumps({"id": 1}), json.dumps(OBJECTS)]
     assert find_format(write(tmp_path, "\n".join(lines)), "DET", {}) == "ccmd"
 
@@ -57,7 +57,7 @@ def test_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("element", "task", "options", "said"),
+    ("element", "task", "options", "message"),
     [
         ({"frames": []}, "DET", {}, r"matches no known format \(llava, ccmd, .*\).*format="),
         ({"id": 1}, "LAZY", {}, "matches no known format"),
@@ -69,10 +69,10 @@ def test_by_name(tmp_path: Path) -> None:
         (LLAVA, "LAZY", {"split": "train"}, "format llava does not take the option split"),
     ],
 )
-def test_what_does_not_fit_is_said(
-    tmp_path: Path, element: dict[str, Any], task: str, options: Mapping[str, str], said: str
+def test_what_does_not_fit_is_reported(
+    tmp_path: Path, element: dict[str, Any], task: str, options: Mapping[str, str], message: str
 ) -> None:
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         find_format(write(tmp_path, json.dumps(element)), task, options)
 
 
@@ -81,7 +81,7 @@ TURNS = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "con
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (VIA, "an object keyed by image names, as the VGG Image Annotator's own JSON; export"),
         ({"b.png-1": {}, "c.jpeg77": {}}, "the VGG Image Annotator's own JSON"),
@@ -111,10 +111,10 @@ TURNS = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "con
     ],
 )
 @pytest.mark.parametrize("task", ["DET", "LAZY"])
-def test_files_of_other_tools_are_told_for_what_they_are(tmp_path: Path, content: object, said: str, task: str) -> None:
+def test_files_of_other_tools_are_identified(tmp_path: Path, content: object, message: str, task: str) -> None:
     with pytest.raises(SettingsError, match="matches no known format") as refused:
         find_format(write(tmp_path, json.dumps(content)), task, {})
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf", b"[]", b"[\n]\n"])
@@ -124,12 +124,12 @@ def test_nothing_in_it(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" * 50, b"not json at all\n" * 500, bytes(range(256)) * 20])
-def test_what_is_no_json(tmp_path: Path, content: bytes) -> None:
+def test_what_is_not_json(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(SettingsError, match="matches no known format"):
         find_format(write(tmp_path, content), "LAZY", {})
 
 
-def test_a_file_cut_short_before_its_first_record_is_damaged(tmp_path: Path) -> None:
+def test_a_file_truncated_before_its_first_record_is_damaged(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="truncated"):
         find_format(write(tmp_path, json.dumps([LLAVA])[:-8]), "LAZY", {})
 
@@ -144,20 +144,20 @@ class AtMost(BytesIO):
 
 @pytest.mark.parametrize("value", [{"image": "7.jpg", "conversations": []}, [1, {"a": "b"}], "text", 5])
 @pytest.mark.parametrize("indent", [None, 1])
-def test_an_object_that_is_keyed_by_something_is_given_up_soon(value: object, indent: int | None) -> None:
-    text = json.dumps({str(number): value for number in range(200_000)}, indent=indent).encode() + b" " * (20 << 20)
+def test_an_object_keyed_by_ids_is_recognised_early(value: object, indent: int | None) -> None:
+    text = json.dumps({str(i): value for i in range(200_000)}, indent=indent).encode() + b" " * (20 << 20)
     with pytest.raises(SettingsError, match=r"matches no known format .*: it is one JSON object with over 100 members"):
         readers.find_format(lambda: AtMost(text), "a.json", "LAZY", {})
 
 
-def test_so_is_one_that_is_said_to_be_coco(tmp_path: Path) -> None:
-    text = json.dumps({str(number): {"id": number} for number in range(20_000)})
+def test_files_read_as_coco_are_identified_too(tmp_path: Path) -> None:
+    text = json.dumps({str(i): {"id": i} for i in range(20_000)})
     with pytest.raises(DataError, match=r"a\.json: one JSON object with over 100 members; expected .*COCO's images"):
         list(read_coco(Path(shutil.copy(write(tmp_path, text), tmp_path / "a.json"))))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected_message"),
     [
         (
             json.dumps({"info": {}, "data": [LLAVA] * 3}, indent=1),
@@ -178,12 +178,12 @@ def test_so_is_one_that_is_said_to_be_coco(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_of_no_known_format_is_described(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_of_unknown_format_is_described(tmp_path: Path, text: str, expected_message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         find_format(write(tmp_path, text), "LAZY", {})
     message = str(caught.value)
     assert f"matches no known format ({', '.join(readers.FORMATS)}): it" in message
-    assert said in message
+    assert expected_message in message
 
 
 @pytest.mark.parametrize("indent", [None, 1])

@@ -100,7 +100,7 @@ def test_regions_of_the_same_phrase_are_one_record_of_vg(tmp_path: Path) -> None
 @pytest.mark.parametrize("task", READ)
 @pytest.mark.parametrize("indent", [None, 1])
 def test_the_older_files_call_it_id(tmp_path: Path, task: str, indent: int | None) -> None:
-    """Version 1.0: `id` for the picture everywhere; and all ids are numbers of any size."""
+    """Version 1.0: `id` for the image everywhere; and all ids are numbers of any size."""
     number = 2**40
     element = {"id": number, "objects": [thing("cat")], "regions": [{**region("cat"), "image": number}]}
     image = {**data(number), "id": number, "coco_id": None, "flickr_id": None}
@@ -125,7 +125,7 @@ NO_DATA = "is not in image_data.json"
 
 
 @pytest.mark.parametrize(
-    ("element", "image", "said"),
+    ("element", "image", "message"),
     [
         ({"image_id": 2}, {}, NO_DATA),
         ({"image_id": "one"}, {}, NO_DATA),
@@ -147,17 +147,17 @@ NO_DATA = "is not in image_data.json"
 )
 @pytest.mark.parametrize("task", READ)
 def test_what_cannot_be_used_is_rejected_alone(
-    tmp_path: Path, task: str, element: dict[str, Any], image: dict[str, Any], said: str
+    tmp_path: Path, task: str, element: dict[str, Any], image: dict[str, Any], message: str
 ) -> None:
     whole = {"image_id": 1, "objects": [thing("cat")], "regions": [region("cat")]}
     other = {**whole, "image_id": 3}
     records = read(tmp_path, [other, {**whole, **element}, other], task, [{**data(), **image}, data(3)])
     assert [found_one if isinstance(found_one, str) else "" for found_one in found(records)] == ["", "bad_record", ""]
-    assert said in records[1][1]  # type: ignore[index]
+    assert message in records[1][1]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("task", READ)
-def test_elements_that_are_no_json_are_rejected_alone(tmp_path: Path, task: str) -> None:
+def test_elements_that_are_not_json_are_rejected_alone(tmp_path: Path, task: str) -> None:
     good = json.dumps({"image_id": 1, "objects": [thing("cat")], "regions": [region("cat")]})
     records = read(tmp_path, f"[{good}, {good.replace('10', '1O')}, 5, null, {good}]", task)
     assert [one if isinstance(one, str) else "" for one in found(records)] == [
@@ -165,14 +165,14 @@ def test_elements_that_are_no_json_are_rejected_alone(tmp_path: Path, task: str)
     ]
 
 
-def test_an_image_of_image_data_that_is_no_json_rejects_its_records(tmp_path: Path) -> None:
+def test_an_image_of_image_data_that_is_not_json_rejects_its_records(tmp_path: Path) -> None:
     elements = [{"image_id": number, "regions": [region("cat")]} for number in (1, 2, 3)]
     images = json.dumps([data(1), data(2), data(3)]).replace('"image_id": 2', '"image_id": 2x')
     assert [isinstance(one, str) for one in found(read(tmp_path, elements, "REG", images))] == [False, True, False]
 
 
 @pytest.mark.parametrize(
-    ("task", "elements", "images", "error", "said"),
+    ("task", "elements", "images", "error", "message"),
     [
         ("DET", [{"id": 1, "regions": [region("a")]}], [data()], SettingsError, "DET needs objects.json"),
         ("REG", [{"id": 1, "objects": []}], [data()], SettingsError, "REG needs region_descriptions.json"),
@@ -184,25 +184,25 @@ def test_an_image_of_image_data_that_is_no_json_rejects_its_records(tmp_path: Pa
     ],
 )
 def test_files_that_do_not_fit_are_refused(
-    tmp_path: Path, task: str, elements: object, images: object, error: type[Exception], said: str
+    tmp_path: Path, task: str, elements: object, images: object, error: type[Exception], message: str
 ) -> None:
     annotation = write(tmp_path, {"objects.json": elements, "image_data.json": images})
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         read_source(annotation, task)
 
 
 @pytest.fixture
 def genome(tmp_path: Path) -> Path:
-    """Three pictures in the two folders that they are published in, with objects and regions."""
+    """Three images in the two folders that they are published in, with objects and regions."""
     folders = {1: "VG_100K_2", 2: "VG_100K", 3: "VG_100K"}
-    for number, folder in folders.items():
+    for item, folder in folders.items():
         (tmp_path / "images" / folder).mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (200, 100), (number, 0, 0)).save(tmp_path / f"images/{folder}/{number}.jpg")
+        Image.new("RGB", (200, 100), (item, 0, 0)).save(tmp_path / f"images/{folder}/{item}.jpg")
     things = [thing("cat"), thing("dog", x=100)]
     files = {
-        "image_data.json": [data(number, folder) for number, folder in folders.items()],
-        "objects.json": [{"image_id": number, "objects": things} for number in folders],
-        "region_descriptions.json": [{"id": number, "regions": [region("a cat")] * 2} for number in folders],
+        "image_data.json": [data(item, folder) for item, folder in folders.items()],
+        "objects.json": [{"image_id": item, "objects": things} for item in folders],
+        "region_descriptions.json": [{"id": item, "regions": [region("a cat")] * 2} for item in folders],
     }
     write(tmp_path, files)
     return tmp_path
@@ -216,7 +216,7 @@ def lines(root: str) -> str:
 def test_images_in_two_folders_or_one(
     genome: Path, layout: str, prep: Prep, lock_of: Callable[[Path], dict[str, Any]]
 ) -> None:
-    """As the archives unpack; all in either of the folders; all in a folder of another name; one is given as root."""
+    """Unpacked from the archives; all in either folder; all in a folder of another name; one folder given as root."""
     images, root = genome / "images", "images"
     if layout != "two":
         target = {"first": images / "VG_100K", "second": images / "VG_100K_2"}.get(layout, genome / "all")

@@ -60,14 +60,14 @@ def test_a_box_that_is_not_written(box: BoxXYXY, fault: str) -> None:
         ((-10.0, -10.0, 2000.0, 2000.0), (0.0, 0.0, 1.0, 1.0)),
         ((-10.0, 10.0, 0.6, 20.0), (0.0, 0.02, 0.001, 0.04)),
         ((999.4, 10.0, 5000.0, 20.0), (0.999, 0.02, 1.0, 0.04)),
-        ((300.0, 100.0, 300.0, 100.0), (0.3, 0.2, 0.3, 0.2)),  # no area, but in the picture
+        ((300.0, 100.0, 300.0, 100.0), (0.3, 0.2, 0.3, 0.2)),  # no area, but in the image
         ((300.0, 0.0, 300.0, 500.0), (0.3, 0.0, 0.3, 1.0)),
         ((0.0, 0.0, 1000.0, 500.0), (0.0, 0.0, 1.0, 1.0)),
     ],
 )
 def test_a_box_that_is_written(box: BoxXYXY, written: BoxXYXY) -> None:
     boxes, dropped = clean_boxes(record_of(("cat", box)))
-    assert [each.box_xyxy for each in boxes] == [written]
+    assert [item.box_xyxy for item in boxes] == [written]
     assert not dropped
 
 
@@ -110,11 +110,11 @@ def test_every_dropped_box_is_counted_by_reason() -> None:
     assert caught.value.detail.startswith("2 inverted, 3 not_finite, 1 outside; the first box is [")
 
 
-def test_a_box_that_stands_twice_under_one_name_is_written_once_and_counted() -> None:
-    """As some exports hold it; a box is the same if nothing of it differs once it is rounded."""
+def test_a_box_repeated_under_one_name_is_written_once_and_counted() -> None:
+    """Some exports contain repeated boxes. Boxes are the same if they are equal after rounding."""
     box, near, other = (100.0, 100.0, 200.0, 200.0), (100.2, 100.1, 200.0, 200.0), (101.0, 100.0, 200.0, 200.0)
     boxes, dropped = clean_boxes(record_of(("cat", box), ("dog", box), ("cat", near), ("cat", other), ("cat", box)))
-    assert [(each.phrase, each.box_xyxy_px) for each in boxes] == [("cat", box), ("dog", box), ("cat", other)]
+    assert [(item.phrase, item.box_xyxy_px) for item in boxes] == [("cat", box), ("dog", box), ("cat", other)]
     assert dropped == Counter({"repeated": 2})
 
 
@@ -126,7 +126,7 @@ def test_an_answer_names_a_box_once(task: str, style: str) -> None:
     assert len(re.findall(BOX[style], texts(rendering)[1])) == 1
 
 
-def test_no_boxes_in_the_first_place_is_no_fault() -> None:
+def test_no_boxes_in_the_first_place_is_not_a_fault() -> None:
     assert clean_boxes(record_of(absent=["zebra"])) == ([], Counter())
 
 
@@ -139,11 +139,11 @@ def test_order_is_by_x1_then_y1_then_input() -> None:
 def random_records(seed: int, phrases: int) -> Iterator[Record]:
     """Records with boxes of every kind: inside, on edges, partly and wholly outside, inverted, no area, not finite."""
     generator = np.random.default_rng(seed)
-    for number in range(RECORDS):
+    for i in range(RECORDS):
         sides = (int(generator.integers(1, 5000)), int(generator.integers(1, 5000)))
         count = int(generator.integers(1, 7 if phrases > 1 else 4))
         regions = [(NAMES[generator.integers(phrases)], random_box(generator, sides)) for _ in range(count)]
-        yield record_of(*regions, absent=["zebra"], record_no=number, sides_px=sides)
+        yield record_of(*regions, absent=["zebra"], record_no=i, sides_px=sides)
 
 
 def random_box(generator: np.random.Generator, sides: tuple[int, int]) -> BoxXYXY:
@@ -165,7 +165,7 @@ def random_box(generator: np.random.Generator, sides: tuple[int, int]) -> BoxXYX
 
 
 def expected_boxes(record: Record) -> Labelled:
-    """What section 6 of docs/design.md leaves of a record's boxes, as clamped fractions, in order."""
+    """Return a record's boxes as section 6 of docs/design.md requires: clamped fractions, in order."""
     sides = (record.width_px, record.height_px) * 2
     kept: list[tuple[tuple[float, float], str, BoxXYXY]] = []
     for region in record.regions:
@@ -184,18 +184,18 @@ def expected_boxes(record: Record) -> Labelled:
 def decoded(text: str, style: str, label: str) -> Labelled:
     """The labels and boxes of a text, which must be nothing but these."""
     scale = 1.0 if style == "text" else 1000.0
-    found: Labelled = []
+    result: Labelled = []
     for item in re.finditer(f"({label}){BOX[style]}(&|$)", text):
-        x1, y1, x2, y2 = (float(number) / scale for number in item.groups()[1:5])
-        found.append((item[1].removesuffix("-"), (x1, y1, x2, y2)))
+        x1, y1, x2, y2 = (float(group) / scale for group in item.groups()[1:5])
+        result.append((item[1].removesuffix("-"), (x1, y1, x2, y2)))
     assert re.fullmatch(f"({label}{BOX[style]}(&|$))*", text)
     assert "-0.000" not in text
-    return found
+    return result
 
 
-def assert_close(found: Labelled, expected: Labelled) -> None:
-    assert [label for label, _ in found] == [label for label, _ in expected]
-    for (_, box), (_, source) in zip(found, expected, strict=True):
+def assert_close(result: Labelled, expected: Labelled) -> None:
+    assert [label for label, _ in result] == [label for label, _ in expected]
+    for (_, box), (_, source) in zip(result, expected, strict=True):
         assert max(abs(a - b) for a, b in zip(box, source, strict=True)) <= 0.0005 + 1e-9
 
 
@@ -249,8 +249,8 @@ def test_searches_of_random_records_give_one_categorys_boxes_back(style: str) ->
         categories = {
             name for name, box in expected if max(abs(a - b) for a, b in zip(box, region, strict=True)) < 1e-9
         }
-        found = decoded(texts(rendering)[1], style, "")
+        actual = decoded(texts(rendering)[1], style, "")
         answers = [[("", box) for name, box in expected if name == category] for category in categories]
-        matching = [answer for answer in answers if len(answer) == len(found)]
+        matching = [answer for answer in answers if len(answer) == len(actual)]
         assert matching
-        assert_close(found, matching[0])
+        assert_close(actual, matching[0])

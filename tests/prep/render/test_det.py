@@ -1,4 +1,4 @@
-"""DET: the category set and what may be in it, and all boxes of the picture in order."""
+"""DET: the category set and what may be in it, and all boxes of the image in order."""
 
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from griffon_shards.types import BoxXYXY
 
 from ..rendering import BARE, filling, record_of, rendered, texts
 
-NAMES = tuple(f"thing {number}" for number in range(200))
+NAMES = tuple(f"thing {i}" for i in range(200))
 CAT, DOG, BIRD = ((x, 50.0, x + 100.0, 250.0) for x in (500.0, 100.0, 300.0))
 OUTSIDE: BoxXYXY = (2000.0, 0.0, 3000.0, 10.0)
 ZOO = record_of(("cat", CAT), ("dog", DOG), ("cat", BIRD), absent=["zebra"], record_no=7)
@@ -142,19 +142,19 @@ def test_every_negative_is_drawn() -> None:
 
 
 def test_records_and_variants_ask_differently() -> None:
-    sets = [category_set(record_of(("cat", CAT), record_no=number)) for number in range(5)]
-    sets += [filling(each).split(", ") for each in rendered("DET", ZOO, vocabulary=NAMES, variants=3, templates=BARE)]
+    sets = [category_set(record_of(("cat", CAT), record_no=i)) for i in range(5)]
+    sets += [filling(item).split(", ") for item in rendered("DET", ZOO, vocabulary=NAMES, variants=3, templates=BARE)]
     assert all(one != other for one, other in pairwise(sets))
 
 
 @pytest.mark.parametrize("absent", [[], ["zebra"]])
-def test_an_image_without_objects_is_left_out(absent: list[str]) -> None:
+def test_an_image_without_objects_is_skipped(absent: list[str]) -> None:
     with pytest.raises(Rejected) as caught:
         rendered("DET", record_of(absent=absent), vocabulary=NAMES)
     assert caught.value.reason == "no_objects"
 
 
-def test_an_image_that_lost_all_boxes_is_left_out() -> None:
+def test_an_image_that_lost_all_boxes_is_skipped() -> None:
     with pytest.raises(Rejected) as caught:
         rendered("DET", record_of(("cat", OUTSIDE), absent=["zebra"]), vocabulary=NAMES)
     assert caught.value.reason == "all_boxes_dropped"

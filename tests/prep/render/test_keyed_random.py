@@ -80,7 +80,7 @@ def test_the_whole_key_counts() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 1 << 64), st.integers())
-def test_below_stays_below(n: int, seed: int) -> None:
+def test_paths_below_the_root_stay_below_it(n: int, seed: int) -> None:
     draws = KeyedRandom(seed, "DET", 0, 0, "test")
     assert all(0 <= draws.below(n) < n for _ in range(20))
 
@@ -98,13 +98,13 @@ def test_samples_are_distinct_and_a_shorter_one_is_the_beginning(n: int, data: s
 
 
 def test_every_order_is_equally_likely() -> None:
-    orders = Counter("".join(KeyedRandom(0, "DET", number, 0, "order").shuffled("abc")) for number in range(6000))
+    orders = Counter("".join(KeyedRandom(0, "DET", i, 0, "order").shuffled("abc")) for i in range(6000))
     assert set(orders) == {"".join(order) for order in permutations("abc")}
     assert all(850 < count < 1150 for count in orders.values())
 
 
 def test_every_choice_is_equally_likely() -> None:
-    chosen = Counter(KeyedRandom(number, "DET", 0, 0, "choice").choice("vwxyz") for number in range(5000))
+    chosen = Counter(KeyedRandom(i, "DET", 0, 0, "choice").choice("vwxyz") for i in range(5000))
     assert set(chosen) == set("vwxyz")
     assert all(850 < count < 1150 for count in chosen.values())
 

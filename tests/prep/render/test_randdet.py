@@ -76,9 +76,9 @@ def test_golden(style: str) -> None:
 )
 def test_enumeration(names: list[str], expected: str) -> None:
     assert enumeration(names) == expected
-    found = phrase(record_of(*((name, CAT) for name in names)))
-    assert sorted(re.split(", and | and |, ", found)) == names
-    assert re.sub("b c|[a-e]", "x", found) == re.sub("b c|[a-e]", "x", expected)
+    actual = phrase(record_of(*((name, CAT) for name in names)))
+    assert sorted(re.split(", and | and |, ", actual)) == names
+    assert re.sub("b c|[a-e]", "x", actual) == re.sub("b c|[a-e]", "x", expected)
 
 
 def test_present_and_absent_are_mixed() -> None:
@@ -99,7 +99,7 @@ def test_a_category_that_lost_its_boxes_is_not_asked_for() -> None:
     assert answer(record) == "cat-[0.500,0.100,0.600,0.500]"
 
 
-def test_none_is_never_said_for_lost_boxes() -> None:
+def test_none_is_never_the_answer_for_lost_boxes() -> None:
     with pytest.raises(Rejected) as caught:
         rendered("RANDDET", record_of(("dog", OUTSIDE), absent=["zebra"]))
     assert (caught.value.reason, caught.value.detail[:10]) == ("all_boxes_dropped", "1 outside;")

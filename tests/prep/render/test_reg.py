@@ -68,17 +68,17 @@ def test_the_box_is_the_question(box: BoxXYXY, text: str, bins: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("box", "said"),
+    ("box", "message"),
     [
         ((2000.0, 0.0, 3000.0, 10.0), "1 outside"),
         ((5.0, 5.0, 1.0, 9.0), "1 inverted"),
         ((0.0, float("inf"), 1.0, 9.0), "1 not_finite"),
     ],
 )
-def test_a_lost_box_leaves_nothing_to_ask(box: BoxXYXY, said: str) -> None:
+def test_a_record_without_boxes_asks_nothing(box: BoxXYXY, message: str) -> None:
     with pytest.raises(Rejected) as caught:
         rendered("REG", record_of(("it", box)))
-    assert (caught.value.reason, caught.value.detail.partition(";")[0]) == ("all_boxes_dropped", said)
+    assert (caught.value.reason, caught.value.detail.partition(";")[0]) == ("all_boxes_dropped", message)
 
 
 def test_the_token_in_an_expression_is_text() -> None:

@@ -39,7 +39,7 @@ def question(task: str, templates: Templates, style: str = "text") -> str:
     return texts(rendered(task, record_of(("axolotl", BOX)), style=style, templates=templates)[0])[0]
 
 
-def test_ours_are_many_and_no_two_alike() -> None:
+def test_our_templates_are_many_and_distinct() -> None:
     ours = load_templates(None)
     for task in RENDERED_TASKS:
         assert len(set(ours.questions[task])) == len(ours.questions[task]) >= 20
@@ -88,9 +88,7 @@ def test_the_references_files_are_used_as_they_are() -> None:
 
 def test_all_templates_of_a_task_are_drawn() -> None:
     texts_seen = {
-        texts(each)[0]
-        for number in range(15)
-        for each in rendered("VG", record_of(("cat", BOX)), seed=number, variants=40)
+        texts(item)[0] for i in range(15) for item in rendered("VG", record_of(("cat", BOX)), seed=i, variants=40)
     }
     assert len(texts_seen) == len(load_templates(None).questions["VG"])
 
@@ -138,7 +136,7 @@ def test_the_hash_is_of_the_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"REG": None},
@@ -161,11 +159,11 @@ def test_the_hash_is_of_the_content(tmp_path: Path) -> None:
         ({"answer_format": {"DET": "x", "VISJ": 5}}, r"answer_format\.json: VISJ: expected text, got 5"),
     ],
 )
-def test_what_is_wrong_with_a_folder(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_what_is_wrong_with_a_folder(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         load_templates(write(tmp_path, **changes))
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"gone.*cannot be read .*--templates takes a folder with"):
         load_templates(tmp_path / "gone")

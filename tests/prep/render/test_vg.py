@@ -59,12 +59,12 @@ def test_an_absent_expression_is_none(style: str) -> None:
     assert texts(rendering)[1] == "None"
 
 
-def test_lost_boxes_are_left_out_of_the_answer() -> None:
+def test_lost_boxes_are_omitted_from_the_answer() -> None:
     (rendering,) = rendered("VG", record_of(("cups", OUTSIDE), ("cups", LEFT)))
     assert texts(rendering)[1] == "cups-[0.100,0.100,0.200,0.500]"
 
 
-def test_none_is_never_said_for_lost_boxes() -> None:
+def test_none_is_never_the_answer_for_lost_boxes() -> None:
     with pytest.raises(Rejected) as caught:
         rendered("VG", record_of(("cups", OUTSIDE), ("cups", (5.0, 5.0, 1.0, 9.0))))
     assert (caught.value.reason, caught.value.detail[:22]) == ("all_boxes_dropped", "1 inverted, 1 outside;")

@@ -95,7 +95,7 @@ def test_a_box_without_area_is_an_answer_and_never_the_region() -> None:
     }
 
 
-def test_lost_boxes_are_neither() -> None:
+def test_categories_with_lost_boxes_are_neither_asked_for_nor_absent() -> None:
     record = record_of(("cat", CAT), ("cat", OUTSIDE), ("gnu", OUTSIDE))
     assert {(rendering.region_xyxy_px, texts(rendering)[1]) for rendering in many(record)} == {
         (CAT, "[0.500,0.100,0.600,0.500]")

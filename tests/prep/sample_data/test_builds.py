@@ -36,7 +36,7 @@ def samples(frozen: FrozenSet, tag: str) -> list[Sample]:
 
 
 def answers(frozen: FrozenSet, tag: str) -> Answered:
-    """How often each answer is given to each picture."""
+    """How often each answer is given to each image."""
     return Counter(
         (sample.image, turn.text) for sample in samples(frozen, tag) for turn in sample.turns if turn.role == "gpt"
     )
@@ -52,10 +52,10 @@ def test_nothing_is_rejected_but_images_without_objects(drawn_data: Path, frozen
     assert {source.format for source in sources} == formats
 
 
-def test_the_set_is_whole(frozen: FrozenSet) -> None:
+def test_the_set_is_complete(frozen: FrozenSet) -> None:
     command = [sys.executable, "-m", "griffon_shards", "verify", "--deep", str(frozen.root)]
-    said = subprocess.run(command, capture_output=True, text=True)
-    assert (said.returncode, said.stdout[:3]) == (0, "ok:"), said.stderr
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout[:3]) == (0, "ok:"), result.stderr
 
 
 @pytest.mark.parametrize("images", [1, 2, 3])
@@ -73,16 +73,16 @@ def test_every_format_gives_the_same_detections(frozen: FrozenSet, tag: str) -> 
     assert answers(frozen, tag) == answers(frozen, "DET_shapes")
 
 
-def test_of_lvis_the_categories_that_were_looked_for_to_the_last(frozen: FrozenSet) -> None:
+def test_lvis_asks_only_for_exhaustively_annotated_categories(frozen: FrozenSet) -> None:
     """No others are asked for or answered."""
-    names = {number: name for name, number in CATEGORY_IDS.items()}
+    names = {item: name for name, item in CATEGORY_IDS.items()}
     everything = {sample.origin.record: sample for sample in samples(frozen, "DET_shapes")}
     left_out = 0
     for sample in samples(frozen, "DET_lvis"):
         pictured = scene(0, sample.origin.record)
         (image,) = lvis_image_records(pictured)
         negatives, unsure = (
-            {names[number] for number in image[key]} for key in ("neg_category_ids", "not_exhaustive_category_ids")
+            {names[item] for item in image[key]} for key in ("neg_category_ids", "not_exhaustive_category_ids")
         )
         complete = boxes_by_category(pictured).keys() - unsure
         assert {name for name in CATEGORIES if name in sample.turns[0].text} == negatives | complete
@@ -107,12 +107,12 @@ def test_grefcoco_answers_with_several_boxes_one_or_none(frozen: FrozenSet) -> N
 
 
 @pytest.mark.parametrize("task", ["REG", "VG"])
-def test_questions_about_a_image_of_visual_genome_share_a_sample(frozen: FrozenSet, task: str) -> None:
-    found = samples(frozen, f"{task}_vg")
-    rounds = Counter(len(sample.turns) // 2 for sample in found)
+def test_questions_about_an_image_of_visual_genome_share_a_sample(frozen: FrozenSet, task: str) -> None:
+    frozen_samples = samples(frozen, f"{task}_vg")
+    rounds = Counter(len(sample.turns) // 2 for sample in frozen_samples)
     assert max(rounds) == 4
     assert min(rounds) >= 1
-    assert len({sample.image for sample in found}) == 48
+    assert len({sample.image for sample in frozen_samples}) == 48
     if task == "VG":
         merged = [text for _, text in answers(frozen, "VG_vg") if text.startswith("a") and "&" in text]
         assert len(merged) > 10

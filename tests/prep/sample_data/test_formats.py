@@ -24,7 +24,7 @@ Fields = dict[str, Any]
 Instances = tuple[dict[int, Fields], dict[int, Fields]]
 Box = list[int]
 
-SCENES = [scene(0, number) for number in range(48)]
+SCENES = [scene(0, i) for i in range(48)]
 SCENE_OF = {pictured.image_path: pictured for pictured in SCENES}
 
 
@@ -53,22 +53,22 @@ def fitting_any(phrase: str, pictured: Scene) -> list[Box]:
 
 
 def annotated(data: Fields) -> dict[int, list[tuple[str, Box]]]:
-    """Category and box of what is no crowd, by picture."""
+    """Category and box of what is not a crowd, by image."""
     names = {category["id"]: category["name"] for category in data["categories"]}
-    found: dict[int, list[tuple[str, Box]]] = {image["id"]: [] for image in data["images"]}
+    result: dict[int, list[tuple[str, Box]]] = {image["id"]: [] for image in data["images"]}
     for annotation in data["annotations"]:
         if not annotation.get("iscrowd"):
-            found[annotation["image_id"]].append((names[annotation["category_id"]], corners(annotation["bbox"])))
-    return found
+            result[annotation["image_id"]].append((names[annotation["category_id"]], corners(annotation["bbox"])))
+    return result
 
 
 def instances(folder: Path) -> Instances:
-    """Pictures and annotations of an `instances.json`, by their ids; all shapes are there and nothing else."""
+    """Images and annotations of an `instances.json`, by their ids; all shapes are there and nothing else."""
     data = read(folder / "instances.json")
     shapes = annotated(data)
     assert len(data["images"]) == len(SCENES)
     assert all(shapes[image["id"]] == shapes_of(SCENE_OF[image["file_name"]]) for image in data["images"])
-    images, annotations = ({each["id"]: each for each in data[name]} for name in ("images", "annotations"))
+    images, annotations = ({item["id"]: item for item in data[name]} for name in ("images", "annotations"))
     assert (len(images), len(annotations)) == (len(data["images"]), len(data["annotations"]))
     return images, annotations
 
@@ -79,7 +79,7 @@ def instances(folder: Path) -> Instances:
 def test_coco_files_hold_together(drawn_data: Path, name: str) -> None:
     data = read(drawn_data / name)
     for member in ("images", "annotations", "categories"):
-        numbers = [each["id"] for each in data[member]]
+        numbers = [item["id"] for item in data[member]]
         assert len(set(numbers)) == len(numbers) > 0
     numbers = [category["id"] for category in data["categories"]]
     assert [category["name"] for category in data["categories"]] == list(CATEGORIES)
@@ -112,7 +112,7 @@ def test_coco_has_images_without_anything(drawn_data: Path) -> None:
     with_boxes = {annotation["image_id"] for annotation in data["annotations"]}
     empty = [image for image in data["images"] if image["id"] not in with_boxes]
     assert len(empty) == 3
-    assert {image["file_name"] for image in data["images"]} - SCENE_OF.keys() == {each["file_name"] for each in empty}
+    assert {image["file_name"] for image in data["images"]} - SCENE_OF.keys() == {item["file_name"] for item in empty}
     for number, image in zip((15, 31, 47), empty, strict=True):
         with Image.open(drawn_data / "pictures" / image["file_name"]) as picture:
             assert picture.size == (image["width"], image["height"])
@@ -120,7 +120,7 @@ def test_coco_has_images_without_anything(drawn_data: Path) -> None:
                 assert np.array_equal(np.asarray(picture), np.asarray(paint(replace(SCENES[number], shapes=()))))
 
 
-def test_lvis_has_every_shape_and_categories_that_are_not_there(drawn_data: Path) -> None:
+def test_lvis_has_every_shape_and_absent_categories(drawn_data: Path) -> None:
     data = read(drawn_data / "lvis/lvis_v1_train.json")
     names = {category["id"]: category["name"] for category in data["categories"]}
     assert not any("iscrowd" in annotation for annotation in data["annotations"])
@@ -128,14 +128,16 @@ def test_lvis_has_every_shape_and_categories_that_are_not_there(drawn_data: Path
     not_exhaustive = 0
     for image, pictured in zip(data["images"], SCENES, strict=True):
         assert shapes[image["id"]] == shapes_of(pictured)
-        negatives = {names[number] for number in image["neg_category_ids"]}
+        negatives = {names[neg_category_id] for neg_category_id in image["neg_category_ids"]}
         assert negatives
         assert not negatives & boxes_of(pictured).keys()
-        assert {names[number] for number in image["not_exhaustive_category_ids"]} <= boxes_of(pictured).keys()
+        assert {names[neg_category_id] for neg_category_id in image["not_exhaustive_category_ids"]} <= boxes_of(
+            pictured
+        ).keys()
         not_exhaustive += len(image["not_exhaustive_category_ids"])
         assert "file_name" not in image
-        found = drawn_data / "lvis" / "/".join(image["coco_url"].split("/")[-2:])
-        assert found.read_bytes() == (drawn_data / "pictures" / pictured.image_path).read_bytes()
+        actual = drawn_data / "lvis" / "/".join(image["coco_url"].split("/")[-2:])
+        assert actual.read_bytes() == (drawn_data / "pictures" / pictured.image_path).read_bytes()
     assert not_exhaustive
 
 
@@ -154,12 +156,12 @@ def test_visual_genome_has_every_image_in_one_of_two_folders(drawn_data: Path) -
 def test_visual_genome_names_every_shape(drawn_data: Path) -> None:
     as_written: Counter[bool] = Counter()
     for element, pictured in zip(read(drawn_data / "visual_genome/objects.json"), SCENES, strict=True):
-        found = []
+        result = []
         for item in element["objects"]:
             name = item["names"][0]
-            found.append((name.strip().lower(), corners([item["x"], item["y"], item["w"], item["h"]])))
+            result.append((name.strip().lower(), corners([item["x"], item["y"], item["w"], item["h"]])))
             as_written[name in CATEGORIES] += 1
-        assert found == shapes_of(pictured)
+        assert result == shapes_of(pictured)
     assert as_written[True] > as_written[False] > 5
 
 
@@ -195,8 +197,8 @@ def test_refcoco_refers_to_one_shape_in_several_sentences(drawn_data: Path) -> N
         splits.setdefault(ref["split"], set()).add(ref["image_id"])
     assert {len(ref["sentences"]) for ref in refs} == {1, 2, 3}
     assert splits.keys() == {"train", "val", "testA"}
-    assert sum(map(len, splits.values())) == len(SCENES)  # no picture is of two
-    for numbers in ([ref["ref_id"] for ref in refs], [number for ref in refs for number in ref["sent_ids"]]):
+    assert sum(map(len, splits.values())) == len(SCENES)  # no image is of two
+    for numbers in ([ref["ref_id"] for ref in refs], [sent_id for ref in refs for sent_id in ref["sent_ids"]]):
         assert len(set(numbers)) == len(numbers)
 
 
@@ -242,7 +244,7 @@ def test_mdetr_has_refcocos_sentences_of_train(drawn_data: Path) -> None:
     assert len(boxes) == len(data["annotations"]) == len(data["images"])
     for image in data["images"]:
         assert fitting_any(image["caption"], SCENE_OF[image["file_name"]]) == [boxes[image["id"]]]
-    assert all(each["tokens_positive"][0][0] == 0 for each in data["annotations"])
+    assert all(item["tokens_positive"][0][0] == 0 for item in data["annotations"])
     refs = pickle.loads((drawn_data / "refcoco/refs(unc).p").read_bytes())
     sentences = [sentence["sent"] for ref in refs if ref["split"] == "train" for sentence in ref["sentences"]]
     assert [image["caption"] for image in data["images"]] == sentences

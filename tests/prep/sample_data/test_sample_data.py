@@ -23,7 +23,7 @@ DEMO = Path(__file__).parents[3] / "manifests/demo.txt"
 
 @pytest.fixture(scope="module")
 def pictures(drawn_data: Path) -> list[Path]:
-    """The pictures of shapes."""
+    """The images of shapes."""
     paths = [path for path in (drawn_data / "pictures").rglob("*") if path.is_file()]
     return [path for path in paths if "empty" not in path.parent.name]
 
@@ -56,11 +56,11 @@ def test_another_seed_gives_other_images_and_annotations(drawn_data: Path, tmp_p
     here, other = tree(drawn_data), tree(tmp_path / "other")
     unchanged = [name for name, content in here.items() if other.get(name) == content]
     assert unchanged == ["manifest.txt"]
-    looks = [[[shape.category for shape in scene(seed, number).shapes] for number in range(20)] for seed in (0, 1)]
+    looks = [[[shape.category for shape in scene(seed, i).shapes] for i in range(20)] for seed in (0, 1)]
     assert not any(one == other for one, other in zip(*looks, strict=True))
 
 
-def test_the_bytes_of_a_image_do_not_depend_on_how_many_there_are(drawn_data: Path, tmp_path: Path) -> None:
+def test_the_bytes_of_an_image_do_not_depend_on_how_many_there_are(drawn_data: Path, tmp_path: Path) -> None:
     write_sample_data(tmp_path / "few", seed=0, images=5)
     few, many = tree(tmp_path / "few"), tree(drawn_data)
     pictures = [name for name in few if name.startswith("pictures/")]
@@ -86,16 +86,16 @@ def test_the_scene_is_pinned() -> None:
 
 def test_images_are_jpeg_png_and_webp_as_their_names_say(pictures: list[Path]) -> None:
     codings = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-    found = set()
+    result = set()
     assert len(pictures) == IMAGES
     for path in pictures:
         with Image.open(path) as picture:
             assert codings[str(picture.format)] == path.suffix
-            found.add(picture.format)
-    assert found == set(codings)
+            result.add(picture.format)
+    assert result == set(codings)
 
 
-def test_names_hold_blanks_and_chinese_in_files_and_folders(drawn_data: Path, pictures: list[Path]) -> None:
+def test_names_contain_spaces_and_chinese_in_files_and_folders(drawn_data: Path, pictures: list[Path]) -> None:
     names = [path.relative_to(drawn_data / "pictures") for path in pictures]
     assert all(" " in name.name and re.search("[\u4e00-\u9fff]", name.name) for name in names)
     assert any(re.search("[\u4e00-\u9fff]", name.parent.as_posix()) for name in names)
@@ -163,20 +163,20 @@ TAKEN: Mapping[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("what", TAKEN)
-def test_what_is_there_is_left_alone(what: str, tmp_path: Path) -> None:
-    put, said = TAKEN[what]
+def test_what_is_there_is_untouched(what: str, tmp_path: Path) -> None:
+    put, message = TAKEN[what]
     out = tmp_path / "样例 out"
     put(out)
     before = tree(tmp_path)
     refused = CliRunner().invoke(main, ["sample-data", str(out), "--images", "2"])
     assert refused.exit_code == 2, refused.exception
-    assert refused.stderr.startswith(f"error: {out}: {said}")
+    assert refused.stderr.startswith(f"error: {out}: {message}")
     assert len(refused.stderr.splitlines()) == 1
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_disk_that_is_full_leaves_nothing_behind(there: bool, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_files(there: bool, tmp_path: Path) -> None:
     """The same command can begin again, in a folder that was there as in one that was not."""
     out = tmp_path / "new" / "out"
     if there:
@@ -193,7 +193,7 @@ def test_a_disk_that_is_full_leaves_nothing_behind(there: bool, tmp_path: Path) 
     write_sample_data(out, seed=0, images=2)
 
 
-def test_a_parent_that_is_a_file_is_said(tmp_path: Path) -> None:
+def test_a_parent_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     refused = CliRunner().invoke(main, ["sample-data", str(tmp_path / "file" / "out")])
     assert refused.exit_code == 1, refused.exception

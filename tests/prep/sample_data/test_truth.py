@@ -1,4 +1,4 @@
-"""The sample data's own formats, `llava` and `ccmd`: true to the pictures and to one another."""
+"""The sample data's own formats, `llava` and `ccmd`: true to the images and to each other."""
 
 import json
 import re
@@ -19,12 +19,12 @@ Objects = dict[str, dict[str, list[list[int]]]]
 
 IMAGES = 48
 CCMD = ("det", "randdet", "reg", "vg", "visj")
-SCENES = [scene(7, number) for number in range(24)]
+SCENES = [scene(7, i) for i in range(24)]
 
 
 @pytest.fixture(scope="module")
 def objects(drawn_data: Path) -> Objects:
-    """What is where on each picture, as the detection annotation has it."""
+    """The objects and their boxes in each image, from the detection annotation."""
     return {record["image_path"]: boxes_of(record) for record in read_lines(drawn_data / "ccmd/det.jsonl")}
 
 
@@ -39,7 +39,7 @@ def read_lines(path: Path) -> Records:
 
 
 def boxes_of(record: dict[str, Any]) -> dict[str, list[list[int]]]:
-    return {each["category_name"]: each["bboxes"] for each in record["objects"]}
+    return {item["category_name"]: item["bboxes"] for item in record["objects"]}
 
 
 def boxes_in(record: dict[str, Any]) -> list[list[int]]:
@@ -64,7 +64,7 @@ def differs(one: Image.Image, other: Image.Image) -> np.ndarray[Any, Any]:
     return np.asarray(np.any(np.asarray(one) != np.asarray(other), axis=2))
 
 
-# --- true to the pictures ---
+# --- true to the images ---
 
 
 def test_boxes_bound_exactly_what_is_painted() -> None:
@@ -80,11 +80,11 @@ def test_boxes_bound_exactly_what_is_painted() -> None:
 
 def test_annotated_boxes_are_those_of_the_written_images(drawn_data: Path) -> None:
     checked = 0
-    for number, record in enumerate(read_lines(drawn_data / "ccmd/det.jsonl")):
+    for index, record in enumerate(read_lines(drawn_data / "ccmd/det.jsonl")):
         if not record["image_path"].endswith(".png"):  # the others change every pixel a little
             continue
         with Image.open(drawn_data / "pictures" / record["image_path"]) as picture:
-            changed = differs(picture, paint(replace(scene(0, number), shapes=())))
+            changed = differs(picture, paint(replace(scene(0, index), shapes=())))
         boxes = np.array(boxes_in(record))
         assert bounds(changed) == [*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]
         checked += 1
@@ -126,7 +126,7 @@ def test_every_annotated_image_exists_with_the_stated_size(
     assert any(side % 2 for size in sizes for side in size)
 
 
-# --- true to one another ---
+# --- true to each other ---
 
 SIDES = {
     "leftmost": "left", "far left": "left", "rightmost": "right", "far right": "right",
@@ -213,14 +213,14 @@ def test_captions_count_what_is_there(captions: Records, objects: Objects) -> No
         for question, answer in zip(turns[::2], turns[1::2], strict=True):
             if record["id"].endswith("caption"):
                 assert all(f"{number[len(boxes)]} {category}" in answer.lower() for category, boxes in there.items())
-            elif found := re.fullmatch(r"How many (\w+) shapes do you see\?", question):
-                count = sum(len(boxes) for category, boxes in there.items() if category.startswith(found[1]))
+            elif match := re.fullmatch(r"How many (\w+) shapes do you see\?", question):
+                count = sum(len(boxes) for category, boxes in there.items() if category.startswith(match[1]))
                 assert answer.lower() == f"{number[count]}."
-            elif found := re.fullmatch(r"Is there an? (.+)\?", question):
-                assert answer == ("Yes." if found[1] in there else "No.")
-            elif found := re.fullmatch(r"Of what colour and form is (.+)\?", question):
+            elif match := re.fullmatch(r"Is there an? (.+)\?", question):
+                assert answer == ("Yes." if match[1] in there else "No.")
+            elif match := re.fullmatch(r"Of what colour and form is (.+)\?", question):
                 category = re.sub(r"It is an? (.+)\.", r"\1", answer)
-                assert fitting(found[1], there)[0] in there[category]
+                assert fitting(match[1], there)[0] in there[category]
 
 
 def test_conversations_are_in_turn_with_the_image_first_or_last(drawn_data: Path, captions: Records) -> None:

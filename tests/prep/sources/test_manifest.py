@@ -17,7 +17,7 @@ REFERENCE = REPOSITORY.parent / "shared/data/reference/manifests"
 OURS = sorted(path for path in (REPOSITORY / "manifests").glob("*.txt") if path.name != "hostfile.txt")
 LINE_ENDS = ("\n", "\r\n", "\r")
 
-# What a path may hold: anything but a line end, and no ampersand with blanks round it, for that parts the fields.
+# What a path may hold: anything but a line end, and no ampersand with spaces round it, for that parts the fields.
 paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), min_size=1).filter(
     lambda path: path == path.strip() and not re.search(r"(^|\s)&|&(\s|$)", path)
 )
@@ -93,7 +93,7 @@ def test_weights_as_people_write_them(tmp_path: Path, text: str, weight: Fractio
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (
             "DET & a.json",
@@ -127,10 +127,10 @@ def test_weights_as_people_write_them(tmp_path: Path, text: str, weight: Fractio
         ),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path: Path, line: str, said: list[str]) -> None:
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: list[str]) -> None:
     (fault,) = faults_of(tmp_path, f"# a comment\n\nVG & a & b\n{line}\n")
     assert fault.startswith("4: ")
-    assert [words for words in said if words not in fault] == []
+    assert [words for words in message if words not in fault] == []
 
 
 def test_all_wrong_lines_are_named_at_once(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_manifest_without_sources(tmp_path: Path, text: str) -> None:
         parse(tmp_path, text)
 
 
-def test_not_utf8_is_said_with_the_byte(tmp_path: Path) -> None:
+def test_not_utf8_is_reported_with_the_byte(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"m\.txt: not UTF-8 at byte 8; save the manifest as UTF-8"):
         parse(tmp_path, "DET & 训练 & b".encode("gbk"))
 
@@ -183,10 +183,10 @@ def test_the_references_manifests_parse() -> None:
         pytest.skip(f"the reference's manifests are not in {REFERENCE}")
     files = sorted(REFERENCE.iterdir())
     assert files
-    found = [line for path in files for line in read_manifest(path)]
+    actual = [line for path in files for line in read_manifest(path)]
     written = [line for path in files for line in path.read_text(encoding="utf-8").split("\n") if line]
-    assert [(line.tag, line.annotation, line.image_root) for line in found] == [
+    assert [(line.tag, line.annotation, line.image_root) for line in actual] == [
         tuple(field.strip() for field in line.split("&")) for line in written
     ]
-    assert any("工业" in line.image_root for line in found)  # folders with Chinese names
+    assert any("工业" in line.image_root for line in actual)  # folders with Chinese names
     assert any(not path.read_bytes().endswith(b"\n") for path in files)  # the last line of one

@@ -12,40 +12,40 @@ from griffon_prep.readers import FORMATS
 from griffon_prep.records import Record
 from griffon_prep.sources.manifest import ManifestLine, read_manifest
 from griffon_prep.sources.resolve import SourceInput, find_sources
-from griffon_prep.sources.scan import ScanJob, ScannedSource, inputs_of, read_scanned, scan_source
+from griffon_prep.sources.scan import ScannedSource, read_vocabulary, scan_source
 from griffon_shards.support.errors import DataError, SettingsError
 
 REAL = Path(__file__).parents[4] / "shared/data/real"
 RECORDS: list[dict[str, Any]] = [
     {
-        "id": str(number),
-        "conversations": [{"from": "human", "value": f"{number}猫"}, {"from": "gpt", "value": "x" * (number + 1)}],
+        "id": str(i),
+        "conversations": [{"from": "human", "value": f"{i}猫"}, {"from": "gpt", "value": "x" * (i + 1)}],
     }
-    for number in range(300)
+    for i in range(300)
 ]
 LINES = "\n".join(map(json.dumps, RECORDS)).encode()
 ARRAY = json.dumps(RECORDS, indent=1).encode()
 
 
-def scan(folder: Path, name: str, content: bytes, task: str = "LAZY", **options: str) -> ScanJob:
+def scan(folder: Path, name: str, content: bytes, task: str = "LAZY", **options: str) -> ScannedSource:
     annotation = folder / name
     annotation.write_bytes(content)
     line = ManifestLine(line_no=1, tag=f"{task}_x", task=task, annotation=name, image_root=".", options=options)
     (source,) = find_sources([line], folder, "m.txt")
-    return job_of(source, folder / "work")
+    return scanned_source(source, folder / "work")
 
 
-def job_of(source: SourceInput, work: Path) -> ScanJob:
-    return ScanJob(source=source, sha256s=("0" * 64,) * len(source.files), work=work)
+def scanned_source(source: SourceInput, work: Path) -> ScannedSource:
+    return scan_source(source, dict.fromkeys(source.files, "0" * 64), work)
 
 
-def read(job: ScanJob, scanned: ScannedSource) -> list[Record]:
-    reader = FORMATS[job.source.format].Reader(inputs_of(job.source, job.work))
+def read(scanned: ScannedSource) -> list[Record]:
+    reader = FORMATS[scanned.source.format].Reader(scanned.files)
     return [reader.read(number) for number in range(scanned.records)]
 
 
 def with_checksum(content: bytes) -> bytes:
-    """As the zstd command packs."""
+    """Compress as the zstd command does, with a checksum."""
     return zstandard.ZstdCompressor(write_checksum=True).compress(content)
 
 
@@ -70,36 +70,35 @@ def in_two_members(content: bytes) -> bytes:
         (".zst", in_two_frames),
     ],
 )
-def test_packed_or_not_the_records_are_the_same(tmp_path: Path, content: bytes, suffix: str, pack: Any) -> None:  # noqa: ANN401
+def test_compressed_or_not_the_records_are_the_same(tmp_path: Path, content: bytes, suffix: str, pack: Any) -> None:  # noqa: ANN401
     packed = pack(content)
-    job = scan(tmp_path, f"a.json{suffix}", packed)
-    scanned = scan_source(job)
-    assert (job.source.format, scanned.records, scanned.vocabulary, scanned.has_images) == ("llava", 300, (), False)
-    assert scanned.annotation_bytes == len(packed)  # of the file as published
-    assert [record.turns[0].text for record in read(job, scanned)] == [f"{number}猫" for number in range(300)]
-    assert scan_source(job) == read_scanned(job.work) == scanned
+    scanned = scan(tmp_path, f"a.json{suffix}", packed)
+    assert (scanned.source.format, scanned.records, scanned.has_images) == ("llava", 300, False)
+    assert read_vocabulary(scanned.files.work) == ()
+    assert [record.turns[0].text for record in read(scanned)] == [f"{number}猫" for number in range(300)]
+    assert scanned_source(scanned.source, tmp_path / "work") == scanned  # what the first scan left is used
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".zst", zstandard.compress)])
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.7, 0.95, 0.999])
-def test_a_packed_file_that_is_cut_short(tmp_path: Path, suffix: str, pack: Any, part: float) -> None:  # noqa: ANN401
+def test_a_truncated_compressed_file(tmp_path: Path, suffix: str, pack: Any, part: float) -> None:  # noqa: ANN401
     packed = pack(LINES)
     with pytest.raises(DataError, match=rf"a\.jsonl{suffix}: damaged or truncated.*download it again"):
-        scan_source(scan(tmp_path, f"a.jsonl{suffix}", packed[: max(3, int(len(packed) * part))]))
+        scan(tmp_path, f"a.jsonl{suffix}", packed[: max(3, int(len(packed) * part))])
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".zst", with_checksum)])
 @pytest.mark.parametrize("place", [0.0, 0.1, 0.3, 0.5, 0.8])
-def test_a_packed_file_with_wrong_bytes(tmp_path: Path, suffix: str, pack: Any, place: float) -> None:  # noqa: ANN401
+def test_a_compressed_file_with_wrong_bytes(tmp_path: Path, suffix: str, pack: Any, place: float) -> None:  # noqa: ANN401
     packed = bytearray(pack(LINES))
     start = int(len(packed) * place)
     packed[start : start + 40] = b"\xa5" * 40
     with pytest.raises(DataError, match=rf"a\.jsonl{suffix}: damaged or truncated.*download it again"):
-        scan_source(scan(tmp_path, f"a.jsonl{suffix}", bytes(packed)))
+        scan(tmp_path, f"a.jsonl{suffix}", bytes(packed))
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (
             ARRAY[:-1],
@@ -110,20 +109,20 @@ def test_a_packed_file_with_wrong_bytes(tmp_path: Path, suffix: str, pack: Any, 
         (b"[]", r"^(m.txt:1: )?LAZY_x: [^:]*a\.json: has no records"),
     ],
 )
-def test_a_file_that_is_damaged_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_damaged_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     for options in ({}, {"format": "llava"}):
-        with pytest.raises(DataError, match=said):
-            scan_source(scan(tmp_path, "a.json", content, **options))
+        with pytest.raises(DataError, match=message):
+            scan(tmp_path, "a.json", content, **options)
 
 
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^m.txt:1: DET_x: [^:]*a\.json: format llava supports LAZY, not DET"):
-        scan_source(scan(tmp_path, "a.json", LINES, task="DET"))
+        scan(tmp_path, "a.json", LINES, task="DET")
 
 
-def test_images_are_found_behind_records_that_cannot_be_read(tmp_path: Path) -> None:
+def test_images_are_found_after_records_that_cannot_be_read(tmp_path: Path) -> None:
     lines = b"{ broken\n" * 5 + LINES.replace(b'"id"', b'"image": "a.jpg", "id"')
-    scanned = scan_source(scan(tmp_path, "a.jsonl", lines))
+    scanned = scan(tmp_path, "a.jsonl", lines)
     assert (scanned.records, scanned.has_images) == (305, True)
 
 
@@ -170,17 +169,16 @@ def real_boxes(record: dict[str, Any]) -> list[tuple[str, tuple[float, ...]]]:
 def test_the_real_records_are_what_json_finds(tmp_path: Path) -> None:
     read_of = {}
     for source in real_sources():
-        job = job_of(source, tmp_path / source.tag)
-        scanned = scan_source(job)
+        scanned = scanned_source(source, tmp_path)
         expected = real_records(source.annotation)
         assert scanned.records == len(expected)
         assert source.format == ("llava" if source.task == "LAZY" else "ccmd")
         names = {item["category_name"] for line in expected for item in line.get("objects", [])}
-        assert scanned.vocabulary == (tuple(sorted(names)) if source.task == "DET" else ())
-        records = read(job, scanned)
+        assert read_vocabulary(scanned.files.work) == (tuple(sorted(names)) if source.task == "DET" else ())
+        records = read(scanned)
         read_of[source.tag] = len(records)
-        for number, (record, line) in enumerate(zip(records, expected, strict=True)):
-            assert record.record_no == number
+        for index, (record, line) in enumerate(zip(records, expected, strict=True)):
+            assert record.record_no == index
             assert record.image_path == line.get("image_path", line.get("image"))
             assert [(region.phrase, region.box_xyxy_px) for region in record.regions] == real_boxes(line)
             assert [turn.text for turn in record.turns] == [turn["value"] for turn in line.get("conversations", [])]

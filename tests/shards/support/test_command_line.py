@@ -14,7 +14,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.parametrize("command", ["info", "ls", "cat", "verify", "show"])
-def test_what_has_nothing_to_go_on_with_says_only_that_it_was_interrupted(
+def test_without_anything_to_resume_only_the_interruption_is_reported(
     copy_of_set: Path, shards_cli: Cli, command: str
 ) -> None:
     lock = copy_of_set / "griffon.lock.json"
@@ -29,14 +29,14 @@ def test_what_has_nothing_to_go_on_with_says_only_that_it_was_interrupted(
     main, ended = threading.get_ident(), threading.Event()
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
-    said = shards_cli(command, copy_of_set, *["a key"] * (command == "show"))
+    result = shards_cli(command, copy_of_set, *["a key"] * (command == "show"))
     ended.set()
     interrupting.join()
-    assert (said.returncode, said.stdout, said.stderr) == (130, "", "error: interrupted\n")
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "error: interrupted\n")
 
 
-def test_a_full_disk_is_said_with_what_there_is_to_do(frozen_set: Path) -> None:
+def test_a_full_disk_is_reported_with_the_remedy(frozen_set: Path) -> None:
     command = [sys.executable, "-m", "griffon_shards", "cat", str(frozen_set)]
     with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
-        said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (said.returncode, said.stderr) == (1, "error: [Errno 28] No space left on device; free some space\n")
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (1, "error: [Errno 28] No space left on device; free some space\n")

@@ -9,7 +9,7 @@ from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import remove_temporaries, sha256_of, whole_file, whole_folder, write_whole
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "new.bin"
     with whole_file(path) as file:
         file.write(b"first half, ")
@@ -20,7 +20,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_until_then_the_old_one_stands(tmp_path: Path) -> None:
+def test_until_then_the_old_set_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "old.bin"
     path.write_bytes(b"old")
     with whole_file(path) as file:
@@ -31,7 +31,7 @@ def test_until_then_the_old_one_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
-def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+def test_a_write_that_fails_leaves_what_was_there_and_nothing_more(tmp_path: Path, error: type[BaseException]) -> None:
     old, new = tmp_path / "old.bin", tmp_path / "new.bin"
     old.write_bytes(b"old")
     for path in (old, new):
@@ -69,7 +69,7 @@ def test_a_folder_with_files_in_it_is_not_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*.bin")] == ["old.bin"]
 
 
-def test_what_killed_writers_left_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+def test_files_of_killed_writers_are_deleted_and_no_others(tmp_path: Path) -> None:
     write_whole(tmp_path / "a.bin", b"a")
     (tmp_path / "folder").mkdir()
     write_whole(tmp_path / "folder/b.bin", b"b")

@@ -32,7 +32,7 @@ def test_another_process_that_holds_it_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
-def test_storage_without_locks_is_no_other_process(
+def test_storage_without_locks_is_not_taken_for_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """No file system at hand lacks them, so the system's answer is put in its place."""
@@ -48,6 +48,6 @@ def test_storage_without_locks_is_no_other_process(
     assert "other storage" in str(refused.value)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder"):
         lock_folder(tmp_path / "no folder" / "lock", whose="OUT: is in use", instead="wait")

@@ -5,7 +5,7 @@ import pytest
 from griffon_shards.support.tables import counts, size, table
 
 
-def test_columns_are_aligned_and_numbers_stand_to_the_right() -> None:
+def test_columns_are_aligned_and_numbers_to_the_right() -> None:
     rows = [("DET_0", 1234567, "-"), ("LAZY_caption", 5, "size_mismatch 2")]
     assert table(("source", "records", "rejected"), rows).splitlines() == [
         "source          records  rejected",

@@ -46,7 +46,7 @@ class Reading:
     stderr: Path
 
     def await_steps(self, steps: int) -> None:
-        """Until so many have been written."""
+        """Wait until so many steps have been written."""
         end = time.monotonic() + TIMEOUT_S
         while self.stdout.read_bytes().count(b"\n") < steps * GLOBAL_BATCH:
             assert self.process.poll() is None, self.stderr.read_text()
@@ -70,11 +70,11 @@ def reading(folder: Path, root: Path, *options: object) -> Iterator[Reading]:
         if failed := process.poll() is None:
             process.kill()
             process.wait()
-        found = left_over(process.pid)
-        for each in found:
-            os.kill(each, signal.SIGKILL)
+        result = left_over(process.pid)
+        for item in result:
+            os.kill(item, signal.SIGKILL)
     assert not failed
-    assert not found
+    assert not result
 
 
 def check_samples(stdout: Path, root: Path) -> int:
@@ -83,7 +83,7 @@ def check_samples(stdout: Path, root: Path) -> int:
         ReadSample(**orjson.loads(line)) for line in stdout.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"
     ]
     steps = len(given) // GLOBAL_BATCH
-    assert [(each.step, each.slot, each.key) for each in given] == sequence(plan_of(root), 0, steps + 1)[: len(given)]
+    assert [(item.step, item.slot, item.key) for item in given] == sequence(plan_of(root), 0, steps + 1)[: len(given)]
     settings = RankSettings(world_size=1, micro_batch=1, workers=0, start=0, stop=4, image_px=32, stall_s=60)
     expected = [sample for step in read_steps(plan_of(root), settings) for sample in step]
     assert given[: len(expected)] == expected
@@ -91,31 +91,31 @@ def check_samples(stdout: Path, root: Path) -> int:
 
 
 def test_a_killed_worker_ends_the_run(frozen_set: Path, tmp_path: Path) -> None:
-    """By its death, and not because nothing comes any more."""
+    """The run notices the death itself; it does not wait for data until a timeout."""
     with reading(tmp_path, frozen_set, "--world-size", 2, "--workers", 2, "--stall", 600) as run:
         run.await_steps(5)
         rank = children_of(run.process.pid)[1]
         os.kill(children_of(rank)[0], signal.SIGKILL)
-        code, said = run.ended()
+        code, output = run.ended()
     steps = check_samples(run.stdout, frozen_set)
     lost = (
         r"error: rank 1: a worker process was killed, possibly for lack of memory, while waiting for step (\d+): (.*)\n"
     )
-    found = re.fullmatch(lost, said)
-    assert found, said
+    match = re.fullmatch(lost, output)
+    assert match, output
     assert code == 1
-    assert int(found[1]) >= steps
+    assert int(match[1]) >= steps
     plan = plan_of(frozen_set)
-    assert found[2] in {plan.sets[0].where(row) for row in plan.step(int(found[1])).rows}
+    assert match[2] in {plan.sets[0].where(row) for row in plan.step(int(match[1])).rows}
 
 
 def test_a_killed_rank_ends_the_run(frozen_set: Path, tmp_path: Path) -> None:
     with reading(tmp_path, frozen_set, "--world-size", 3, "--workers", 1) as run:
         run.await_steps(5)
         os.kill(children_of(run.process.pid)[1], signal.SIGKILL)
-        code, said = run.ended()
+        code, output = run.ended()
     steps = check_samples(run.stdout, frozen_set)
-    assert (code, said) == (1, f"error: rank 1 was killed at step {steps}, possibly for lack of memory\n")
+    assert (code, output) == (1, f"error: rank 1 was killed at step {steps}, possibly for lack of memory\n")
 
 
 @pytest.mark.parametrize("word", [signal.SIGTERM, signal.SIGINT])
@@ -124,9 +124,9 @@ def test_an_interrupted_run_ends_with_a_line(frozen_set: Path, tmp_path: Path, w
     with reading(tmp_path, frozen_set, "--world-size", 2, "--workers", 1) as run:
         run.await_steps(5)
         (os.killpg if word == signal.SIGINT else os.kill)(run.process.pid, word)
-        code, said = run.ended()
+        code, output = run.ended()
     check_samples(run.stdout, frozen_set)
-    assert (code, said) == (130, "error: interrupted\n")
+    assert (code, output) == (130, "error: interrupted\n")
 
 
 @pytest.mark.parametrize("stalls", [False, True], ids=["reading", "stalling"])
@@ -138,8 +138,8 @@ def test_a_run_that_is_killed_leaves_no_process(copy_of_set: Path, tmp_path: Pat
     with reading(tmp_path, copy_of_set, "--world-size", 2, "--workers", 1, "--stall", 600) as run:
         run.await_steps(step)
         run.process.kill()
-        code, said = run.ended()
-    assert (code, said) == (-signal.SIGKILL, "")
+        code, output = run.ended()
+    assert (code, output) == (-signal.SIGKILL, "")
 
 
 def test_a_reader_that_goes_away_ends_the_run(frozen_set: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_reader_that_goes_away_ends_the_run(frozen_set: Path) -> None:
 
 
 def test_a_worker_that_is_lost_during_a_step_is_found_at_the_next_batch(frozen_set: Path) -> None:
-    """What the process does between two batches, the training step, is not interrupted."""
+    """The training step, between two batches, is not interrupted."""
     before = set(children_of(os.getpid()))
     batches = iter(Loader(plan_of(frozen_set), workers=1, micro_batch=2, stop=40, image_px=16))
     assert next(batches).step == 0

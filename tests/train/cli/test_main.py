@@ -18,12 +18,12 @@ from ..streams import keys_of
 
 def test_a_plan_as_json_is_a_line_a_step(train_cli: Run, frozen_set: Path, variants_set: Path) -> None:
     options = ("--global-batch", 5, "--seed", 3, "--grouping", "task", "--window", 4)
-    said = train_cli("plan", frozen_set, variants_set, *options, "--from", 110, "--steps", 9, "--json")
-    assert (said.returncode, said.stderr) == (0, "")
+    result = train_cli("plan", frozen_set, variants_set, *options, "--from", 110, "--steps", 9, "--json")
+    assert (result.returncode, result.stderr) == (0, "")
     sets = [open_set(frozen_set), open_set(variants_set)]
     plan = Plan(sets, seed=3, global_batch=5, grouping="task", window=4)
-    steps = [plan.step(number) for number in range(110, 119)]
-    assert [orjson.loads(line) for line in said.stdout.splitlines()] == [
+    steps = [plan.step(i) for i in range(110, 119)]
+    assert [orjson.loads(line) for line in result.stdout.splitlines()] == [
         {"step": step.number, "epoch": step.epoch, "group": step.group, "keys": keys_of(plan, step)} for step in steps
     ]
     assert {step.epoch for step in steps} == {0, 1}
@@ -32,50 +32,52 @@ def test_a_plan_as_json_is_a_line_a_step(train_cli: Run, frozen_set: Path, varia
 def test_a_plan_for_people_names_step_epoch_group_lengths_and_keys(train_cli: Run, frozen_set: Path) -> None:
     step = Plan([open_set(frozen_set)], seed=0, global_batch=3).step(0)
     lengths = f"{min(step.lengths):,} to {max(step.lengths):,} tokens"
-    said = train_cli("plan", frozen_set, "--global-batch", 3)
-    assert said.stdout.splitlines()[0] == f"step 0  epoch 0  all  {lengths}"
-    assert said.stdout.splitlines()[1].split() == keys_of(Plan([open_set(frozen_set)], seed=0, global_batch=3), step)
-    assert len(said.stdout.splitlines()) == 2
+    result = train_cli("plan", frozen_set, "--global-batch", 3)
+    assert result.stdout.splitlines()[0] == f"step 0  epoch 0  all  {lengths}"
+    assert result.stdout.splitlines()[1].split() == keys_of(Plan([open_set(frozen_set)], seed=0, global_batch=3), step)
+    assert len(result.stdout.splitlines()) == 2
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_the_report_of_an_epoch_adds_up(train_cli: Run, frozen_set: Path, epoch: int) -> None:
     """Steps and tokens by group, all together, and what batches without regard to length would waste."""
-    said = train_cli("plan", frozen_set, "--global-batch", 6, "--grouping", "task", "--epoch-report", "--epoch", epoch)
-    head, *rows, digest = said.stdout.splitlines()
+    result = train_cli(
+        "plan", frozen_set, "--global-batch", 6, "--grouping", "task", "--epoch-report", "--epoch", epoch
+    )
+    head, *rows, digest = result.stdout.splitlines()
     assert head.split() == ["epoch", str(epoch), "steps", "tokens", "padding"]
-    found = {}
+    results = {}
     for row in rows:
         name, steps, tokens, padding = re.split(r" {2,}", row.strip())
-        found[name] = int(steps), int(tokens.replace(",", "")), float(padding.rstrip("%"))
+        results[name] = int(steps), int(tokens.replace(",", "")), float(padding.rstrip("%"))
     frozen = open_set(frozen_set)
     plan = Plan([frozen], seed=0, global_batch=6, grouping="task")
-    steps = [plan.step(number) for number in range(plan.first_step(epoch), plan.first_step(epoch + 1))]
+    steps = [plan.step(i) for i in range(plan.first_step(epoch), plan.first_step(epoch + 1))]
     for group in plan.groups:
         mine = [step.lengths for step in steps if step.group == group]
         tokens = sum(int(lengths.sum()) for lengths in mine)
         padded = sum(6 * int(lengths.max()) for lengths in mine)
-        said_steps, said_tokens, said_padding = found.pop(group)
+        said_steps, said_tokens, said_padding = results.pop(group)
         assert (said_steps, said_tokens) == (len(mine), tokens)
         assert said_padding == pytest.approx(100 * (1 - tokens / padded), abs=0.006)
-    everything = found.pop("all")
+    everything = results.pop("all")
     assert everything[:2] == (len(steps), sum(int(step.lengths.sum()) for step in steps))
-    ((name, (_, _, random_padding)),) = found.items()
+    ((name, (_, _, random_padding)),) = results.items()
     assert name == "random batches"
     assert random_padding > 3 * everything[2]
     assert digest == f"plan {plan.digest}"
 
 
 def test_weights_change_how_often_an_epoch_shows_a_source(train_cli: Run, frozen_set: Path) -> None:
-    """Of one batch, so that an epoch has a step for each sample; all others come as often as before."""
+    """Steps have one sample each, so an epoch has a step per sample; all other sources come as often as before."""
     frozen = open_set(frozen_set)
     first, second, *_ = (source.tag for source in frozen.lock.sources)
     weights = ("--weight", f"{first}=3", "--weight", f"{second}=1/2")
     steps = len(frozen) + 2 * len(frozen.rows_of_source(first)) - -(-len(frozen.rows_of_source(second)) // 2)
     counted = []
     for options in ((), weights):
-        said = train_cli("plan", frozen_set, "--global-batch", 1, *options, "--steps", steps, "--json")
-        lines = [orjson.loads(line) for line in said.stdout.splitlines()]
+        result = train_cli("plan", frozen_set, "--global-batch", 1, *options, "--steps", steps, "--json")
+        lines = [orjson.loads(line) for line in result.stdout.splitlines()]
         counted.append(Counter(key.rpartition("-")[0] for line in lines if line["epoch"] == 0 for key in line["keys"]))
     plain, weighted = counted
     for tag, times in {first: 3, second: 0.5}.items():
@@ -87,12 +89,12 @@ def test_a_report_under_weights_is_of_the_plan_that_training_has(train_cli: Run,
     tag = open_set(frozen_set).lock.sources[0].tag
     command = ("plan", frozen_set, "--global-batch", 6, "--epoch-report", "--weight")
     plans = [Plan([open_set(frozen_set)], seed=0, global_batch=6, weights={tag: weight}) for weight in ("1", "2.0")]
-    found = [train_cli(*command, f"{tag}={weight}").stdout.splitlines() for weight in ("1", "2", "2.0", "4/2")]
-    assert [lines[-1] for lines in found] == [f"plan {plans[number].digest}" for number in (0, 1, 1, 1)]
-    for lines in found[1:]:
-        assert lines == found[1]
-    ours, random = (int(line.split()[-2].replace(",", "")) for line in found[1][-3:-1])
-    assert ours == random > int(found[0][-2].split()[-2].replace(",", ""))
+    actual = [train_cli(*command, f"{tag}={weight}").stdout.splitlines() for weight in ("1", "2", "2.0", "4/2")]
+    assert [lines[-1] for lines in actual] == [f"plan {plans[number].digest}" for number in (0, 1, 1, 1)]
+    for lines in actual[1:]:
+        assert lines == actual[1]
+    ours, random = (int(line.split()[-2].replace(",", "")) for line in actual[1][-3:-1])
+    assert ours == random > int(actual[0][-2].split()[-2].replace(",", ""))
 
 
 def test_what_is_read_is_what_is_planned_under_weights(train_cli: Run, frozen_set: Path) -> None:
@@ -104,7 +106,7 @@ def test_what_is_read_is_what_is_planned_under_weights(train_cli: Run, frozen_se
 
 
 def test_the_same_command_says_the_same(train: Run, train_cli: Run, frozen_set: Path) -> None:
-    """In another process, with another hash seed."""
+    """It runs in another process, with another hash seed."""
     options = ("plan", frozen_set, "--global-batch", 7, "--grouping", "modality", "--steps", 50, "--json")
     assert train(*options).stdout == train_cli(*options).stdout
 
@@ -169,7 +171,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), REFUSED.values(), ids=REFUSED)
-def test_refusals(
+def test_what_is_refused(
     train_cli: Run,
     frozen_set: Path,
     tmp_path: Path,
@@ -181,24 +183,24 @@ def test_refusals(
     """A line that says what, got and expected; 2 for settings and 1 for data."""
     monkeypatch.chdir(tmp_path)
     places = {"SET": str(frozen_set), "LOCK": str(frozen_set / LOCK_NAME)}
-    said = train_cli(*(places.get(argument, argument) for argument in arguments))
-    assert (said.returncode, said.stdout) == (code, "")
-    assert re.search(message, said.stderr), said.stderr
-    assert re.search("^(error|Error): ", said.stderr.splitlines()[-1]), said.stderr
+    result = train_cli(*(places.get(argument, argument) for argument in arguments))
+    assert (result.returncode, result.stdout) == (code, "")
+    assert re.search(message, result.stderr), result.stderr
+    assert re.search("^(error|Error): ", result.stderr.splitlines()[-1]), result.stderr
 
 
 def test_a_set_that_is_damaged_is_refused_before_the_first_step(train_cli: Run, copy_of_set: Path) -> None:
     lock = (copy_of_set / LOCK_NAME).read_bytes()
     write_whole(copy_of_set / LOCK_NAME, lock.replace(b'"seed": 0', b'"seed": 1', 1))
     for command in ("plan", "read"):
-        said = train_cli(command, copy_of_set, "--global-batch", 4)
-        assert said.returncode == 1
-        assert said.stderr.startswith(f"error: {copy_of_set / LOCK_NAME}: altered")
+        result = train_cli(command, copy_of_set, "--global-batch", 4)
+        assert result.returncode == 1
+        assert result.stderr.startswith(f"error: {copy_of_set / LOCK_NAME}: altered")
 
 
 def test_help_names_every_command(train_cli: Run) -> None:
-    said = train_cli("--help").stdout
-    assert [name for name in ("lengths", "plan", "read") if re.search(rf"^  {name} +\S", said, re.MULTILINE)] == [
+    output = train_cli("--help").stdout
+    assert [name for name in ("lengths", "plan", "read") if re.search(rf"^  {name} +\S", output, re.MULTILINE)] == [
         "lengths",
         "plan",
         "read",

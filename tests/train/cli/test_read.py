@@ -1,5 +1,6 @@
 """(step, slot, key, hash of tensors) through the real loaders, over combinations of ranks, workers and restores."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,16 +82,16 @@ def test_any_ranks_workers_and_restores_give_the_same_tensors(
 def test_variants_of_a_sample_are_other_tensors(roots: list[Path]) -> None:
     """Weight 3 shows all three renderings in one epoch, and the hash tells them apart."""
     plan = Plan([open_set(roots[0])], seed=4, global_batch=72, grouping="task", weights={"VISJ_shapes": "3"})
-    number = next(n for n in range(plan.first_step(1)) if plan.step(n).group == "referring")
-    settings = replace(SETTINGS, start=number, stop=number + 1)
+    i = next(n for n in range(plan.first_step(1)) if plan.step(n).group == "referring")
+    settings = replace(SETTINGS, start=i, stop=i + 1)
     hashes: dict[str, set[str]] = {}
     for sample in next(iter(read_steps(plan, settings))):
         hashes.setdefault(sample.key, set()).add(sample.sha256)
     assert len(hashes) == 24
-    assert sum(len(each) for each in hashes.values()) > 60  # a draw can give the same question and region twice
+    assert sum(len(value) for value in hashes.values()) > 60  # a draw can give the same question and region twice
 
 
-def test_dummies_are_read_by_nobody(roots: list[Path]) -> None:
+def test_dummies_are_never_read(roots: list[Path]) -> None:
     """More ranks than samples: the last ranks get dummies alone, and all samples still come once."""
     plan = Plan([open_set(root) for root in roots], seed=4, global_batch=3)
     (samples,) = read_steps(plan, replace(SETTINGS, world_size=5, micro_batch=2, start=0, stop=1))
@@ -117,10 +118,10 @@ def test_the_command_gives_steps_and_slots_in_order(
         32,
     )
     ranks = ("--world-size", 3, "--workers", 1, "--micro-batch", 2)
-    said = train_cli("read", *roots, *options, *ranks, "--steps", STOP - START, "--json")
-    lines = [orjson.loads(line) for line in said.stdout.splitlines()]
+    result = train_cli("read", *roots, *options, *ranks, "--steps", STOP - START, "--json")
+    lines = [orjson.loads(line) for line in result.stdout.splitlines()]
     assert [ReadSample(**line) for line in lines] == expected
     plain = train_cli("read", *roots, *options, "--workers", 0, "--profile")
     first = expected[:14]
-    assert plain.stdout.splitlines() == [f"{each.step}  {each.slot}  {each.key}  {each.sha256}" for each in first]
-    assert plain.stderr.startswith("14 samples in ")
+    assert plain.stdout.splitlines() == [f"{item.step}  {item.slot}  {item.key}  {item.sha256}" for item in first]
+    assert re.fullmatch(r"[\d-]+ [\d:]+ 14 samples in .*\n", plain.stderr), plain.stderr

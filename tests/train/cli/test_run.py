@@ -18,23 +18,23 @@ Table = dict[str, tuple[str, str]]
 
 def table_of(train_cli: Run, *arguments: object) -> Table:
     """The output of `--print-config`: value and origin by setting."""
-    said = train_cli("run", *arguments, "--print-config")
-    assert (said.returncode, said.stderr) == (0, ""), said.stderr
-    head, *rows = (re.split(" {2,}", line) for line in said.stdout.splitlines())
+    result = train_cli("run", *arguments, "--print-config")
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    head, *rows = (re.split(" {2,}", line) for line in result.stdout.splitlines())
     assert head == ["setting", "value", "from"]
     return {name: (value, origin) for name, value, origin in rows}
 
 
 def test_every_setting_is_shown_with_where_it_is_from(train_cli: Run) -> None:
-    found = table_of(train_cli, "--stage", "pretrain", *NEEDED, "--lr", "1e-5", "--shards", "other")
-    assert list(found) == list(OPTIONS)
-    assert found["stage"] == ("pretrain", "command line")
-    assert found["shards"] == ("set other", "command line")
-    assert found["lr"] == ("1e-05", "command line")
-    assert found["grouping"] == ("modality", "recipe pretrain")
-    assert found["projector_lr"] == ("(same as --lr)", "default")
-    assert found["gradient_checkpointing"] == ("true", "recipe pretrain")
-    assert found["beta2"] == ("0.999", "default")
+    actual = table_of(train_cli, "--stage", "pretrain", *NEEDED, "--lr", "1e-5", "--shards", "other")
+    assert list(actual) == list(OPTIONS)
+    assert actual["stage"] == ("pretrain", "command line")
+    assert actual["shards"] == ("set other", "command line")
+    assert actual["lr"] == ("1e-05", "command line")
+    assert actual["grouping"] == ("modality", "recipe pretrain")
+    assert actual["projector_lr"] == ("(same as --lr)", "default")
+    assert actual["gradient_checkpointing"] == ("true", "recipe pretrain")
+    assert actual["beta2"] == ("0.999", "default")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -44,23 +44,23 @@ def test_a_stage_can_be_looked_at_before_there_is_data(train_cli: Run, stage: st
 
 def test_the_settings_are_shown_without_heavy_libraries() -> None:
     for arguments in (["run", "--stage", "sft", "--print-config"], ["run", "--help"]):
-        said = run_without(f"import griffon_train.cli.main; griffon_train.cli.main.main({arguments!r})")
-        assert (said.returncode, said.stderr) == (0, "")
+        result = run_without(f"import griffon_train.cli.main; griffon_train.cli.main.main({arguments!r})")
+        assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_of_many_ranks_one_shows_the_settings(train_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_rank_shows_the_settings(train_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    said = train_cli("run", "--stage", "sft", "--print-config")
-    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    result = train_cli("run", "--stage", "sft", "--print-config")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_help_shows_every_setting_once_in_its_section(train_cli: Run) -> None:
-    said = train_cli("run", "--help").stdout
-    shown = re.findall(r"^  (--[a-z0-9-]+)", said, re.MULTILINE)
+    output = train_cli("run", "--help").stdout
+    shown = re.findall(r"^  (--[a-z0-9-]+)", output, re.MULTILINE)
     assert shown == [*map(option_name, OPTIONS), "--print-config"]
-    assert re.search(r"^Optimizer:\n  --lr ", said, re.MULTILINE)
-    assert "[alignment|pretrain|sft|visual_referring|custom]" in said
-    assert not any(f"--{name.replace('_', '-')} " in said for name in (*FOREIGN, "local_rank", "bf16"))
+    assert re.search(r"^Optimizer:\n  --lr ", output, re.MULTILINE)
+    assert "[alignment|pretrain|sft|visual_referring|custom]" in output
+    assert not any(f"--{name.replace('_', '-')} " in output for name in (*FOREIGN, "local_rank", "bf16"))
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_help_shows_every_setting_once_in_its_section(train_cli: Run) -> None:
         ("--global-batch=6", "--per-device-train-batch-size", "3"),
     ],
 )
-def test_both_spellings_and_the_reference_s_names_are_understood(train_cli: Run, arguments: Sequence[str]) -> None:
-    found = table_of(train_cli, "--stage", "custom", *arguments)
-    assert (found["global_batch"], found["micro_batch"]) == (("6", "command line"), ("3", "command line"))
+def test_both_spellings_and_the_references_names_are_understood(train_cli: Run, arguments: Sequence[str]) -> None:
+    actual = table_of(train_cli, "--stage", "custom", *arguments)
+    assert (actual["global_batch"], actual["micro_batch"]) == (("6", "command line"), ("3", "command line"))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_both_spellings_and_the_reference_s_names_are_understood(train_cli: Run,
 def test_numbers_as_transformers_writes_them_are_understood(
     train_cli: Run, arguments: Sequence[str], setting: str, shown: str
 ) -> None:
-    """transformers writes floats for whole numbers, and -1 for unset steps."""
+    """transformers writes floats for integers, and -1 for unset steps."""
     assert table_of(train_cli, "--stage", "custom", *arguments)[setting] == (shown, "command line")
 
 
@@ -120,7 +120,7 @@ def test_numbers_as_transformers_writes_them_are_understood(
         ("--shards", "", "--shards.*expected a path, got an empty text"),
     ],
 )
-def test_numbers_and_names_that_are_none_are_refused(train_cli: Run, option: str, value: str, says: str) -> None:
+def test_invalid_numbers_and_names_are_refused(train_cli: Run, option: str, value: str, says: str) -> None:
     ended = train_cli("run", "--stage", "custom", option, value, "--print-config")
     assert ended.returncode == 2
     assert re.search(says, ended.stderr), ended.stderr
@@ -216,7 +216,7 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("stage", SCRIPTS)
-def test_the_reference_s_command_lines_say_what_the_recipes_do(train_cli: Run, stage: str) -> None:
+def test_the_references_command_lines_say_what_the_recipes_do(train_cli: Run, stage: str) -> None:
     ours = table_of(train_cli, "--stage", stage)
     theirs = table_of(train_cli, "--stage", stage, "--shards", "set", *SCRIPTS[stage].split(), *COMMON.split())
     differing = {name for name, (value, _) in theirs.items() if value != ours[name][0]}
@@ -257,10 +257,10 @@ def test_the_reference_s_command_lines_say_what_the_recipes_do(train_cli: Run, s
     ],
 )
 def test_what_is_not_done_here_is_refused_with_what_to_do(train_cli: Run, given: list[str], message: str) -> None:
-    said = train_cli("run", "--stage", "custom", *given)
-    assert (said.returncode, said.stdout) == (2, "")
-    assert re.match(f"error: .*{message}", said.stderr), said.stderr
-    assert len(said.stderr.splitlines()) == 1
+    result = train_cli("run", "--stage", "custom", *given)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.match(f"error: .*{message}", result.stderr), result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -275,13 +275,13 @@ def test_what_is_not_done_here_is_refused_with_what_to_do(train_cli: Run, given:
         (["set"], r"unexpected extra argument \(set\)"),
     ],
 )
-def test_what_is_no_option_or_value_is_refused(train_cli: Run, given: list[str], message: str) -> None:
-    said = train_cli("run", *given)
-    assert (said.returncode, said.stdout) == (2, "")
-    assert re.search(message, said.stderr), said.stderr
+def test_what_is_not_an_option_or_value_is_refused(train_cli: Run, given: list[str], message: str) -> None:
+    result = train_cli("run", *given)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.search(message, result.stderr), result.stderr
 
 
-def test_the_number_that_deepspeed_s_launcher_gives_is_taken_in_both_places(train_cli: Run) -> None:
+def test_deepspeeds_local_rank_is_accepted_in_both_places(train_cli: Run) -> None:
     """DeepSpeed puts it before the command when it starts the module."""
     plain = train_cli("run", "--stage", "sft", "--print-config").stdout
     assert train_cli("--local_rank=1", "run", "--stage", "sft", "--print-config").stdout == plain

@@ -41,7 +41,7 @@ def test_deepspeed_is_told_what_the_settings_say(zero: int, offload: str) -> Non
 def test_deepspeed_knows_all_that_our_files_say() -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    known = {name for each in DeepSpeedZeroConfig.model_fields.items() for name in (each[0], each[1].alias)}
+    known = {name for value in DeepSpeedZeroConfig.model_fields.items() for name in (value[0], value[1].alias)}
     for path in CONFIGS.glob("*.json"):
         section = json.loads(path.read_text(encoding="utf-8"))["zero_optimization"]
         assert section.keys() <= known
@@ -71,7 +71,7 @@ def own(folder: Path, **changes: object) -> Path:
     return path
 
 
-def test_a_file_of_one_s_own_is_filled_where_it_says_auto(tmp_path: Path) -> None:
+def test_a_file_of_ones_own_is_filled_where_it_says_auto(tmp_path: Path) -> None:
     settings = settings_of("sft", deepspeed=own(tmp_path))
     config = deepspeed_config(settings.memory, settings.optimizer, micro_batch=2, accumulation=4, dtype="bfloat16")
     ours = json.loads((CONFIGS / "zero3.json").read_text(encoding="utf-8"))["zero_optimization"]
@@ -168,10 +168,10 @@ def test_published_files_that_leave_all_to_the_settings_are_taken(tmp_path: Path
     assert not {"optimizer", "scheduler", "fp16", "train_batch_size"} & config.keys()
     assert config["bf16"] == {"enabled": True}
     assert DeepSpeedZeroConfig(**config["zero_optimization"]).stage == stage
-    said = scheduler_passed_over(settings.memory, settings.optimizer)
-    assert (said is None) == ("scheduler" not in published)
-    if said is not None:
-        assert "--schedule cosine and --warmup-ratio 0.03" in said
+    output = scheduler_passed_over(settings.memory, settings.optimizer)
+    assert (output is None) == ("scheduler" not in published)
+    if output is not None:
+        assert "--schedule cosine and --warmup-ratio 0.03" in output
 
 
 @pytest.mark.parametrize(
@@ -194,12 +194,12 @@ def test_published_files_that_leave_all_to_the_settings_are_taken(tmp_path: Path
         ({"zero_optimization": None}, "expected an object with a section zero_optimization"),
     ],
 )
-def test_a_file_of_one_s_own_that_contradicts_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_a_file_of_ones_own_that_contradicts_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=f"--deepspeed .*own.json: {message}"):
         settings_of("sft", deepspeed=own(tmp_path, **changes))
 
 
-def test_a_file_of_one_s_own_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_ones_own_that_is_invalid_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("stage: 3")
     for name, message in (("nowhere", "no such file"), ("text", "expected a JSON file")):
         with pytest.raises(SettingsError, match=message):

@@ -34,11 +34,11 @@ def settings_of(stage: str = "custom", **given: object) -> Settings:
 
 
 def test_the_command_line_goes_before_the_recipe_and_that_before_the_default() -> None:
-    found = resolve({"stage": "sft", **NEEDED, "lr": 1e-4})
-    assert (found.settings.optimizer.lr, found.origins["lr"]) == (1e-4, "command line")
-    assert (found.settings.optimizer.vision_tower_lr, found.origins["vision_tower_lr"]) == (2e-6, "recipe sft")
-    assert (found.settings.optimizer.beta2, found.origins["beta2"]) == (0.999, "default")
-    assert list(found.origins) == list(OPTIONS)
+    resolved = resolve({"stage": "sft", **NEEDED, "lr": 1e-4})
+    assert (resolved.settings.optimizer.lr, resolved.origins["lr"]) == (1e-4, "command line")
+    assert (resolved.settings.optimizer.vision_tower_lr, resolved.origins["vision_tower_lr"]) == (2e-6, "recipe sft")
+    assert (resolved.settings.optimizer.beta2, resolved.origins["beta2"]) == (0.999, "default")
+    assert list(resolved.origins) == list(OPTIONS)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -47,15 +47,19 @@ def test_a_recipe_is_settings_and_says_where_its_numbers_are_from(stage: str) ->
     assert recipe.keys() <= OPTIONS.keys()
     assert not recipe.keys() & {"stage", "shards", "output_dir", "model", "from_run"}
     text = (RECIPES / f"{stage}.toml").read_text(encoding="utf-8")
-    unsaid = [each for each in text.splitlines() if " = " in each and not re.search("# .*(reference|ours)", each)]
+    unsaid = [
+        splitline
+        for splitline in text.splitlines()
+        if " = " in splitline and not re.search("# .*(reference|ours)", splitline)
+    ]
     assert not unsaid or (stage == "visual_referring" and "no recipe of this stage was released" in text.lower())
 
 
-def test_recipes_are_the_reference_s() -> None:
+def test_recipes_are_the_references() -> None:
     alignment, pretrain, sft, referring, _ = stages = [settings_of(stage) for stage in STAGES]
     named = ("lr", "vision_tower_lr", "max_length", "zero", "micro_batch", "global_batch", "grouping")
-    found = [tuple(values_of(settings)[name] for name in named) for settings in stages[:3]]
-    assert found == [
+    numbers = [tuple(values_of(settings)[name] for name in named) for settings in stages[:3]]
+    assert numbers == [
         (1e-3, None, 2048, 2, 4, 256, "none"),
         (2e-5, None, 4096, 3, 2, 128, "modality"),
         (2e-5, 2e-6, 4096, 3, 2, 64, "task"),
@@ -76,10 +80,10 @@ def test_the_model_has_the_projectors_that_can_be_chosen() -> None:
     assert tuple(PROJECTORS) == PROJECTOR_TYPES
 
 
-def test_steps_put_the_recipe_s_epochs_out_of_force() -> None:
-    found = resolve({"stage": "pretrain", **NEEDED, "steps": 40})
-    assert (found.settings.data.steps, found.settings.data.epochs) == (40, None)
-    assert found.origins["epochs"] == "steps, command line"
+def test_steps_override_the_recipes_epochs() -> None:
+    resolved = resolve({"stage": "pretrain", **NEEDED, "steps": 40})
+    assert (resolved.settings.data.steps, resolved.settings.data.epochs) == (40, None)
+    assert resolved.origins["epochs"] == "steps, command line"
     assert settings_of("pretrain", epochs=3).data.epochs == 3
 
 
@@ -145,7 +149,7 @@ CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("stage", "given", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
-def test_contradictions_are_said_in_a_line(stage: str, given: dict[str, Any], message: str) -> None:
+def test_contradictions_are_reported_in_a_line(stage: str, given: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings_of(stage, **given)
     assert re.match(message, str(caught.value)) or re.search(message, str(caught.value)), str(caught.value)
@@ -192,7 +196,7 @@ def test_settings_come_back_from_json_as_they_were(stage: str, given: dict[str, 
         ({"chat": "vicuna"}, r"\$\.chat"),
     ],
 )
-def test_stored_settings_that_are_none_are_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_stored_settings_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         settings_from_json(settings_as_json(settings_of()) | change)
 
@@ -203,7 +207,7 @@ def test_epochs_stored_by_any_version_are_the_same_ones(stored: float, given: fl
     assert differences(settings_from_json(plain), settings_of("sft", epochs=given)) == []
 
 
-def test_differences_are_told_apart_by_whether_a_run_stays_the_same() -> None:
+def test_differences_are_sorted_by_whether_a_run_stays_the_same() -> None:
     old = settings_of("sft")
     changes = {"lr": 1e-4, "workers": 9, "seed": 3, "shards": (Path("moved"),), "chat": "qwen2", "val_steps": 4}
     new = from_values(values_of(old) | changes)
@@ -217,7 +221,7 @@ def test_differences_are_told_apart_by_whether_a_run_stays_the_same() -> None:
     assert free == ["shards", "workers", "val_steps"]
 
 
-def test_what_makes_a_run_what_it_is_may_not_change() -> None:
+def test_the_settings_that_define_a_run_may_not_change() -> None:
     assert OPTIONS.keys() > RESUME_FREE
     identity = {"stage", "lr", "steps", "epochs", "global_batch", "seed", "chat", "model", "grouping", "max_length"}
     assert not RESUME_FREE & (identity | {"dtype", "weights", "clip", "freeze_llm", "vision_tower_lr", "image_px"})
@@ -233,4 +237,4 @@ def test_recipes_and_deepspeed_files_are_installed() -> None:
     root = Path(__file__).resolve().parents[3]
     data = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
     assert {"config/recipes/*.toml", "config/deepspeed/*.json"} <= set(data["griffon_train"])
-    assert {each.stem for each in RECIPES.glob("*.toml")} == set(STAGES)
+    assert {item.stem for item in RECIPES.glob("*.toml")} == set(STAGES)

@@ -43,7 +43,7 @@ def through_torch(state: dict[str, Any]) -> Any:  # noqa: ANN401
 
 @pytest.mark.parametrize("through", [dict, through_json, through_torch])
 @pytest.mark.parametrize("steps_done", [0, 1, 12345, 2**40])
-def test_a_cursor_comes_back_as_it_went(frozen: FrozenSet, steps_done: int, through: Callable[[Any], Any]) -> None:
+def test_a_cursor_is_read_as_it_was_written(frozen: FrozenSet, steps_done: int, through: Callable[[Any], Any]) -> None:
     assert (
         restore_cursor(through(cursor_state(plan_of(frozen), steps_done)), plan_of(FrozenSet(frozen.root)))
         == steps_done
@@ -89,7 +89,7 @@ def test_other_lengths_are_refused_by_both_hashes(frozen: FrozenSet) -> None:
         assert f"lengths was {names[0]} and is {names[1]}" in str(refused.value)
 
 
-def test_all_differences_are_said_at_once(frozen: FrozenSet) -> None:
+def test_all_differences_are_reported_at_once(frozen: FrozenSet) -> None:
     with pytest.raises(SettingsError, match="seed was 1 and is 2; global_batch was 8 and is 4"):
         restore_cursor(cursor_state(plan_of(frozen), 7), plan_of(frozen, seed=2, global_batch=4))
 
@@ -111,20 +111,20 @@ def test_what_a_cursor_lacks_is_named(frozen: FrozenSet, lacking: str) -> None:
 
 
 @pytest.mark.parametrize("steps_done", [-1, 1.5, "7", None, [7], True])
-def test_steps_that_are_no_count_are_refused(frozen: FrozenSet, steps_done: Any) -> None:  # noqa: ANN401
+def test_numbers_of_steps_that_are_not_counts_are_refused(frozen: FrozenSet, steps_done: Any) -> None:  # noqa: ANN401
     state = {**cursor_state(plan_of(frozen), 0), "steps_done": steps_done}
     with pytest.raises(SettingsError, match="not a cursor"):
         restore_cursor(state, plan_of(frozen))
 
 
 @pytest.mark.parametrize("plan", [None, [], "plan", 3])
-def test_a_plan_that_is_none_is_refused(frozen: FrozenSet, plan: Any) -> None:  # noqa: ANN401
+def test_an_invalid_plan_is_refused(frozen: FrozenSet, plan: Any) -> None:  # noqa: ANN401
     state = {"steps_done": 3, "plan_digest": "f" * 64, "plan": plan}
     with pytest.raises(SettingsError, match=r"not a cursor|another plan"):
         restore_cursor(state, plan_of(frozen))
 
 
 @pytest.mark.parametrize("state", [{}, [], None, "cursor", 7])
-def test_what_is_no_cursor_at_all_is_refused(frozen: FrozenSet, state: Any) -> None:  # noqa: ANN401
+def test_what_is_not_a_cursor_at_all_is_refused(frozen: FrozenSet, state: Any) -> None:  # noqa: ANN401
     with pytest.raises(SettingsError, match="not a cursor"):
         restore_cursor(state, plan_of(frozen))

@@ -29,21 +29,21 @@ def plan_of(root: Path) -> Plan:
 
 @pytest.fixture(scope="module")
 def whole(frozen_set: Path) -> list[ReadSample]:
-    """What the undamaged set gives, from step 0 on."""
+    """The samples of the undamaged set, from step 0 on."""
     settings = RankSettings(world_size=1, micro_batch=1, workers=0, start=0, stop=20, image_px=32, stall_s=60)
     return [sample for step in read_steps(plan_of(frozen_set), settings) for sample in step]
 
 
 def test_a_flipped_bit_anywhere_in_a_sample_is_found(copy_of_set: Path) -> None:
     plan = plan_of(copy_of_set)
-    for number in range(0, 40, 8):
-        row = int(plan.step(number).rows[1])
-        for place in (0.001, 0.2, 0.5, 0.9, 0.9999):
-            where = flip_bit(copy_of_set, row, place)
+    for i in range(0, 40, 8):
+        row = int(plan.step(i).rows[1])
+        for offset in (0.001, 0.2, 0.5, 0.9, 0.9999):
+            where = flip_bit(copy_of_set, row, offset)
             with pytest.raises(DataError) as refused:
-                list(Loader(plan, micro_batch=2, workers=0, start=number, stop=number + 1, image_px=8))
+                list(Loader(plan, micro_batch=2, workers=0, start=i, stop=i + 1, image_px=8))
             assert str(refused.value).startswith(f"{where}: damaged")
-            flip_bit(copy_of_set, row, place)  # back
+            flip_bit(copy_of_set, row, offset)  # back
 
 
 FROZEN = "damaged, its bytes do not match their checksum in the index"
@@ -55,23 +55,28 @@ DAMAGE: dict[str, tuple[Callable[[Path, int], str], str, int]] = {
 }
 
 
-@pytest.mark.parametrize(("damage", "said", "workers"), DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize(("damage", "message", "workers"), DAMAGE.values(), ids=DAMAGE)
 def test_damage_is_named_and_what_came_before_is_right(
-    train: Run, copy_of_set: Path, whole: list[ReadSample], damage: Callable[[Path, int], str], said: str, workers: int
+    train: Run,
+    copy_of_set: Path,
+    whole: list[ReadSample],
+    damage: Callable[[Path, int], str],
+    message: str,
+    workers: int,
 ) -> None:
     step, row = late_shard(plan_of(copy_of_set))
     where = damage(copy_of_set, row)
     ended = train("read", copy_of_set, *READ, "--steps", 20, "--workers", workers, "--world-size", 2)
     assert ended.returncode == 1
-    assert re.fullmatch(rf"error: rank [01]: {re.escape(where)}: {said}.*\n", ended.stderr)
+    assert re.fullmatch(rf"error: rank [01]: {re.escape(where)}: {message}.*\n", ended.stderr)
     assert samples_in(ended.stdout) == whole[: step * GLOBAL_BATCH]
 
 
 def samples_in(stdout: str) -> list[ReadSample]:
     """At least a step's."""
-    found = [ReadSample(**orjson.loads(line)) for line in stdout.splitlines()]
-    assert found
-    return found
+    result = [ReadSample(**orjson.loads(line)) for line in stdout.splitlines()]
+    assert result
+    return result
 
 
 def test_a_shard_that_is_a_folder_is_named(copy_of_set: Path) -> None:
@@ -84,7 +89,7 @@ def test_a_shard_that_is_a_folder_is_named(copy_of_set: Path) -> None:
     assert str(shard) in str(refused.value)
 
 
-def test_a_image_that_does_not_decode_is_named(train: Run, demo_data: Path, tmp_path: Path) -> None:
+def test_an_image_that_does_not_decode_is_named(train: Run, demo_data: Path, tmp_path: Path) -> None:
     """A set frozen with `--check none` can hold one; the run ends, and does not put another in its place."""
     data = shutil.copytree(demo_data, tmp_path / "data")
     line = next(line for line in (data / "manifest.txt").read_text().splitlines() if line.startswith("DET_"))
@@ -112,7 +117,7 @@ def test_storage_that_stalls_is_named(train: Run, copy_of_set: Path, whole: list
     assert samples_in(ended.stdout) == whole[: step * GLOBAL_BATCH]
 
 
-def test_a_damaged_sample_is_never_given_by_a_loader_that_goes_on(copy_of_set: Path) -> None:
+def test_a_damaged_sample_is_never_given_by_a_loader_that_continues(copy_of_set: Path) -> None:
     """Gone on with after the error, the loader does not leave the damaged micro-batch out."""
     plan = plan_of(copy_of_set)
     row = plan.step(1).rows[2]

@@ -1,4 +1,4 @@
-"""Pictures: any mode, any size, regions at the border; the pixels that the reference's preparation would give."""
+"""Images: any mode, any size, regions at the border; the pixels that the reference's preparation would give."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -20,13 +20,11 @@ WIDTH, HEIGHT = 90, 60
 def gradient(channels: int) -> NDArray[np.uint8]:
     """Every channel another pattern, so that none can stand for another; shape [HEIGHT, WIDTH, channels]."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
-    return np.stack([(x * (2 + each) + y * (5 - each) + 40 * each) % 256 for each in range(channels)], -1).astype(
-        np.uint8
-    )
+    return np.stack([(x * (2 + i) + y * (5 - i) + 40 * i) % 256 for i in range(channels)], -1).astype(np.uint8)
 
 
 def stored(picture: Image.Image, form: str = "PNG") -> Sample:
-    """A sample that holds the picture's bytes."""
+    """A sample that holds the image's bytes."""
     out = BytesIO()
     picture.save(out, form, **({"quality": 95} if form == "JPEG" else {}))
     return sample_of(out.getvalue())
@@ -86,8 +84,8 @@ def test_every_mode_becomes_its_colours_in_rgb(make: Callable[[], Image.Image], 
     assert np.array_equal(pixels(picture), expected)
 
 
-def test_16_bits_are_scaled_and_not_cut_off() -> None:
-    """A camera's depth picture of 12 bits is dark, and not white from 255 on."""
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    """A camera's depth image of 12 bits is dark, and not white from 255 on."""
     ramp = np.arange(0, 65536, 16).astype(np.uint16).reshape(64, 64)
     for form in ("PNG", "TIFF"):
         assert np.array_equal(pixels(decode(stored(Image.fromarray(ramp), form), WHERE))[..., 0], ramp // 256)
@@ -114,7 +112,7 @@ def test_every_format_is_read(form: str) -> None:
 
 
 def test_the_stored_orientation_counts() -> None:
-    """Boxes are in stored pixels: an EXIF tag that asks viewers to turn the picture is not followed."""
+    """Boxes are in stored pixels: an EXIF tag that asks viewers to turn the image is not followed."""
     exif = Image.Exif()
     exif[0x0112] = 6
     out = BytesIO()
@@ -122,7 +120,7 @@ def test_the_stored_orientation_counts() -> None:
     assert np.array_equal(pixels(decode(sample_of(out.getvalue()), WHERE)), gradient(3))
 
 
-def test_a_image_of_one_pixel_fills_the_square() -> None:
+def test_an_image_of_one_pixel_fills_the_square() -> None:
     picture = decode(stored(Image.new("RGB", (1, 1), (9, 8, 7))), WHERE)
     assert np.array_equal(resized(picture, 32), np.full((32, 32, 3), (9, 8, 7)))
     assert cropped(picture, (0.0, 0.0, 1.0, 1.0)).size == (1, 1)
@@ -164,9 +162,9 @@ def test_pixels_are_those_of_the_references_preparation(size_px: tuple[int, int]
     ],
 )
 def test_a_region_is_cut_out_within_the_image(region_xyxy_px: BoxXYXY, box: tuple[int, int, int, int]) -> None:
-    found = cropped(Image.fromarray(gradient(3)), region_xyxy_px)
+    actual = cropped(Image.fromarray(gradient(3)), region_xyxy_px)
     left, top, right, bottom = box
-    assert np.array_equal(pixels(found), gradient(3)[top:bottom, left:right])
+    assert np.array_equal(pixels(actual), gradient(3)[top:bottom, left:right])
 
 
 BROKEN = {

@@ -4,8 +4,8 @@ import hashlib
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -55,28 +55,34 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def in_this_process(workers: int, **_: object) -> Executor:
-    """Counting in this process, for the sake of time: importing transformers in another takes seconds."""
-    return ThreadPoolExecutor(workers)
+class ThisProcess:
+    """Counts in this process, for the sake of time: importing transformers in another takes seconds."""
+
+    run = staticmethod(map)
+
+
+@contextmanager
+def in_this_process(_workers: int) -> Iterator[ThisProcess]:
+    yield ThisProcess()
 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("griffon_train.data.lengths.ProcessPoolExecutor", in_this_process)
+    monkeypatch.setattr("griffon_train.data.lengths.LocalPool", in_this_process)
 
 
 @pytest.fixture(scope="module")
 def talk_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Conversations without pictures, of all lengths and scripts, with `<image>` where it is no picture."""
+    """Conversations without images, of all lengths and scripts, with `<image>` where it is no image."""
     folder = tmp_path_factory.mktemp("talk")
     lines = []
-    for number in range(TALKS):
+    for index in range(TALKS):
         turns = [
-            f"{number} red circles? " * (number % 7 + 1),
-            ["Ja, größer.", "两个圆", "An <image> tag.", "no"][number % 4],
+            f"{index} red circles? " * (index % 7 + 1),
+            ["Ja, größer.", "两个圆", "An <image> tag.", "no"][index % 4],
         ]
-        told = [{"from": ("human", "gpt")[i % 2], "value": turn} for i, turn in enumerate(turns * (1 + number % 2))]
-        lines.append(orjson.dumps({"id": str(number), "conversations": told}))
+        reported = [{"from": ("human", "gpt")[i % 2], "value": turn} for i, turn in enumerate(turns * (1 + index % 2))]
+        lines.append(orjson.dumps({"id": str(index), "conversations": reported}))
     (folder / "talk.jsonl").write_bytes(b"\n".join(lines))
     command = [sys.executable, "-m", "griffon_prep", "build", "--data-path", "talk.jsonl", "--image-folder", "."]
     subprocess.run([*command, "--out", "set", "--workers", "1"], cwd=folder, check=True, capture_output=True)
@@ -125,11 +131,11 @@ def of_all_rows(lengths: Lengths, frozen: FrozenSet) -> NDArray[np.int64]:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory, variants_set: Path, tokenizer_folder: Path) -> Path:
-    """Of the set with three variants."""
+    """The table of lengths of the set with three variants."""
     path = tmp_path_factory.mktemp("tables") / "variants.lengths"
     progress: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("griffon_train.data.lengths.ProcessPoolExecutor", in_this_process)
+        patch.setattr("griffon_train.data.lengths.LocalPool", in_this_process)
         count_lengths(variants_set, str(tokenizer_folder), CHAT, path, workers=1, done=progress.append)
     assert sum(progress) == len(open_set(variants_set))
     return path
@@ -155,16 +161,16 @@ def test_any_number_of_processes_writes_the_same_table(
     for workers in (3, 1):
         out = tmp_path / f"{workers}"
         options = ("--tokenizer", tokenizer_folder, "--chat", CHAT, "--workers", workers, "--out", out)
-        said = train_cli("lengths", talk_set, *options)
-        assert (said.returncode, said.stderr) == (0, "")
+        result = train_cli("lengths", talk_set, *options)
+        assert (result.returncode, result.stderr) == (0, "")
         lines = rf"4,100 rows counted into {out}\nsha256 [0-9a-f]{{64}}\nnext: griffon-train plan {talk_set} .*\n"
-        assert re.fullmatch(lines, said.stdout)
+        assert re.fullmatch(lines, result.stdout)
         tables.append(out.read_bytes())
-        monkeypatch.setattr("griffon_train.data.lengths.ProcessPoolExecutor", in_this_process)
+        monkeypatch.setattr("griffon_train.data.lengths.LocalPool", in_this_process)
     assert tables[0] == tables[1]
     frozen = open_set(talk_set)
-    found = of_all_rows(Lengths.counted([frozen], [out]), frozen)
-    assert np.array_equal(found, counted_by_hand(frozen, tokenizer_folder))
+    actual = of_all_rows(Lengths.counted([frozen], [out]), frozen)
+    assert np.array_equal(actual, counted_by_hand(frozen, tokenizer_folder))
 
 
 @pytest.mark.usefixtures("in_process")
@@ -174,14 +180,14 @@ def test_a_real_tokenizer_counts_as_the_library_does(variants_set: Path, tmp_pat
     path = tmp_path / "table"
     count_lengths(variants_set, str(QWEN3), "qwen2", path, workers=1, done=lambda _: None)
     pictures = frozen.index["has_image"].astype(np.int64)[:, None] * IMAGE
-    found = of_all_rows(Lengths.counted([frozen], [path]), frozen)
-    assert np.array_equal(found, counted_by_hand(frozen, QWEN3, qwen_by_hand) + pictures)
+    actual = of_all_rows(Lengths.counted([frozen], [path]), frozen)
+    assert np.array_equal(actual, counted_by_hand(frozen, QWEN3, qwen_by_hand) + pictures)
 
 
 def test_the_table_goes_into_the_plan(train_cli: Run, table: Path, variants_set: Path) -> None:
     options = ("--global-batch", 8, "--epoch-report")
-    said = [train_cli("plan", variants_set, *options, *more).stdout for more in ((), ("--lengths", table))]
-    digests = [text.splitlines()[-1] for text in said]
+    output = [train_cli("plan", variants_set, *options, *more).stdout for more in ((), ("--lengths", table))]
+    digests = [text.splitlines()[-1] for text in output]
     assert digests[0] != digests[1]
     frozen = open_set(variants_set)
     plan = Plan([frozen], seed=0, global_batch=8, lengths=Lengths.counted([frozen], [table]))
@@ -200,10 +206,10 @@ def test_another_count_is_another_plan(table: Path, variants_set: Path, tmp_path
     path = tmp_path / "table"
     sha256 = count_lengths(variants_set, str(other), CHAT, path, workers=1, done=lambda _: None)
     frozen = open_set(variants_set)
-    before, after = (Lengths.counted([frozen], [each]) for each in (table, path))
+    before, after = (Lengths.counted([frozen], [item]) for item in (table, path))
     assert (of_all_rows(after, frozen) != of_all_rows(before, frozen)).any()
     assert after.identity == [sha256] != before.identity
-    assert len({Plan([frozen], seed=0, global_batch=8, lengths=each).digest for each in (before, after)}) == 2
+    assert len({Plan([frozen], seed=0, global_batch=8, lengths=item).digest for item in (before, after)}) == 2
 
 
 def test_tables_are_matched_with_sets_in_any_order(table: Path, variants_set: Path, tmp_path: Path) -> None:
@@ -213,7 +219,7 @@ def test_tables_are_matched_with_sets_in_any_order(table: Path, variants_set: Pa
     second.write_bytes(tables_bytes(other, tokenizer=orjson.loads(table.read_bytes().split(b"\n")[0])["tokenizer"]))
     lengths = [Lengths.counted([other, frozen], paths) for paths in ([table, second], [second, table])]
     assert lengths[0].identity == lengths[1].identity
-    assert lengths[0].of(0, np.arange(5), np.zeros(5, np.int64)).tolist() == [IMAGE + each for each in range(5)]
+    assert lengths[0].of(0, np.arange(5), np.zeros(5, np.int64)).tolist() == [IMAGE + i for i in range(5)]
 
 
 @pytest.mark.parametrize("field", ["chat", "tokenizer"])
@@ -222,17 +228,17 @@ def test_tables_that_were_counted_in_different_ways_are_refused(
     train_cli: Run, tmp_path: Path, field: str, command: str
 ) -> None:
     sets = [write_synthetic(tmp_path / f"set {name}", [Source(tag="REG", rows=5)], content=name) for name in "01"]
-    for each, changes in zip(sets, ({}, {field: "f" * 64}), strict=True):
-        each.root.with_name(f"{each.root.name} table").write_bytes(tables_bytes(each, **changes))
-    options = [each for path in sets for each in ("--lengths", f"{path.root} table")]
-    said = train_cli(command, *(each.root for each in sets), "--global-batch", 2, *options)
-    assert said.returncode == 2
-    assert f"set 0 table and {tmp_path}/set 1 table: counted with a different {field}" in said.stderr
-    assert len(said.stderr.splitlines()) == 1
+    for item, changes in zip(sets, ({}, {field: "f" * 64}), strict=True):
+        item.root.with_name(f"{item.root.name} table").write_bytes(tables_bytes(item, **changes))
+    options = [item for path in sets for item in ("--lengths", f"{path.root} table")]
+    result = train_cli(command, *(item.root for item in sets), "--global-batch", 2, *options)
+    assert result.returncode == 2
+    assert f"set 0 table and {tmp_path}/set 1 table: counted with a different {field}" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_table_of_another_template_or_tokenizer_is_not_the_run_s(
+def test_a_table_of_another_template_or_tokenizer_does_not_fit_the_run(
     table: Path, variants_set: Path, tmp_path: Path, tokenizer_folder: Path
 ) -> None:
     """A saved copy of the tokenizer is the same one, whatever its files say besides; one with more words is not."""
@@ -266,9 +272,11 @@ def tables_bytes(frozen: FrozenSet, **changes: object) -> bytes:
     return orjson.dumps({**head, **changes}) + b"\n" + raw
 
 
-def test_missing_and_surplus_tables_are_said(table: Path, variants_set: Path, frozen_set: Path, tmp_path: Path) -> None:
+def test_missing_and_surplus_tables_are_reported(
+    table: Path, variants_set: Path, frozen_set: Path, tmp_path: Path
+) -> None:
     ours, other = open_set(variants_set), open_set(frozen_set)
-    for sets, paths, said in (
+    for sets, paths, message in (
         ([other], [table], f"1 table(s) for 1 set(s), none for {frozen_set}"),
         ([ours, other], [table], f"1 table(s) for 2 set(s), none for {frozen_set}"),
         ([ours], [table, table], "2 table(s) for 1 set(s); give one table per set"),
@@ -279,7 +287,7 @@ def test_missing_and_surplus_tables_are_said(table: Path, variants_set: Path, fr
         ),
         ([ours], [tmp_path], f"{tmp_path}: no such table"),
     ):
-        with pytest.raises(SettingsError, match=re.escape(said)):
+        with pytest.raises(SettingsError, match=re.escape(message)):
             Lengths.counted(sets, paths)
 
 
@@ -290,16 +298,16 @@ def test_a_flipped_bit_anywhere_and_every_cut_is_noticed(tmp_path: Path) -> None
     path.write_bytes(whole)
     identity = Lengths.counted([frozen], [path]).identity
     flipped = [
-        whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :] for place in range(len(whole))
+        whole[:offset] + bytes([whole[offset] ^ 1 << offset % 8]) + whole[offset + 1 :] for offset in range(len(whole))
     ]
     for damaged in (*flipped, *(whole[:length] for length in range(len(whole))), whole + b"\0"):
         path.write_bytes(damaged)
         try:
-            found = Lengths.counted([frozen], [path])
+            lengths = Lengths.counted([frozen], [path])
         except (SettingsError, DataError):
             continue
-        assert found.identity != identity
-        assert of_all_rows(found, frozen).tolist() == [[IMAGE + row] for row in range(5)]
+        assert lengths.identity != identity
+        assert of_all_rows(lengths, frozen).tolist() == [[IMAGE + row] for row in range(5)]
 
 
 @pytest.mark.parametrize("shape", [[4, 1], [6, 1], [5, 2], [5], [], [1e40, 1], [-5, 1], "5", None, [2**70, 2**70]])
@@ -312,7 +320,7 @@ def test_a_table_of_another_shape_is_refused(tmp_path: Path, shape: object) -> N
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '{"added_tokens":[],"model":{"type":"Nope"}}'])
-def test_what_is_no_tokenizer_is_said_before_anything_is_counted(
+def test_what_is_not_a_tokenizer_is_reported_before_anything_is_counted(
     variants_set: Path, tmp_path: Path, content: str
 ) -> None:
     folder = tmp_path / "tokenizer"
@@ -324,30 +332,30 @@ def test_what_is_no_tokenizer_is_said_before_anything_is_counted(
     assert not (tmp_path / "table").exists()
 
 
-def test_a_tokenizer_that_is_not_there_and_an_unknown_chat_are_said(
+def test_a_tokenizer_that_does_not_exist_and_an_unknown_chat_are_reported(
     train_cli: Run, variants_set: Path, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "table"
-    said = train_cli("lengths", variants_set, "--tokenizer", tmp_path / "none", "--chat", CHAT, "--out", table)
-    assert said.returncode == 2
-    assert said.stderr.startswith(
+    result = train_cli("lengths", variants_set, "--tokenizer", tmp_path / "none", "--chat", CHAT, "--out", table)
+    assert result.returncode == 2
+    assert result.stderr.startswith(
         f"error: --tokenizer {tmp_path / 'none'}: no such folder; give the folder that contains"
     )
-    assert len(said.stderr.splitlines()) == 1
+    assert len(result.stderr.splitlines()) == 1
     with pytest.raises(SettingsError, match="unknown chat template 'other'; expected one of plain, gemma_instruct"):
         count_lengths(variants_set, str(tokenizer_folder), "other", table, workers=1, done=lambda _: None)
-    said = train_cli("lengths", variants_set, "--tokenizer", tokenizer_folder, "--out", table)
-    assert said.returncode == 2
-    assert "Missing option '--chat'" in said.stderr
+    result = train_cli("lengths", variants_set, "--tokenizer", tokenizer_folder, "--out", table)
+    assert result.returncode == 2
+    assert "Missing option '--chat'" in result.stderr
 
 
 def test_a_tokenizer_of_another_template_is_refused_before_anything_is_counted(
     train_cli: Run, variants_set: Path, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "table"
-    said = train_cli("lengths", variants_set, "--tokenizer", tokenizer_folder, "--chat", "qwen2", "--out", table)
-    assert said.returncode == 2
-    assert said.stderr == (
+    result = train_cli("lengths", variants_set, "--tokenizer", tokenizer_folder, "--chat", "qwen2", "--out", table)
+    assert result.returncode == 2
+    assert result.stderr == (
         "error: chat template qwen2: TokenizersBackend has no control token <|im_start|>; use the tokenizer of the "
         "template's language model, or another template\n"
     )
@@ -357,14 +365,16 @@ def test_a_tokenizer_of_another_template_is_refused_before_anything_is_counted(
 def test_a_damaged_shard_is_named(train_cli: Run, copy_of_set: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
     where = flip_bit(copy_of_set, 100)
     options = ("--tokenizer", tokenizer_folder, "--chat", CHAT, "--out", tmp_path / "table", "--workers", 1)
-    said = train_cli("lengths", copy_of_set, *options)
-    assert said.returncode == 1
-    assert said.stderr.startswith(f"error: {where}: damaged")
-    assert "Traceback" not in said.stderr
+    result = train_cli("lengths", copy_of_set, *options)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {where}: damaged")
+    assert "Traceback" not in result.stderr
     assert not (tmp_path / "table").exists()
 
 
-def test_a_missing_shard_is_said_before_anything_is_counted(train_cli: Run, copy_of_set: Path, tmp_path: Path) -> None:
+def test_a_missing_shard_is_reported_before_anything_is_counted(
+    train_cli: Run, copy_of_set: Path, tmp_path: Path
+) -> None:
     shard = copy_of_set / open_set(copy_of_set).lock.shards[-1].name
     shard.unlink()
     refused = train_cli("lengths", copy_of_set, "--tokenizer", tmp_path / "none yet", "--chat", "plain")

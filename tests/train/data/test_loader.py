@@ -1,4 +1,4 @@
-"""What a batch holds: the pictures, regions and words of exactly the samples that the plan names."""
+"""Batches hold the images, regions and texts of exactly the samples that the plan names."""
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -48,11 +48,11 @@ def batches(
 
 def filled(plan: Plan, batch: Batch, slots: list[Slot]) -> Iterator[tuple[int, Sample, Rendering]]:
     """Places of a batch, and the sample and rendering that stand there."""
-    for place, slot in enumerate(slots):
+    for position, slot in enumerate(slots):
         if slot.row != DUMMY:
             sample = plan.sets[slot.set_no][slot.row]
-            assert batch.keys[place] == sample.key
-            yield place, sample, sample.renderings[slot.variant]
+            assert batch.keys[position] == sample.key
+            yield position, sample, sample.renderings[slot.variant]
 
 
 def squeezed(data: bytes, side_px: int, box: tuple[int, int, int, int] | None = None) -> NDArray[np.uint8]:
@@ -65,26 +65,26 @@ def test_images_regions_and_words_are_those_of_the_plans_samples(plan: Plan) -> 
     seen = {"picture": 0, "region": 0, "text": 0, "variant": 0}
     for rank in range(3):
         got = iter(batches(plan, rank, 3, start=end - 4, stop=end + 4))
-        for number in range(end - 4, end + 4):
-            for slots in rank_slots(plan, number, rank, 3, 4):
+        for i in range(end - 4, end + 4):
+            for slots in rank_slots(plan, i, rank, 3, 4):
                 batch = next(got)
-                assert (batch.step, batch.slots) == (number, tuple(slot.slot for slot in slots))
+                assert (batch.step, batch.slots) == (i, tuple(slot.slot for slot in slots))
                 pictures = dict(zip(batch.image_of_P.tolist(), batch.pixels_PHWC, strict=True))
                 regions = dict(zip(batch.region_of_R.tolist(), batch.regions_RHWC, strict=True))
-                for place, sample, rendering in filled(plan, batch, slots):
-                    assert batch.conversations[place] == rendering.turns
-                    seen["variant"] += slots[place].variant > 0
+                for position, sample, rendering in filled(plan, batch, slots):
+                    assert batch.conversations[position] == rendering.turns
+                    seen["variant"] += slots[position].variant > 0
                     if sample.image is None:
                         seen["text"] += 1
-                        assert place not in pictures
+                        assert position not in pictures
                         continue
                     seen["picture"] += 1
-                    assert np.array_equal(pictures.pop(place), squeezed(sample.image, SIDE))
+                    assert np.array_equal(pictures.pop(position), squeezed(sample.image, SIDE))
                     if rendering.region_xyxy_px is not None:
                         seen["region"] += 1
                         x1, y1, x2, y2 = rendering.region_xyxy_px
                         box = int(x1), int(y1), round(x2), round(y2)
-                        assert np.array_equal(regions.pop(place), squeezed(sample.image, REGION, box))
+                        assert np.array_equal(regions.pop(position), squeezed(sample.image, REGION, box))
                 assert not pictures
                 assert not regions
     assert all(seen.values())
@@ -111,8 +111,8 @@ def test_conversations_are_as_the_json_in_the_shard_says(plan: Plan) -> None:
     for slot, (row, variant) in enumerate(zip(step.rows.tolist(), step.variants.tolist(), strict=True)):
         fields = orjson.loads(json_member(plan.sets[0].raw(row)))
         item = fields if variant == 0 else fields["variants"][variant - 1]
-        told = [{"from": turn.role, "value": turn.text} for turn in by_slot[slot]]
-        assert told == item["conversations"]
+        reported = [{"from": turn.role, "value": turn.text} for turn in by_slot[slot]]
+        assert reported == item["conversations"]
 
 
 def test_types_and_shapes(plan: Plan) -> None:
@@ -133,21 +133,21 @@ def test_all_ranks_get_as_many_batches_and_dummies_are_empty(plan: Plan) -> None
         dummies = [rank[step].slots.count(DUMMY) for rank in ranks]
         assert sorted(dummies) == [1, 1, 2, 2]
     for batch in (batch for rank in ranks for batch in rank):
-        empty = [place for place, slot in enumerate(batch.slots) if slot == DUMMY]
-        assert {(batch.keys[place], batch.conversations[place]) for place in empty} == {("", ())}
+        empty = [position for position, slot in enumerate(batch.slots) if slot == DUMMY]
+        assert {(batch.keys[position], batch.conversations[position]) for position in empty} == {("", ())}
         assert not set(empty) & {*batch.image_of_P.tolist(), *batch.region_of_R.tolist()}
 
 
-def test_a_batch_of_words_alone_has_no_images(frozen_set: Path) -> None:
+def test_a_batch_of_text_alone_has_no_images(frozen_set: Path) -> None:
     plan = Plan([open_set(frozen_set)], seed=0, global_batch=6, grouping="modality")
-    number = next(number for number in range(plan.first_step(1)) if plan.step(number).group == "text")
-    (batch, _) = batches(plan, start=number, stop=number + 1)
+    i = next(i for i in range(plan.first_step(1)) if plan.step(i).group == "text")
+    (batch, _) = batches(plan, start=i, stop=i + 1)
     assert batch.pixels_PHWC.shape == (0, SIDE, SIDE, 3)
     assert batch.regions_RHWC.shape == (0, REGION, REGION, 3)
     assert all(batch.conversations)
 
 
-def test_a_loader_without_an_end_goes_on_over_epochs(plan: Plan) -> None:
+def test_a_loader_without_an_end_continues_over_epochs(plan: Plan) -> None:
     loader = iter(Loader(plan, micro_batch=10, workers=0, image_px=16, start=plan.first_step(1) - 1))
     steps = [next(loader).step for _ in range(3)]
     assert steps == [plan.first_step(1) - 1, plan.first_step(1), plan.first_step(1) + 1]
@@ -173,7 +173,7 @@ def words_as_tokens(turns: Sequence[Turn], pictures: int, _regions: int, _where:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("skipped", [(), (0, 1, 4)], ids=["all", "some skipped"])
 def test_the_targets_of_a_step_are_known_before_its_images(plan: Plan, workers: int, skipped: tuple[int, ...]) -> None:
-    """And they are those of the micro-batches that come: on every rank, with dummies, behind skipped steps."""
+    """They equal those of the micro-batches that follow: on every rank, with dummies, and after skipped steps."""
     expected = [step for step in range(6) if step not in skipped]
     for rank in range(3):
         loader = Loader(
@@ -192,7 +192,7 @@ def test_the_targets_of_a_step_are_known_before_its_images(plan: Plan, workers: 
         for share in loader.steps():
             batches = list(share.batches)
             examples = [example for batch in batches for example in batch.examples if example is not None]
-            assert share.targets == sum(label != IGNORE for each in examples for label in each.labels[1:]) > 0
+            assert share.targets == sum(label != IGNORE for item in examples for label in item.labels[1:]) > 0
             assert [batch.slots for batch in batches] == [
                 tuple(slot.slot for slot in slots) for slots in rank_slots(plan, share.step, rank, 3, 2)
             ]
@@ -202,7 +202,7 @@ def test_the_targets_of_a_step_are_known_before_its_images(plan: Plan, workers: 
 
 
 def test_a_step_of_many_micro_batches_is_read_as_it_is_computed(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the first of 10 micro-batches is there, no other's pictures have been decoded."""
+    """When the first of 10 micro-batches is there, no other's images have been decoded."""
     decoded: list[str] = []
 
     def decode(sample: Sample, where: str) -> Image.Image:

@@ -61,7 +61,7 @@ class Order:
 def order(request: pytest.FixtureRequest, frozen: FrozenSet) -> Order:
     """200 steps, over two ends of epochs and some."""
     plan = new_plan(frozen.root, request.param)
-    epochs = {plan.step(number).epoch for number in range(STEPS)}
+    epochs = {plan.step(i).epoch for i in range(STEPS)}
     assert epochs >= {0, 1, 2}
     return Order(first=plan, whole=sequence(plan, 0, STEPS))
 
@@ -78,11 +78,11 @@ def run_step(plan: Plan, number: int, world_size: int, micro_batch: int) -> Sequ
 
 
 def run(plan: Plan, steps: Sequence[int], world_size: int, micro_batch: int) -> Sequence3:
-    return [sample for number in steps for sample in run_step(plan, number, world_size, micro_batch)]
+    return [sample for step in steps for sample in run_step(plan, step, world_size, micro_batch)]
 
 
 def restored(order: Order, steps_done: int) -> tuple[Plan, int]:
-    """A new plan, and the step to go on with, by way of a checkpoint of the old."""
+    """A new plan, and the step to continue with, by way of a checkpoint of the old."""
     state = orjson.dumps(cursor_state(order.first, steps_done))
     plan = order.plan()
     return plan, restore_cursor(orjson.loads(state), plan)
@@ -98,7 +98,7 @@ def test_more_ranks_than_samples_give_the_same_sequence(order: Order) -> None:
     assert run(order.plan(), range(5), 13, 1) == order.steps(0, 5)
 
 
-def test_restored_at_every_step_the_sequence_goes_on(order: Order) -> None:
+def test_restored_at_every_step_the_sequence_continues(order: Order) -> None:
     """Killed after each of 200 steps and gone on with on other ranks, the next steps are those that would have come."""
     for steps_done in range(STEPS):
         plan, start = restored(order, steps_done)
@@ -107,7 +107,7 @@ def test_restored_at_every_step_the_sequence_goes_on(order: Order) -> None:
         assert run(plan, range(start, stop), world_size, micro_batch) == order.steps(steps_done, stop)
 
 
-def test_restored_around_the_ends_of_epochs_the_whole_rest_is_the_same(order: Order) -> None:
+def test_restored_near_the_end_of_an_epoch_the_rest_is_the_same(order: Order) -> None:
     plan = order.plan()
     ends = [plan.first_step(epoch) for epoch in (1, 2)]
     for steps_done in [steps for end in ends for steps in (end - 1, end, end + 1)]:

@@ -54,7 +54,7 @@ def group_of(frozen: FrozenSet, row: int, grouping: str) -> str:
 )
 def test_every_batch_is_of_one_group(frozen: FrozenSet, grouping: str, groups: tuple[str, ...]) -> None:
     plan = Plan([frozen], seed=1, global_batch=8, grouping=grouping)
-    steps = [plan.step(number) for number in range(plan.first_step(3))]
+    steps = [plan.step(i) for i in range(plan.first_step(3))]
     assert plan.groups == groups
     assert {step.group for step in steps} == set(groups)
     if grouping != "none":
@@ -62,7 +62,7 @@ def test_every_batch_is_of_one_group(frozen: FrozenSet, grouping: str, groups: t
             assert {group_of(frozen, row, grouping) for _, row, _ in shown(step)} == {step.group}
 
 
-def test_groups_without_rows_are_left_out(tmp_path: Path) -> None:
+def test_groups_without_rows_are_skipped(tmp_path: Path) -> None:
     talk = write_synthetic(tmp_path / "a", [Source(tag="LAZY", rows=9, pictured=lambda _: False)])
     seen = write_synthetic(tmp_path / "b", [Source(tag="LAZY", rows=9), Source(tag="VISJ", rows=9)])
     orders = ([talk], [seen], [talk, seen], [seen, talk])
@@ -71,7 +71,7 @@ def test_groups_without_rows_are_left_out(tmp_path: Path) -> None:
 
 
 def test_the_groups_of_an_epoch_take_turns_in_shuffled_order(tmp_path: Path) -> None:
-    """As many changes of group as by chance, and another order each epoch."""
+    """The group changes as often as by chance, and each epoch has another order."""
     sources = [Source(tag=tag, rows=160) for tag in ("LAZY", "DET", "VISJ")]
     plan = Plan([write_synthetic(tmp_path / "set", sources)], seed=1, global_batch=8, grouping="task")
     labels = [[step.group for step in steps_of_epoch(plan, epoch)] for epoch in range(3)]
@@ -89,12 +89,12 @@ def test_a_window_is_the_same_samples_sorted_by_length(frozen: FrozenSet, groupi
     Where an epoch has few batches a window is an eighth of them, or sorting would cut the same batches again.
     """
     size, epochs = 8, 3
-    plan, unsorted = (Plan([frozen], seed=1, global_batch=size, grouping=grouping, window=each) for each in (4, 1))
+    plan, unsorted = (Plan([frozen], seed=1, global_batch=size, grouping=grouping, window=item) for item in (4, 1))
     passes = {group: group_passes(frozen, group) for group in plan.groups}
-    batches, fallen = (batches_of(each, passes, epochs) for each in (plan, unsorted))
+    batches, fallen = (batches_of(item, passes, epochs) for item in (plan, unsorted))
     lengths = set()
     for group, epoch in product(plan.groups, range(epochs)):
-        first, end = (first_place(passes[group], each) for each in (epoch, epoch + 1))
+        first, end = (first_place(passes[group], item) for item in (epoch, epoch + 1))
         whole = range(-(-first // size), end // size)
         window = min(4, max(1, len(whole) // 8))
         for start in range(whole.start, whole.stop, window):
@@ -111,12 +111,12 @@ def samples_of(steps: Sequence[Step]) -> Counter[tuple[int, int, int]]:
 
 
 def group_passes(frozen: FrozenSet, group: str) -> list[Passes]:
-    found = []
+    result = []
     for source in SOURCES:
         rows = frozen.rows_of_source(source.tag)
         mine = rows if group == "all" else [row for row in rows if group_of(frozen, row, "task") == group]
-        found.append(Passes(set_no=0, rows=mine, weight=Fraction(source.weight)))
-    return [passes for passes in found if passes.rows]
+        result.append(Passes(set_no=0, rows=mine, weight=Fraction(source.weight)))
+    return [passes for passes in result if passes.rows]
 
 
 def test_the_batches_of_a_window_are_not_in_order_of_length(frozen: FrozenSet) -> None:
@@ -126,7 +126,7 @@ def test_the_batches_of_a_window_are_not_in_order_of_length(frozen: FrozenSet) -
     assert abs(rising - (len(steps) - 1) / 2) < 4 * ((len(steps) + 1) / 12) ** 0.5
 
 
-def test_a_batch_of_two_epochs_is_left_as_it_falls(tmp_path: Path) -> None:
+def test_a_batch_across_two_epochs_is_not_sorted(tmp_path: Path) -> None:
     """Epoch 0 is 83 samples of an order that repeats nothing; batch 10 holds its last 3 and then 5 of epoch 1."""
     frozen = write_synthetic(tmp_path / "set", [Source(tag="REG", rows=83)])
     plans = [Plan([frozen], seed=1, global_batch=8, window=window) for window in (1, 4, 32)]
@@ -134,16 +134,16 @@ def test_a_batch_of_two_epochs_is_left_as_it_falls(tmp_path: Path) -> None:
     assert [step.epoch for step in straddling] == [0, 0, 0]
     assert straddling[0].rows.tolist() == straddling[1].rows.tolist() == straddling[2].rows.tolist()
     assert straddling[0].lengths.tolist() != sorted(straddling[0].lengths.tolist())
-    before = {row for number in range(10) for row in plans[0].step(number).rows.tolist()}
+    before = {row for i in range(10) for row in plans[0].step(i).rows.tolist()}
     assert set(straddling[0].rows.tolist()[:3]) == set(range(83)) - before
-    after = {row for number in range(11, 20) for row in plans[0].step(number).rows.tolist()}
+    after = {row for i in range(11, 20) for row in plans[0].step(i).rows.tolist()}
     assert not after & set(straddling[0].rows.tolist()[3:])
 
 
 def test_lengths_are_of_the_rows_that_stand_there(frozen: FrozenSet) -> None:
     plan = Plan([frozen], seed=1, global_batch=8, grouping="task")
-    for number in range(20):
-        step = plan.step(number)
+    for i in range(20):
+        step = plan.step(i)
         entries = frozen.index[step.rows]
         pictures = [1369 if has_image else 0 for has_image in entries["has_image"].tolist()]
         text = [-(-chars // 4) for chars in entries["text_chars"].tolist()]
@@ -162,10 +162,10 @@ def test_sorting_in_windows_and_grouping_save_padding(frozen: FrozenSet) -> None
 @pytest.mark.parametrize("window", [4, 8, 32])
 @pytest.mark.parametrize(("rows", "global_batch"), [(160, 8), (203, 20), (800, 8)])
 def test_two_epochs_share_no_batch(tmp_path: Path, rows: int, global_batch: int, window: int) -> None:
-    """Not even where no two rows are of one length and a window could hold the whole epoch."""
+    """Not even if all lengths differ and a window could hold the whole epoch."""
     frozen = write_synthetic(tmp_path / "set", [Source(tag="REG", rows=rows, chars=lambda row: 40 + 4 * row)])
     plan = Plan([frozen], seed=1, global_batch=global_batch, window=window)
-    batches = batch_sets([plan.step(number) for number in range(plan.first_step(4))])
+    batches = batch_sets([plan.step(i) for i in range(plan.first_step(4))])
     assert len(set(batches)) == len(batches) >= 40
 
 
@@ -173,7 +173,7 @@ def test_the_order_depends_on_seed_and_sets_and_their_order(tmp_path: Path) -> N
     sources = [Source(tag="REG", rows=50), Source(tag="DET", rows=50)]
     first, second = (write_synthetic(tmp_path / content, sources, content=content) for content in "12")
     orders = [
-        [keys_of(plan, plan.step(number)) for number in range(4)]
+        [keys_of(plan, plan.step(i)) for i in range(4)]
         for plan in (
             Plan([first], seed=0, global_batch=5),
             Plan([first], seed=1, global_batch=5),
@@ -182,7 +182,7 @@ def test_the_order_depends_on_seed_and_sets_and_their_order(tmp_path: Path) -> N
             Plan([second, first], seed=0, global_batch=5),
         )
     ]
-    assert all(one != other for number, one in enumerate(orders) for other in orders[:number])
+    assert all(one != other for i, one in enumerate(orders) for other in orders[:i])
 
 
 def test_every_setting_of_the_order_is_in_the_digest(frozen: FrozenSet, tmp_path: Path) -> None:
@@ -200,11 +200,11 @@ def test_every_setting_of_the_order_is_in_the_digest(frozen: FrozenSet, tmp_path
 def test_a_step_is_the_same_alone_as_after_all_others(frozen: FrozenSet) -> None:
     plan = Plan([frozen], seed=1, global_batch=7, grouping="task")
     in_order = sequence(plan, 0, 150)
-    backwards = [sequence(plan, number, number + 1) for number in reversed(range(150))]
+    backwards = [sequence(plan, i, i + 1) for i in reversed(range(150))]
     assert in_order == [slot for step in reversed(backwards) for slot in step]
-    for number in range(0, 150, 11):
+    for i in range(0, 150, 11):
         alone = Plan([frozen], seed=1, global_batch=7, grouping="task")
-        assert sequence(alone, number, number + 1) == in_order[number * 7 : number * 7 + 7]
+        assert sequence(alone, i, i + 1) == in_order[i * 7 : i * 7 + 7]
 
 
 def test_a_plan_opens_no_shard(frozen: FrozenSet) -> None:
@@ -213,7 +213,7 @@ def test_a_plan_opens_no_shard(frozen: FrozenSet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"grouping": "size"}, "unknown grouping 'size'.*none, modality, task"),
         ({"global_batch": 0}, "global batch"),
@@ -225,8 +225,10 @@ def test_a_plan_opens_no_shard(frozen: FrozenSet) -> None:
         ({"weights": {"DET": "often"}}, "DET.*above 0.*'often'"),
     ],
 )
-def test_what_is_wrong_with_the_settings_is_said(frozen: FrozenSet, settings: dict[str, object], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_what_is_wrong_with_the_settings_is_reported(
+    frozen: FrozenSet, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
         Plan([frozen], **{"seed": 0, "global_batch": 8, **settings})  # type: ignore[arg-type]
 
 

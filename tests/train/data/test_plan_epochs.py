@@ -40,7 +40,7 @@ def test_half_of_a_source_comes_in_one_epoch_and_the_other_half_in_the_next(tmp_
         {row for step in steps_of_epoch(plan, epoch) for _, row, _ in shown(step)} for epoch in range(3)
     )
     assert (len(first), first | second, first & second) == (20, set(range(40)), set())
-    assert third not in (first, second)  # the next pass is shuffled anew
+    assert third not in (first, second)  # the next pass is shuffled again
 
 
 def test_a_weight_of_two_shows_every_row_twice_in_every_epoch_in_other_variants(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_source_of_one_row(tmp_path: Path) -> None:
     check_epochs(Plan([frozen], seed=0, global_batch=2), {"all": [passes]}, 40)
 
 
-def test_weights_given_to_the_plan_stand_for_those_of_the_locks(tmp_path: Path) -> None:
+def test_weights_given_to_the_plan_replace_those_of_the_locks(tmp_path: Path) -> None:
     sources = [Source(tag="REG", rows=20, weight="3"), Source(tag="VG", rows=30)]
     frozen = write_synthetic(tmp_path / "set", sources)
     plan = Plan([frozen], seed=0, global_batch=5, weights={"REG": "0.5"})
@@ -114,7 +114,7 @@ def test_a_far_epoch_is_as_exact_as_the_first(tmp_path: Path) -> None:
     frozen = write_synthetic(tmp_path / "set", [Source(tag="REG", rows=30, weight="1/3")], variants=7)
     plan = Plan([frozen], seed=0, global_batch=10)
     far = 3 * 10**16
-    steps = [plan.step(number) for number in range(far, far + 3)]
+    steps = [plan.step(i) for i in range(far, far + 3)]
     assert [step.epoch - far for step in steps] == [0, 1, 2]
     assert sorted(sample for step in steps for sample in shown(step)) == [(0, row, 10**16 % 7) for row in range(30)]
 
@@ -136,7 +136,7 @@ def test_a_far_epoch_is_as_exact_as_the_first(tmp_path: Path) -> None:
     ],
 )
 def test_a_part_of_an_epoch_ends_at_the_nearest_step(tmp_path: Path, epochs: float, steps: int) -> None:
-    """And there is at least one."""
+    """It has at least one step."""
     plan = Plan([write_synthetic(tmp_path / "set", [Source(tag="REG", rows=40)])], seed=0, global_batch=4)
     assert plan.steps_of(epochs) == steps
 

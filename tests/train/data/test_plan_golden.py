@@ -75,17 +75,17 @@ def short(key: str) -> str:
 
 
 def test_the_sets_are_pinned(sets: list[FrozenSet]) -> None:
-    assert [each.lock.digest for each in sets] == SET_DIGESTS
+    assert [frozen.lock.digest for frozen in sets] == SET_DIGESTS
 
 
 @pytest.mark.parametrize("grouping", GOLDEN)
 def test_the_order_is_pinned(sets: list[FrozenSet], grouping: str) -> None:
     digest, steps = GOLDEN[grouping]
     plan = Plan(sets, seed=7, global_batch=4, grouping=grouping, window=4)
-    found: Golden = {}
+    result: Golden = {}
     for number in steps:
         step = plan.step(number)
         pairs = zip(map(short, keys_of(plan, step)), step.variants.tolist(), strict=True)
-        found[number] = step.epoch, step.group, " ".join(f"{key}.{variant}" for key, variant in pairs)
-    assert found == steps
+        result[number] = step.epoch, step.group, " ".join(f"{key}.{variant}" for key, variant in pairs)
+    assert result == steps
     assert (plan.digest, PLAN_VERSION) == (digest, 1)

@@ -31,7 +31,9 @@ def test_every_slot_comes_once_and_ranks_are_in_step(
 
 @settings(max_examples=100, deadline=None)
 @given(lengths=LENGTHS, world_size=st.integers(1, 8), micro_batch=st.integers(1, 4))
-def test_what_runs_at_once_is_of_like_length(lengths: NDArray[np.int64], world_size: int, micro_batch: int) -> None:
+def test_samples_of_one_micro_step_have_similar_lengths(
+    lengths: NDArray[np.int64], world_size: int, micro_batch: int
+) -> None:
     """No sample of a micro-step is longer than one of the micro-step before it, on whatever rank."""
     slots_WSB = split_slots(lengths, world_size, micro_batch)
     taken = [slots[slots != DUMMY] for slots in slots_WSB.transpose(1, 0, 2)]
@@ -41,7 +43,7 @@ def test_what_runs_at_once_is_of_like_length(lengths: NDArray[np.int64], world_s
 
 @settings(max_examples=100, deadline=None)
 @given(lengths=LENGTHS, world_size=st.integers(1, 8), micro_batch=st.integers(1, 4))
-def test_ranks_get_as_much_to_do(lengths: NDArray[np.int64], world_size: int, micro_batch: int) -> None:
+def test_ranks_get_equal_work(lengths: NDArray[np.int64], world_size: int, micro_batch: int) -> None:
     """Dealt to and fro, no two ranks differ by more than the longest sample."""
     slots_WSB = split_slots(lengths, world_size, micro_batch)
     tokens = [int(lengths[slots[slots != DUMMY]].sum()) for slots in slots_WSB]

@@ -15,14 +15,14 @@ from griffon_train.data.raw_batches import raw_batches
 def test_the_bytes_are_those_of_the_plan_in_its_order(frozen_set: Path, threads: int) -> None:
     plan = Plan([open_set(frozen_set)], seed=3, global_batch=7)
     for rank in range(2):
-        found = list(raw_batches(plan, rank=rank, world_size=2, micro_batch=3, threads=threads, start=2, stop=9))
+        actual = list(raw_batches(plan, rank=rank, world_size=2, micro_batch=3, threads=threads, start=2, stop=9))
         expected = [
             [slot for slot in slots if slot.row >= 0]
             for step in range(2, 9)
             for slots in rank_slots(plan, step, rank, 2, 3)
         ]
-        assert [[slot for slot, _ in batch] for batch in found] == expected
-        assert all(raw == plan.sets[0].raw(slot.row) for batch in found for slot, raw in batch)
+        assert [[slot for slot, _ in batch] for batch in actual] == expected
+        assert all(raw == plan.sets[0].raw(slot.row) for batch in actual for slot, raw in batch)
 
 
 def test_a_damaged_sample_is_named_and_what_came_before_is_given(copy_of_set: Path) -> None:

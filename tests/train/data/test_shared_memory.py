@@ -1,4 +1,4 @@
-"""Shared memory that is too small for the pictures that reading processes have ready: said with what to do."""
+"""Shared memory that is too small for the images that reading processes have ready: said with what to do."""
 
 import shutil
 import subprocess
@@ -53,7 +53,7 @@ def test_small_shared_memory_is_named_with_the_remedy(
     arguments: str, says: str, frozen_set: Path, tmp_path: Path
 ) -> None:
     places = {"LOOP": LOOP, "SET": str(frozen_set), "RUN": str(tmp_path / "run")}
-    command = [*WITH_8_MB, sys.executable, *(places.get(each, each) for each in arguments.split())]
+    command = [*WITH_8_MB, sys.executable, *(places.get(item, item) for item in arguments.split())]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert ended.returncode in (1, 2), ended.stderr
     assert "Traceback" not in ended.stderr
@@ -64,7 +64,7 @@ def test_small_shared_memory_is_named_with_the_remedy(
     assert not (tmp_path / "run").exists()
 
 
-def test_words_alone_and_a_rank_without_workers_need_none(tmp_path: Path) -> None:
+def test_text_alone_and_a_rank_without_workers_need_no_shared_memory(tmp_path: Path) -> None:
     sources = (Source(tag="LAZY_words", rows=9, pictured=lambda _: False), Source(tag="LAZY", rows=9))
     words, both = (write_synthetic(tmp_path / str(count), sources[:count]) for count in (1, 2))
     region = write_synthetic(tmp_path / "region", (Source(tag="VISJ", rows=1),))
@@ -75,7 +75,7 @@ def test_words_alone_and_a_rank_without_workers_need_none(tmp_path: Path) -> Non
     assert needed_bytes(Shows.of([both]), workers=0, **sizes) == 0
 
 
-def test_what_all_ranks_of_a_machine_need_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_all_ranks_of_a_machine_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "SHARED", tmp_path)
     free = shutil.disk_usage(tmp_path).free
     check_shared_memory(free // 8, loaders=4)

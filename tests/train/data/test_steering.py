@@ -1,4 +1,4 @@
-"""Steps left out and other learning rates: as given, in a checkpoint and back, and never anew for trained steps."""
+"""Steps left out and other learning rates: as given, in a checkpoint and back, and never again for trained steps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_rate_holds_from_its_step_on() -> None:
         ("--lr-from", "1e3=1e-5", "expected STEP=LR"),
     ],
 )
-def test_what_is_none_is_refused(train_cli: Run, option: str, value: str, says: str) -> None:
+def test_invalid_values_are_refused(train_cli: Run, option: str, value: str, says: str) -> None:
     ended = train_cli("run", "--stage", "custom", f"{option}={value}", "--print-config")
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"error: {option} {value}: {says}")
@@ -80,7 +80,7 @@ TRAINED = Steering.of(("3:6",), ("4=1e-5",))
         Steering.of(("3:6", "10:99"), ("4=1e-5",)),
     ],
 )
-def test_what_concerns_steps_to_come_may_change(plan: Plan, now: Steering) -> None:
+def test_settings_of_future_steps_may_change(plan: Plan, now: Steering) -> None:
     state = orjson.loads(orjson.dumps(cursor_state(plan, 8, TRAINED)))
     assert restore_cursor(state, plan, now) == 8
 
@@ -95,17 +95,17 @@ def test_what_concerns_steps_to_come_may_change(plan: Plan, now: Steering) -> No
         (Steering.of(("3:6",), ("4=1e-5", "7=1e-6")), "--lr-from 7=1e-06 is given"),
     ],
 )
-def test_what_trained_steps_had_may_not(plan: Plan, now: Steering, given: str) -> None:
+def test_settings_of_past_steps_may_not_change(plan: Plan, now: Steering, given: str) -> None:
     with pytest.raises(SettingsError) as refused:
         restore_cursor(cursor_state(plan, 8, TRAINED), plan, now)
-    said = str(refused.value)
-    assert said.startswith("the steps before 8 were trained with --skip-steps 3:6 --lr-from 4=1e-05, but ")
-    assert given in said
-    assert said.endswith("new ones may only affect steps from 8 on")
+    message = str(refused.value)
+    assert message.startswith("the steps before 8 were trained with --skip-steps 3:6 --lr-from 4=1e-05, but ")
+    assert given in message
+    assert message.endswith("new ones may only affect steps from 8 on")
 
 
 def test_steps_to_come_are_not_in_the_cursor(plan: Plan) -> None:
-    """As in a checkpoint of a version that knew nothing of them."""
+    """A checkpoint of a version without steering has the same cursor."""
     assert cursor_state(plan, 3, TRAINED) == cursor_state(plan, 3)
     assert restore_cursor(cursor_state(plan, 3), plan, TRAINED) == 3
     with pytest.raises(

@@ -131,9 +131,9 @@ class Released:
         options: list[object] = []
         for option, tower in (("--vision-tower", self.tower), ("--region-tower", self.region_tower)):
             if tower is not None:
-                place = folder / option.strip("-")
-                tower.save_pretrained(place) if weights else tower.config.save_pretrained(place)
-                options += [option, place]
+                path = folder / option.strip("-")
+                tower.save_pretrained(path) if weights else tower.config.save_pretrained(path)
+                options += [option, path]
         return options
 
 
@@ -153,10 +153,10 @@ def _linears(shapes: Mapping[str, tuple[int, ...]]) -> State:
     return state
 
 
-def assert_same(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+def assert_same(result: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
     """The same names, dtypes, shapes and bytes."""
-    assert found.keys() == expected.keys()
+    assert result.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape), name
-        as_bytes = [each.contiguous().flatten().view(torch.uint8) for each in (found[name], tensor)]
+        assert (result[name].dtype, result[name].shape) == (tensor.dtype, tensor.shape), name
+        as_bytes = [item.contiguous().flatten().view(torch.uint8) for item in (result[name], tensor)]
         assert torch.equal(*as_bytes), name

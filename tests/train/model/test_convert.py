@@ -37,15 +37,17 @@ ROUNDTRIPS = [
 def converted(run: Run, released: Released, folder: Path, *options: object, form: str = "safetensors") -> Path:
     """Converted through the command line; the folder has `released`, `ours` and the towers."""
     towers = released.save_towers(folder)
-    said = run("convert", "griffon", released.save(folder / "released", form), folder / "ours", *towers, *options)
-    assert (said.returncode, said.stderr) == (0, "")
+    result = run(
+        "convert", "griffon", "-q", released.save(folder / "released", form), folder / "ours", *towers, *options
+    )
+    assert (result.returncode, result.stderr) == (0, "")
     return folder / "ours"
 
 
 def loaded(folder: Path, **settings: Any) -> Any:  # noqa: ANN401 - transformers is typed in part
     """The model, with nothing missing and nothing left over."""
-    found: Any = GriffonForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **settings)
-    model, notes = found
+    result: Any = GriffonForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **settings)
+    model, notes = result
     assert not any(notes.values()), notes
     return model.eval()
 
@@ -103,11 +105,11 @@ def test_a_model_that_was_trained_on_goes_back_with_what_changed(train_cli: Run,
     assert train_cli("convert", "export", tmp_path / "trained", tmp_path / "back").returncode == 0
     back = json.loads((tmp_path / "back" / "config.json").read_text())
     assert back == released.config | {"vocab_size": 80, "mm_vision_select_layer": -1}
-    found = tensors_of(tmp_path / "back")
+    tensors = tensors_of(tmp_path / "back")
     for name in ("lm_head.weight", "model.embed_tokens.weight"):
-        assert found[name].shape == (80, 24)
-        found[name] = found[name][:70]
-    assert_same(found, released.state)
+        assert tensors[name].shape == (80, 24)
+        tensors[name] = tensors[name][:70]
+    assert_same(tensors, released.state)
 
 
 @pytest.mark.parametrize("preset", ["tiny-gemma2", "tiny-qwen2", "tiny-llama2"])
@@ -118,8 +120,10 @@ def test_a_model_that_never_was_released_is_exported_and_comes_back(
     config: Any = preset_config(preset)
     model: Any = GriffonForConditionalGeneration(config)
     model.save_pretrained(tmp_path / "ours")
-    said = train_cli("convert", "export", tmp_path / "ours", tmp_path / "there", "--vision-tower", tmp_path / "tower")
-    assert (said.returncode, said.stderr) == (0, "")
+    result = train_cli(
+        "convert", "export", "-q", tmp_path / "ours", tmp_path / "there", "--vision-tower", tmp_path / "tower"
+    )
+    assert (result.returncode, result.stderr) == (0, "")
     there = json.loads((tmp_path / "there" / "config.json").read_text())
     assert there["model_type"] == {"tiny-gemma2": GEMMA, "tiny-qwen2": QWEN, "tiny-llama2": LLAMA}[preset]
     assert there["mm_vision_tower"] == str(tmp_path / "tower")
@@ -130,8 +134,8 @@ def test_a_model_that_never_was_released_is_exported_and_comes_back(
     config.vision_config.save_pretrained(tmp_path / "tower")
     config.region_config.save_pretrained(tmp_path / "region")
     options = ("--region-tower", tmp_path / "region")  # the other is where the configuration says
-    said = train_cli("convert", "griffon", tmp_path / "there", tmp_path / "again", *options)
-    assert (said.returncode, said.stderr) == (0, "")
+    result = train_cli("convert", "griffon", "-q", tmp_path / "there", tmp_path / "again", *options)
+    assert (result.returncode, result.stderr) == (0, "")
     assert_same(loaded(tmp_path / "again").state_dict(), model.state_dict())
 
 
@@ -147,7 +151,7 @@ def test_towers_that_are_not_in_the_weights_come_from_their_folders(train_cli: R
     assert_same(tensors_of(tmp_path / "back"), whole)
 
 
-def test_what_old_versions_saved_without_need_is_left_out_and_said(train_cli: Run, tmp_path: Path) -> None:
+def test_tensors_that_old_versions_saved_needlessly_are_skipped_and_reported(train_cli: Run, tmp_path: Path) -> None:
     released = Released(GEMMA, "linear", regions=False)
     whole = dict(released.state)
     computed = ["model.layers.0.self_attn.rotary_emb.inv_freq"]
@@ -155,9 +159,9 @@ def test_what_old_versions_saved_without_need_is_left_out_and_said(train_cli: Ru
     released.state |= dict.fromkeys(computed, torch.arange(10))
     released.state["lm_head.weight"] = whole["model.embed_tokens.weight"]
     towers, source = released.save_towers(tmp_path), released.save(tmp_path / "released", "bin")
-    said = train_cli("convert", "griffon", source, tmp_path / "ours", *towers)
-    assert said.returncode == 0
-    assert all(name in said.stdout for name in (*computed, "lm_head.weight"))
+    result = train_cli("convert", "griffon", source, tmp_path / "ours", *towers)
+    assert result.returncode == 0
+    assert all(name in result.stderr for name in (*computed, "lm_head.weight"))
     assert train_cli("convert", "export", tmp_path / "ours", tmp_path / "back").returncode == 0
     assert_same(tensors_of(tmp_path / "back"), whole)
 
@@ -174,14 +178,14 @@ def test_weights_are_written_in_shards_of_the_size_asked_for(train_cli: Run, tmp
     assert_same(tensors_of(tmp_path / "back"), released.state)
 
 
-def test_the_tokenizer_goes_along(train_cli: Run, tmp_path: Path) -> None:
+def test_the_tokenizer_is_copied(train_cli: Run, tmp_path: Path) -> None:
     files = {"tokenizer.model": b"\x00", "tokenizer_config.json": b"{}", "generation_config.json": b"{}"}
     released = Released(LLAMA, "linear", regions=False)
     towers, source = released.save_towers(tmp_path), released.save(tmp_path / "released")
     for name, content in (files | {"trainer_state.json": b"{}"}).items():
         (source / name).write_bytes(content)
-    said = train_cli("convert", "griffon", source, tmp_path / "ours", *towers)
-    assert f"copied: {', '.join(sorted(files, key=list(files).index))}" in said.stdout.replace("\n", " ")
+    result = train_cli("convert", "griffon", source, tmp_path / "ours", *towers)
+    assert f"copied: {', '.join(sorted(files, key=list(files).index))}\n" in result.stderr
     assert train_cli("convert", "export", tmp_path / "ours", tmp_path / "back").returncode == 0
     for folder in ("ours", "back"):
         kept = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
@@ -190,7 +194,7 @@ def test_the_tokenizer_goes_along(train_cli: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "said", "kept", "stops"),
+    ("family", "message", "kept", "stops"),
     [
         (GEMMA, None, {}, [1, 5]),
         (QWEN, {"eos_token_id": [2, 3], "top_p": 0.8, "do_sample": True}, {"top_p": 0.8, "do_sample": True}, [2, 3, 7]),
@@ -198,21 +202,21 @@ def test_the_tokenizer_goes_along(train_cli: Run, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_converted_stops_and_has_a_processor(
-    train_cli: Run, tmp_path: Path, family: str, said: object, kept: dict[str, Any], stops: list[int]
+    train_cli: Run, tmp_path: Path, family: str, message: object, kept: dict[str, Any], stops: list[int]
 ) -> None:
     released = Released(family, "conv_reduce", regions=True)
     towers, source = released.save_towers(tmp_path), released.save(tmp_path / "released")
     byte_tokenizer().save_pretrained(source)
-    if said is not None:
-        (source / "generation_config.json").write_text(json.dumps(said))
+    if message is not None:
+        (source / "generation_config.json").write_text(json.dumps(message))
     assert train_cli("convert", "griffon", source, tmp_path / "ours", *towers).returncode == 0
     model = loaded(tmp_path / "ours")
     assert model.generation_config.eos_token_id == stops
     assert {name: getattr(model.generation_config, name) for name in kept} == kept
-    found = AutoProcessor.from_pretrained(tmp_path / "ours")
+    actual = AutoProcessor.from_pretrained(tmp_path / "ours")
     messages = [{"role": "user", "content": "<image>\nHow many?"}]
     picture = Image.new("RGB", (50, 90), "red")
-    batch = found.apply_chat_template(messages, tokenize=True, return_dict=True, processor_kwargs={"images": picture})
+    batch = actual.apply_chat_template(messages, tokenize=True, return_dict=True, processor_kwargs={"images": picture})
     assert batch["input_ids"][0].count(model.config.image_token_id) == model.image_tokens
     assert model.image_features(batch["pixel_values"]).shape[1] == model.image_tokens
     assert train_cli("convert", "export", tmp_path / "ours", tmp_path / "back").returncode == 0
@@ -220,16 +224,16 @@ def test_what_is_converted_stops_and_has_a_processor(
     assert again["eos_token_id"] == stops
 
 
-BINS = [f"<bin_{place}>" for place in range(1001)]
+BINS = [f"<bin_{position}>" for position in range(1001)]
 
 
 @pytest.mark.parametrize(
     ("file", "content", "options", "style"),
     [
-        ("added_tokens.json", {name: 32000 + number for number, name in enumerate(BINS)}, (), "bin"),
+        ("added_tokens.json", {name: 32000 + index for index, name in enumerate(BINS)}, (), "bin"),
         ("tokenizer.json", {"added_tokens": [{"id": n, "content": name} for n, name in enumerate(BINS)]}, (), "bin"),
         ("tokenizer_config.json", {"added_tokens_decoder": {n: {"content": b} for n, b in enumerate(BINS)}}, (), "bin"),
-        ("added_tokens.json", {name: 32000 + number for number, name in enumerate(BINS[:-1])}, (), "text"),
+        ("added_tokens.json", {name: 32000 + index for index, name in enumerate(BINS[:-1])}, (), "text"),
         ("tokenizer_config.json", {}, (), "text"),
         ("tokenizer_config.json", {}, ("--boxes", "bin"), "bin"),
     ],
@@ -240,23 +244,24 @@ def test_boxes_are_written_as_the_tokenizer_can(
     released = Released(LLAMA, "linear", regions=False)
     towers, source = released.save_towers(tmp_path), released.save(tmp_path / "released")
     (source / file).write_text(json.dumps(content))
-    said = train_cli("convert", "griffon", source, tmp_path / "ours", *towers, *options)
-    assert f"boxes: {style}" in said.stdout.splitlines()
+    result = train_cli("convert", "griffon", source, tmp_path / "ours", *towers, *options)
+    assert f" boxes: {style}\n" in result.stderr
+    assert result.stdout == f"written: {tmp_path / 'ours'}\n"
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["box_style"] == style
 
 
-def test_a_folder_that_holds_something_is_left_alone(train_cli: Run, tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_is_untouched(train_cli: Run, tmp_path: Path) -> None:
     released = Released(LLAMA, "linear", regions=False)
     ours = converted(train_cli, released, tmp_path)
     before = {path.name: path.read_bytes() for path in ours.iterdir()}
     for command in (("griffon", tmp_path / "released", ours), ("export", ours, ours)):
-        said = train_cli("convert", *command)
-        assert (said.returncode, said.stdout) == (2, "")
-        assert "already exists and is not empty" in said.stderr
+        result = train_cli("convert", *command)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert "already exists and is not empty" in result.stderr
     assert {path.name: path.read_bytes() for path in ours.iterdir()} == before
 
 
-def test_a_conversion_that_is_cut_off_leaves_nothing(
+def test_an_interrupted_conversion_leaves_no_files(
     train_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released = Released(LLAMA, "linear", regions=False)

@@ -1,4 +1,4 @@
-"""`griffon-train convert clip`: a tower for pictures of another size, whose other weights stay what they were."""
+"""`griffon-train convert clip`: a tower for images of another size, whose other weights stay what they were."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def written(folder: Path, form: str, dtype: torch.dtype = torch.float32) -> Path
 
 
 def resized(grid_NC: torch.Tensor, side: int) -> torch.Tensor:
-    """Channel by channel, as pictures of one."""
+    """Channel by channel, as images of one."""
     upsample = torch.nn.Upsample(size=(side, side), mode="bicubic", align_corners=False)
     channels = [upsample(channel.reshape(1, 1, SIDE, SIDE)).flatten() for channel in grid_NC.float().unbind(1)]
     return torch.stack(channels, dim=1)
@@ -59,8 +59,8 @@ def test_positions_are_interpolated_and_nothing_else_changes(
     train_cli: Run, tmp_path: Path, form: str, image_px: int, dtype: torch.dtype
 ) -> None:
     source = written(tmp_path / "from", form, dtype)
-    said = train_cli("convert", "clip", source, tmp_path / "to", "--image-size", image_px)
-    assert (said.returncode, said.stderr) == (0, "")
+    result = train_cli("convert", "clip", "-q", source, tmp_path / "to", "--image-size", image_px)
+    assert (result.returncode, result.stderr) == (0, "")
     loaded: Any = CLIPVisionModel.from_pretrained(tmp_path / "to", output_loading_info=True)
     made, notes = loaded
     assert not any(notes.values()), notes
@@ -125,9 +125,11 @@ def test_the_preprocessor_keeps_all_but_its_size(
     ],
 )
 def test_sizes_that_patches_do_not_fill(train_cli: Run, tmp_path: Path, image_px: int, message: str) -> None:
-    said = train_cli("convert", "clip", written(tmp_path / "from", "tower"), tmp_path / "to", "--image-size", image_px)
-    assert (said.returncode, said.stdout) == (2, "")
-    assert re.search(message, said.stderr), said.stderr
+    result = train_cli(
+        "convert", "clip", written(tmp_path / "from", "tower"), tmp_path / "to", "--image-size", image_px
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.search(message, result.stderr), result.stderr
     assert not (tmp_path / "to").exists()
 
 
@@ -135,7 +137,7 @@ def test_weights_that_are_not_those_of_the_configuration(train_cli: Run, tmp_pat
     source = written(tmp_path / "from", "tower")
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps(config | {"image_size": 28}))
-    said = train_cli("convert", "clip", source, tmp_path / "to", "--image-size", 98)
-    assert said.returncode == 1
-    assert re.search(r"position_embedding\.weight \[17, 8\], expected \[5, 8\]", said.stderr), said.stderr
+    result = train_cli("convert", "clip", source, tmp_path / "to", "--image-size", 98)
+    assert result.returncode == 1
+    assert re.search(r"position_embedding\.weight \[17, 8\], expected \[5, 8\]", result.stderr), result.stderr
     assert not (tmp_path / "to").exists()

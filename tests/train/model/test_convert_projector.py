@@ -29,8 +29,10 @@ def made(projector: str, seed: int) -> Any:  # noqa: ANN401 - transformers is ty
 
 
 def in_one_buffer(state: State) -> State:
-    """As a training engine keeps them: pieces of one large tensor."""
-    pieces = torch.cat([tensor.flatten() for tensor in state.values()]).split([each.numel() for each in state.values()])
+    """Make the tensors views of one large tensor, as a training engine keeps them."""
+    pieces = torch.cat([tensor.flatten() for tensor in state.values()]).split(
+        [value.numel() for value in state.values()]
+    )
     return {name: piece.view(state[name].shape) for name, piece in zip(state, pieces, strict=True)}
 
 
@@ -62,18 +64,18 @@ def test_projectors_of_the_reference_and_llava_load(tmp_path: Path, prefix: str)
 
 @pytest.mark.parametrize("projector", NAMES)
 @pytest.mark.parametrize("other", NAMES)
-def test_another_projector_is_refused_and_told_for_what_it_is(tmp_path: Path, projector: str, other: str) -> None:
+def test_another_projector_is_refused_and_identified(tmp_path: Path, projector: str, other: str) -> None:
     save_projector(made(other, 0), tmp_path / "other.bin")
     if projector == other:
         load_projector(made(projector, 1), tmp_path / "other.bin")
         return
     missing, unexpected = (re.escape(", ".join(NAMES[name])) for name in (projector, other))
-    said = f"projector '{projector}', but of '{other}'; missing: {missing}; not expected: {unexpected}"
-    with pytest.raises(DataError, match=said):
+    message = f"projector '{projector}', but of '{other}'; missing: {missing}; not expected: {unexpected}"
+    with pytest.raises(DataError, match=message):
         load_projector(made(projector, 0), tmp_path / "other.bin")
 
 
-def test_what_is_no_projector_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_projector_is_refused(tmp_path: Path) -> None:
     torch.save({"mm_projector.weight": torch.ones(3, 2), "mm_projector.bias": torch.ones(3)}, tmp_path / "narrow.bin")
     with pytest.raises(DataError, match=r"weight \[3, 2\], expected \["):
         load_projector(made("linear", 0), tmp_path / "narrow.bin")

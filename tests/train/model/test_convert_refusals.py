@@ -1,4 +1,4 @@
-"""What `griffon-train convert` refuses: it says what and how to go on, and writes nothing."""
+"""Inputs that `griffon-train convert` refuses: it reports the fault and the remedy, and writes nothing."""
 
 import pickle
 import re
@@ -26,7 +26,7 @@ def without(part: str) -> Change:
 
 
 def having(**tensors: torch.Tensor) -> Change:
-    return lambda released: released.state.update({name.replace("__", "."): each for name, each in tensors.items()})
+    return lambda released: released.state.update({name.replace("__", "."): value for name, value in tensors.items()})
 
 
 REFUSED: dict[str, tuple[Change, list[str], int, str]] = {
@@ -57,33 +57,33 @@ REFUSED: dict[str, tuple[Change, list[str], int, str]] = {
 
 
 @pytest.mark.parametrize(("change", "only", "code", "message"), REFUSED.values(), ids=REFUSED)
-def test_weights_that_are_not_what_they_say(
+def test_weights_that_do_not_fit_are_refused(
     train_cli: Run, tmp_path: Path, change: Change, only: list[str], code: int, message: str
 ) -> None:
     released = Released(GEMMA, "conv_reduce", regions=True)
     towers = released.save_towers(tmp_path)
     change(released)
     source = released.save(tmp_path / "released")
-    options = [each for at in range(0, 4, 2) if not only or towers[at] in only for each in towers[at : at + 2]]
+    options = [item for at in range(0, 4, 2) if not only or towers[at] in only for item in towers[at : at + 2]]
     before = set(tmp_path.iterdir())
-    said = train_cli("convert", "griffon", source, tmp_path / "ours", *options)
-    assert said.returncode == code, said.stderr
-    assert re.search(message, said.stderr, re.MULTILINE), said.stderr
-    assert all(line.startswith("error: ") for line in said.stderr.splitlines())
+    result = train_cli("convert", "griffon", "-q", source, tmp_path / "ours", *options)
+    assert result.returncode == code, result.stderr
+    assert re.search(message, result.stderr, re.MULTILINE), result.stderr
+    assert all(line.startswith("error: ") for line in result.stderr.splitlines())
     assert set(tmp_path.iterdir()) == before
 
 
-def test_both_what_lacks_and_what_is_too_much_are_listed_going_back(train_cli: Run, tmp_path: Path) -> None:
+def test_missing_and_unexpected_tensors_are_listed_on_export(train_cli: Run, tmp_path: Path) -> None:
     released = Released(LLAMA, "linear", regions=False)
     towers, source = released.save_towers(tmp_path), released.save(tmp_path / "released")
     assert train_cli("convert", "griffon", source, tmp_path / "ours", *towers).returncode == 0
     state = load_file(tmp_path / "ours" / "model.safetensors")
     state["projector.scale"] = state.pop("projector.bias")
     save_file(state, tmp_path / "ours" / "model.safetensors")
-    said = train_cli("convert", "export", tmp_path / "ours", tmp_path / "back")
-    assert said.returncode == 1
-    assert "missing: projector.bias" in said.stderr
-    assert "not expected: projector.scale" in said.stderr
+    result = train_cli("convert", "export", tmp_path / "ours", tmp_path / "back")
+    assert result.returncode == 1
+    assert "missing: projector.bias" in result.stderr
+    assert "not expected: projector.scale" in result.stderr
     assert not (tmp_path / "back").exists()
 
 
@@ -120,14 +120,14 @@ def test_damaged_and_evil_files_are_named_and_never_called(train_cli: Run, tmp_p
     (source / "model.safetensors").unlink()
     for name, content, message in files:
         (source / name).write_bytes(content)
-        said = train_cli("convert", "griffon", source, tmp_path / "ours", *towers)
-        assert said.returncode == 1, said.stderr
-        assert re.search(message, said.stderr), said.stderr
+        result = train_cli("convert", "griffon", source, tmp_path / "ours", *towers)
+        assert result.returncode == 1, result.stderr
+        assert re.search(message, result.stderr), result.stderr
         (source / name).unlink()
     assert not mark.exists()
-    said = train_cli("convert", "griffon", source, tmp_path / "ours", *towers)
-    assert said.returncode == 2
-    assert re.search(r"no weights; expected model\.safetensors or pytorch_model\.bin", said.stderr)
+    result = train_cli("convert", "griffon", source, tmp_path / "ours", *towers)
+    assert result.returncode == 2
+    assert re.search(r"no weights; expected model\.safetensors or pytorch_model\.bin", result.stderr)
     assert not (tmp_path / "ours").exists()
 
 
@@ -136,11 +136,14 @@ def test_folders_of_something_else(train_cli: Run, tmp_path: Path) -> None:
     towers, source = released.save_towers(tmp_path), released.save(tmp_path / "released")
     for command, message in (
         (("griffon", tmp_path / "none", tmp_path / "out", *towers), r"none/config\.json: no such file"),
-        (("griffon", source, tmp_path / "out", "--vision-tower", source), r"type 'llama2_Griffon'; expected CLIP's"),
+        (
+            ("griffon", source, tmp_path / "out", "--vision-tower", source),
+            r"type 'llama2_Griffon'; expected a CLIP model",
+        ),
         (("export", source, tmp_path / "out"), r"type 'llama2_Griffon'; expected a Griffon model, 'griffon'"),
         (("griffon", source, tmp_path / "out", *towers, "--shard-size", "many"), r"expected a size such as 5GB"),
     ):
-        said = train_cli("convert", *command)
-        assert (said.returncode, said.stdout) == (2, "")
-        assert re.search(message, said.stderr), said.stderr
+        result = train_cli("convert", *command)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert re.search(message, result.stderr), result.stderr
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""What trains under each flag, shown by what a step of the optimizer changes."""
+"""Each flag trains the right parameters, shown by those that a step of the optimizer changes."""
 
 import pytest
 import torch
@@ -10,17 +10,21 @@ from griffon_train.model.presets import preset_config
 
 
 def changed_parts(freezing: Freezing) -> set[str]:
-    """Parts that a step changes, on a sample with a picture and a region."""
+    """Parts that a step changes, on a sample with an image and a region."""
     torch.manual_seed(0)
     model = GriffonForConditionalGeneration(preset_config("tiny-llama2"))
     freeze(model, freezing)
-    before = {name: each.detach().clone() for name, each in model.named_parameters()}
-    optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=1.0)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1.0)
     ids = torch.tensor([[1, *[-200] * 9, 7, -201, 8, 9]])
     pixels, region = torch.randn(1, 3, 70, 70), torch.randn(1, 3, 28, 28)
     model(ids, pixel_values=pixels, region_values=region, labels=ids.clamp(min=0)).loss.backward()
     optimizer.step()
-    return {name.partition(".")[0] for name, each in model.named_parameters() if not torch.equal(each, before[name])}
+    return {
+        name.partition(".")[0]
+        for name, parameter in model.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
 
 
 @pytest.mark.parametrize(
@@ -53,17 +57,17 @@ def test_contradictions_are_refused(freezing: Freezing, message: str) -> None:
         freezing.trained_parts()
 
 
-def test_a_region_projector_that_is_not_there_cannot_train() -> None:
+def test_a_region_projector_that_does_not_exist_cannot_train() -> None:
     model = GriffonForConditionalGeneration(preset_config("tiny-llama2", region=False))
     with pytest.raises(SettingsError, match="no region projector to train"):
         freeze(model, Freezing(tune_region_projector=True))
 
 
-def test_layers_behind_the_selected_state_never_train() -> None:
+def test_layers_after_the_selected_state_never_train() -> None:
     """They get no gradient; moments for them would be a waste, and decay would wear them away."""
     model = GriffonForConditionalGeneration(preset_config("tiny-llama2"))
     freeze(model, Freezing())
-    frozen = {name for name, each in model.vision_tower.named_parameters() if not each.requires_grad}
+    frozen = {name for name, parameter in model.vision_tower.named_parameters() if not parameter.requires_grad}
     assert {name.rsplit(".", 1)[0] for name in frozen} >= {"encoder.layers.2.mlp.fc1", "post_layernorm"}
     assert not any(name.startswith(("encoder.layers.0", "encoder.layers.1", "embeddings")) for name in frozen)
 

@@ -58,7 +58,7 @@ def as_list(tokens: int | list[int] | None) -> list[int]:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("chat", list(CHATS))
-def test_what_the_language_model_says_is_kept_and_the_templates_end_comes_to_it(
+def test_the_language_models_settings_are_kept_and_the_templates_end_is_added(
     name: str, chat: str, tmp_path: Path
 ) -> None:
     tokenizer = byte_tokenizer()
@@ -113,7 +113,7 @@ def test_a_stage_after_plain_does_not_stop_at_newlines() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_new_model_has_the_settings_of_its_language_models_folder(name: str, tmp_path: Path) -> None:
-    """And is saved with them, also those that transformers would not write anew."""
+    """They are saved with the model, even those that transformers would not write."""
     folder, tower = language_model_folder(tmp_path / "language", "llama2"), tower_folder(tmp_path / "tower")
     (folder / "generation_config.json").write_text(json.dumps(PUBLISHED[name]))
     given = {"stage": "custom", "shards": (tmp_path,), "output_dir": tmp_path / "run"}
@@ -136,19 +136,19 @@ NO_PAD = [None, -1]
 def test_without_a_pad_token_what_ends_an_answer_pads(pad: int | None) -> None:
     tokenizer = byte_level()
     assert tokenizer.pad_token_id is None
-    found = generation_config(GenerationConfig(pad_token_id=pad), "qwen2", tokenizer)
-    assert found.pad_token_id == id_of("<|im_end|>", tokenizer)
+    config = generation_config(GenerationConfig(pad_token_id=pad), "qwen2", tokenizer)
+    assert config.pad_token_id == id_of("<|im_end|>", tokenizer)
 
 
 @pytest.mark.parametrize("pad", NO_PAD)
 def test_where_the_model_names_no_pad_token_the_tokenizers_pads(pad: int | None) -> None:
     tokenizer = byte_tokenizer()
-    found = generation_config(GenerationConfig(pad_token_id=pad), "qwen2", tokenizer)
-    assert found.pad_token_id == tokenizer.pad_token_id == id_of("<pad>", tokenizer)
+    config = generation_config(GenerationConfig(pad_token_id=pad), "qwen2", tokenizer)
+    assert config.pad_token_id == tokenizer.pad_token_id == id_of("<pad>", tokenizer)
 
 
 def ending(name: str, folder: Path) -> tuple[Model, int]:
-    """A saved model that says its template's end mark third in its answer to a picture, and that mark."""
+    """A saved model that says its template's end mark third in its answer to an image, and that mark."""
     config: Any = preset_config(name)
     config.text_config.tie_word_embeddings = False  # the head alone is changed below
     config._attn_implementation = dict(attention_of(config.text_config))
@@ -162,10 +162,10 @@ def ending(name: str, folder: Path) -> tuple[Model, int]:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4)
-        said = model.generate(**image_prompt(model), **ENDLESS)[0].tolist()
-        assert said[2] not in said[:2] and end not in said
+        output = model.generate(**image_prompt(model), **ENDLESS)[0].tolist()
+        assert output[2] not in output[:2] and end not in output
         head = model.get_output_embeddings().weight
-        head[[said[2], end]] = head[[end, said[2]]]
+        head[[output[2], end]] = head[[end, output[2]]]
     model.save_pretrained(folder)
     save_beside(folder, model.config, model.generation_config, chat, tokenizer)
     loaded: Model = GriffonForConditionalGeneration.from_pretrained(folder)
@@ -176,7 +176,7 @@ ENDLESS: Mapping[str, Any] = {"max_new_tokens": 8, "do_sample": False, "eos_toke
 
 
 def image_prompt(model: Model) -> dict[str, torch.Tensor]:
-    return {name: each for name, each in batch(model, (1,), (0,)).items() if name != "region_values"}
+    return {name: value for name, value in batch(model, (1,), (0,)).items() if name != "region_values"}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -185,7 +185,7 @@ def test_generate_stops_at_the_end_mark_alone_and_in_a_batch(name: str, tmp_path
     pictured = image_prompt(model)
     alone = model.generate(**pictured, max_new_tokens=8, do_sample=False)[0].tolist()
     assert (len(alone), alone[-1], alone.count(end)) == (3, end, 1)
-    assert model.generate(**pictured, **ENDLESS).shape == (1, 8)  # but for the end mark it would go on
+    assert model.generate(**pictured, **ENDLESS).shape == (1, 8)  # but for the end mark it would continue
     row = [1, 9, 60, 61]
     other = model.generate(torch.tensor([row]), max_new_tokens=8, do_sample=False)[0].tolist()
     gap = pictured["input_ids"].shape[1] - len(row)

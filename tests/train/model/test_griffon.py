@@ -35,11 +35,11 @@ def made(name: str, **fields: object) -> Model:
 
 
 def batch(model: Model, pictures: tuple[int, ...], regions: tuple[int, ...]) -> Inputs:
-    """Samples with so many pictures and regions each, padded on the right."""
+    """Samples with so many images and regions each, padded on the right."""
     rows = []
-    for number, (seen, shown) in enumerate(zip(pictures, regions, strict=True)):
-        row = [1, 9 + number, *([IMAGE] * model.image_tokens + [40]) * seen, *[REGION, 50] * shown]
-        rows.append([*row, *[60, 61, 62 + number][: 3 - number % 2]])
+    for index, (seen, shown) in enumerate(zip(pictures, regions, strict=True)):
+        row = [1, 9 + index, *([IMAGE] * model.image_tokens + [40]) * seen, *[REGION, 50] * shown]
+        rows.append([*row, *[60, 61, 62 + index][: 3 - index % 2]])
     longest = max(map(len, rows))
     vision, region = model.config.vision_config.image_size, model.config.region_config.image_size
     draws = torch.Generator().manual_seed(1)
@@ -52,7 +52,7 @@ def batch(model: Model, pictures: tuple[int, ...], regions: tuple[int, ...]) -> 
 
 
 def features_by_hand(model: Model, inputs: Inputs) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Of each picture and region, through CLIP, the convolution and the linear layers; Gemma's scale included."""
+    """Compute the features of images and regions with CLIP, convolution and linear layers, and Gemma's scale."""
     state = model.state_dict()
     width = model.config.get_text_config().hidden_size
     scale = width**0.5 if model.config.get_text_config().model_type == "gemma2" else 1.0
@@ -79,7 +79,7 @@ def logits_by_hand(model: Model, inputs: Inputs) -> list[torch.Tensor]:
     """Sample by sample, without padding: embeddings and features joined in a row, given to the language model."""
     pictures, regions = (iter(features) for features in features_by_hand(model, inputs))
     embed = model.language_model.get_input_embeddings()
-    found = []
+    result = []
     for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
         parts, row = [], ids[mask.bool()].tolist()
         while row:
@@ -91,8 +91,8 @@ def logits_by_hand(model: Model, inputs: Inputs) -> list[torch.Tensor]:
                 del row[0]
             else:
                 parts.append(embed(torch.tensor([row.pop(0)])))
-        found.append(model.language_model(inputs_embeds=torch.cat(parts)[None]).logits[0])
-    return found
+        result.append(model.language_model(inputs_embeds=torch.cat(parts)[None]).logits[0])
+    return result
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -110,8 +110,8 @@ def test_logits_are_those_of_the_parts(name: str, pictures: tuple[int, ...], reg
 
 
 @torch.no_grad()
-def test_every_part_is_heard() -> None:
-    """Else the test above could pass on features that change nothing."""
+def test_every_part_changes_the_logits() -> None:
+    """Otherwise the test above could pass with features that change nothing."""
     model = made("tiny-gemma2")
     inputs = batch(model, (1,), (1,))
     before = model(**inputs).logits
@@ -120,7 +120,7 @@ def test_every_part_is_heard() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_batch_without_a_image_runs_every_tower(name: str) -> None:
+def test_a_batch_without_an_image_runs_every_tower(name: str) -> None:
     """All that trains gets a gradient, all zeros where nothing was seen: among ranks nobody waits for anybody."""
     model = made(name)
     inputs = batch(model, (0, 0), (0, 0))
@@ -136,7 +136,7 @@ def test_a_batch_without_a_image_runs_every_tower(name: str) -> None:
 
 
 @pytest.mark.parametrize(("pictures", "given"), [((1, 1), 1), ((0, 1), 2), ((1,), 0)])
-def test_a_image_too_many_or_too_few_is_refused(pictures: tuple[int, ...], given: int) -> None:
+def test_an_image_too_many_or_too_few_is_refused(pictures: tuple[int, ...], given: int) -> None:
     model = made("tiny-llama2")
     inputs = batch(model, pictures, (0,) * len(pictures))
     inputs["pixel_values"] = torch.zeros(given, 3, 70, 70)
@@ -160,7 +160,9 @@ def test_checkpointing_changes_no_gradient(name: str) -> None:
             model.activation_checkpointing_enable()
         inputs = batch(model, (1, 0), (0, 1))
         model(**inputs, labels=inputs["input_ids"].clamp(min=0), use_cache=False).loss.backward()
-        gradients.append({name: each.grad for name, each in model.named_parameters() if each.grad is not None})
+        gradients.append(
+            {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+        )
     plain, checkpointed = gradients
     assert plain.keys() == checkpointed.keys()
     assert any(name.startswith("vision_tower") for name in plain)
@@ -182,15 +184,15 @@ def test_saved_and_loaded_it_is_the_same(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         difference = loaded.eval()(**inputs).logits - model(**inputs).logits
     assert difference.abs().max() < 1e-5
-    assert all(torch.equal(loaded.state_dict()[each], weight) for each, weight in model.state_dict().items())
+    assert all(torch.equal(loaded.state_dict()[value], weight) for value, weight in model.state_dict().items())
     tied = PRESETS[name].family == "gemma2"
     assert (loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight) == tied
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
-def test_generate_goes_on_greedily_from_what_it_sees(name: str) -> None:
-    """Token by token what the argmax of `forward` gives, for a prompt with a picture and a region among others."""
+def test_generate_continues_greedily_from_what_it_sees(name: str) -> None:
+    """Token by token what the argmax of `forward` gives, for a prompt with an image and a region among others."""
     model = made(name)
     inputs = batch(model, (1,), (1,))
     tokens = model.generate(**inputs, max_new_tokens=6, do_sample=False, eos_token_id=None)[0].tolist()
@@ -209,7 +211,7 @@ def test_generate_goes_on_greedily_from_what_it_sees(name: str) -> None:
 def test_generate_in_a_batch_is_generate_alone() -> None:
     model = made("tiny-qwen2")
     long, short = batch(model, (1,), (1,)), batch(model, (0,), (0,))
-    alone = [model.generate(**each, max_new_tokens=5, do_sample=False, eos_token_id=None) for each in (long, short)]
+    alone = [model.generate(**item, max_new_tokens=5, do_sample=False, eos_token_id=None) for item in (long, short)]
     gap = long["input_ids"].shape[1] - short["input_ids"].shape[1]
     both = {
         "input_ids": torch.cat([long["input_ids"], F.pad(short["input_ids"], (gap, 0))]),
@@ -228,7 +230,7 @@ def test_projectors_give_as_many_tokens_as_said(projector: str, tokens: int) -> 
 
 
 def test_the_real_sizes_are_the_published_ones() -> None:
-    """Parameters of the language models by their model cards, and 1,369 tokens a picture."""
+    """Parameters of the language models by their model cards, and 1,369 tokens an image."""
     millions = {
         "gemma2-2b": 2614,
         "gemma2-9b": 9242,

@@ -76,7 +76,7 @@ FILES: Mapping[str, bytes] = {
 
 
 def pixels_of_training(data: bytes, side_px: int, box: Sequence[float] | None = None) -> torch.Tensor:
-    """As the loader makes them of a sample, and the training step of these."""
+    """Prepare pixels as the loader and the training step do."""
     sample: Any = type("Sample", (), {"image": data})
     seen = decode(sample, "here")
     crop = seen if box is None else cropped(seen, (box[0], box[1], box[2], box[3]))
@@ -88,11 +88,11 @@ def test_images_have_the_pixels_of_training(name: str, tmp_path: Path) -> None:
     """From a file or its bytes, and from Pillow."""
     path = tmp_path / "picture"
     path.write_bytes(FILES[name])
-    found: Any = GriffonImageProcessor(70, 28)
+    actual: Any = GriffonImageProcessor(70, 28)
     expected = pixels_of_training(FILES[name], 70)
     with Image.open(path) as image:
         for given in (path, str(path), FILES[name], image, [image], [[image]]):
-            assert torch.equal(found(given)["pixel_values"], expected)
+            assert torch.equal(actual(given)["pixel_values"], expected)
     assert expected.shape == (1, 3, 70, 70)
 
 
@@ -105,23 +105,23 @@ def test_arrays_are_images_whichever_way_their_channels_lie() -> None:
 
 def test_several_images_come_in_their_order() -> None:
     images = [picture(seed=1), picture(seed=2)]
-    found = GriffonImageProcessor(70, 28)(images, return_tensors="pt")["pixel_values"]
-    each = [pixels_of_training(as_bytes(image, "PNG"), 70) for image in images]
-    assert torch.equal(found, torch.cat(each))
+    actual = GriffonImageProcessor(70, 28)(images, return_tensors="pt")["pixel_values"]
+    expected = [pixels_of_training(as_bytes(image, "PNG"), 70) for image in images]
+    assert torch.equal(actual, torch.cat(expected))
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (FILES["jpeg"][:200], "JPEG"),
         ("missing.jpg", "no such file"),
         ("img/" * 2000, "neither a URL nor base64|not an image"),
     ],
 )
-def test_what_is_no_image_is_named(given: object, said: str) -> None:
-    found: Any = GriffonImageProcessor(70, 28)
-    with pytest.raises(DataError, match=said):
-        found(given)
+def test_what_is_not_an_image_is_named(given: object, message: str) -> None:
+    actual: Any = GriffonImageProcessor(70, 28)
+    with pytest.raises(DataError, match=message):
+        actual(given)
 
 
 def with_images(turns: Sequence[Turn], pictures: int, boxes: Sequence[Any]) -> dict[str, Any]:
@@ -130,17 +130,17 @@ def with_images(turns: Sequence[Turn], pictures: int, boxes: Sequence[Any]) -> d
 
 @pytest.mark.parametrize(("chat", "name"), VOCABULARIES)
 def test_conversations_have_the_tokens_of_training(chat: str, name: str) -> None:
-    """Whatever stands in them: control tokens that are spelled, and more `<image>` than pictures."""
-    found, draws = processor(chat, name), random.Random(f"{chat} {name}")
-    for number in range(60):
+    """Texts may spell control tokens, and hold more `<image>` than there are images."""
+    actual, draws = processor(chat, name), random.Random(f"{chat} {name}")
+    for i in range(60):
         pictures = draws.choice((0, 1, 1, 2))
         regions = draws.choice((0, 1)) if pictures else 0
-        turns = random_turns(draws, spelled=number % 2 == 0, pictures=pictures, regions=regions)
+        turns = random_turns(draws, spelled=i % 2 == 0, pictures=pictures, regions=regions)
         boxes = [(3.4, 5, 20.5, 33)] * regions
         for some, prompt in ((turns, False), (turns[:-1], True)):
-            encoded = encode(chat, some, found.tokenizer, images=pictures, regions=regions, prompt=prompt)
-            expected, _ = expand_and_truncate(encoded, 10**6, "error", found.image_tokens, "here")
-            batch = found.apply_chat_template(
+            encoded = encode(chat, some, actual.tokenizer, images=pictures, regions=regions, prompt=prompt)
+            expected, _ = expand_and_truncate(encoded, 10**6, "error", actual.image_tokens, "here")
+            batch = actual.apply_chat_template(
                 messages_of(some),
                 tokenize=True,
                 add_generation_prompt=prompt,
@@ -156,8 +156,8 @@ def test_conversations_have_the_tokens_of_training(chat: str, name: str) -> None
 @pytest.mark.parametrize(("chat", "name"), VOCABULARIES)
 def test_what_is_written_out_has_the_same_tokens(chat: str, name: str) -> None:
     """The template's text given to the processor, with bos in front or to be put there."""
-    found, draws = processor(chat, name), random.Random(0)
-    bos = found.tokenizer.bos_token or ""
+    actual, draws = processor(chat, name), random.Random(0)
+    bos = actual.tokenizer.bos_token or ""
     for _ in range(30):
         turns = [
             Turn(role=turn.role, text=turn.text if turn.role == "human" else turn.text.replace("<", "("))
@@ -165,10 +165,10 @@ def test_what_is_written_out_has_the_same_tokens(chat: str, name: str) -> None:
         ]
         given: dict[str, Any] = {"images": picture(), "regions": [(3.4, 5, 20.5, 33)]}
         messages: Any = messages_of(turns)
-        expected = found.apply_chat_template(messages, tokenize=True, return_dict=True, processor_kwargs=given)
-        text = found.apply_chat_template(messages)
+        expected = actual.apply_chat_template(messages, tokenize=True, return_dict=True, processor_kwargs=given)
+        text = actual.apply_chat_template(messages)
         for written in {text, text.removeprefix(bos)} if name == "gemma3" else {text}:
-            batch = found(text=written, **given)
+            batch = actual(text=written, **given)
             assert batch["input_ids"] == expected["input_ids"]
             assert torch.equal(batch["pixel_values"], expected["pixel_values"])
             assert torch.equal(batch["region_values"], expected["region_values"])
@@ -181,7 +181,7 @@ QUESTION: Sequence[Any] = [
 
 def test_regions_are_crops_of_their_conversations_first_image() -> None:
     """Box by box, where the messages have them; several conversations, the shorter padded on the left."""
-    found = processor("gemma_instruct")
+    prepared = processor("gemma_instruct")
     boxes = [(3.4, 5.0, 20.5, 33.0), (0.0, 0.0, 50.0, 90.0)]
     seen = [picture(seed=1), picture(seed=2)]
     conversations = [
@@ -198,27 +198,27 @@ def test_regions_are_crops_of_their_conversations_first_image() -> None:
         for number in (0, 1)
     ]
     settings: Any = {"tokenize": True, "add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
-    batch = found.apply_chat_template(conversations, **settings)
-    alone = [found.apply_chat_template(each, **settings) for each in conversations]
-    lengths = [each["input_ids"].shape[1] for each in alone]
+    batch = prepared.apply_chat_template(conversations, **settings)
+    alone = [prepared.apply_chat_template(conversation, **settings) for conversation in conversations]
+    lengths = [conversation["input_ids"].shape[1] for conversation in alone]
     assert lengths[0] < lengths[1] == batch["input_ids"].shape[1]
     gap = lengths[1] - lengths[0]
     assert batch["input_ids"][0, gap:].tolist() == alone[0]["input_ids"][0].tolist()
     assert batch["attention_mask"].tolist() == [[0] * gap + [1] * lengths[0], [1] * lengths[1]]
-    assert torch.equal(batch["pixel_values"], torch.cat([each["pixel_values"] for each in alone]))
+    assert torch.equal(batch["pixel_values"], torch.cat([conversation["pixel_values"] for conversation in alone]))
     expected = pixels_of_training(as_bytes(seen[1], "PNG"), 28, boxes[1])
     assert torch.equal(batch["region_values"], expected)
     assert "region_values" not in alone[0]
 
 
-def test_a_image_in_base64_is_taken() -> None:
-    """As web services send it; also where it is as long as no file's name may be."""
+def test_an_image_in_base64_is_taken() -> None:
+    """Web services send images so; the text may be longer than any file name."""
     for side_px in (1, 4, 30):
         data = as_bytes(picture().crop((0, 0, side_px, side_px)), "PNG")
         text = base64.b64encode(data).decode()
         for given in (text, f"data:image/png;base64,{text}", base64.encodebytes(data).decode()):
-            found: Any = GriffonImageProcessor(70, 28)(given)  # type: ignore[arg-type]
-            assert torch.equal(found["pixel_values"], pixels_of_training(data, 70))
+            actual: Any = GriffonImageProcessor(70, 28)(given)  # type: ignore[arg-type]
+            assert torch.equal(actual["pixel_values"], pixels_of_training(data, 70))
 
 
 @pytest.mark.parametrize("key", ["image", "url", "path", "image_url"])
@@ -227,12 +227,12 @@ def test_a_message_names_its_image_in_several_ways(key: str, tmp_path: Path) -> 
     path.write_bytes(FILES["turned jpeg"])
     part = {"type": "image_url", key: {"url": str(path)}} if key == "image_url" else {"type": "image", key: str(path)}
     messages: Any = [{"role": "user", "content": [part, {"type": "text", "text": "How many?"}]}]
-    found = processor("qwen2").apply_chat_template(messages, tokenize=True, return_dict=True)
-    assert torch.equal(found["pixel_values"], pixels_of_training(FILES["turned jpeg"], 70))
+    prepared = processor("qwen2").apply_chat_template(messages, tokenize=True, return_dict=True)
+    assert torch.equal(prepared["pixel_values"], pixels_of_training(FILES["turned jpeg"], 70))
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"text": "How many?", "images": [picture()]}, r"the text lacks 1 <image> for 1 image\(s\)"),
         ({"text": "<image> <region>", "images": [picture()], "regions": [(0, 0, 1, 1)] * 2}, "lacks 1 <region>"),
@@ -241,12 +241,12 @@ def test_a_message_names_its_image_in_several_ways(key: str, tmp_path: Path) -> 
         ({"images": [picture()]}, "a text is required"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_what_does_not_fit_together_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         processor("qwen2")(**given)
 
 
-def test_an_image_without_a_image_is_refused() -> None:
+def test_an_image_part_without_image_is_refused() -> None:
     messages: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many?"}]}]
     with pytest.raises(DataError, match="an image part without an image"):
         processor("qwen2").apply_chat_template(messages, tokenize=True)
@@ -271,7 +271,7 @@ def saved(name: str, folder: Path) -> Model:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_pipeline_answers_as_generate_does(name: str, tmp_path: Path) -> None:
-    """With the pixels and tokens of training, whatever the question spells."""
+    """It uses the pixels and tokens of training, whatever the question spells."""
     model = saved(name, tmp_path)
     answering: Any = pipeline("image-text-to-text", model=str(tmp_path))
     assert isinstance(answering.model, GriffonForConditionalGeneration)
@@ -286,19 +286,19 @@ def test_a_pipeline_answers_as_generate_does(name: str, tmp_path: Path) -> None:
         conversations.append([{"role": "user", "content": content}])
     assert expected[0] != expected[1]
     for messages, tokens in zip(conversations, expected, strict=True):
-        found = answering(text=messages, max_new_tokens=9, return_tensors=True)
-        assert found[0]["generated_token_ids"].tolist() == tokens
-        said = answering(text=messages, max_new_tokens=9)[0]["generated_text"][-1]
-        assert said == {"role": "assistant", "content": tokenizer.decode(tokens, skip_special_tokens=True)}
+        actual = answering(text=messages, max_new_tokens=9, return_tensors=True)
+        assert actual[0]["generated_token_ids"].tolist() == tokens
+        output = answering(text=messages, max_new_tokens=9)[0]["generated_text"][-1]
+        assert output == {"role": "assistant", "content": tokenizer.decode(tokens, skip_special_tokens=True)}
     together = answering(text=conversations, max_new_tokens=9, return_tensors=True)
-    assert [each[0]["generated_token_ids"].tolist() for each in together] == expected
+    assert [item[0]["generated_token_ids"].tolist() for item in together] == expected
 
 
-def test_a_pipeline_takes_images_and_texts_that_are_written_out(tmp_path: Path) -> None:
+def test_a_pipeline_takes_images_and_rendered_texts(tmp_path: Path) -> None:
     saved("tiny-qwen2", tmp_path)
     answering: Any = pipeline("image-text-to-text", model=str(tmp_path))
-    said = answering(images=picture(), text="<image>\nHow many?", max_new_tokens=4, return_full_text=False)
-    assert said[0]["generated_text"] != ""
+    output = answering(images=picture(), text="<image>\nHow many?", max_new_tokens=4, return_full_text=False)
+    assert output[0]["generated_text"] != ""
     prefilled = [*QUESTION, {"role": "assistant", "content": [{"type": "text", "text": "There are"}]}]
     went_on = answering(text=prefilled, max_new_tokens=4)[0]["generated_text"][-1]["content"][-1]["text"]
     assert went_on.startswith("There are") and len(went_on) > len("There are")
@@ -314,20 +314,20 @@ def test_the_auto_classes_know_a_saved_folder(tmp_path: Path) -> None:
         (AutoProcessor, GriffonProcessor),
     ):
         assert type(auto.from_pretrained(tmp_path)) is kind
-    found = AutoProcessor.from_pretrained(tmp_path)
-    assert (found.chat, found.image_tokens) == ("llama_2", 9)
-    assert (found.image_processor.image_px, found.image_processor.region_px) == (70, 28)
-    assert found.chat_template == found.tokenizer.chat_template is not None
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert (loaded.chat, loaded.image_tokens) == ("llama_2", 9)
+    assert (loaded.image_processor.image_px, loaded.image_processor.region_px) == (70, 28)
+    assert loaded.chat_template == loaded.tokenizer.chat_template is not None
 
 
 @pytest.mark.parametrize(
     "imports",
     ["from transformers import AutoConfig, AutoProcessor; import griffon_train", "import griffon_train.model"],
 )
-def test_importing_us_makes_them_known(imports: str, tmp_path: Path) -> None:
+def test_importing_the_package_registers_the_auto_classes(imports: str, tmp_path: Path) -> None:
     preset_config("tiny-qwen2").save_pretrained(tmp_path)
     script = (
         f"{imports}\nfrom transformers import AutoConfig\nprint(type(AutoConfig.from_pretrained({str(tmp_path)!r})))"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert said.stdout == "<class 'griffon_train.model.config.GriffonConfig'>\n", said.stderr
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert result.stdout == "<class 'griffon_train.model.config.GriffonConfig'>\n", result.stderr

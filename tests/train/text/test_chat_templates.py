@@ -45,7 +45,7 @@ def test_the_templates_are_these() -> None:
 
 
 @every_chat
-def test_two_rounds_about_a_image(chat: str) -> None:
+def test_two_rounds_about_an_image(chat: str) -> None:
     turns = conversation("<image>\nHow many?", "Four cats.", "A dog? ", "No.")
     assert shown(encode(chat, turns, TOKENIZER, images=1), TOKENIZER) == ROUNDS[chat]
 
@@ -102,13 +102,13 @@ EMPTY_ANSWERS = {
 
 @every_chat
 def test_an_empty_answer_is_learned_as_its_end(chat: str) -> None:
-    found = shown(encode(chat, conversation("a", "", "", ""), TOKENIZER), TOKENIZER)
-    assert found.count(EMPTY_ANSWERS[chat]) == (1 if chat == "plain" else 2)
-    assert found.count("«") == found.count(EMPTY_ANSWERS[chat])
+    actual = shown(encode(chat, conversation("a", "", "", ""), TOKENIZER), TOKENIZER)
+    assert actual.count(EMPTY_ANSWERS[chat]) == (1 if chat == "plain" else 2)
+    assert actual.count("«") == actual.count(EMPTY_ANSWERS[chat])
 
 
 def turns_of(written: str) -> list[Turn]:
-    """Of `h` or `g` and a text, with blanks between."""
+    """Make turns from texts that begin with `h` or `g`, with spaces between."""
     return [Turn(role="human" if turn[0] == "h" else "gpt", text=turn[1:]) for turn in written.split(" ") if turn]
 
 
@@ -127,8 +127,8 @@ def turns_of(written: str) -> list[Turn]:
 )
 def test_whatever_prep_accepts_becomes_human_and_model_in_turns(chat: str, written: str, as_if: str) -> None:
     pictures = written.count("<image>")
-    found, expected = (encode(chat, turns_of(each), TOKENIZER, images=pictures) for each in (written, as_if))
-    assert found == expected
+    actual, expected = (encode(chat, turns_of(item), TOKENIZER, images=pictures) for item in (written, as_if))
+    assert actual == expected
 
 
 UNANSWERED = {
@@ -141,9 +141,9 @@ UNANSWERED = {
 
 @every_chat
 def test_a_question_without_an_answer_is_shown_and_not_learned(chat: str) -> None:
-    found = shown(encode(chat, conversation("a", "b", "c"), TOKENIZER), TOKENIZER)
-    assert found.endswith(UNANSWERED[chat])
-    assert found.count("«") == 1
+    actual = shown(encode(chat, conversation("a", "b", "c"), TOKENIZER), TOKENIZER)
+    assert actual.endswith(UNANSWERED[chat])
+    assert actual.count("«") == 1
 
 
 NOTHING = {"plain": "<s>", "gemma_instruct": "<s>", "llama_2": "<s>", "qwen2": CHATML}
@@ -172,16 +172,16 @@ def test_images_and_regions_stand_where_questions_name_them(
     chat: str, question: str, pictures: int, regions: int, expected: str
 ) -> None:
     turns = conversation("x", "<image> <region>", question, "<region> <image>")
-    found = shown(encode(chat, turns, TOKENIZER, images=pictures, regions=regions), TOKENIZER)
-    assert f"{expected}<" in found or f"{expected} [/INST]" in found
-    assert found.count("🖼") == pictures
-    assert found.count("✂") == regions
-    assert "<image> <region>" in found
-    assert "<region> <image>" in found
+    actual = shown(encode(chat, turns, TOKENIZER, images=pictures, regions=regions), TOKENIZER)
+    assert f"{expected}<" in actual or f"{expected} [/INST]" in actual
+    assert actual.count("🖼") == pictures
+    assert actual.count("✂") == regions
+    assert "<image> <region>" in actual
+    assert "<region> <image>" in actual
 
 
 def test_plain_has_images_in_front_wherever_they_were() -> None:
-    """And where no question names them."""
+    """Also if no question names them."""
     for question in ("a <image> b", "a", "<image><image> <region>"):
         encoded = encode("plain", conversation(question, "x <image>"), TOKENIZER, images=2, regions=1)
         assert shown(encoded, TOKENIZER) == "<s>🖼🖼✂«x <image>\n»"
@@ -189,21 +189,21 @@ def test_plain_has_images_in_front_wherever_they_were() -> None:
 
 @chat_with_questions
 @pytest.mark.parametrize(
-    ("pictures", "regions", "said"),
+    ("pictures", "regions", "message"),
     [
         (2, 0, "lack 1 <image> for 2 image(s) and 0 region(s)"),
         (1, 3, "lack 3 <region> for 1 image(s) and 3 region(s)"),
         (2, 1, "lack 1 <image> and 1 <region> for"),
     ],
 )
-def test_a_image_without_a_place_is_said(chat: str, pictures: int, regions: int, said: str) -> None:
+def test_an_image_without_a_place_is_reported(chat: str, pictures: int, regions: int, message: str) -> None:
     turns = [Turn(role="gpt", text="<image>"), *conversation("<image>\na", "<image> <region>")]
-    with pytest.raises(DataError, match=re.escape(said)):
+    with pytest.raises(DataError, match=re.escape(message)):
         encode(chat, turns, TOKENIZER, images=pictures, regions=regions)
 
 
 def test_plain_begins_with_bos_only_where_there_is_one() -> None:
-    """And `qwen2` never does."""
+    """`qwen2` never does."""
     without = byte_level(bos=None)
     assert shown(encode("plain", conversation("a", "b"), without), without) == "«b\n»"
     assert shown(encode("qwen2", conversation("a", "b"), TOKENIZER), TOKENIZER).startswith(CHATML)
@@ -228,18 +228,18 @@ def test_a_tokenizer_without_bos_is_refused(chat: str) -> None:
     ],
 )
 def test_a_tokenizer_without_a_templates_control_token_is_refused(chat: str, mark: str) -> None:
-    """Or with one that text of the same spelling could not be told from."""
+    """So is one whose control token cannot be distinguished from text of the same spelling."""
     for bos in ("<s>", "<bos>"):
         check_tokenizer(chat, byte_level(bos=bos, special=[*MARKS, "<s>"]))
-    lacking = byte_level(bos="<bos>", special=[each for each in [*MARKS, "<s>"] if each != mark])
-    said = rf"^chat template {chat}: TokenizersBackend has no control token {re.escape(mark)}; use the tokenizer of"
-    with pytest.raises(SettingsError, match=said):
+    lacking = byte_level(bos="<bos>", special=[item for item in [*MARKS, "<s>"] if item != mark])
+    message = rf"^chat template {chat}: TokenizersBackend has no control token {re.escape(mark)}; use the tokenizer of"
+    with pytest.raises(SettingsError, match=message):
         check_tokenizer(chat, lacking)
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         encode(chat, conversation("a", "b"), lacking)
-    as_word = byte_level(bos="<bos>", special=[each for each in [*MARKS, "<s>"] if each != mark])
+    as_word = byte_level(bos="<bos>", special=[item for item in [*MARKS, "<s>"] if item != mark])
     as_word.add_tokens([mark])
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         check_tokenizer(chat, as_word)
 
 
@@ -257,12 +257,12 @@ def test_an_unknown_template_is_refused() -> None:
 
 @every_chat
 def test_questions_are_never_learned_and_answers_always(chat: str) -> None:
-    """Whatever stands in them: only what is between the marks counts."""
+    """Their content does not matter: only what is between the marks counts."""
     for text in ("«", "[/INST]", "user\n", "assistant\n", "model\n", " ", "\n", "<<SYS>>"):
-        found = encode(chat, conversation(f"q{text}q", f"a{text}a"), TOKENIZER)
-        learned = str(TOKENIZER.decode([label for label in found.labels if label != IGNORE]))
+        actual = encode(chat, conversation(f"q{text}q", f"a{text}a"), TOKENIZER)
+        learned = str(TOKENIZER.decode([label for label in actual.labels if label != IGNORE]))
         shown_only = TOKENIZER.decode(
-            [token for token, label in zip(found.ids, found.labels, strict=True) if label == IGNORE]
+            [token for token, label in zip(actual.ids, actual.labels, strict=True) if label == IGNORE]
         )
         assert f"a{text}a" in learned
         assert "q" not in learned.replace("</s>", "")

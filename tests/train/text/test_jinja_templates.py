@@ -53,8 +53,8 @@ def rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, An
 
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, Any]], *, prompt: bool) -> list[int]:
-    found: Any = tokenizer.apply_chat_template(list(messages), add_generation_prompt=prompt)
-    ids: list[int] = found["input_ids"]
+    result: Any = tokenizer.apply_chat_template(list(messages), add_generation_prompt=prompt)
+    ids: list[int] = result["input_ids"]
     return ids
 
 
@@ -72,7 +72,7 @@ def test_conversations_without_images_have_the_ids_of_training(chat: str, name: 
 
 @every_vocabulary
 def test_images_and_regions_stand_where_training_has_them(chat: str, name: str) -> None:
-    """LLaVA's rule: what is written out is split at the pictures, and each part tokenized as it is."""
+    """LLaVA's rule: what is written out is split at the images, and each part tokenized as it is."""
     tokenizer, draws = tokenizer_of(chat, name), random.Random(f"{chat} {name}")
     for _ in range(CONVERSATIONS):
         pictures, regions = draws.choice((1, 1, 2)), draws.choice((0, 1))
@@ -84,8 +84,8 @@ def test_images_and_regions_stand_where_training_has_them(chat: str, name: str) 
         text = rendered(tokenizer, messages_of(turns))
         ids: list[int] = []
         for part in re.split("(<image>|<region>)", text):
-            place = {"<image>": IMAGE_TOKEN_ID, "<region>": REGION_TOKEN_ID}.get(part)
-            ids += tokenizer(part, add_special_tokens=False)["input_ids"] if place is None else [place]
+            placeholder = {"<image>": IMAGE_TOKEN_ID, "<region>": REGION_TOKEN_ID}.get(part)
+            ids += tokenizer(part, add_special_tokens=False)["input_ids"] if placeholder is None else [placeholder]
         assert ids == encode(chat, turns, tokenizer, images=pictures, regions=regions).ids
 
 
@@ -141,7 +141,7 @@ def test_turns_of_one_role_in_a_row_are_one(chat: str, roles: str) -> None:
 
 @pytest.mark.parametrize("chat", list(CHATS))
 @pytest.mark.parametrize(
-    ("messages", "said"),
+    ("messages", "message"),
     [
         ([{"role": "system", "content": "Be brief."}], "the system prompt is part of the template"),
         ([{"role": "tool", "content": "3"}], "expected a message of the user or the assistant"),
@@ -149,10 +149,10 @@ def test_turns_of_one_role_in_a_row_are_one(chat: str, roles: str) -> None:
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": [IMAGE]}], "a message contains text"),
     ],
 )
-def test_what_training_never_has_is_refused(chat: str, messages: list[dict[str, Any]], said: str) -> None:
-    with pytest.raises(TemplateError, match=said):
+def test_what_training_never_has_is_refused(chat: str, messages: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(TemplateError, match=message):
         rendered(tokenizer_of(chat, "bytes"), messages)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         turns_of(messages)
 
 

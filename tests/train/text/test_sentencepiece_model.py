@@ -55,16 +55,14 @@ FOLDERS: Mapping[str, Mapping[str, object]] = {
 
 
 def texts(seed: str, count: int) -> list[str]:
-    """Of all scripts, with runs of blanks, digits and newlines, and what looks like control tokens."""
+    """Draw texts of all scripts, with runs of spaces, digits and newlines, and with spelled control tokens."""
     draws = random.Random(seed)
     alphabets = (" a", "  \n\t", "-=", "ab ", "}{) ", "0123456789 .,", "<>/s|unk []INST▁", "aeins ", "两只猫ねこ고양 ")
     made = []
-    for number in range(count):
+    for i in range(count):
         alphabet = draws.choice(alphabets)
         text = "".join(draws.choice(alphabet) for _ in range(draws.randint(0, 40)))
-        made.append(
-            random_text(draws, True) if number % 2 else text + draws.choice(("", *SPELLED)) + " " * (number % 20)
-        )
+        made.append(random_text(draws, True) if i % 2 else text + draws.choice(("", *SPELLED)) + " " * (i % 20))
     return made
 
 
@@ -115,12 +113,12 @@ def test_llama_2_gives_the_tokens_that_sentencepiece_gives(llama_2: SentencePiec
 def test_no_split_of_a_piece_is_preferred_otherwise(llama_2: SentencePieceProcessor) -> None:
     """Where a piece can begin in two places of a text, such as `----` in seven hyphens, it is the leftmost."""
     tokenizer = load_tokenizer(LLAMA_2.parent)
-    pieces = {llama_2.id_to_piece(number) for number in range(259, len(llama_2))}
+    pieces = {llama_2.id_to_piece(i) for i in range(259, len(llama_2))}
     overlapping = {
-        piece[:place] + piece + piece[len(piece) - place :]
+        piece[:position] + piece + piece[len(piece) - position :]
         for piece in pieces
-        for place in range(1, len(piece))
-        if piece[place:] in pieces and piece.startswith(piece[place:])
+        for position in range(1, len(piece))
+        if piece[position:] in pieces and piece.startswith(piece[position:])
     }
     assert len(overlapping) > 200
     for written in sorted(overlapping):
@@ -129,24 +127,26 @@ def test_no_split_of_a_piece_is_preferred_otherwise(llama_2: SentencePieceProces
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_whatever_stands_beside_the_model(name: str, llama_2: SentencePieceProcessor, tmp_path: Path) -> None:
-    """And saved, it comes back as it was, from our loader and from transformers'."""
+def test_other_files_next_to_the_model_do_not_matter(
+    name: str, llama_2: SentencePieceProcessor, tmp_path: Path
+) -> None:
+    """Saved, the tokenizer is loaded unchanged, by our loader and by transformers."""
     folder = folder_of(tmp_path / "given", LLAMA_2.read_bytes(), FOLDERS[name])
     tokenizer = load_tokenizer(folder)
     tokenizer.save_pretrained(tmp_path / "saved")
     if "config.json" in FOLDERS[name]:
         shutil.copyfile(folder / "config.json", tmp_path / "saved" / "config.json")
     again = [load_tokenizer(tmp_path / "saved"), AutoTokenizer.from_pretrained(tmp_path / "saved")]
-    for each in (tokenizer, *again):
-        assert (each.bos_token, each.eos_token, each.unk_token) == ("<s>", "</s>", "<unk>")
-        assert each("a").input_ids == [1, 263]
-        assert each("</s><s> b").input_ids == [1, 2, 1, 289]
-        assert each.padding_side == ("right" if "padding_side" in str(FOLDERS[name]) else "left")
-        assert len(each) == 32000 + (name == "a token more")
+    for item in (tokenizer, *again):
+        assert (item.bos_token, item.eos_token, item.unk_token) == ("<s>", "</s>", "<unk>")
+        assert item("a").input_ids == [1, 263]
+        assert item("</s><s> b").input_ids == [1, 2, 1, 289]
+        assert item.padding_side == ("right" if "padding_side" in str(FOLDERS[name]) else "left")
+        assert len(item) == 32000 + (name == "a token more")
         for text in texts(name, 200):
             ids = llama_2.encode(text)
-            assert as_text(each, text) == ids
-            assert each.decode(ids) == llama_2.decode(ids)
+            assert as_text(item, text) == ids
+            assert item.decode(ids) == llama_2.decode(ids)
     assert again[0].pad_token == {"a token more": "<pad>", "of no class": "<unk>"}.get(name)
 
 
@@ -154,7 +154,7 @@ def test_whatever_stands_beside_the_model(name: str, llama_2: SentencePieceProce
 def test_with_a_tokenizer_json_beside_it(
     more: tuple[str, ...], llama_2: SentencePieceProcessor, tmp_path: Path
 ) -> None:
-    """As Llama 2 is published by now; where tokens were added to that file, it counts."""
+    """Llama 2 is published so today; if tokens were added to the tokenizer.json, it counts."""
     as_json = json.loads(load_tokenizer(LLAMA_2.parent).backend_tokenizer.to_str())["model"]
     merges = [tuple(pair) for pair in as_json["merges"]]
     published = LlamaTokenizer(vocab=as_json["vocab"], merges=merges)
@@ -162,7 +162,7 @@ def test_with_a_tokenizer_json_beside_it(
     published.save_pretrained(tmp_path)
     shutil.copyfile(LLAMA_2, tmp_path / "tokenizer.model")
     by_itself = AutoTokenizer.from_pretrained(tmp_path)
-    assert as_text(by_itself, " in") != llama_2.encode(" in")  # a blank is lost
+    assert as_text(by_itself, " in") != llama_2.encode(" in")  # a space is lost
     tokenizer = load_tokenizer(tmp_path)
     assert len(tokenizer) == 32000 + len(more)
     if more:
@@ -172,14 +172,14 @@ def test_with_a_tokenizer_json_beside_it(
             assert as_text(tokenizer, text) == llama_2.encode(text)
 
 
-def test_tokens_know_their_places(llama_2: SentencePieceProcessor) -> None:
+def test_tokens_report_their_offsets(llama_2: SentencePieceProcessor) -> None:
     """Each token's characters are those that it stands for, and no character is left out."""
     tokenizer = load_tokenizer(LLAMA_2.parent)
     for text in texts("places", 1000):
-        found = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-        covered = {place for begin, end in found["offset_mapping"] for place in range(begin, end)}
+        encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+        covered = {position for begin, end in encoded["offset_mapping"] for position in range(begin, end)}
         assert covered == set(range(len(text)))
-        for token, (begin, end) in zip(found["input_ids"], found["offset_mapping"], strict=True):
+        for token, (begin, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
             piece = llama_2.id_to_piece(token)
             if not llama_2.is_byte(token):
                 assert piece.removeprefix("▁") in text[begin:end].replace(" ", "▁")
@@ -210,14 +210,14 @@ def test_models_of_other_kinds(options: Mapping[str, object], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("wanted", "first"), [(None, "▁the"), (True, "▁the"), (False, "the")])
-def test_a_folder_that_wants_no_blank_in_front(wanted: bool | None, first: str, tmp_path: Path) -> None:
+def test_a_folder_that_sets_no_leading_space(wanted: bool | None, first: str, tmp_path: Path) -> None:
     settings = {"tokenizer_config.json": {"add_prefix_space": wanted}}
     tokenizer = load_tokenizer(folder_of(tmp_path / "made", trained(), settings))
     assert tokenizer.tokenize("the cat") == [first, "▁cat"]
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         (trained(model_type="unigram"), "cannot reproduce SentencePiece's tokens"),
         (trained(normalization_rule_name="nfkc"), "cannot reproduce SentencePiece's tokens"),
@@ -228,6 +228,6 @@ def test_a_folder_that_wants_no_blank_in_front(wanted: bool | None, first: str, 
     ],
     ids=["unigram", "nfkc", "blanks removed", "tiktoken", "cut short", "empty"],
 )
-def test_what_cannot_be_followed_is_refused(model: bytes, said: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=rf"tokenizer\.model: .*{said}.*use a folder that has a tokenizer\.json"):
+def test_what_cannot_be_followed_is_refused(model: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=rf"tokenizer\.model: .*{message}.*use a folder that has a tokenizer\.json"):
         load_tokenizer(folder_of(tmp_path / "made", model, {}))

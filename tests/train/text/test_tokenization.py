@@ -32,15 +32,15 @@ def test_bin_tokens_stay_tokens_beside_spelled_control_tokens() -> None:
 
 @pytest.mark.parametrize("text", ["<s>", "</s>", "a <end_of_turn> b", "<|im_start|>user\nq<|im_end|>\n"])
 def test_text_that_spells_a_control_token_stays_text(text: str) -> None:
-    """In questions and in answers; and what comes after is not changed by it."""
+    """This holds in questions and answers, and the text after it does not change."""
     tokenizer = byte_level()
     after = {chat: encode(chat, conversation("a", "b</s"), tokenizer) for chat in ("plain", "gemma_instruct", "qwen2")}
     with_text = {chat: encode(chat, conversation(text, text), tokenizer) for chat in after}
     for chat, expected in after.items():
         letters = encode(chat, conversation("X", "X"), tokenizer)
-        ids = [number for byte in text for number in tokenizer(byte)["input_ids"]]
+        ids = [input_id for byte in text for input_id in tokenizer(byte)["input_ids"]]
         letter = tokenizer("X")["input_ids"][0]
-        assert with_text[chat].ids == [each for token in letters.ids for each in (ids if token == letter else [token])]
+        assert with_text[chat].ids == [item for token in letters.ids for item in (ids if token == letter else [token])]
         assert encode(chat, conversation("a", "b</s"), tokenizer) == expected
     assert tokenizer("</s>")["input_ids"] == [tokenizer.convert_tokens_to_ids("</s>")]
 
@@ -55,16 +55,16 @@ def test_control_tokens_are_found_by_a_tokenizer_that_is_set_to_split_them() -> 
 
 
 def test_a_token_across_the_begin_of_an_answer_is_learned() -> None:
-    """And one across the end of a header's word is not."""
+    """A token across the end of a header's word is not."""
     tokenizer = byte_level(("Ċ", "Ċ"), ("r", "Ċ"))
-    found = shown(encode("qwen2", conversation("\nq", "\na"), tokenizer), tokenizer)
-    assert found.endswith("<|im_start|>user\n\nq<|im_end|>\n<|im_start|>assistant«\n\na<|im_end|>»\n")
+    actual = shown(encode("qwen2", conversation("\nq", "\na"), tokenizer), tokenizer)
+    assert actual.endswith("<|im_start|>user\n\nq<|im_end|>\n<|im_start|>assistant«\n\na<|im_end|>»\n")
 
 
 @pytest.mark.parametrize("answer", [" a", "\n\n", "a a \n\n", "\n", "  ", "   a", "  \n\n  a"])
 @pytest.mark.parametrize("chat", list(CHATS))
-def test_blanks_that_tokens_places_leave_out_are_learned_all_the_same(chat: str, answer: str) -> None:
-    """Some tokenizers count no blanks to a token's place."""
+def test_spaces_outside_of_token_offsets_are_learned_too(chat: str, answer: str) -> None:
+    """Some tokenizers exclude spaces from a token's offsets."""
     merges = (("Ġ", "a"), ("Ċ", "Ċ"), ("Ġ", "Ġ"), ("a", "Ġ"))
     of_all, trimmed = (byte_level(*merges, special=[*MARKS, "<s>"], trim=trim) for trim in (False, True))
     assert trimmed(" a", return_offsets_mapping=True)["offset_mapping"] == [(1, 2)]
@@ -77,11 +77,11 @@ def test_blanks_that_tokens_places_leave_out_are_learned_all_the_same(chat: str,
     st.integers(1, 40),
     st.integers(1, 9),
 )
-def test_a_conversation_is_cut_to_its_length_with_images_whole(ids: list[int], max_length: int, takes: int) -> None:
+def test_a_conversation_is_cut_to_its_length_with_complete_images(ids: list[int], max_length: int, takes: int) -> None:
     encoded = Encoded(ids=ids, labels=[token if token > 1 else IGNORE for token in ids])
     spread = [(token, part) for token in ids for part in range(takes if token == IMAGE_TOKEN_ID else 1)]
     kept = min(max_length, len(spread))
-    while kept and kept < len(spread) and spread[kept][1]:  # the next is inside a picture
+    while kept and kept < len(spread) and spread[kept][1]:  # the next is inside an image
         kept -= 1
     expected = [token for token, _ in spread[:kept]]
     labels = [token if token > 1 else IGNORE for token in expected]
@@ -108,17 +108,17 @@ def test_a_conversation_is_cut_to_its_length_with_images_whole(ids: list[int], m
         )
 
 
-def test_a_image_of_full_size_is_kept_whole_or_cut_off_whole() -> None:
+def test_an_image_of_full_size_is_kept_or_dropped_completely() -> None:
     encoded = encode("qwen2", conversation("<image>\nq", "a"), byte_level(), images=1)
     before = encoded.ids.index(IMAGE_TOKEN_ID)
     for max_length, pictures in ((before + 1369, 1), (before + 1368, 0), (4096, 1)):
-        found, overlong = expand_and_truncate(encoded, max_length, "truncate", 1369, "x")
-        assert found.ids.count(IMAGE_TOKEN_ID) == pictures * 1369
-        assert found.ids[:before] == encoded.ids[:before]
+        actual, overlong = expand_and_truncate(encoded, max_length, "truncate", 1369, "x")
+        assert actual.ids.count(IMAGE_TOKEN_ID) == pictures * 1369
+        assert actual.ids[:before] == encoded.ids[:before]
         assert overlong == (max_length < 4096)
-        assert len(found.ids) <= max_length
+        assert len(actual.ids) <= max_length
 
 
-def test_another_way_with_overlong_samples_is_refused() -> None:
+def test_an_unknown_way_to_handle_overlong_samples_is_refused() -> None:
     with pytest.raises(SettingsError, match="expected truncate, mask, error, got 'drop'"):
         expand_and_truncate(Encoded(ids=[], labels=[]), 5, "drop", 1, "x")

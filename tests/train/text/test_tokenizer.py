@@ -32,7 +32,7 @@ def of_a_newer_version(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (pointer("tokenizer.json"), "tokenizer.json is a Git LFS pointer, not the file; run `git lfs pull`"),
         (pointer("tokenizer.model"), "tokenizer.model is a Git LFS pointer"),
@@ -41,18 +41,18 @@ def of_a_newer_version(folder: Path) -> None:
         (lambda folder: (folder / "tokenizer.json").unlink(), "the folder has no tokenizer.json or tokenizer.model"),
     ],
 )
-def test_what_cannot_be_loaded_is_said_with_the_remedy(
-    spoil: Callable[[Path], object], said: str, tmp_path: Path
+def test_what_cannot_be_loaded_is_reported_with_the_remedy(
+    spoil: Callable[[Path], object], message: str, tmp_path: Path
 ) -> None:
     byte_tokenizer().save_pretrained(tmp_path)
     spoil(tmp_path)
     with pytest.raises(SettingsError) as refused:
         load_tokenizer(tmp_path)
-    assert str(refused.value).startswith(f"--tokenizer {tmp_path}: ") and said in str(refused.value)
+    assert str(refused.value).startswith(f"--tokenizer {tmp_path}: ") and message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_code_that_comes_with_a_tokenizer_is_not_run_and_nobody_is_asked(
+def test_code_in_a_tokenizer_folder_is_not_run_without_a_prompt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, ran = tmp_path / "given", tmp_path / "ran"

@@ -78,7 +78,7 @@ TEXTS = (
 
 @lru_cache
 def vocabulary(name: str) -> PreTrainedTokenizerBase:
-    """A released tokenizer; `llama2 legacy` sets a blank after each control token, as it once did."""
+    """A released tokenizer; `llama2 legacy` sets a space after each control token, as it once did."""
     folder = TOKENIZERS / name.partition(" ")[0]
     if not folder.exists():
         pytest.skip(f"needs the tokenizer in {folder}")
@@ -91,7 +91,7 @@ def vocabulary(name: str) -> PreTrainedTokenizerBase:
 
 
 def random_text(draws: random.Random, spelled: bool) -> str:
-    """Of no more than eight parts, often of none."""
+    """Draw a text of at most eight parts, often of none."""
     pool = TEXTS + SPELLED if spelled else TEXTS
     return draws.choice(("", " ")).join(draws.choice(pool) for _ in range(draws.choice((0, 1, 1, 2, 3, 5, 8))))
 
@@ -100,9 +100,9 @@ def random_turns(draws: random.Random, *, spelled: bool, pictures: int, regions:
     """Up to four rounds; places anywhere in questions, and marks of places in answers."""
     rounds = draws.randint(1, 4)
     questions = [[random_text(draws, spelled), random_text(draws, spelled)] for _ in range(rounds)]
-    for place in ["<image>"] * pictures + ["<region>"] * regions:
+    for position in ["<image>"] * pictures + ["<region>"] * regions:
         question = draws.choice(questions)
-        question.insert(draws.randint(0, len(question)), place)
+        question.insert(draws.randint(0, len(question)), position)
     answers = [random_text(draws, spelled) + draws.choice(("", "", "", "<image>", "<region>")) for _ in range(rounds)]
     return conversation(*(text for pair in zip(map("".join, questions), answers, strict=True) for text in pair))
 
@@ -137,7 +137,7 @@ PROMPTS: dict[str, Callable[[Sequence[str], Sequence[str]], str]] = {
 def llava_ids(
     chat: str, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, pictures: int, regions: int
 ) -> list[int]:
-    """LLaVA's rule: the whole prompt, split at the pictures, each part tokenized as it is, one bos in front."""
+    """LLaVA's rule: the whole prompt, split at the images, each part tokenized as it is, one bos in front."""
     left = {"<image>": pictures, "<region>": regions}
 
     def place(mark: re.Match[str]) -> str:
@@ -149,8 +149,8 @@ def llava_ids(
     if chat == "plain":
         prompt = "\ue000<image>\ue000" * pictures + "\ue000<region>\ue000" * regions + prompt
     ids = [] if chat == "qwen2" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    for number, part in enumerate(prompt.split("\ue000")):
-        if number % 2:
+    for index, part in enumerate(prompt.split("\ue000")):
+        if index % 2:
             ids.append(IMAGE_TOKEN_ID if part == "<image>" else REGION_TOKEN_ID)
         else:
             ids += tokenizer(part, add_special_tokens=False)["input_ids"]
@@ -158,7 +158,7 @@ def llava_ids(
 
 
 def learned_runs(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What is learned, in writing, run by run."""
+    """Return the texts of the runs of targets."""
     runs: list[list[int]] = [[]]
     for token, label in zip(encoded.ids, encoded.labels, strict=True):
         assert label in (token, IGNORE)
@@ -166,7 +166,7 @@ def learned_runs(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[s
             runs[-1].append(token)
         elif runs[-1]:
             runs.append([])
-    # Behind a token, for Llama's decoder drops a blank at the begin.
+    # Behind a token, for Llama's decoder drops a space at the begin.
     mark = tokenizer.eos_token_id
     written = [tokenizer.decode([mark, *run], clean_up_tokenization_spaces=False) for run in runs if run]
     return [str(text).removeprefix(tokenizer.eos_token) for text in written]
@@ -179,25 +179,25 @@ LEARNED: dict[str, Callable[[Sequence[str]], list[str]]] = {
     "qwen2": lambda answers: [f"{answer}<|im_end|>" for answer in answers],
 }
 SPELLINGS: dict[str, Callable[[str], str]] = {
-    "gemma3": lambda text: text.replace("▁", " "),  # SentencePiece's sign for a blank
+    "gemma3": lambda text: text.replace("▁", " "),  # SentencePiece's sign for a space
     "llama2": lambda text: text.replace("▁", " "),
     "qwen3": lambda text: unicodedata.normalize("NFC", text),
 }
 """What a vocabulary makes of a text before it looks for tokens; it comes back so."""
 
 
-def check_learned(chat: str, name: str, answers: Sequence[str], found: Sequence[str]) -> None:
-    """That the answers come back, each with its end, but for two blanks that tokenizers bring in.
+def check_learned(chat: str, name: str, answers: Sequence[str], result: Sequence[str]) -> None:
+    """Check that the targets are the answers, each with its end, except for two spaces that tokenizers add.
 
-    A newline that an answer begins with may be one token with the header's; SentencePiece sets a blank in front of a
-    text, which is the caption's after a picture.
+    A newline that an answer begins with may be one token with the header's; SentencePiece sets a space in front of a
+    text, which is the caption's after an image.
     """
     family = name.partition(" ")[0]
     expected = [SPELLINGS[family](text) for text in LEARNED[chat](answers)]
-    assert len(found) == len(expected)
-    for number, (text, wanted) in enumerate(zip(found, expected, strict=True)):
+    assert len(result) == len(expected)
+    for index, (text, wanted) in enumerate(zip(result, expected, strict=True)):
         allowed = [wanted]
-        if chat in ("gemma_instruct", "qwen2") and answers[number][:1].isspace():
+        if chat in ("gemma_instruct", "qwen2") and answers[index][:1].isspace():
             allowed.append(f"\n{wanted}")
         if chat == "plain" and family == "llama2":
             allowed = [f" {wanted}"] if wanted[0] != " " else [wanted, f" {wanted}"]
@@ -212,9 +212,9 @@ def expected_controls(chat: str, rounds: int, tokenizer: PreTrainedTokenizerBase
         "llama_2": {"<s>": rounds - 1, "</s>": rounds},
         "qwen2": {"<|im_start|>": 2 * rounds + 1, "<|im_end|>": 2 * rounds + 1},
     }[chat]
-    found = Counter({id_of(mark, tokenizer): count for mark, count in counts.items()})
-    found.update([] if chat == "qwen2" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id])
-    return +found
+    result = Counter({id_of(mark, tokenizer): count for mark, count in counts.items()})
+    result.update([] if chat == "qwen2" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id])
+    return +result
 
 
 @pytest.mark.parametrize(
@@ -232,10 +232,10 @@ def expected_controls(chat: str, rounds: int, tokenizer: PreTrainedTokenizerBase
 def test_random_conversations_with_the_models_own_vocabularies(chat: str, name: str) -> None:
     tokenizer = vocabulary(name)
     check_tokenizer(chat, tokenizer)
-    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     draws = random.Random(f"{chat} {name}")
-    for number in range(CONVERSATIONS):
-        spelled, pictures, regions = number % 2 == 0, draws.choice((0, 1, 1, 2)), draws.choice((0, 0, 1))
+    for i in range(CONVERSATIONS):
+        spelled, pictures, regions = i % 2 == 0, draws.choice((0, 1, 1, 2)), draws.choice((0, 0, 1))
         turns = random_turns(draws, spelled=spelled, pictures=pictures, regions=regions)
         encoded = encode(chat, turns, tokenizer, images=pictures, regions=regions)
         assert (encoded.ids.count(IMAGE_TOKEN_ID), encoded.ids.count(REGION_TOKEN_ID)) == (pictures, regions)
@@ -253,8 +253,8 @@ def test_random_conversations_with_the_models_own_vocabularies(chat: str, name: 
 def test_a_prompt_is_what_training_showed_before_the_answer(chat: str, name: str) -> None:
     """Unless the answer begins with a newline, which may be one token with the header's."""
     tokenizer, draws = vocabulary(name), random.Random(0)
-    for number in range(300):
-        turns = random_turns(draws, spelled=number % 2 == 0, pictures=1, regions=0)
+    for i in range(300):
+        turns = random_turns(draws, spelled=i % 2 == 0, pictures=1, regions=0)
         if chat != "llama_2" and turns[-1].text[:1].isspace():
             continue
         prompt = encode(chat, turns[:-1], tokenizer, images=1, prompt=True)
@@ -265,7 +265,7 @@ def test_a_prompt_is_what_training_showed_before_the_answer(chat: str, name: str
 
 
 def test_released_vocabularies_by_hand() -> None:
-    """The tokens of Llama 2 around the places where its blanks could go wrong."""
+    """The tokens of Llama 2 around the places where its spaces could go wrong."""
     tokenizer = vocabulary("llama2")
     encoded = encode("llama_2", conversation("<image>\nq", "Two.", "两", "两"), tokenizer, images=1)
     after = encoded.ids.index(IMAGE_TOKEN_ID) + 1

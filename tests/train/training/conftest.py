@@ -1,4 +1,4 @@
-"""Ranks to train on, and what tells a run's results apart."""
+"""Ranks to train on, and comparison of the results of runs."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
 
 @pytest.fixture(scope="session")
 def zero(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, Options]:
-    """By ZeRO stage, the options for it; of ZeRO-3 so that it spreads even a tiny model's weights over the ranks."""
+    """Options by ZeRO stage; ZeRO-3 is set to spread even a tiny model's weights over the ranks."""
     config = orjson.loads(ZERO_3.read_bytes())
     config["zero_optimization"]["stage3_param_persistence_threshold"] = PERSISTENT
     path = tmp_path_factory.mktemp("deepspeed") / "zero3.json"
@@ -47,13 +47,13 @@ def command(shards: Path, run: Path, *options: object) -> list[object]:
 
 
 def steps_told(run: Path) -> int:
-    """How many steps a run that may be at work has told of."""
+    """Return the number of steps that a run, which may still be running, has logged."""
     path = run / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def wait_for_step(running: Running, run: Path, steps: float) -> None:
-    """Wait until ranks at work have told of so many steps."""
+    """Wait until running ranks have logged so many steps."""
     running.wait_until(lambda: steps_told(run) >= steps)
 
 
@@ -71,7 +71,7 @@ def checkpoint_of(run: Path, step: int) -> Path:
 
 
 def result_of(run: Path) -> Mapping[str, bytes]:
-    """What must be the same, bit for bit, of two equal runs: metrics, the model, and the last checkpoint's tensors."""
+    """Return what must be bit-identical in two equal runs: metrics, the model, and the last checkpoint's tensors."""
     files = [run / "metrics.jsonl", run / "model" / "model.safetensors"]
     files += sorted(max((run / "checkpoints").glob("step-*")).glob("*.safetensors"))
     return {str(path.relative_to(run)): path.read_bytes() for path in files}

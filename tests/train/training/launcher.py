@@ -53,7 +53,7 @@ class Launcher:
         """Start ranks, each in a process group of its own; they run while you do something else."""
         self._count += 1
         logs = [str(self._folder / f"{self._count}-{rank}.log") for rank in range(world_size)]
-        pids = self._ask({"start": [str(each) for each in arguments], "logs": logs, "environment": environment})
+        pids = self._ask({"start": [str(argument) for argument in arguments], "logs": logs, "environment": environment})
         return Running(self._ask, pids, [Path(log) for log in logs])
 
     def run(self, *arguments: object, world_size: int = 2) -> Ended:
@@ -92,7 +92,7 @@ class Running:
             time.sleep(0.002)
 
     def said(self) -> list[str]:
-        """What each rank has written to stderr."""
+        """Return what each rank has written to stderr."""
         return [log.read_text(encoding="utf-8") if log.exists() else "" for log in self._logs]
 
     def wait(self, timeout_s: float = TIMEOUT_S) -> Ended:

@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Any
 
-from griffon_train.data.worker_process import end_with_parent
+from griffon_shards.support.processes import end_with_parent
 
 _IMPORTED = (
     *("deepspeed", "deepspeed.runtime.zero.muon.original_muon"),
@@ -51,14 +51,14 @@ def _rank(arguments: list[str], rank: int, world_size: int, port: int, log: str)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    place = {
+    environment = {
         "RANK": rank,
         "LOCAL_RANK": rank,
         "WORLD_SIZE": world_size,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
-    os.environ.update({name: str(value) for name, value in place.items()})
+    os.environ.update({name: str(value) for name, value in environment.items()})
     from griffon_train.cli.main import main
 
     code = 1

@@ -14,7 +14,7 @@ OPEN_FILES = 192
 def test_a_step_of_many_micro_batches_takes_few_open_files(
     launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """As many micro-batches as would take all open files, at a limit that can be set while the ranks run."""
+    """The limit of open files is lowered while the ranks run, below what so many micro-batches would take."""
     options = ("--steps", 2, "--global-batch", MICRO_BATCHES, "--micro-batch", 1, "--max-length", 64, "--workers", 2)
     running = launcher.start(command(frozen_set, tmp_path / "run", *options), 1)
     for pid in running.pids:

@@ -1,4 +1,4 @@
-"""On CPUs a run needs no compiler; where something is compiled, what hinders that is said in a line."""
+"""A run on CPUs needs no compiler; if something has to be compiled, obstacles are reported in one line."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from .conftest import command
 
 
 def test_a_run_on_cpus_compiles_nothing(frozen_set: Path, tmp_path: Path) -> None:
-    """With no program on the PATH at all, and no cache of an earlier run."""
+    """It has no program on the PATH and no cache of an earlier run."""
     nothing, cache = tmp_path / "bin", tmp_path / "cache"
     nothing.mkdir()
     cache.mkdir()
@@ -48,7 +48,7 @@ QUANTIZED = {"stage": 3, "zero_quantized_weights": True}
         (NVME | QUANTIZED, {"async_io", "quantizer"}),
     ],
 )
-def test_what_is_compiled(zero: dict[str, object], kernels: set[str]) -> None:
+def test_what_gets_compiled(zero: dict[str, object], kernels: set[str]) -> None:
     assert set(compiled_kernels(zero)) == kernels
 
 
@@ -62,8 +62,8 @@ def _programs(folder: Path, *names: str) -> str:
 
 def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
-    for number, (there, missing) in enumerate(((("c++",), "ninja"), (("ninja",), "c++"), ((), "ninja and c++"))):
-        monkeypatch.setenv("PATH", _programs(tmp_path / str(number), *there))
+    for index, (there, missing) in enumerate(((("c++",), "ninja"), (("ninja",), "c++"), ((), "ninja and c++"))):
+        monkeypatch.setenv("PATH", _programs(tmp_path / str(index), *there))
         with pytest.raises(SettingsError, match=r"async_io.*compiles with ninja, c") as refused:
             announcements(compiled_kernels(NVME))
         assert f"; {missing} cannot be found" in str(refused.value)

@@ -1,4 +1,4 @@
-"""What is seen of a run before its first step: what nothing is learned from, what is cut, what comes too often."""
+"""Checks before the first step: data that teach nothing, truncated samples, and sources that come too often."""
 
 from pathlib import Path
 
@@ -49,9 +49,9 @@ def test_what_trains_and_is_shown_nothing_is_refused(
     frozen = write_synthetic(tmp_path / "set", [source])
     with pytest.raises(SettingsError) as refused:
         check(frozen, settings_of(frozen.root, **given))
-    said = str(refused.value)
-    assert said.startswith(f"nothing would be learned from {frozen.root}: the only parts that train are {says}")
-    assert "--shards" in said and "freezing flags" in said
+    message = str(refused.value)
+    assert message.startswith(f"nothing would be learned from {frozen.root}: the only parts that train are {says}")
+    assert "--shards" in message and "freezing flags" in message
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_images_that_do_not_fit_teach_nothing(
 
 
 def test_samples_that_are_too_long_are_counted_by_source(tmp_path: Path) -> None:
-    """Of 40 to 1,036 characters, at four a token and nine tokens a picture."""
+    """Samples have 40 to 1,036 characters, four per token, and nine tokens per image."""
     frozen = write_synthetic(tmp_path / "set", [BOXES, WORDS, Source(tag="REG", rows=4, chars=lambda row: 396 + row)])
     lengths = Lengths.estimated([frozen])
     settings = settings_of(frozen.root, max_length=108)
@@ -108,9 +108,9 @@ def test_samples_that_are_too_long_are_counted_by_source(tmp_path: Path) -> None
     }
     assert expected["REG"] == 3
     (line,) = remarks_on_lengths(lengths, settings.data, 9)
-    found = sum(expected.values())
+    actual = sum(expected.values())
     assert line.startswith(
-        f"by estimated lengths {found} of 16 samples ({found / 16:.1%}) are longer than --max-length 108"
+        f"by estimated lengths {actual} of 16 samples ({actual / 16:.1%}) are longer than --max-length 108"
     )
     assert "REG 75%" in line and f"DET {expected['DET'] / 6:.0%}" in line
     assert "--overlong truncate" in line
@@ -128,7 +128,7 @@ def test_counted_lengths_count_in_their_longest_variant(tmp_path: Path) -> None:
     assert line.startswith("by counted lengths 3 of 6 samples (50.0%) are longer than --max-length 32 (DET 50%)")
 
 
-def test_a_set_that_is_smaller_than_a_step_is_said(tmp_path: Path) -> None:
+def test_a_set_that_is_smaller_than_a_step_is_reported(tmp_path: Path) -> None:
     frozen = write_synthetic(tmp_path / "set", [Source(tag="DET", rows=5)])
     assert [*remarks_on_order(Plan([frozen], seed=0, global_batch=16), {})] == [
         "an epoch has 5 samples, and a step takes 16: each is used 3 to 4 times in one step; "
@@ -139,7 +139,7 @@ def test_a_set_that_is_smaller_than_a_step_is_said(tmp_path: Path) -> None:
     assert not [*remarks_on_order(Plan([frozen], seed=0, global_batch=5), {})]
 
 
-def test_a_group_that_is_smaller_than_a_step_is_said(tmp_path: Path) -> None:
+def test_a_group_that_is_smaller_than_a_step_is_reported(tmp_path: Path) -> None:
     frozen = write_synthetic(tmp_path / "set", [Source(tag="DET", rows=50), Source(tag="VISJ", rows=6, weight="1/2")])
     (line,) = remarks_on_order(Plan([frozen], seed=0, global_batch=10, grouping="task"), {})
     assert line.startswith(
@@ -147,7 +147,7 @@ def test_a_group_that_is_smaller_than_a_step_is_said(tmp_path: Path) -> None:
     )
 
 
-def test_a_weight_that_counts_in_two_sets_is_said(tmp_path: Path) -> None:
+def test_a_weight_that_counts_in_two_sets_is_reported(tmp_path: Path) -> None:
     sources = [Source(tag="DET", rows=9), Source(tag="REG", rows=9)]
     sets = [write_synthetic(tmp_path / name, sources[:count], content=name) for name, count in (("a", 2), ("b", 1))]
     weights = {"DET": "2", "REG": "3"}
@@ -159,7 +159,7 @@ def test_a_weight_that_counts_in_two_sets_is_said(tmp_path: Path) -> None:
     assert len([*remarks(plan, settings.data, 9)]) == 2
 
 
-def test_plan_says_it_beside_its_answer(train_cli: Run, tmp_path: Path) -> None:
+def test_plan_reports_it_next_to_its_result(train_cli: Run, tmp_path: Path) -> None:
     frozen = write_synthetic(tmp_path / "set", [Source(tag="DET", rows=5)])
     ended = train_cli("plan", frozen.root, "--global-batch", 16, "--json")
     assert ended.returncode == 0

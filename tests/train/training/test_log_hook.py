@@ -1,4 +1,4 @@
-"""A hook of one's own that fails: what it is given in the end, and what is said of it."""
+"""A custom hook that fails: the steps that it is given in the end, and what is logged about it."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -41,14 +41,14 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
     (tmp_path / "my_hook.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     module: Any = __import__("my_hook")
-    module.hook = (found := Calls()).hook
-    yield found
+    module.hook = (result := Calls()).hook
+    yield result
     del sys.modules["my_hook"]
 
 
 @pytest.mark.parametrize("lost", [1, 2, 5, 100])
 def test_a_connection_that_comes_back(lost: int, calls: Calls) -> None:
-    """The steps in which it was lost are given later, in order; it is said once that it is, and once that it works."""
+    """Steps during which it was lost are given later, in order. The loss and the return are each logged once."""
     calls.error = lambda _step: ConnectionError("no\nanswer") if 50 <= calls.now < 50 + lost else None
     calls.run()
     assert calls.taken == list(range(STEPS))
@@ -59,7 +59,7 @@ def test_a_connection_that_comes_back(lost: int, calls: Calls) -> None:
     assert calls.count < STEPS + 2 * TRIES
 
 
-def test_a_connection_that_does_not(calls: Calls) -> None:
+def test_a_connection_that_stays_lost(calls: Calls) -> None:
     calls.error = lambda _step: TimeoutError() if calls.now >= 50 else None
     calls.run()
     assert calls.taken == list(range(50))
@@ -69,8 +69,8 @@ def test_a_connection_that_does_not(calls: Calls) -> None:
     assert calls.count < 50 + 2 * TRIES, "a call that waits for a connection is not made at each step"
 
 
-def test_figures_that_it_does_not_take(calls: Calls) -> None:
-    """Such as those of validation, which have other names: only they are left out."""
+def test_a_hook_that_raises_keyerror_skips_the_step(calls: Calls) -> None:
+    """A hook may not know the names of validation figures: only those steps are skipped."""
     calls.error = lambda step: KeyError("loss") if step in (7, 300) else None
     calls.run()
     assert calls.taken == [step for step in range(STEPS) if step not in (7, 300)]
@@ -88,7 +88,7 @@ def test_a_connection_that_is_lost_at_the_end(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("ends", [KeyboardInterrupt, SystemExit])
-def test_what_is_to_end_the_run_ends_it(ends: type[BaseException], calls: Calls) -> None:
+def test_exceptions_that_end_the_process_end_the_run(ends: type[BaseException], calls: Calls) -> None:
     calls.error = lambda step: ends() if step == 3 else None
     with pytest.raises(ends):
         calls.run()
@@ -97,11 +97,11 @@ def test_what_is_to_end_the_run_ends_it(ends: type[BaseException], calls: Calls)
 
 @pytest.mark.parametrize("source", ["def hook(:", "import no_such_package", "1 / 0", "hook = 7", ""])
 def test_a_hook_that_cannot_be_imported(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its module raises is said in one line, at the start."""
+    """Any error in its module is reported in one line, at the start."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "bad_hook.py").write_text(source)
-    with pytest.raises(SettingsError) as found:
+    with pytest.raises(SettingsError) as caught:
         imported("bad_hook:hook")
-    assert str(found.value).startswith("--log-hook bad_hook:hook: ")
-    assert "\n" not in str(found.value)
+    assert str(caught.value).startswith("--log-hook bad_hook:hook: ")
+    assert "\n" not in str(caught.value)
     sys.modules.pop("bad_hook", None)

@@ -71,16 +71,16 @@ class Alone:
         return rows
 
     def encoded(self, row: int) -> Encoded:
-        """A sample's tokens, pictures spread, however many they are."""
+        """A sample's tokens, images spread, however many they are."""
         sample = self.frozen[row]
         sees, is_shown = sample.image is not None, sample.region_xyxy_px is not None
-        found = encode(CHAT, sample.turns, self.tokenizer, images=int(sees), regions=int(is_shown))
-        return expand_and_truncate(found, LONG, "error", self.model.image_tokens, "")[0]
+        result = encode(CHAT, sample.turns, self.tokenizer, images=int(sees), regions=int(is_shown))
+        return expand_and_truncate(result, LONG, "error", self.model.image_tokens, "")[0]
 
     def loss_sum(self, row: int) -> tuple[torch.Tensor, int]:
         """The sum over a sample's learned tokens, of those that `max_length` leaves, and how many they are."""
         encoded = self.encoded(row)
-        ids, labels = (torch.tensor(each)[: self.settings.data.max_length] for each in (encoded.ids, encoded.labels))
+        ids, labels = (torch.tensor(item)[: self.settings.data.max_length] for item in (encoded.ids, encoded.labels))
         sample = self.frozen[row]
         pixels = regions = None
         if sample.image is not None:
@@ -118,9 +118,11 @@ def plan_of(shards: Path, seed: int, global_batch: int, window: int, weights: Ma
 def chars_by_rank(plan: Plan, world_size: int) -> list[int]:
     """Characters that are answers, on each rank, in the first step."""
     step = plan.step(0)
-    told = [sum(len(turn.text) for turn in plan.sets[0][row].turns if turn.role == "gpt") for row in step.rows.tolist()]
+    reported = [
+        sum(len(turn.text) for turn in plan.sets[0][row].turns if turn.role == "gpt") for row in step.rows.tolist()
+    ]
     split = split_slots(step.lengths, world_size, 1).reshape(world_size, -1).tolist()
-    return [sum(told[slot] for slot in slots if slot >= 0) for slots in split]
+    return [sum(reported[slot] for slot in slots if slot >= 0) for slots in split]
 
 
 def unlike_seed(shards: Path, global_batch: int, world_size: int) -> int:
@@ -130,9 +132,9 @@ def unlike_seed(shards: Path, global_batch: int, world_size: int) -> int:
         chars = chars_by_rank(plan_of(shards, seed, global_batch, 1), world_size)
         return max(chars) / min(chars)
 
-    found = max(range(60), key=unlikeness)
-    assert unlikeness(found) > 5
-    return found
+    result = max(range(60), key=unlikeness)
+    assert unlikeness(result) > 5
+    return result
 
 
 @pytest.mark.parametrize(("world_size", "global_batch", "stage"), [(2, 2, 2), (2, 3, 3), (4, 5, 2)])
@@ -162,14 +164,14 @@ def test_the_first_loss_is_that_of_one_process(
     )
     ended = launcher.run(*command(frozen_set, tmp_path / "run", *options), world_size=world_size)
     assert ended.codes == [0] * world_size, ended.said
-    (told,) = metrics_of(tmp_path / "run")
+    (metrics,) = metrics_of(tmp_path / "run")
     one = alone(tmp_path / "run")
     with torch.no_grad():
         sums, counts = zip(*map(one.loss_sum, one.rows(0)), strict=True)
-    assert told["targets"] == sum(counts)
-    assert told["loss"] == pytest.approx(float(sum(sums)) / sum(counts), rel=1e-6, abs=0)
+    assert metrics["targets"] == sum(counts)
+    assert metrics["loss"] == pytest.approx(float(sum(sums)) / sum(counts), rel=1e-6, abs=0)
     of_means = sum(float(total) / count for total, count in zip(sums, counts, strict=True)) / global_batch
-    assert told["loss"] != pytest.approx(of_means, rel=1e-5, abs=0)  # what is easily taken for it
+    assert metrics["loss"] != pytest.approx(of_means, rel=1e-5, abs=0)  # what is easily taken for it
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -186,12 +188,14 @@ def test_steps_are_those_of_plain_adamw(
     assert ended.codes == [0, 0], ended.said
 
     one = alone(run)
-    before = {name: each.detach().clone() for name, each in one.model.named_parameters()}
-    trained = {name: each for name, each in one.model.named_parameters() if each.requires_grad}
+    before = {name: parameter.detach().clone() for name, parameter in one.model.named_parameters()}
+    trained = {name: parameter for name, parameter in one.model.named_parameters() if parameter.requires_grad}
     groups = [
         {
             "params": [
-                each for name, each in trained.items() if (name.startswith("projector."), each.dim() > 1) == (own, wide)
+                parameter
+                for name, parameter in trained.items()
+                if (name.startswith("projector."), parameter.dim() > 1) == (own, wide)
             ],
             "weight_decay": decay if wide else 0.0,
         }
@@ -199,8 +203,8 @@ def test_steps_are_those_of_plain_adamw(
         for wide in (False, True)
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
-    for step, told in enumerate(metrics_of(run)):
-        factor = told["lr"] / rate
+    for step, metrics in enumerate(metrics_of(run)):
+        factor = metrics["lr"] / rate
         for group, full in zip(optimizer.param_groups, (rate, rate, own_rate, own_rate), strict=True):
             group["lr"] = full * factor
         optimizer.zero_grad()
@@ -209,16 +213,16 @@ def test_steps_are_those_of_plain_adamw(
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(trained.values(), clip))
         optimizer.step()
-        assert told["targets"] == sum(counts)
-        assert told["loss"] == pytest.approx(loss.item(), rel=1e-6, abs=0)
-        assert told["grad_norm"] == pytest.approx(norm, rel=1e-5, abs=0)
+        assert metrics["targets"] == sum(counts)
+        assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-6, abs=0)
+        assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-5, abs=0)
         assert norm > 2 * clip
-    assert [told["lr"] / rate for told in metrics_of(run)] == pytest.approx([1, 1, 0.5])
+    assert [metrics["lr"] / rate for metrics in metrics_of(run)] == pytest.approx([1, 1, 0.5])
 
     after = load_file(run / "model" / "model.safetensors")
     apart = {
-        name: float((each.detach() - after[name]).abs().max())
-        for name, each in one.model.named_parameters()
+        name: float((parameter.detach() - after[name]).abs().max())
+        for name, parameter in one.model.named_parameters()
         if name in after
     }
     assert len(apart) > 80
@@ -252,12 +256,14 @@ def test_overlong_samples_are_counted(overlong: str, with_limit: Overlong, tmp_p
     assert ended.codes == [0, 0], ended.said
     one = alone(tmp_path / "run")
     cut = 0
-    for step, told in enumerate(metrics_of(tmp_path / "run")):
+    for step, metrics in enumerate(metrics_of(tmp_path / "run")):
         samples = [one.encoded(row) for row in one.rows(step)]
-        longer = [len(each.ids) > limit for each in samples]
-        assert told["overlong"] == sum(longer)
+        longer = [len(sample.ids) > limit for sample in samples]
+        assert metrics["overlong"] == sum(longer)
         left = [limit if is_long and overlong == "truncate" else 0 if is_long else LONG for is_long in longer]
-        assert told["targets"] == sum(learned(each.labels[:end]) for each, end in zip(samples, left, strict=True))
+        assert metrics["targets"] == sum(
+            learned(sample.labels[:end]) for sample, end in zip(samples, left, strict=True)
+        )
         cut += sum(longer)
     assert 0 < cut < 12
 
@@ -266,21 +272,21 @@ def test_nothing_is_learned_where_all_is_masked(with_limit: Overlong, tmp_path: 
     ended = with_limit(16, "mask")
     assert ended.codes == [1, 1], ended.said
     assert "not one token was learned" in ended.said[0]
-    for told in metrics_of(tmp_path / "run"):
-        assert (told["overlong"], told["targets"], told["loss"], told["grad_norm"]) == (6, 0, 0, 0)
-        assert told["without_targets"] == 6
+    for metrics in metrics_of(tmp_path / "run"):
+        assert (metrics["overlong"], metrics["targets"], metrics["loss"], metrics["grad_norm"]) == (6, 0, 0, 0)
+        assert metrics["without_targets"] == 6
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_an_overlong_sample_is_an_error_where_it_shall_be(with_limit: Overlong, tmp_path: Path) -> None:
+def test_an_overlong_sample_is_an_error_if_requested(with_limit: Overlong, tmp_path: Path) -> None:
     limit = 150
     ended = with_limit(limit, "error")
     one = alone(tmp_path / "run")
     longer = [one.frozen.where(row) for row in one.rows(0) if len(one.encoded(row).ids) > limit]
     assert longer
     assert ended.codes == [1, 1], ended.said
-    lines = [line for said in ended.said for line in said.splitlines() if line.startswith("error: ")]
-    told = [line for line in lines if any(line.startswith(f"error: {where}: ") for where in longer)]
-    assert told and all(f"at most {limit} are allowed" in line for line in told)
-    assert all("another rank has ended" in line for line in lines if line not in told)
+    lines = [line for output in ended.said for line in output.splitlines() if line.startswith("error: ")]
+    reported = [line for line in lines if any(line.startswith(f"error: {where}: ") for where in longer)]
+    assert reported and all(f"at most {limit} are allowed" in line for line in reported)
+    assert all("another rank has ended" in line for line in lines if line not in reported)
     assert metrics_of(tmp_path / "run") == []

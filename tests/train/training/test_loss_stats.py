@@ -1,4 +1,4 @@
-"""What is counted of a step, and in which group."""
+"""Counts of a step, and the groups that they are counted in."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,16 +36,16 @@ def alone() -> Iterator[ProcessGroup]:
 def test_a_sample_is_counted_in_the_group_that_the_plan_has_it_in(
     frozen_set: Path, alone: ProcessGroup, group: str, sees: bool
 ) -> None:
-    """Also one whose picture was cut off by the largest length."""
+    """Even if its image was dropped because of the maximum length."""
 
     def encode(_turns: object, pictures: int, regions: int, _where: str) -> tuple[Encoded, bool]:
         places = [IMAGE_TOKEN_ID] * pictures + [REGION_TOKEN_ID] * regions if sees else []
         return Encoded(ids=[*places, 5, 6], labels=[IGNORE] * len(places) + [IGNORE, 6]), not sees
 
     plan = Plan([open_set(frozen_set)], seed=0, global_batch=6, grouping="task")
-    number = next(number for number in range(plan.first_step(1)) if plan.step(number).group == group)
+    i = next(i for i in range(plan.first_step(1)) if plan.step(i).group == group)
     loader = Loader(
-        plan, rank=0, world_size=1, micro_batch=4, workers=0, encode=encode, start=number, stop=number + 1, image_px=8
+        plan, rank=0, world_size=1, micro_batch=4, workers=0, encode=encode, start=i, stop=i + 1, image_px=8
     )
     tally = LossAccumulator()
     for batch in loader:

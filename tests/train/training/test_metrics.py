@@ -1,4 +1,4 @@
-"""The files of figures when a run goes on: cut at their end, never rewritten, and damage in them named."""
+"""Metrics files when a run is resumed: truncated at their end, never rewritten, and damage in them is named."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ def lines(*steps: int) -> bytes:
         (lines(1, 3, 5), lines(1, 3)),  # of validation
     ],
 )
-def test_cut_back_to_the_steps_before(content: bytes, kept: bytes, tmp_path: Path) -> None:
+def test_a_log_is_truncated_to_the_steps_before(content: bytes, kept: bytes, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(content)
     inode = path.stat().st_ino
@@ -47,7 +47,7 @@ def test_cut_back_to_the_steps_before(content: bytes, kept: bytes, tmp_path: Pat
     [b"\n", b"{\n", b"\xff\xfe\n", b"[1]\n", b'{"step":"2"}\n', line(2)[:5] + b"\n", line(97)],
 )
 def test_damage_in_the_middle_is_named(damaged: bytes, tmp_path: Path) -> None:
-    """It stays, as all that stands behind it does; only what comes again is cut."""
+    """It stays, as does everything after it; only steps that will come again are truncated."""
     path = tmp_path / "metrics.jsonl"
     content = lines(0, 1) + damaged + lines(3, 4, 5)
     path.write_bytes(content + lines(6, 7))
@@ -57,7 +57,7 @@ def test_damage_in_the_middle_is_named(damaged: bytes, tmp_path: Path) -> None:
     assert "line 2: damaged, and 2 more; " in truncate_to_step(path, 6)
 
 
-def test_what_needs_no_cut_is_not_written_to(tmp_path: Path) -> None:
+def test_files_that_need_no_truncation_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(lines(0, 1, 2))
     os.utime(path, ns=(1, 1))

@@ -72,7 +72,7 @@ OPTIONS = {
 
 
 def given_with(option: str, folder: Path, whole: Path) -> Settings:
-    """Settings with which a folder is given to an option, and whole ones to the others."""
+    """Return settings that give a folder to one option, and complete folders to the others."""
     if option == "--from":
         return settings(from_run=folder)
     if option == "--model ":
@@ -113,7 +113,7 @@ def without(name: str) -> Callable[[Path], None]:
 
 
 def pickled(content: object, size: int | None = None) -> Callable[[Path], None]:
-    """Weights as a pickle in place of safetensors; `size` cuts it short."""
+    """Replace safetensors by a pickle; `size` truncates it."""
 
     def write(folder: Path) -> None:
         (folder / "model.safetensors").unlink()
@@ -153,7 +153,7 @@ def reshaped(folder: Path) -> None:
 
 
 def quantized(folder: Path) -> None:
-    """The weights as whole numbers, as tools write them that quantize; other tensors stay."""
+    """Store the weights as integers, as tools for quantization do; other tensors stay."""
     tensors = load_file(folder / "model.safetensors")
     for name, tensor in tensors.items():
         if name.endswith("proj.weight"):
@@ -205,16 +205,18 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("option", OPTIONS)
-def test_damage_is_told_in_a_line_with_option_and_folder(option: str, damage: str, whole: Path, tmp_path: Path) -> None:
+def test_damage_is_reported_in_a_line_with_option_and_folder(
+    option: str, damage: str, whole: Path, tmp_path: Path
+) -> None:
     name, config = OPTIONS[option]
     given = tmp_path / "given"
     shutil.copytree(whole / name, given)
     do, kind, message = DAMAGES[damage]
     do((given / config).parent)
-    with pytest.raises(kind, match=message) as told:
+    with pytest.raises(kind, match=message) as caught:
         load_model(given_with(option, given, whole), torch.float32)
-    said = str(told.value)
-    assert said.startswith(f"{option.strip()} ") and str(given) in said and "\n" not in said
+    text = str(caught.value)
+    assert text.startswith(f"{option.strip()} ") and str(given) in text and "\n" not in text
 
 
 @pytest.mark.parametrize(
@@ -232,11 +234,15 @@ def test_damage_is_told_in_a_line_with_option_and_folder(option: str, damage: st
         ("--vision-tower", {"hidden_size": "wide"}, "transformers cannot load it .*hidden_size"),
         ("--vision-tower", {"hidden_act": "magic"}, "transformers cannot load it .*magic"),
         ("--vision-tower", {"num_attention_heads": 3}, "transformers cannot load it .*multiple"),
-        ("--vision-tower", {"image_size": 75}, "images of 75 px are not a multiple of the patch size 14 px"),
-        ("--region-tower", {"image_size": 75}, "images of 75 px are not a multiple of the patch size 14 px"),
-        ("--vision-tower", {"patch_size": 0}, "not a multiple of the patch size 0 px"),
-        ("--vision-tower", {"image_size": [70, 84]}, "expected one for square images of 3 channels"),
-        ("--vision-tower", {"num_channels": 1}, "1 channels; expected one for square images of 3 channels"),
+        ("--vision-tower", {"image_size": 75}, "image size 75 px is not a multiple of patch size 14 px"),
+        ("--region-tower", {"image_size": 75}, "image size 75 px is not a multiple of patch size 14 px"),
+        ("--vision-tower", {"patch_size": 0}, "not a multiple of patch size 0 px"),
+        ("--vision-tower", {"image_size": [70, 84]}, "expected one for square images with 3 channels"),
+        (
+            "--vision-tower",
+            {"num_channels": 1},
+            "1 channels, patches of 14 px; expected one for square images with 3 channels",
+        ),
         ("--model ", {"projector": "mlp2x_gelu"}, r"missing: projector\..*not expected: projector\.conv"),
         ("--model ", {"projector": "magic"}, "transformers cannot load it .*magic"),
         ("--model ", {"text_config": {"model_type": "llama9"}}, "transformers cannot load it"),
@@ -245,13 +251,13 @@ def test_damage_is_told_in_a_line_with_option_and_folder(option: str, damage: st
 def test_a_configuration_that_is_not_of_the_weights_is_refused(
     option: str, fields: dict[str, object], message: str, whole: Path, tmp_path: Path
 ) -> None:
-    """With one layer more, or weights under other names, transformers would make up what is not there."""
+    """With one more layer, or weights under other names, transformers would silently use random weights."""
     given = tmp_path / "given"
     shutil.copytree(whole / OPTIONS[option][0], given)
     edited(**fields)(given)
-    with pytest.raises((DataError, SettingsError), match=message) as told:
+    with pytest.raises((DataError, SettingsError), match=message) as caught:
         load_model(given_with(option, given, whole), torch.float32)
-    assert str(told.value).startswith(f"{option.strip()} {given}") and "\n" not in str(told.value)
+    assert str(caught.value).startswith(f"{option.strip()} {given}") and "\n" not in str(caught.value)
 
 
 def siglip(folder: Path) -> None:
@@ -274,7 +280,7 @@ def llava(folder: Path) -> None:
 
 
 def original_llava(model_type: str) -> Callable[[Path], None]:
-    """As LLaVA's own code writes it: a flat configuration, with the tower named."""
+    """Write a folder as LLaVA's own code does: a flat configuration that names the tower."""
 
     def make(folder: Path) -> None:
         language_model_folder(folder, "llama2")
@@ -368,44 +374,50 @@ NO_LANGUAGE_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "Meta's layout": (holding("params.json", "consolidated.00.pth"), "Meta's own layout of Llama"),
     "a run": (holding("settings.json", "model/"), "the folder of a run; give it as --from"),
     "a checkpoint": (holding("checkpoint.json"), "a checkpoint of a run; rerun the same command to resume it"),
-    "the Hub's cache": (holding("snapshots/abc/config.json"), "the Hub's cache; give its snapshot: .*/snapshots/abc"),
+    "the Hub's cache": (
+        holding("snapshots/abc/config.json"),
+        "the Hub's cache; give a snapshot in it: .*/snapshots/abc",
+    ),
     "the folder above": (holding("gemma/config.json"), "no config.json in it; did you mean .*/gemma[?]"),
-    "an empty folder": (holding(), "an empty folder; give a folder as save_pretrained"),
+    "an empty folder": (holding(), "an empty folder; give a folder that save_pretrained"),
     "a file": (lambda path: path.write_text(""), "is a file; give the folder that contains it"),
     "nothing": (lambda path: None, "no such folder"),
 }
 
 
 @pytest.mark.parametrize("kind", NO_LANGUAGE_MODELS)
-def test_what_is_no_language_model_is_told_for_what_it_is(kind: str, whole: Path, tmp_path: Path) -> None:
+def test_what_is_not_a_language_model_is_refused_with_its_kind(kind: str, whole: Path, tmp_path: Path) -> None:
     make, message = NO_LANGUAGE_MODELS[kind]
     make(tmp_path / "given")
-    with pytest.raises((SettingsError, DataError), match=message) as told:
+    with pytest.raises((SettingsError, DataError), match=message) as caught:
         load_model(given_with("--model", tmp_path / "given", whole), torch.float32)
-    said = str(told.value)
-    assert said.startswith(f"--model {tmp_path / 'given'}: ") and "\n" not in said
+    text = str(caught.value)
+    assert text.startswith(f"--model {tmp_path / 'given'}: ") and "\n" not in text
 
 
 @pytest.mark.parametrize("option", ["--vision-tower", "--region-tower"])
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: language_model_folder(folder, "qwen2"), "a model of type 'qwen2'; expected CLIP's"),
-        (siglip, "a model of type 'siglip_vision_model'; expected CLIP's"),
-        (lambda folder: shutil.copytree(folder.parent / "saved", folder), "a model of type 'griffon'; expected CLIP's"),
+        (lambda folder: language_model_folder(folder, "qwen2"), "a model of type 'qwen2'; expected a CLIP model"),
+        (siglip, "a model of type 'siglip_vision_model'; expected a CLIP model"),
+        (
+            lambda folder: shutil.copytree(folder.parent / "saved", folder),
+            "a model of type 'griffon'; expected a CLIP model",
+        ),
         (holding(), "config.json: no such file"),
         (lambda path: None, "no such folder"),
     ],
     ids=["Qwen2", "SigLIP", "Griffon", "an empty folder", "nothing"],
 )
-def test_what_is_no_tower_is_told_for_what_it_is(
+def test_what_is_not_a_tower_is_refused_with_its_kind(
     option: str, make: Callable[[Path], object], message: str, whole: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(whole / "saved", tmp_path / "saved")
     make(tmp_path / "given")
-    with pytest.raises(SettingsError, match=message) as told:
+    with pytest.raises(SettingsError, match=message) as caught:
         load_model(given_with(option, tmp_path / "given", whole), torch.float32)
-    assert str(told.value).startswith(f"{option} {tmp_path / 'given'}")
+    assert str(caught.value).startswith(f"{option} {tmp_path / 'given'}")
 
 
 @pytest.mark.parametrize(
@@ -420,9 +432,9 @@ def test_what_is_no_tower_is_told_for_what_it_is(
 def test_a_name_on_the_hub_is_answered_with_its_download(option: str, name: str, whole: Path) -> None:
     given: dict[str, Any] = {"model": str(whole / "language"), "vision_tower": whole / "tower"}
     given[option] = name if option == "model" else Path(name)
-    with pytest.raises(SettingsError, match=f"`hf download {name} --local-dir {Path(name).name}`") as told:
+    with pytest.raises(SettingsError, match=f"`hf download {name} --local-dir {Path(name).name}`") as caught:
         load_model(settings(**given), torch.float32)
-    assert str(told.value).startswith(f"--{option.replace('_', '-')} {name}: no such folder")
+    assert str(caught.value).startswith(f"--{option.replace('_', '-')} {name}: no such folder")
 
 
 @pytest.mark.parametrize("layer", [-9, -5, 4])
@@ -457,7 +469,7 @@ def test_what_may_be_left_out_and_what_is_not_ours(tmp_path: Path) -> None:
     for family, tower in (("gemma2", "clip"), ("qwen2", "headed"), ("llama2", "vision"), ("llama2", "pickled")):
         given = settings(model=str(tmp_path / family), vision_tower=tmp_path / tower)
         model, _ = load_model(given, torch.float32)
-        assert all(torch.isfinite(each).all() for each in model.parameters())
+        assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
         if tower == "pickled":
             pickled_state = model.vision_tower.state_dict()
             assert all(torch.equal(t, pickled_state[n.removeprefix("vision_model.")]) for n, t in plain.items())
@@ -466,7 +478,7 @@ def test_what_may_be_left_out_and_what_is_not_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"{", b"", b"[1]", b'{"temperature": 0.7'])
 @pytest.mark.parametrize("option", ["--model", "--model ", "--from"])
 def test_a_damaged_generation_config_is_named(option: str, content: bytes, whole: Path, tmp_path: Path) -> None:
-    """What it says of generation would be lost without a word."""
+    """Otherwise its settings would be lost silently."""
     name, config = OPTIONS[option]
     shutil.copytree(whole / name, tmp_path / "given")
     (tmp_path / "given" / config).with_name("generation_config.json").write_bytes(content)
@@ -482,7 +494,7 @@ def test_a_head_that_differs_where_the_configuration_ties_it_is_refused(whole: P
         load_model(given_with("--model", tmp_path / "given", whole), torch.float32)
 
 
-def test_clip_s_tower_is_the_one_that_clip_has(whole: Path, tmp_path: Path) -> None:
+def test_the_tower_is_that_of_the_clip_model(whole: Path, tmp_path: Path) -> None:
     text = CLIPTextConfig(**{**TINY, "hidden_size": 16}, vocab_size=64)
     vision: Any = preset_config("tiny-gemma2").vision_config
     clip = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8))
@@ -504,7 +516,7 @@ def test_a_model_without_a_tokenizer_asks_for_one(name: str, whole: Path, tmp_pa
         load_model(given_with(option, tmp_path / "given", whole), torch.float32)
 
 
-def test_the_command_ends_with_one_line_and_the_status_of_its_kind(
+def test_the_command_ends_with_one_line_and_the_exit_code_of_the_error(
     launcher: Launcher, frozen_set: Path, whole: Path, tmp_path: Path
 ) -> None:
     """2 for what is given, 1 for damaged data; the folder of the run is not made."""

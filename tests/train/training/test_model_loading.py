@@ -34,7 +34,7 @@ def settings(**more: object) -> Settings:
 
 
 def test_in_bfloat16_only_weights_are_rounded() -> None:
-    """Rotary frequencies in bfloat16 would put far tokens at other places."""
+    """Rotary frequencies in bfloat16 would shift the positions of distant tokens."""
     whole, _ = load_model(settings(), torch.float32)
     rounded, _ = load_model(settings(), torch.bfloat16)
     assert {parameter.dtype for parameter in rounded.parameters()} == {torch.bfloat16}
@@ -59,13 +59,13 @@ def test_the_same_seed_gives_the_same_weights() -> None:
         ({"from_run": Path("tests")}, "holds neither model/ nor mm_projector.bin; has that run ended"),
     ],
 )
-def test_what_is_not_there_is_refused(more: dict[str, object], message: str) -> None:
+def test_what_does_not_exist_is_refused(more: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load_model(settings(**more), torch.float32)
 
 
 def test_a_region_tower_joins_a_model_that_has_none(tmp_path: Path) -> None:
-    """As visual referring begins on a model that has only learned to see whole pictures."""
+    """Visual referring starts from a model that has only seen complete images."""
     torch.manual_seed(0)
     seeing = GriffonForConditionalGeneration(preset_config("tiny-llama2", region=False))
     seeing.save_pretrained(tmp_path / "model")
@@ -81,14 +81,14 @@ def test_a_region_tower_joins_a_model_that_has_none(tmp_path: Path) -> None:
     ids, region = torch.tensor([[1, -201, 5]]), torch.rand(1, 3, 28, 28)
     model.save_pretrained(tmp_path / "saved")
     again = GriffonForConditionalGeneration.from_pretrained(tmp_path / "saved")
-    before, after = (each(ids, region_values=region).logits for each in (model.eval(), again.eval()))  # type: ignore[no-untyped-call]
+    before, after = (item(ids, region_values=region).logits for item in (model.eval(), again.eval()))  # type: ignore[no-untyped-call]
     assert torch.allclose(before, after, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("whole", [False, True], ids=["a tower alone", "CLIP"])
 def test_a_language_model_and_a_tower_are_joined(family: str, whole: bool, tmp_path: Path) -> None:
-    """Bit for bit; and what the language model says to text is what it said alone."""
+    """The weights are bit-identical, and the language model gives the same logits for text as alone."""
     language_model_folder(tmp_path / "text", family)
     text = AutoModelForCausalLM.from_pretrained(tmp_path / "text").eval()
     tower = CLIPVisionModel.from_pretrained(tower_folder(tmp_path / "tower", whole=whole))
@@ -111,7 +111,7 @@ def test_a_language_model_and_a_tower_are_joined(family: str, whole: bool, tmp_p
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_language_model_with_its_real_tokenizer_takes_a_conversation(family: str, tmp_path: Path) -> None:
-    """In the chat template of its family, every token of which has an embedding."""
+    """The conversation is in the family's chat template, every token of which has an embedding."""
     text = language_model_folder(tmp_path / "text", family, real_tokenizer(family), hidden_size=16)
     given = {"model": str(text), "vision_tower": tower_folder(tmp_path / "tower")}
     model, tokenizer = load_model(settings(**given), torch.float32)
@@ -150,7 +150,7 @@ def test_attention_is_computed_as_asked(family: str, attention: str, tmp_path: P
 def test_a_language_model_that_learns_bin_boxes_can_be_saved_and_loaded(
     family: str, tied: bool, tmp_path: Path
 ) -> None:
-    """By the next stage, and from the released layout and back."""
+    """It is loaded by the next stage, and converted to the released layout and back."""
     language_model_folder(tmp_path / "text", family, tie_word_embeddings=tied)
     tower = tower_folder(tmp_path / "tower")
     given = settings(model=str(tmp_path / "text"), vision_tower=tower, boxes="bin")
@@ -172,13 +172,13 @@ def test_a_language_model_that_learns_bin_boxes_can_be_saved_and_loaded(
 
 def with_more_tokens(count: int) -> PreTrainedTokenizerBase:
     tokenizer = byte_tokenizer()
-    tokenizer.add_tokens([f"<more_{number}>" for number in range(count)])
+    tokenizer.add_tokens([f"<more_{i}>" for i in range(count)])
     return tokenizer
 
 
 @pytest.mark.parametrize("kind", ["language model", "saved", "preset", "tokenizer's own folder", "bin"])
 def test_a_tokenizer_with_tokens_that_have_no_embedding_is_refused(kind: str, tmp_path: Path) -> None:
-    """Of 272 embeddings, 264 are the byte-level tokenizer's, so 9 more tokens are one too many."""
+    """The byte-level tokenizer uses 264 of 272 embeddings, so 9 more tokens are one too many."""
     for folder, count in (("fits", 8), ("beyond", 9)):
         with_more_tokens(count).save_pretrained(tmp_path / folder)
     tower = tower_folder(tmp_path / "tower")
@@ -341,18 +341,18 @@ def test_a_part_that_the_model_has_already_is_not_given_a_second_time(kind: str,
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("said", [{}, {"projector": "conv_reduce", "select_layer": -2}], ids=["recipe", "as it is"])
-def test_what_a_recipe_says_or_what_the_model_has_is_no_objection(
-    stage: str, said: dict[str, object], saved: Path
+@pytest.mark.parametrize("message", [{}, {"projector": "conv_reduce", "select_layer": -2}], ids=["recipe", "as it is"])
+def test_settings_equal_to_the_recipe_or_model_are_accepted(
+    stage: str, message: dict[str, object], saved: Path
 ) -> None:
     for given in ({"model": "region"}, {"from_run": "run"}):
-        load_model(settings(stage=stage, **placed_in(saved, given), **said), torch.float32)
+        load_model(settings(stage=stage, **placed_in(saved, given), **message), torch.float32)
 
 
 def test_a_folder_with_the_name_of_a_preset_is_told_from_it(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random weights in the place of those of the folder would be trained without a word."""
+    """Otherwise random weights would silently be trained instead of those in the folder."""
     shutil.copytree(saved / "plain", tmp_path / "tiny-llama2")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=r"a preset with random weights and a folder here; give \./tiny-llama2"):
@@ -361,7 +361,7 @@ def test_a_folder_with_the_name_of_a_preset_is_told_from_it(
 
 
 def aligned(root: Path, dtype: torch.dtype = torch.float32, /, **given: object) -> GriffonForConditionalGeneration:
-    """What an alignment leaves, as training stores it; the model that it ended with."""
+    """The result of an alignment, as training stores it, and the model that it ended with."""
     begun = placed(settings(stage="alignment", **given))
     model, _ = load_model(begun, dtype)
     with torch.no_grad():
@@ -369,9 +369,9 @@ def aligned(root: Path, dtype: torch.dtype = torch.float32, /, **given: object) 
             weight.add_(1.0)
     checkpoint = checkpoint_of(root, 1)
     checkpoint.mkdir(parents=True)
-    frozen = {name: each for name, each in model.named_parameters() if not name.startswith("projector.")}
+    frozen = {name: parameter for name, parameter in model.named_parameters() if not name.startswith("projector.")}
     index = {"format": FORMAT, "step": 1, "files": []}
-    index["frozen_sha256"] = {name: sha256_of_tensor(each) for name, each in frozen.items()}
+    index["frozen_sha256"] = {name: sha256_of_tensor(parameter) for name, parameter in frozen.items()}
     (checkpoint / "checkpoint.json").write_bytes(orjson.dumps({**index, "sha256": sha256_of_index(index)}))
     save_projector(model, root / "mm_projector.bin")
     (root / "settings.json").write_bytes(orjson.dumps(settings_as_json(begun)))
@@ -383,7 +383,7 @@ def same(model: torch.nn.Module, other: torch.nn.Module) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_an_alignment_goes_on_wherever_it_is_started_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_alignment_continues_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its model is loaded again, from the paths that it was given, which were relative to where it was started."""
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
@@ -399,7 +399,7 @@ def test_an_alignment_goes_on_wherever_it_is_started_from(tmp_path: Path, monkey
     assert same(model, ended) and model.config.projector == "linear"
 
 
-def test_an_alignment_whose_folders_have_moved_is_told_where_they_are_now(tmp_path: Path) -> None:
+def test_an_alignment_whose_folders_have_moved_takes_the_new_paths(tmp_path: Path) -> None:
     language_model_folder(tmp_path / "text", "gemma2")
     tower_folder(tmp_path / "tower")
     towers = {"vision_tower": tmp_path / "tower"}
@@ -438,7 +438,7 @@ def test_an_alignment_whose_folders_have_moved_is_told_where_they_are_now(tmp_pa
 def test_parts_that_the_projector_was_not_aligned_with_are_refused(
     part: str, other: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    """Whether options name them, or they have taken the place of those that were there."""
+    """Whether options name the other parts, or they have replaced the original ones in place."""
     folders = {"model": tmp_path / "text", "vision_tower": tmp_path / "tower"}
     language_model_folder(folders["model"], "gemma2")
     tower_folder(folders["vision_tower"])
@@ -447,12 +447,12 @@ def test_parts_that_the_projector_was_not_aligned_with_are_refused(
     name = "model" if part == "language model" else "vision_tower"
     other(tmp_path / "other")
     option = f"--{name.replace('_', '-')}"
-    told = rf"^--from {run}: its projector was aligned with another {part}: .*; give .* with {option}, or"
-    with pytest.raises(SettingsError, match=told):
+    reported = rf"^--from {run}: its projector was aligned with another {part}: .*; give .* with {option}, or"
+    with pytest.raises(SettingsError, match=reported):
         load_model(settings(from_run=run, **{name: str(tmp_path / "other")}), torch.float32)
     shutil.rmtree(folders[name])
     (tmp_path / "other").rename(folders[name])
-    with pytest.raises(SettingsError, match=told):
+    with pytest.raises(SettingsError, match=reported):
         load_model(settings(from_run=run), torch.float32)
     assert unchecked_parts(settings(from_run=run)) is None
     shutil.rmtree(run / "checkpoints")
@@ -460,8 +460,8 @@ def test_parts_that_the_projector_was_not_aligned_with_are_refused(
 
 
 @pytest.mark.parametrize(("then", "now"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
-def test_an_alignment_goes_on_in_another_dtype(then: torch.dtype, now: torch.dtype, tmp_path: Path) -> None:
-    """With the weights of its parts as the files have them, not as the alignment had rounded them."""
+def test_an_alignment_continues_in_another_dtype(then: torch.dtype, now: torch.dtype, tmp_path: Path) -> None:
+    """The weights are those in the files of its parts, not those that the alignment had rounded."""
     given = {"model": str(language_model_folder(tmp_path / "text", "gemma2")), "vision_tower": tmp_path / "tower"}
     tower_folder(tmp_path / "tower")
     aligned(tmp_path / "run", then, **given)
@@ -471,11 +471,11 @@ def test_an_alignment_goes_on_in_another_dtype(then: torch.dtype, now: torch.dty
     assert same(model.language_model, fresh.language_model) and same(model.vision_tower, fresh.vision_tower)
     model.save_pretrained(tmp_path / "saved")
     stored = orjson.loads((tmp_path / "saved/config.json").read_bytes())
-    assert {each["dtype"] for each in (stored, stored["text_config"], stored["vision_config"])} == {str(now)[6:]}
+    assert {item["dtype"] for item in (stored, stored["text_config"], stored["vision_config"])} == {str(now)[6:]}
 
 
 def test_a_saved_model_keeps_its_own_projector(saved: Path, tmp_path: Path) -> None:
-    """An alignment's takes its place only where the alignment began with that model, wherever it is now."""
+    """An alignment's projector replaces it only if the alignment started from that model, wherever it is now."""
     text = language_model_folder(tmp_path / "text", "llama2")
     aligned(tmp_path / "run", model=str(text), vision_tower=tower_folder(tmp_path / "tower"))
     aligned(tmp_path / "preset", model="tiny-llama2")
@@ -489,7 +489,7 @@ def test_a_saved_model_keeps_its_own_projector(saved: Path, tmp_path: Path) -> N
     assert same(load_model(settings(**given), torch.float32)[0], ended)
 
 
-def test_a_second_alignment_goes_on_from_the_first(tmp_path: Path) -> None:
+def test_a_second_alignment_continues_from_the_first(tmp_path: Path) -> None:
     language_model_folder(tmp_path / "text", "gemma2")
     aligned(tmp_path / "first", model=str(tmp_path / "text"), vision_tower=tower_folder(tmp_path / "tower"))
     ended = aligned(tmp_path / "second", from_run=tmp_path / "first")
@@ -518,6 +518,6 @@ def test_a_damaged_run_is_named(damage: Callable[[Path], object], message: str, 
     aligned(tmp_path / "run", model="tiny-llama2")
     load_model(settings(from_run=tmp_path / "run"), torch.float32)
     damage(tmp_path / "run")
-    with pytest.raises((DataError, SettingsError), match=message) as told:
+    with pytest.raises((DataError, SettingsError), match=message) as caught:
         load_model(settings(from_run=tmp_path / "run"), torch.float32)
-    assert str(told.value).startswith(f"--from {tmp_path / 'run'}") and "\n" not in str(told.value)
+    assert str(caught.value).startswith(f"--from {tmp_path / 'run'}") and "\n" not in str(caught.value)

@@ -21,7 +21,7 @@ BEHIND_THE_CUT: Options = ("--max-length", 20, *SMALL)
     ],
     ids=["no region", "no picture"],
 )
-def test_a_run_whose_parts_would_see_nothing_does_not_begin(
+def test_a_run_does_not_start_if_a_trained_part_gets_no_input(
     sources: list[Source], stage: str, says: str, launcher: Launcher, tmp_path: Path
 ) -> None:
     for shard in write_synthetic(tmp_path / "set", sources).lock.shards:
@@ -30,9 +30,9 @@ def test_a_run_whose_parts_would_see_nothing_does_not_begin(
         path.write_bytes(bytes(shard.bytes))
     ended = launcher.run(*command(tmp_path / "set", tmp_path / "run", *SMALL, "--stage", stage, "--steps", 2))
     assert ended.codes == [2, 2], ended.said
-    for said in ended.said:
-        assert says in said.splitlines()[-1]
-        assert "Traceback" not in said
+    for output in ended.said:
+        assert says in output.splitlines()[-1]
+        assert "Traceback" not in output
     assert not (tmp_path / "run").exists()
 
 
@@ -61,7 +61,7 @@ def test_a_run_that_learns_nothing_ends_with_what_to_change(
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_what_is_cut_is_said_and_a_run_that_learns_goes_on(
+def test_truncation_is_reported_and_a_run_that_learns_continues(
     launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
     options = ("--max-length", 64, "--steps", 3, *SMALL)

@@ -23,7 +23,7 @@ STALL_S = 2.0
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_file_of_tensors(dtype: torch.dtype, tmp_path: Path) -> None:
-    """As safetensors reads it, and told of in pieces: a large tensor, an empty one, a scalar, a part of another."""
+    """safetensors reads it, and progress is reported in pieces: a large tensor, an empty one, a scalar, a slice."""
     large = torch.randn(20 << 20).to(dtype)
     tensors = {"large": large, "none": large[:0], "one": large[0], "grid": large[: 6 * 7].view(6, 7).t()}
     moves = []
@@ -38,8 +38,8 @@ def test_a_file_of_tensors(dtype: torch.dtype, tmp_path: Path) -> None:
 
 def _rank(rank: int, port: int, imported: Barrier, log: Path) -> None:
     """The first rank is long at it; the other one has nothing to do."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()} | {"DS_ACCELERATOR": "cpu"})
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in environment.items()} | {"DS_ACCELERATOR": "cpu"})
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
     import deepspeed  # noqa: F401 - which may take longer than is allowed here
 
@@ -61,6 +61,6 @@ def test_ranks_wait_for_one_that_moves(tmp_path: Path) -> None:
         rank.start()
     for rank in ranks:
         rank.join(TIMEOUT_S)
-    said = [log.read_text() for log in logs]
-    assert [rank.exitcode for rank in ranks] == [0, 0], said
-    assert not any("error" in each for each in said), said
+    output = [log.read_text() for log in logs]
+    assert [rank.exitcode for rank in ranks] == [0, 0], output
+    assert not any("error" in item for item in output), output

@@ -58,7 +58,7 @@ def ending_folder(folder: Path, family: str, tokenizer: PreTrainedTokenizerBase)
 
 
 def run_stage(launcher: Launcher, run: Path, steps: int, *arguments: object) -> str:
-    """On two ranks; what the first of them says."""
+    """Run a stage on two ranks, and return the stderr of the first."""
     options = (*arguments, *SMALL, "--steps", steps, "--output-dir", run)
     ended = launcher.run("run", "--stage", run.name, *options)
     assert ended.codes == [0, 0], ended.said
@@ -97,7 +97,7 @@ def check_logits_of_parts(first_run: Path, language: Path, tower: Path) -> None:
 
 
 def check_answers(folder: Path, chat: str, before: PreTrainedTokenizerBase) -> None:
-    """It stops at the end mark, alone and in a batch; tokens and sampling are as its language model had them."""
+    """Answers stop at the end mark, alone and in a batch; tokens and sampling are the language model's own."""
     model: Model = GriffonForConditionalGeneration.from_pretrained(folder)
     model.eval()
     tokenizer = load_tokenizer(folder)

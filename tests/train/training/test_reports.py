@@ -1,4 +1,4 @@
-"""What a run tells: its files, TensorBoard, hooks, lines of progress, rates, and the loss on validation sets."""
+"""The output of a run: its files, TensorBoard, hooks, lines of progress, rates, and the loss on validation sets."""
 
 import importlib
 import math
@@ -45,14 +45,14 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def board_of(run: Path) -> Any:  # noqa: ANN401
-    """What TensorBoard reads of a run."""
+    """Return what TensorBoard reads from a run."""
     events: Any = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     return events.EventAccumulator(str(run / "tensorboard")).Reload()
 
 
 @pytest.fixture(scope="module")
 def resumed(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A run that was killed once and ended; and what its first rank said, each time."""
+    """A run that was killed once and finished, and its first rank's stderr of both starts."""
     run = tmp_path_factory.mktemp("reports") / "run"
     fixed = ("--steps", STEPS, "--global-batch", GLOBAL_BATCH, "--micro-batch", 2, "--workers", 1)
     rates = ("--lr", LR, "--warmup-ratio", WARMUP / STEPS, "--grouping", "task", "--max-length", MAX_LENGTH)
@@ -70,21 +70,21 @@ def resumed(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.TempP
 def test_metrics_have_a_line_for_each_step(resumed: tuple[Path, list[str]], frozen_set: Path) -> None:
     run, _ = resumed
     plan = Plan([open_set(frozen_set)], seed=0, global_batch=GLOBAL_BATCH, grouping="task")
-    told = metrics_of(run)
-    assert [each["step"] for each in told] == list(range(STEPS))
-    for each in told:
-        step = plan.step(each["step"])
-        assert (each["epoch"], each["group"]) == (step.epoch, step.group)
-        assert each["loss_by_task"] == pytest.approx({step.group: each["loss"]})
-        assert 0 < each["loss"] < 10
-        assert 0 < each["grad_norm"] < 100
-        assert (each["targets"], each["overlong"]) == counted(plan, each["step"])
-    assert any(each["overlong"] for each in told)
-    assert len({each["batch_id"] for each in told}) == STEPS
+    metrics = metrics_of(run)
+    assert [line["step"] for line in metrics] == list(range(STEPS))
+    for line in metrics:
+        step = plan.step(line["step"])
+        assert (line["epoch"], line["group"]) == (step.epoch, step.group)
+        assert line["loss_by_task"] == pytest.approx({step.group: line["loss"]})
+        assert 0 < line["loss"] < 10
+        assert 0 < line["grad_norm"] < 100
+        assert (line["targets"], line["overlong"]) == counted(plan, line["step"])
+    assert any(line["overlong"] for line in metrics)
+    assert len({line["batch_id"] for line in metrics}) == STEPS
 
 
 def counted(plan: Plan, number: int) -> tuple[int, int]:
-    """Learned tokens of a step's samples, and how many samples were too long."""
+    """Count the targets of a step's samples, and the samples that were too long."""
     targets = overlong = 0
     for set_no, row, variant in shown(plan.step(number)):
         ids, labels, *_ = one_sample(plan.sets[set_no], row, variant)
@@ -96,7 +96,7 @@ def counted(plan: Plan, number: int) -> tuple[int, int]:
 def one_sample(
     frozen: FrozenSet, row: int, variant: int = 0
 ) -> tuple[list[int], list[int], torch.Tensor | None, torch.Tensor | None]:
-    """Tokens, labels, picture and region of a sample, for tiny Gemma."""
+    """Make tokens, labels, image and region of a sample, for tiny Gemma."""
     sample = frozen[row]
     rendering = sample.renderings[variant]
     box = rendering.region_xyxy_px
@@ -119,64 +119,65 @@ def one_sample(
 
 
 def test_rates_rise_and_fall(resumed: tuple[Path, list[str]]) -> None:
-    """In equal steps up to the whole rate, then along half a cosine, which would be 0 one step after the last."""
+    """They rise linearly to the full rate, then follow half a cosine that would reach 0 one step after the last."""
     run, _ = resumed
     rising = [LR * (step + 1) / WARMUP for step in range(WARMUP)]
     falling = [LR * math.cos(math.pi / 2 * step / (STEPS - WARMUP)) ** 2 for step in range(STEPS - WARMUP)]
-    assert [each["lr"] for each in metrics_of(run)] == pytest.approx(rising + falling, rel=1e-12)
+    assert [item["lr"] for item in metrics_of(run)] == pytest.approx(rising + falling, rel=1e-12)
 
 
-def test_timing_is_apart(resumed: tuple[Path, list[str]]) -> None:
+def test_timing_has_its_own_file(resumed: tuple[Path, list[str]]) -> None:
     run, _ = resumed
-    told = lines_of(run / "timing.jsonl")
-    assert [each["step"] for each in told] == list(range(STEPS))
-    for each in told:
-        assert each.keys() == {"step", "seconds", "samples_per_s", "tokens_per_s", "data_wait"}
-        assert each["seconds"] > 0
-        assert each["samples_per_s"] * each["seconds"] == pytest.approx(GLOBAL_BATCH, rel=0.01)
-        assert 4 < each["tokens_per_s"] / each["samples_per_s"] < MAX_LENGTH * 1.01
-        assert 0 <= each["data_wait"] <= 1
-    assert not told[0].keys() & metrics_of(run)[0].keys() - {"step"}
+    lines = lines_of(run / "timing.jsonl")
+    assert [line["step"] for line in lines] == list(range(STEPS))
+    for line in lines:
+        assert line.keys() == {"step", "seconds", "samples_per_s", "tokens_per_s", "data_wait"}
+        assert line["seconds"] > 0
+        assert line["samples_per_s"] * line["seconds"] == pytest.approx(GLOBAL_BATCH, rel=0.01)
+        assert 4 < line["tokens_per_s"] / line["samples_per_s"] < MAX_LENGTH * 1.01
+        assert 0 <= line["data_wait"] <= 1
+    assert not lines[0].keys() & metrics_of(run)[0].keys() - {"step"}
 
 
 def test_tensorboard_shows_the_losses(resumed: tuple[Path, list[str]]) -> None:
     """Every step once, also those that came twice because the run was killed."""
     run, _ = resumed
     board = board_of(run)
-    told = metrics_of(run)
+    metrics = metrics_of(run)
     for name in ("loss", "lr", "grad_norm"):
         events = board.Scalars(f"train/{name}")
         assert [event.step for event in events] == list(range(STEPS))
-        assert [event.value for event in events] == pytest.approx([each[name] for each in told], rel=1e-6)
-    for group in {each["group"] for each in told}:
+        assert [event.value for event in events] == pytest.approx([line[name] for line in metrics], rel=1e-6)
+    for group in {line["group"] for line in metrics}:
         events = board.Scalars(f"train/loss/{group}")
-        assert [event.step for event in events] == [each["step"] for each in told if each["group"] == group]
+        assert [event.step for event in events] == [line["step"] for line in metrics if line["group"] == group]
     assert {"train/data_wait", "train/samples_per_s"} <= set(board.Tags()["scalars"])
 
 
 def test_lines_of_progress(resumed: tuple[Path, list[str]]) -> None:
-    run, said = resumed
+    run, output = resumed
     line = re.compile(
-        r"^step (\d+)/12  loss ([\d.]+)  lr (\S+)  norm (\S+)  [\d.]+ samples/s  [\d,]+ tokens/s  "
+        r"^[\d-]+ [\d:]+ \[rank 0\] step (\d+)/12  loss ([\d.]+)  lr (\S+)  "
+        r"norm (\S+)  [\d.]+ samples/s  [\d,]+ tokens/s  "
         r"data wait \d+%  (?:overlong \d+%  )?(?:without targets \d+%  )?\d+:\d\d:\d\d left$",
         re.MULTILINE,
     )
-    first = int(re.findall(r"resuming at step (\d+) of 12", said[1])[0])
+    first = int(re.findall(r"resuming at step (\d+) of 12", output[1])[0])
     assert first in range(SAVE_STEPS, STEPS)
     shown_at = sorted({first + 1, *(step for step in (5, 10, 12) if step > first)})
-    found = line.findall(said[1])
-    assert [int(each[0]) for each in found] == shown_at
-    for step, loss, rate, _ in found:
-        told = metrics_of(run)[int(step) - 1]
-        assert (float(loss), float(rate)) == pytest.approx((told["loss"], told["lr"]), rel=1e-2)
-    assert line.findall(said[0])[0][0] == "1"
-    assert str(run / "model") in said[1].splitlines()[-1], "at the end, what was written where"
+    actual = line.findall(output[1])
+    assert [int(item[0]) for item in actual] == shown_at
+    for step, loss, rate, _ in actual:
+        metrics = metrics_of(run)[int(step) - 1]
+        assert (float(loss), float(rate)) == pytest.approx((metrics["loss"], metrics["lr"]), rel=1e-2)
+    assert line.findall(output[0])[0][0] == "1"
+    assert str(run / "model") in output[1].splitlines()[-1], "at the end, what was written where"
 
 
 def test_only_so_many_checkpoints_are_kept(resumed: tuple[Path, list[str]]) -> None:
     run, _ = resumed
-    found = sorted((run / "checkpoints").iterdir())
-    assert found == [checkpoint_of(run, STEPS - SAVE_STEPS), checkpoint_of(run, STEPS)]
+    actual = sorted((run / "checkpoints").iterdir())
+    assert actual == [checkpoint_of(run, STEPS - SAVE_STEPS), checkpoint_of(run, STEPS)]
 
 
 def test_each_part_has_its_rate(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
@@ -199,10 +200,10 @@ def test_each_part_has_its_rate(launcher: Launcher, frozen_set: Path, tmp_path: 
             start = starts[name].detach()
             kept = start * (1 - rates[part] * decay) if start.dim() > 1 else start
             moved[part].append(float((weight.detach() - kept).abs().max()) / rates[part])
-    for part, found in moved.items():
-        assert found, part
-        assert max(found) < 1.02, part
-        assert max(found) > 0.9, part
+    for part, value in moved.items():
+        assert value, part
+        assert max(value) < 1.02, part
+        assert max(value) > 0.9, part
 
 
 HOOK = """
@@ -219,7 +220,7 @@ def to_file(step, figures):
 
 
 def test_a_hook_is_given_every_step(frozen_set: Path, tmp_path: Path) -> None:
-    """Also the one for which it fails; it cannot change the figures. No launcher; its module is found on PYTHONPATH."""
+    """Even the one for which it fails; it cannot change the figures. Its module is found on PYTHONPATH."""
     (tmp_path / "my_logs.py").write_text(HOOK)
     run = tmp_path / "run"
     options = ("--steps", 3, "--global-batch", 2, "--workers", 0, "--log-hook", "my_logs:to_file")
@@ -234,19 +235,19 @@ def test_a_hook_is_given_every_step(frozen_set: Path, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "Warning" not in ended.stderr
     assert "--log-hook my_logs:to_file: ConnectionError: no answer; the run continues" in ended.stderr
-    told = [orjson.loads(line) for line in (tmp_path / "told.jsonl").read_bytes().splitlines()]
+    reported = [orjson.loads(line) for line in (tmp_path / "told.jsonl").read_bytes().splitlines()]
     expected = [{**one, **other} for one, other in zip(metrics_of(run), lines_of(run / "timing.jsonl"), strict=True)]
-    assert told == [[number, each] for number, each in enumerate(expected)]
-    assert len(told) == 3
+    assert reported == [[index, item] for index, item in enumerate(expected)]
+    assert len(reported) == 3
 
 
 @pytest.mark.parametrize("hook", ["no_such_module:f", "json:no_such_function", "json:decoder"])
-def test_a_hook_that_is_not_there(hook: str, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+def test_a_hook_that_does_not_exist(hook: str, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
     options = ("--steps", 3, "--global-batch", 2, "--log-hook", hook)
     ended = launcher.run(*command(frozen_set, tmp_path / "run", *options))
     assert ended.codes == [2, 2], ended.said
-    for said in ended.said:
-        (line,) = said.splitlines()  # nothing was loaded
+    for output in ended.said:
+        (line,) = output.splitlines()  # nothing was loaded
         assert line.startswith(f"error: --log-hook {hook}: ")
     assert not (tmp_path / "run").exists()
 
@@ -263,8 +264,8 @@ def losses_by_group(folder: Path, shards: Path) -> Mapping[str, float]:
         given = torch.tensor([ids])
         logits = model(given, attention_mask=torch.ones_like(given), pixel_values=pixels, region_values=region).logits
         likely = torch.log_softmax(logits[0].double(), dim=-1)
-        learned = [(place, label) for place, label in enumerate(labels) if label != IGNORE and place]
-        loss = -sum(float(likely[place - 1, label]) for place, label in learned)
+        learned = [(position, label) for position, label in enumerate(labels) if label != IGNORE and position]
+        loss = -sum(float(likely[position - 1, label]) for position, label in learned)
         for group in ("all", TASK_GROUPS.get(frozen[row].task) or ("text" if pixels is None else "general")):
             sums[group] = sums.get(group, 0.0) + loss
             counts[group] = counts.get(group, 0) + len(learned)
@@ -289,15 +290,15 @@ def test_validation(launcher: Launcher, frozen_set: Path, small_set: Path, tmp_p
         validation = ("--val-shards", small_set, "--val-steps", every)
         ended = launcher.run(*command(frozen_set, run, *options, *validation), world_size=world_size)
         assert ended.codes == [0] * world_size, ended.said
-        told = lines_of(run / "validation.jsonl")
-        assert [each["step"] for each in told] == steps
+        lines = lines_of(run / "validation.jsonl")
+        assert [line["step"] for line in lines] == steps
         expected = losses_by_group(run / "model", small_set)
         assert expected.keys() == {"all", "text", "general", "localization", "referring"}
-        assert told[-1]["validation_loss"] == pytest.approx(expected, rel=1e-5)
-        assert told[-1]["validation_loss"] != told[0]["validation_loss"] or len(told) == 1
+        assert lines[-1]["validation_loss"] == pytest.approx(expected, rel=1e-5)
+        assert lines[-1]["validation_loss"] != lines[0]["validation_loss"] or len(lines) == 1
         assert f"step 3/3  validation  all {expected['all']:.3f}" in ended.said[0]
         board = board_of(run)
         assert [event.value for event in board.Scalars("validation/all")] == pytest.approx(
-            [each["validation_loss"]["all"] for each in told], rel=1e-6
+            [line["validation_loss"]["all"] for line in lines], rel=1e-6
         )
         assert len(metrics_of(run)) == 3, "validation takes nothing from training"

@@ -1,4 +1,4 @@
-"""A run that is killed, damaged, or started again otherwise: what it goes on with, and what it refuses."""
+"""Runs that are killed, damaged, or started with other settings: how they resume, and what they refuse."""
 
 import random
 import shutil
@@ -41,7 +41,7 @@ def unfinished(run: Path) -> list[str]:
 
 
 def stop_while_saving(running: Running, run: Path, timeout_s: float = TIMEOUT_S) -> None:
-    """Watch for a checkpoint that is begun, and halt the ranks; if it is whole by then, wait for the next."""
+    """Stop the ranks once a checkpoint is being written; if it is complete by then, wait for the next."""
     end = time.monotonic() + timeout_s
     while True:
         while not unfinished(run):  # without a pause: it takes milliseconds
@@ -65,12 +65,12 @@ def test_killed_at_any_moment(
 
     draws = random.Random(stage)
     cut_short = ""
-    for number in range(KILLS):
+    for i in range(KILLS):
         running = launcher.start(command(frozen_set, killed, *options), 2)
-        moment = (number + draws.uniform(0.2, 0.7)) * steps / KILLS
+        moment = (i + draws.uniform(0.2, 0.7)) * steps / KILLS
         wait_for_line(running, cut_short)
         wait_for_step(running, killed, moment)
-        if number == WHILE_SAVING:
+        if i == WHILE_SAVING:
             stop_while_saving(running, killed)
         else:
             time.sleep(draws.uniform(0, 0.1))
@@ -79,8 +79,8 @@ def test_killed_at_any_moment(
         assert ended.codes[0] == -signal.SIGKILL, ended.said
         if cut_short:
             assert f"{cut_short} is incomplete (writing it was interrupted): skipped" in ended.said[0]
-        cut_short = unfinished(killed)[0].removeprefix(".tmp-") if number == WHILE_SAVING else ""
-        assert cut_short or number != WHILE_SAVING
+        cut_short = unfinished(killed)[0].removeprefix(".tmp-") if i == WHILE_SAVING else ""
+        assert cut_short or i != WHILE_SAVING
     ended = launcher.run(*command(frozen_set, killed, *options))
     assert ended.codes == [0, 0], ended.said
     assert "resuming at step" in ended.said[0]
@@ -109,7 +109,7 @@ def finished(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.Temp
 
 @pytest.fixture
 def broken_off(finished: Path, tmp_path: Path) -> Path:
-    """The same, killed in the midst of its last line, before its last checkpoint: those after 4 and 8 steps are left.
+    """The same, killed in the middle of its last line, before its last checkpoint: those after 4 and 8 steps are left.
 
     What it told of the four steps since is there.
     """
@@ -123,12 +123,12 @@ def broken_off(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("lines", [9, FEW])
-def test_lines_of_steps_that_come_again_are_cut_off(
+def test_lines_of_repeated_steps_are_truncated(
     lines: int, broken_off: Path, finished: Path, launcher: Launcher, frozen_set: Path
 ) -> None:
-    """Whether it was killed in the first line behind the checkpoint, or three lines later."""
-    told = (finished / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    (broken_off / "metrics.jsonl").write_bytes(b"".join(told[:lines])[:-20])
+    """Whether the run was killed in the first line after the checkpoint, or three lines later."""
+    reported = (finished / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (broken_off / "metrics.jsonl").write_bytes(b"".join(reported[:lines])[:-20])
     assert steps_told(broken_off) == lines - 1
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
     assert ended.codes == [0, 0], ended.said
@@ -139,7 +139,7 @@ def test_lines_of_steps_that_come_again_are_cut_off(
 
 
 @pytest.mark.parametrize("name", ["rank-00001.safetensors", "checkpoint.json"])
-def test_a_checkpoint_with_a_file_cut_short_is_passed_over(
+def test_a_checkpoint_with_a_truncated_file_is_skipped(
     name: str, broken_off: Path, finished: Path, launcher: Launcher, frozen_set: Path
 ) -> None:
     path = checkpoint_of(broken_off, 8) / name
@@ -153,10 +153,10 @@ def test_a_checkpoint_with_a_file_cut_short_is_passed_over(
     assert differences(finished, broken_off) == []
 
 
-def test_a_checkpoint_whose_index_says_otherwise_is_passed_over(
+def test_a_checkpoint_whose_index_says_otherwise_is_skipped(
     broken_off: Path, launcher: Launcher, finished: Path, frozen_set: Path
 ) -> None:
-    """Such as the optimizer's count of steps, which nothing else would show to be wrong."""
+    """The index holds the optimizer's count of steps, for instance, which nothing else would show to be wrong."""
     path = checkpoint_of(broken_off, 8) / "checkpoint.json"
     path.write_bytes(path.read_bytes().replace(b'"optimizer_steps":8', b'"optimizer_steps":9'))
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
@@ -176,10 +176,10 @@ def checkpoints_in(run: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_checkpoint_with_a_flipped_bit_is_passed_over(
+def test_a_checkpoint_with_a_flipped_bit_is_skipped(
     rank: int, broken_off: Path, finished: Path, launcher: Launcher, frozen_set: Path
 ) -> None:
-    """The run goes on from the one before, and ends with the same bytes."""
+    """The run resumes from the one before, and ends with the same bytes."""
     path = checkpoint_of(broken_off, 8) / f"rank-{rank:05d}.safetensors"
     flip(path)
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
@@ -208,10 +208,10 @@ DAMAGES: Mapping[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_does_not_outlive_whole_ones(
+def test_a_damaged_checkpoint_does_not_outlive_complete_ones(
     damage: str, broken_off: Path, launcher: Launcher, frozen_set: Path
 ) -> None:
-    """With one to keep: the newest whole one is kept, and the damaged one only until the run has got that far again."""
+    """With one to keep, the latest complete one is kept; the damaged one only until its step is reached again."""
     DAMAGES[damage](checkpoint_of(broken_off, 8))
     options = (*SHORT, "--save-steps", 3, "--keep", 1, "--workers", 0)
     running = launcher.start(command(frozen_set, broken_off, *options), 1)
@@ -229,7 +229,7 @@ def test_a_damaged_checkpoint_does_not_outlive_whole_ones(
 def test_checkpoints_that_are_none_of_the_line_are_not_counted(
     finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """Copies under names of one's own are nobody's to delete; a damaged one between whole ones takes no place."""
+    """Copies under other names are never deleted; a damaged one between complete ones does not count."""
     run = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(checkpoint_of(run, FEW))
     shutil.copytree(checkpoint_of(run, 4), run / "checkpoints" / "step-00000099.bak")
@@ -249,7 +249,7 @@ def test_checkpoints_that_are_none_of_the_line_are_not_counted(
 def test_killed_between_a_checkpoint_and_the_deletion_of_older_ones(
     finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """Or in the midst of a deletion: the next start deletes what was left."""
+    """Or in the middle of a deletion: the next start deletes the rest."""
     run = shutil.copytree(finished, tmp_path / "run")
     moved = checkpoint_of(run, 8).rename(tmp_path / "on another disk")
     checkpoint_of(run, 8).symlink_to(moved)
@@ -262,20 +262,20 @@ def test_killed_between_a_checkpoint_and_the_deletion_of_older_ones(
     assert (moved / "checkpoint.json").exists(), "only the link to it is deleted"
 
 
-def test_no_whole_checkpoint_is_for_somebody_to_look_at(broken_off: Path, launcher: Launcher, frozen_set: Path) -> None:
-    """All that was trained would be lost without a word; nothing is deleted or begun anew."""
+def test_a_run_without_a_complete_checkpoint_is_refused(broken_off: Path, launcher: Launcher, frozen_set: Path) -> None:
+    """Otherwise all training would be lost silently. Nothing is deleted or restarted."""
     for step in (4, 8):
         flip(checkpoint_of(broken_off, step) / "rank-00001.safetensors")
     before = state_of(broken_off / "checkpoints")
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT))
     assert ended.codes == [1, 1], ended.said
-    for said in ended.said:
-        line = said.splitlines()[-1]
+    for output in ended.said:
+        line = output.splitlines()[-1]
         assert line.startswith(
             f"error: none of the checkpoints in {broken_off / 'checkpoints'} is complete (step-00000008/"
         )
         assert line.endswith(f"restore one from a copy, or delete {broken_off} to start over")
-        assert "Traceback" not in said
+        assert "Traceback" not in output
     assert state_of(broken_off / "checkpoints") == before
 
 
@@ -318,30 +318,30 @@ def test_other_settings_are_refused(
     before = state_of(finished)
     ended = launcher.run(*command(frozen_set, finished, *SHORT, *changed))
     assert ended.codes == [2, 2], ended.said
-    for said in ended.said:
-        assert said.splitlines()[-1].startswith(f"error: {finished} holds a run with other settings: {told}. ")
+    for output in ended.said:
+        assert output.splitlines()[-1].startswith(f"error: {finished} holds a run with other settings: {told}. ")
         assert (
             f"This run has ended: give --from {finished} and another --output-dir to start a new run"
-            in said.splitlines()[-1]
+            in output.splitlines()[-1]
         )
-        assert "Traceback" not in said
+        assert "Traceback" not in output
     assert state_of(finished) == before
 
 
 def test_a_run_that_has_not_ended_is_not_made_longer(broken_off: Path, launcher: Launcher, frozen_set: Path) -> None:
     ended = launcher.run(*command(frozen_set, broken_off, *SHORT, "--steps", FEW + 1))
     assert ended.codes == [2, 2], ended.said
-    told = ended.said[0].splitlines()[-1]
-    assert f"steps: {FEW} before, {FEW + 1} now. Give the same settings, or another --output-dir. " in told
-    assert f"let it end, then give --from {broken_off} and another --output-dir to start a new run" in told
+    reported = ended.said[0].splitlines()[-1]
+    assert f"steps: {FEW} before, {FEW + 1} now. Give the same settings, or another --output-dir. " in reported
+    assert f"let it end, then give --from {broken_off} and another --output-dir to start a new run" in reported
 
 
-def test_a_run_goes_on_from_what_another_has_left(
+def test_a_run_continues_from_what_another_has_left(
     finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """As its refusal says: the weights go on, and the schedule begins anew."""
+    """The refusal suggests it: the weights are taken over, and the schedule starts again."""
     arguments = command(frozen_set, tmp_path / "longer", *SHORT, "--steps", 3, "--from", finished)
-    ended = launcher.run(*(each for each in arguments if each not in ("--model", "tiny-gemma2")))
+    ended = launcher.run(*(argument for argument in arguments if argument not in ("--model", "tiny-gemma2")))
     assert ended.codes == [0, 0], ended.said
     first, longer = metrics_of(finished), metrics_of(tmp_path / "longer")
     assert longer[0]["loss"] < first[0]["loss"]
@@ -365,15 +365,15 @@ def test_a_run_goes_on_from_what_another_has_left(
 def test_damaged_settings_are_named(
     damage: Callable[[bytes], bytes], finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """Nothing is loaded, begun anew or written: nobody knows what the run was begun with."""
+    """Nothing is loaded, restarted or written: the settings of the run are not known."""
     run = shutil.copytree(finished, tmp_path / "run")
     path = run / "settings.json"
     path.write_bytes(damage(path.read_bytes()))
     before = state_of(run)
     ended = launcher.run(*command(frozen_set, run, *SHORT))
     assert ended.codes == [1, 1], ended.said
-    for said in ended.said:
-        (line,) = said.splitlines()
+    for output in ended.said:
+        (line,) = output.splitlines()
         assert line.startswith("error: ") and f" in {path}: " in line and "restore the file" in line
     assert state_of(run) == before
 
@@ -387,7 +387,7 @@ def state_of(folder: Path) -> dict[Path, int]:
     [(("--workers", 0), True), (("--micro-batch", 1), False), (("--zero", 3), False)],
     ids=["workers", "micro-batch", "zero"],
 )
-def test_goes_on_with_what_computes_the_same_otherwise(
+def test_resumes_with_what_computes_the_same_in_another_way(
     changed: tuple[str, int],
     equal: bool,
     broken_off: Path,

@@ -74,7 +74,7 @@ def train(launcher: Launcher, run: Path, before: Weights | None, *arguments: obj
     assert ended.codes == [0, 0], ended.said
     assert f"step {STEPS}/{STEPS}  loss " in ended.said[0]
     metrics = [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
-    assert [each["step"] for each in metrics] == list(range(STEPS))
+    assert [item["step"] for item in metrics] == list(range(STEPS))
     before = before or beginning(run)
     model_folder, projector = run / "model", run / "mm_projector.bin"
     if projector.exists():
@@ -83,18 +83,18 @@ def train(launcher: Launcher, run: Path, before: Weights | None, *arguments: obj
     else:
         after = saved(model_folder)
     assert after.keys() == before.keys()
-    assert all(torch.isfinite(each).all() for each in after.values())
+    assert all(torch.isfinite(item).all() for item in after.values())
     return Trained(run=run, before=before, after=after, metrics=metrics, said=ended.said[0])
 
 
 def beginning(run: Path) -> Weights:
-    """What the model of a run was before its first step."""
+    """Return the model of a run as it was before the first step."""
     model, _ = load_model(settings_from_json(orjson.loads((run / "settings.json").read_bytes())), torch.float32)
-    return {name: each.clone() for name, each in model.state_dict().items()}
+    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def saved(folder: Path) -> Weights:
-    """What transformers loads from a folder, with nothing missing and nothing left."""
+    """Load a folder with transformers; no weight may be missing or left over."""
     loaded: Any = GriffonForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
     model, info = loaded
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -105,11 +105,11 @@ def saved(folder: Path) -> Weights:
 
 def projector_of(path: Path) -> Weights:
     """An `mm_projector.bin`, loaded as LLaVA's code does, by our names."""
-    found = torch.load(path, weights_only=True)
-    assert set(found) == {
+    result = torch.load(path, weights_only=True)
+    assert set(result) == {
         f"model.mm_projector.{name}" for name in ("conv.weight", "conv.bias", "linear.weight", "linear.bias")
     }
-    return {name.replace("model.mm_projector.", "projector."): each for name, each in found.items()}
+    return {name.replace("model.mm_projector.", "projector."): value for name, value in result.items()}
 
 
 def ranks_of_parameters(run: Path) -> Mapping[str, set[int]]:
@@ -123,7 +123,7 @@ def ranks_of_parameters(run: Path) -> Mapping[str, set[int]]:
 
 
 def attention_told(said: str) -> Mapping[str, str]:
-    """What each part computes attention with, as the table at the start has it."""
+    """Return the attention of each part from the table at the start."""
     return dict(re.findall(r"^(\w+) +[\d,]+ +[\d,]+ +(\w+) *$", said, re.MULTILINE))
 
 
@@ -143,7 +143,7 @@ def check_change(trained: Trained, part: str, rate: float) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stages_go_on_from_each_other(family: str, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+def test_stages_continue_from_each_other(family: str, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
     """From the folders of a language model and of towers, as a user begins.
 
     A weight that has moved no further than two steps can take it stood where the stage before had left it.
@@ -226,7 +226,7 @@ def test_a_custom_stage_trains_what_the_flags_leave(
 def test_a_language_model_learns_bin_boxes_under_zero_3(
     family: str, tied: bool, zero: Mapping[int, Options], launcher: Launcher, bin_set: Path, tmp_path: Path
 ) -> None:
-    """The next stage loads what it leaves, with as many embeddings as its configuration says."""
+    """The next stage loads the result, which has as many embeddings as its configuration says."""
     shards = ("--shards", bin_set)
     parts = (
         *("--model", language_model_folder(tmp_path / "language", family, tie_word_embeddings=tied)),

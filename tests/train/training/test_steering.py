@@ -1,4 +1,4 @@
-"""After a loss that is not a number a run goes on: with a batch left out or a lower rate, and still to the bit."""
+"""Runs after a loss that is not a number: resumed with a batch skipped or a lower rate, and still bit-identical."""
 
 import shutil
 from pathlib import Path
@@ -33,7 +33,7 @@ def diverged(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.Temp
     return run, ended.said[0].splitlines()[-1]
 
 
-def test_a_loss_that_is_no_number_names_the_ways_on(diverged: tuple[Path, str]) -> None:
+def test_a_loss_that_is_not_a_number_names_the_remedies(diverged: tuple[Path, str]) -> None:
     _, line = diverged
     assert line.startswith("error: step 5: the loss is nan") or line.startswith("error: step 5: the loss is inf")
     assert "--skip-steps 5:6" in line
@@ -42,7 +42,7 @@ def test_a_loss_that_is_no_number_names_the_ways_on(diverged: tuple[Path, str]) 
 
 
 @pytest.mark.parametrize(("skipped", "step"), [((), 0), (("--skip-steps", "0:2"), 2)], ids=["step 0", "step 2"])
-def test_weights_that_are_no_numbers_are_named_as_a_cause(
+def test_weights_that_are_not_numbers_are_named_as_a_cause(
     skipped: Options, step: int, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
     """Skipping batches does not help then, nor does a lower learning rate."""
@@ -68,7 +68,7 @@ STEERED = {
 
 
 @pytest.mark.parametrize(("steering", "skipped"), STEERED.values(), ids=STEERED)
-def test_it_goes_on_as_the_run_that_was_steered_from_its_beginning(
+def test_it_continues_as_the_run_that_was_steered_from_its_beginning(
     steering: Options,
     skipped: list[int],
     diverged: tuple[Path, str],
@@ -84,11 +84,11 @@ def test_it_goes_on_as_the_run_that_was_steered_from_its_beginning(
     assert "resuming at step 4 of 10" in ended.said[0]
     assert differences(whole, resumed) == []
 
-    told = metrics_of(resumed)
-    assert [step["step"] for step in told] == list(range(STEPS))
-    assert [step["step"] for step in told if step.get("skipped")] == skipped
-    assert {tuple(step) for step in told if step.get("skipped")} <= {("step", "skipped", "epoch", "group")}
-    assert ("4=1e-4" in steering) == (told[3]["lr"] > 5 * told[4]["lr"])
+    metrics = metrics_of(resumed)
+    assert [step["step"] for step in metrics] == list(range(STEPS))
+    assert [step["step"] for step in metrics if step.get("skipped")] == skipped
+    assert {tuple(step) for step in metrics if step.get("skipped")} <= {("step", "skipped", "epoch", "group")}
+    assert ("4=1e-4" in steering) == (metrics[3]["lr"] > 5 * metrics[4]["lr"])
     pairs = list(zip(steering[::2], steering[1::2], strict=True))
     given = {
         name: [str(value) for option, value in pairs if option == spelled]
@@ -100,7 +100,7 @@ def test_it_goes_on_as_the_run_that_was_steered_from_its_beginning(
 
 
 def test_a_checkpoint_before_the_first_trained_step(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
-    """Then the optimizer has no moments yet; a run that is killed there goes on all the same."""
+    """The optimizer has no moments yet; a run that is killed there can be resumed nevertheless."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     options = (*OPTIONS, "--steps", 6, "--save-steps", 2, "--skip-steps", "0:3")
     for run in (whole, killed):
@@ -115,15 +115,15 @@ def test_a_checkpoint_before_the_first_trained_step(launcher: Launcher, frozen_s
     assert differences(whole, killed) == []
 
 
-def test_trained_steps_are_not_steered_anew(
+def test_settings_of_trained_steps_do_not_change(
     diverged: tuple[Path, str], launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(diverged[0], tmp_path / "run")
     before = (run / "settings.json").read_bytes()
     ended = launcher.run(*command(frozen_set, run, *OPTIONS, "--skip-steps", "3:5"))
     assert ended.codes == [2, 2], ended.said
-    for said in ended.said:
-        assert "the steps before 4 were trained with neither --skip-steps nor --lr-from" in said.splitlines()[-1]
-        assert "may only affect steps from 4 on" in said.splitlines()[-1]
-        assert "Traceback" not in said
+    for output in ended.said:
+        assert "the steps before 4 were trained with neither --skip-steps nor --lr-from" in output.splitlines()[-1]
+        assert "may only affect steps from 4 on" in output.splitlines()[-1]
+        assert "Traceback" not in output
     assert (run / "settings.json").read_bytes() == before

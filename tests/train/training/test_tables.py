@@ -20,7 +20,7 @@ from .launcher import Launcher
         ("gemma_instruct", "not counted with the model's tokenizer: "),
     ],
 )
-def test_a_table_that_is_not_the_run_s_is_refused(
+def test_a_table_that_does_not_fit_the_run_is_refused(
     chat: str, says: str, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
     frozen, table = open_set(frozen_set), tmp_path / "table"
@@ -31,6 +31,6 @@ def test_a_table_that_is_not_the_run_s_is_refused(
     options = ("--lengths", table, "--global-batch", 4, "--steps", 1, "--workers", 0)
     ended = launcher.run(*command(frozen_set, tmp_path / "run", *options))
     assert ended.codes == [2, 2], ended.said
-    for said in ended.said:
-        assert f"error: --lengths {table}: {says}" in said.splitlines()[-1]
+    for output in ended.said:
+        assert f"error: --lengths {table}: {says}" in output.splitlines()[-1]
     assert not (tmp_path / "run").exists()

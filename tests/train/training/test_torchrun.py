@@ -1,4 +1,4 @@
-"""Real launchers, as on a cluster: torchrun, one or two of it, and DeepSpeed's. Each process imports torch anew."""
+"""Real launchers, as on a cluster: one or two torchruns, and DeepSpeed's. Each process imports torch again."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ class Started:
     log: Path
 
     def ended(self) -> tuple[int, str]:
-        """Exit status, and what was said."""
+        """Return the exit code and the output."""
         code = self.process.wait(TIMEOUT_S)
         return code, self.log.read_text(encoding="utf-8")
 
@@ -45,7 +45,7 @@ class Started:
         return children_of(self.process.pid)
 
     def wait_for_steps(self, run: Path, steps: float) -> None:
-        """Until a run at work has told of so many."""
+        """Wait until a running run has logged so many steps."""
         end = time.monotonic() + TIMEOUT_S
         while steps_told(run) < steps:
             assert self.process.poll() is None and time.monotonic() < end, self.ended()
@@ -68,7 +68,7 @@ def started(log: Path, *line: object) -> Iterator[Started]:
     """At the end nothing of it is left."""
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [str(each) for each in line], stdout=file, stderr=file, env=ENVIRONMENT, start_new_session=True
+            [str(item) for item in line], stdout=file, stderr=file, env=ENVIRONMENT, start_new_session=True
         )
     try:
         yield Started(process=process, log=log)
@@ -94,14 +94,14 @@ def torchrun(ranks: int, *options: object) -> Sequence[object]:
 def arguments(frozen_set: Path) -> Arguments:
     def of(run: Path) -> list[str]:
         options = ("--steps", STEPS, "--global-batch", 4, "--micro-batch", 2, "--save-steps", 2, "--workers", 1)
-        return [str(each) for each in command(frozen_set, run, *options)]
+        return [str(item) for item in command(frozen_set, run, *options)]
 
     return of
 
 
 @pytest.fixture(scope="module")
 def unbroken(launcher: Launcher, arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What everything else is to equal, bit for bit."""
+    """The uninterrupted run that all others must equal, bit for bit."""
     run = tmp_path_factory.mktemp("unbroken") / "run"
     ended = launcher.run(*arguments(run))
     assert ended.codes == [0, 0], ended.said
@@ -117,9 +117,9 @@ def test_torchrun_killed_and_started_again(unbroken: Path, arguments: Arguments,
     assert steps_told(run) < STEPS
     assert not (run / "model").exists()
     with started(tmp_path / "second.log", *line) as second:
-        code, said = second.ended()
-    assert code == 0, said
-    assert said.count("resuming at step ") == 1, "one rank speaks for all"
+        code, output = second.ended()
+    assert code == 0, output
+    assert output.count("resuming at step ") == 1, "one rank speaks for all"
     assert differences(run, unbroken) == []
 
 
@@ -134,16 +134,16 @@ def test_torchrun_is_asked_to_stop_while_ranks_wait_for_data(copy_of_set: Path, 
     line = (*torchrun(2, "--master_port", free_port()), *command(copy_of_set, run, *options))
     with started(tmp_path / "log", *line) as both:
         both.wait_for_steps(run, 1)
-        told = 0
-        while steps_told(run) > told:
-            told = steps_told(run)
+        reported = 0
+        while steps_told(run) > reported:
+            reported = steps_told(run)
             time.sleep(2)
         ranks = both.ranks()
         both.process.send_signal(signal.SIGTERM)
-        _, said = both.ended()
-    assert checkpoint_of(run, told).is_dir(), said
-    assert f"stopped by SIGTERM after step {told}/100; saved" in said
-    assert "forcefully exiting" not in said
+        _, output = both.ended()
+    assert checkpoint_of(run, reported).is_dir(), output
+    assert f"stopped by SIGTERM after step {reported}/100; saved" in output
+    assert "forcefully exiting" not in output
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
 
 
@@ -153,18 +153,18 @@ def test_torchrun_restarts_killed_ranks(unbroken: Path, arguments: Arguments, tm
     line = (*torchrun(2, "--master_port", free_port(), "--max-restarts", 2), *arguments(run))
     with started(tmp_path / "log", *line) as both:
         killed: set[int] = set()
-        for number in range(2):
-            both.wait_for_steps(run, 3 + 2 * number)
+        for i in range(2):
+            both.wait_for_steps(run, 3 + 2 * i)
             while not (ranks := [pid for pid in both.ranks() if pid not in killed]):
                 time.sleep(0.005)
-            os.kill(ranks[number], signal.SIGKILL)
+            os.kill(ranks[i], signal.SIGKILL)
             killed.update(ranks)
             while set(both.ranks()) & killed:
                 time.sleep(0.005)
-        code, said = both.ended()
-    assert code == 0, said
-    assert said.count("resuming at step ") == 2
-    assert "another rank has ended" in said
+        code, output = both.ended()
+    assert code == 0, output
+    assert output.count("resuming at step ") == 2
+    assert "another rank has ended" in output
     assert differences(run, unbroken) == []
 
 
@@ -174,14 +174,14 @@ def test_two_machines_under_torchrun(unbroken: Path, arguments: Arguments, tmp_p
     meeting = ("--nnodes", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "test")
     line = (*torchrun(1, *meeting), *arguments(run))
     with started(tmp_path / "0.log", *line) as one, started(tmp_path / "1.log", *line) as other:
-        codes, said = zip(*(agent.ended() for agent in (one, other)), strict=True)
-    assert codes == (0, 0), said
-    assert sum(each.count(f"step {STEPS}/{STEPS}  ") for each in said) == 1
+        codes, output = zip(*(agent.ended() for agent in (one, other)), strict=True)
+    assert codes == (0, 0), output
+    assert sum(item.count(f"step {STEPS}/{STEPS}  ") for item in output) == 1
     assert differences(run, unbroken) == []
 
 
 def test_two_machines_under_deepspeed(unbroken: Path, arguments: Arguments, tmp_path: Path) -> None:
-    """`--hostfile` without ssh: its launcher is started on each machine, and told which one it is."""
+    """`--hostfile` without ssh: its launcher is started on each machine with the machine's number."""
     run, hosts = tmp_path / "run", tmp_path / "hostfile.txt"
     hosts.write_text("machine-a slots=1\nmachine-b slots=1\n")
     options = ("--hostfile", hosts, "--no_ssh", "--master_addr", "127.0.0.1", "--master_port", free_port())
@@ -190,9 +190,9 @@ def test_two_machines_under_deepspeed(unbroken: Path, arguments: Arguments, tmp_
         for rank in range(2)
     ]
     with started(tmp_path / "0.log", *lines[0]) as one, started(tmp_path / "1.log", *lines[1]) as other:
-        codes, said = zip(*(agent.ended() for agent in (one, other)), strict=True)
-    assert codes == (0, 0), said
-    assert "dist_world_size=2" in said[0]
+        codes, output = zip(*(agent.ended() for agent in (one, other)), strict=True)
+    assert codes == (0, 0), output
+    assert "dist_world_size=2" in output[0]
     assert differences(run, unbroken) == []
 
 
@@ -200,7 +200,7 @@ def test_deepspeed_on_one_machine(unbroken: Path, arguments: Arguments, tmp_path
     run = tmp_path / "run"
     options = ("--num_gpus", 2, "--master_port", free_port(), "--module", "griffon_train")
     with started(tmp_path / "log", BIN / "deepspeed", *options, *arguments(run)) as both:
-        code, said = both.ended()
-    assert code == 0, said
-    assert said.count(f"step {STEPS}/{STEPS}  ") == 1
+        code, output = both.ended()
+    assert code == 0, output
+    assert output.count(f"step {STEPS}/{STEPS}  ") == 1
     assert differences(run, unbroken) == []

@@ -1,4 +1,4 @@
-"""Validation sets that are not whole: found at the start where a look is enough, and else after a checkpoint."""
+"""Damaged validation sets: found at the start if a quick check suffices, otherwise after a checkpoint."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -47,24 +47,24 @@ LACKS: Mapping[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("option", ["--val-shards", "--shards"])
 @pytest.mark.parametrize("lack", LACKS)
-def test_what_a_set_lacks_is_said_before_anything_is_loaded(
+def test_what_a_set_lacks_is_reported_before_anything_is_loaded(
     lack: str, option: str, held_out: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    damage, said = LACKS[lack]
+    damage, output = LACKS[lack]
     shard = last_shard(held_out)
     damage(held_out)
     every = ("--val-steps", 2) if option == "--val-shards" else ()
     ended = launcher.run(*command(frozen_set, tmp_path / "run", option, held_out, *every), world_size=1)
     assert ended.codes == [1], ended.said
     (line,) = ended.said[0].splitlines()
-    assert line.startswith("error: " + said.format(set=held_out, shard=shard))
+    assert line.startswith("error: " + output.format(set=held_out, shard=shard))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_validation_that_fails_costs_nothing_else(
+def test_a_failed_validation_loses_nothing_else(
     held_out: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    """What was trained is saved; the run goes on without, or with a set that is whole, and then validates, too."""
+    """The training is saved. The run resumes without the set, or with a complete one, and then validates."""
     validation = ("--val-shards", held_out, "--val-steps", 2, "--save-steps", 2)
     whole, run, without = tmp_path / "whole", tmp_path / "run", tmp_path / "without"
     ended = launcher.run(*command(frozen_set, whole, *validation))
@@ -76,7 +76,7 @@ def test_a_validation_that_fails_costs_nothing_else(
     for start in (0, 2):  # the same command fails in the same way, and does not train again
         ended = launcher.run(*command(frozen_set, run, *validation))
         assert ended.codes == [1, 1], ended.said
-        errors = [line for said in ended.said for line in said.splitlines() if line.startswith("error: validating")]
+        errors = [line for output in ended.said for line in output.splitlines() if line.startswith("error: validating")]
         assert errors and all(line.startswith(f"error: validating after step 1: {where}") for line in errors)
         assert (
             "The checkpoint at step 2 is intact" in errors[0] and "leave --val-shards and --val-steps out" in errors[0]

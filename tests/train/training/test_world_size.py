@@ -37,7 +37,7 @@ OPTIONS = (
 
 
 def sees_images(frozen_set: Path, step: int, world_size: int) -> list[list[bool]]:
-    """Of each rank's micro-batches in a step: whether there is a picture in it."""
+    """Return, for each rank and micro-batch of a step, whether it has an image."""
     frozen = open_set(frozen_set)
     plan = Plan([frozen], seed=0, global_batch=GLOBAL_BATCH, window=WINDOW, weights={TEXT: WEIGHT})
     return [
@@ -50,14 +50,14 @@ def sees_images(frozen_set: Path, step: int, world_size: int) -> list[list[bool]
 
 
 def some_rank_is_blind(frozen_set: Path, steps: range, world_size: int) -> bool:
-    """Whether a rank has no picture in a micro-step in which another one has."""
+    """Return whether a rank has no image in a micro-step in which another rank has one."""
     columns = (column for step in steps for column in np.array(sees_images(frozen_set, step, world_size)).T.tolist())
     return any(len(set(column)) == 2 for column in columns)
 
 
 def check_metrics(run: Path, whole: Path, steps: int) -> None:
     ours, theirs = metrics_of(run), metrics_of(whole)
-    assert [each["step"] for each in ours] == list(range(steps))
+    assert [item["step"] for item in ours] == list(range(steps))
     for our, their in zip(ours, theirs, strict=True):
         for name in ("batch_id", "targets", "overlong", "lr", "epoch", "group"):
             assert our[name] == their[name], (our["step"], name)
@@ -70,12 +70,12 @@ def weights_of(run: Path) -> Mapping[str, torch.Tensor]:
 
 
 def initial_weights(run: Path, tmp_path: Path) -> tuple[Mapping[str, torch.Tensor], set[str]]:
-    """What the model of a run began with, as it is saved, and the names of the weights that train."""
+    """Return the initial weights of a run, as they are saved, and the names of those that train."""
     settings = settings_from_json(orjson.loads((run / "settings.json").read_bytes()))
     model, _ = load_model(settings, torch.float32)
     freeze(model, settings.freezing)
     model.save_pretrained(tmp_path / "model")
-    return weights_of(tmp_path), {name for name, each in model.named_parameters() if each.requires_grad}
+    return weights_of(tmp_path), {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def as_after(whole: Path, steps: int, run: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from griffon_shards.support.command_line import guard
+from griffon_shards.support.logs import verbosity_option
 from griffon_shards.types import BOX_STYLES
 
 _PATH = click.Path(path_type=Path)
@@ -35,6 +36,7 @@ def convert() -> None:
 @click.option(
     "--image-size", "image_px", type=click.IntRange(1), required=True, help="New image width and height in pixels."
 )
+@verbosity_option
 @guard
 def clip_command(src: Path, dst: Path, image_px: int) -> None:
     """Resize a CLIP tower to another image size.
@@ -43,7 +45,8 @@ def clip_command(src: Path, dst: Path, image_px: int) -> None:
     """
     from griffon_train.model.clip import convert_clip  # torch takes seconds to import
 
-    convert_clip(src, dst, image_px=image_px, say=click.echo)
+    convert_clip(src, dst, image_px=image_px)
+    click.echo(f"written: {dst}")
 
 
 @convert.command("griffon")
@@ -63,6 +66,7 @@ def clip_command(src: Path, dst: Path, image_px: int) -> None:
     help="How the model writes boxes.  [default: bin if the tokenizer has bin tokens, else text]",
 )
 @_SHARD_SIZE
+@verbosity_option
 @guard
 def griffon_command(
     src: Path, dst: Path, vision_tower: Path | None, region_tower: Path | None, boxes: str | None, shard_size: str
@@ -74,7 +78,8 @@ def griffon_command(
     from griffon_train.model.convert import convert_griffon
 
     towers = {"vision_tower": vision_tower, "region_tower": region_tower}
-    convert_griffon(src, dst, **towers, boxes=boxes, shard_size=shard_size, say=click.echo)
+    convert_griffon(src, dst, **towers, boxes=boxes, shard_size=shard_size)
+    click.echo(f"written: {dst}")
 
 
 @convert.command("export")
@@ -86,6 +91,7 @@ def griffon_command(
     help="Value of mm_vision_tower in the config.  [default: as in the imported weights]",
 )
 @_SHARD_SIZE
+@verbosity_option
 @guard
 def export_command(src: Path, dst: Path, vision_tower: str | None, shard_size: str) -> None:
     """Export a model in the layout of released Griffon weights.
@@ -94,4 +100,5 @@ def export_command(src: Path, dst: Path, vision_tower: str | None, shard_size: s
     """
     from griffon_train.model.convert import export_griffon
 
-    export_griffon(src, dst, vision_tower=vision_tower, shard_size=shard_size, say=click.echo)
+    export_griffon(src, dst, vision_tower=vision_tower, shard_size=shard_size)
+    click.echo(f"written: {dst}")

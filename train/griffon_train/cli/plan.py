@@ -1,5 +1,6 @@
 """`griffon-train plan` and `lengths`: the order of samples, and their lengths in tokens."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.command_line import guard
+from griffon_shards.support.logs import verbosity_option
 from griffon_shards.support.tables import table
 from griffon_train.config.settings import OPTIONS, weights_by_tag
 from griffon_train.data.lengths import Lengths, count_lengths, default_table_path
@@ -19,6 +21,8 @@ from griffon_train.data.plan import DEFAULT_WINDOW, Plan, Step
 from griffon_train.data.source_stream import GROUPINGS
 from griffon_train.text.chat_templates import CHATS
 from griffon_train.training.data_checks import remarks_on_order
+
+_log = logging.getLogger(__name__)
 
 _PATH = click.Path(path_type=Path)
 
@@ -73,13 +77,13 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def make_plan(roots: Sequence[Path], tables: Sequence[Path], weights: Sequence[str], **settings: Any) -> Plan:  # noqa: ANN401
-    """Build the plan that the options define, and print remarks on it to standard error."""
+    """Build the plan that the options define, and log remarks on it."""
     sets = [open_set(root) for root in roots]
     lengths = Lengths.counted(sets, tables) if tables else Lengths.estimated(sets)
     by_tag = weights_by_tag(weights)
     plan = Plan(sets, lengths=lengths, weights=by_tag, **settings)
     for line in remarks_on_order(plan, by_tag):
-        click.echo(line, err=True)
+        _log.warning(line)
     return plan
 
 
@@ -87,6 +91,7 @@ def make_plan(roots: Sequence[Path], tables: Sequence[Path], weights: Sequence[s
 @plan_options
 @click.option("--epoch-report", is_flag=True, help="Print steps, tokens and padding per group of an epoch instead.")
 @click.option("--epoch", type=click.IntRange(0), default=0, show_default=True, help="Epoch of the --epoch-report.")
+@verbosity_option
 @guard
 def plan_command(
     start: int,
@@ -135,6 +140,7 @@ def _report(plan: Plan, random: Plan, epoch: int) -> None:
 @click.option("--chat", type=click.Choice(list(CHATS)), required=True, help="Chat template.")
 @click.option("--out", type=_PATH, help="File to write the lengths to.  [default: DIR.lengths-CHAT]")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Number of processes.")
+@verbosity_option
 @guard
 def lengths_command(root: Path, tokenizer: str, chat: str, out: Path | None, workers: int) -> None:
     """Count the tokens of every sample, so that training can batch samples of similar length.
@@ -145,7 +151,8 @@ def lengths_command(root: Path, tokenizer: str, chat: str, out: Path | None, wor
     frozen = open_set(root)
     frozen.check_shards()
     rows = len(frozen)
-    with tqdm(total=rows, unit=" rows", disable=not sys.stderr.isatty()) as bar:
+    shown = sys.stderr.isatty() and _log.isEnabledFor(logging.INFO)
+    with tqdm(total=rows, unit=" rows", disable=not shown) as bar:
         sha256 = count_lengths(root, tokenizer, chat, path, workers=workers, done=lambda count: bool(bar.update(count)))
     click.echo(f"{rows:,} rows counted into {path}")
     click.echo(f"sha256 {sha256}")

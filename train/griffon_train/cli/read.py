@@ -1,5 +1,6 @@
 """`griffon-train read`: read samples the way training does."""
 
+import logging
 import time
 from typing import Any
 
@@ -7,7 +8,10 @@ import click
 import orjson
 
 from griffon_shards.support.command_line import guard
+from griffon_shards.support.logs import verbosity_option
 from griffon_train.cli.plan import make_plan, plan_options
+
+_log = logging.getLogger(__name__)
 
 
 @click.command("read")
@@ -32,7 +36,8 @@ from griffon_train.cli.plan import make_plan, plan_options
     type=click.FloatRange(1),
     help="Seconds to wait for a micro-batch before failing.  [default: 50]",
 )
-@click.option("--profile", is_flag=True, help="Print samples per second to standard error.")
+@click.option("--profile", is_flag=True, help="Log the number of samples per second.")
+@verbosity_option
 @guard
 def read_command(
     start: int,
@@ -73,4 +78,4 @@ def read_command(
             click.echo(line)
     if profile:
         seconds = time.monotonic() - started
-        click.echo(f"{read:,} samples in {seconds:.2f} s, including startup: {read / seconds:,.1f}/s", err=True)
+        _log.info(f"{read:,} samples in {seconds:.2f} s, including startup: {read / seconds:,.1f}/s")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from griffon_shards.support.command_line import resumable
+from griffon_shards.support.logs import verbosity_option
 from griffon_train.config.options import takes_many
 from griffon_train.config.reference_flags import BOOLEANS, FOREIGN, translate
 from griffon_train.config.resolve import resolve
@@ -85,6 +86,7 @@ def _option(name: str) -> Callable[[Any], Any]:
 
 @click.command(cls=_Run, context_settings={"token_normalize_func": _plain, "max_content_width": 120})
 @_options
+@verbosity_option
 @click.option("--print-config", is_flag=True, help="Print every setting and its origin, then exit.")
 @resumable
 def run(print_config: bool, **options: Any) -> None:  # noqa: ANN401

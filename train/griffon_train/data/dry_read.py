@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from griffon_shards.support.errors import DataError
+from griffon_shards.support.processes import end_with_parent
 from griffon_train.data.batch import Batch
 from griffon_train.data.images import REGION_PX
 from griffon_train.data.loader import Loader
@@ -20,7 +21,6 @@ from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import DUMMY, micro_steps
 from griffon_train.data.shared_memory import check_shared_memory, needed_bytes
 from griffon_train.data.source_stream import Shows
-from griffon_train.data.worker_process import end_with_parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

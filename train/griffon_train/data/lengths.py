@@ -5,11 +5,8 @@ make other batches.
 """
 
 import hashlib
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +19,7 @@ from numpy.typing import NDArray
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import sha256_of, write_whole
-from griffon_train.data.worker_process import end_with_parent
+from griffon_shards.support.worker_pool import LocalPool
 from griffon_train.text.chat_templates import IMAGE_TOKEN_ID, Tokenizer, check_tokenizer, encode
 from griffon_train.text.tokenizer import load_tokenizer
 
@@ -166,22 +163,16 @@ def count_lengths(
 
     Raises:
         SettingsError: the template is unknown, transformers cannot load the tokenizer, or the two do not fit.
-        DataError: the set is damaged, or a conversation has no `<image>` for its image.
+        DataError: the set is damaged, a conversation has no `<image>` for its image, or a process was killed.
     """
     check_tokenizer(chat, _tokenizer(tokenizer))  # report errors before processes start
     frozen = open_set(root)
     counts = np.zeros((len(frozen), int(frozen.lock.render["variants"])), "<u4")
     jobs = [(str(root), tokenizer, chat, first) for first in range(0, len(frozen), _ROWS_A_JOB)]
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
-            for (*_, first), part in zip(jobs, pool.map(_count, jobs), strict=True):
-                counts[first : first + len(part)] = part
-                done(len(part))
-    except BrokenProcessPool:
-        raise DataError(
-            f"{root}: a counting process was killed, possibly for lack of memory; use fewer --workers"
-        ) from None
+    with LocalPool(workers) as pool:
+        for first, part in pool.run(_count, jobs):
+            counts[first : first + len(part)] = part
+            done(len(part))
     raw = counts.tobytes()
     head = {
         "magic": _MAGIC,
@@ -196,11 +187,13 @@ def count_lengths(
     return hashlib.sha256(content).hexdigest()
 
 
-def _count(job: tuple[str, str, str, int]) -> NDArray[np.uint32]:
+def _count(job: tuple[str, str, str, int]) -> tuple[int, NDArray[np.uint32]]:
+    """Count the tokens of some rows; returns the first row and the counts, shape [rows, variants]."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     root, folder, chat, first = job
     frozen, tokenizer = open_set(root), _tokenizer(folder)
     rows = range(first, min(first + _ROWS_A_JOB, len(frozen)))
-    return np.array([_text_tokens(frozen, row, chat, tokenizer) for row in rows], np.uint32)
+    return first, np.array([_text_tokens(frozen, row, chat, tokenizer) for row in rows], np.uint32)
 
 
 def _text_tokens(frozen: FrozenSet, row: int, chat: str, tokenizer: Tokenizer) -> list[int]:
@@ -230,11 +223,6 @@ def _tokenizer_sha256(folder: str) -> str:
         if path.is_file() and ("token" in path.name or path.name in ("vocab.json", "merges.txt")):
             digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _begin() -> None:
-    end_with_parent()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
 
 
 def _some(rows: range) -> Sequence[int]:

@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from griffon_shards.support.errors import DataError
+from griffon_shards.support.processes import end_with_parent
 from griffon_train.data.batch import Batch, Encode, SampleReader, Unreadable
 from griffon_train.data.images import IMAGE_PX, REGION_PX
 from griffon_train.data.plan import Plan
@@ -25,7 +26,7 @@ from griffon_train.data.rank_split import DUMMY, micro_steps
 from griffon_train.data.sequential_order import StepOrder
 from griffon_train.data.shared_memory import AHEAD, no_room
 from griffon_train.data.slots import ReadRequest, ReadRequests, Slot, rank_slots
-from griffon_train.data.worker_process import end_with_parent, leave_signals_to_rank
+from griffon_train.data.worker_process import leave_signals_to_rank
 
 __all__ = ["STALL_S", "Batch", "Encode", "Loader", "Slot", "StepBatches", "rank_slots"]
 

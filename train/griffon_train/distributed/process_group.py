@@ -1,5 +1,6 @@
 """The processes that train together: this one's rank and device, and the collectives over all of them."""
 
+import logging
 import os
 import re
 import socket
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import click
 import torch
 from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore
@@ -19,9 +19,11 @@ from torch.distributed.rendezvous import rendezvous
 from transformers.utils.logging import disable_progress_bar, set_tqdm_hook
 
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_train.data.worker_process import end_with_parent
+from griffon_shards.support.processes import end_with_parent
 from griffon_train.distributed.signals import Requests, Stopped
 from griffon_train.distributed.watchdog import MARGIN_S, Watchdog
+
+_log = logging.getLogger(__name__)
 
 _MEET_EVERY_S = 10.0  # how often ranks synchronize while each works on large files
 
@@ -48,11 +50,6 @@ class ProcessGroup:
     def first(self) -> bool:
         """Whether this is rank 0, which logs and writes files for all."""
         return self.rank == 0
-
-    def say(self, line: str) -> None:
-        """Print a line to stderr, on rank 0 only."""
-        if self.first:
-            click.echo(line, err=True)
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """The sum of each value over all ranks, in float64."""
@@ -163,37 +160,11 @@ def distributed_session(wanted_device: str, stall_s: float, requests: Requests |
         DataError: the ranks cannot reach each other, or another rank ended unexpectedly.
     """
     device = device_of(wanted_device)
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    else:
-        torch.cuda.set_device(device)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's workers tokenize in parallel already
-    _alone_if_not_launched()
-    _quiet()
+    _prepare(device)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     watchdog = Watchdog(rank, stall_s)
     try:
-        import deepspeed  # importing it selects the accelerator
-
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            end_with_parent()  # else ranks survive a killed torchrun and collide with those of the next one
-        watchdog.now("joining the other ranks")
-        _warn_of_restarts(rank)
-        if device.type == "cpu":
-            # DeepSpeed would compile a kernel for reductions in shared memory; gloo does them without.
-            deepspeed.ops.__compatible_ops__ = {}
-        timeout = timedelta(seconds=stall_s + 2 * MARGIN_S)  # the watchdog fires first: its message says more
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(
-            backend,
-            store=_store(timeout),
-            rank=rank,
-            world_size=world_size,
-            timeout=timeout,
-            device_id=device if device.type == "cuda" and world_size > 1 else None,
-        )
-        deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
+        _join(device, watchdog, rank, world_size)
         try:
             yield ProcessGroup(
                 rank=rank,
@@ -215,6 +186,42 @@ def distributed_session(wanted_device: str, stall_s: float, requests: Requests |
         watchdog.close()
 
 
+def _prepare(device: torch.device) -> None:
+    """Set up the device, the environment and the messages of libraries, before DeepSpeed is imported."""
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    else:
+        torch.cuda.set_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's workers tokenize in parallel already
+    _alone_if_not_launched()
+    _quiet()
+
+
+def _join(device: torch.device, watchdog: Watchdog, rank: int, world_size: int) -> None:
+    """Join the process group, in torch and in DeepSpeed."""
+    import deepspeed  # importing it selects the accelerator
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()  # else ranks survive a killed torchrun and collide with those of the next one
+    watchdog.now("joining the other ranks")
+    _warn_of_restarts(rank)
+    if device.type == "cpu":
+        # DeepSpeed would compile a kernel for reductions in shared memory; gloo does them without.
+        deepspeed.ops.__compatible_ops__ = {}
+    timeout = timedelta(seconds=watchdog.stall_s + 2 * MARGIN_S)  # the watchdog fires first: its message says more
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(
+        backend,
+        store=_store(timeout),
+        rank=rank,
+        world_size=world_size,
+        timeout=timeout,
+        device_id=device if device.type == "cuda" and world_size > 1 else None,
+    )
+    deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
+
+
 def _store(timeout: timedelta) -> Any:  # noqa: ANN401 - torch's, whose name it does not export
     """The store through which the ranks find each other.
 
@@ -231,10 +238,9 @@ def _warn_of_restarts(rank: int) -> None:
     several = os.environ.get("GROUP_WORLD_SIZE", "1") != "1"
     restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
     if rank == 0 and several and restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        click.echo(
+        _log.warning(
             "torchrun --max-restarts on several machines: restarted ranks may connect to addresses of the previous "
-            "attempt and hang; set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on every machine",
-            err=True,
+            "attempt and hang; set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on every machine"
         )
 
 

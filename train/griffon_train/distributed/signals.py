@@ -1,5 +1,6 @@
 """Requests to a running process: signals to stop or save, and a file that asks for a checkpoint."""
 
+import logging
 import os
 import signal
 import threading
@@ -9,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from griffon_train.data.worker_process import STOPS, outlive_parent
+from griffon_shards.support.logs import Formatter
+from griffon_shards.support.processes import outlive_parent
+from griffon_train.data.worker_process import STOPS
 
 SAVE_NOW = "save-now"
 """A file of this name in a run's folder requests a checkpoint at the end of the step."""
@@ -124,10 +127,11 @@ def _outlive(number: int, _frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    """Print a line on rank 0, not through `sys.stderr`, which the main thread may be writing to."""
+    """Log a line on rank 0 at any level, past the handlers, whose locks the main thread may hold."""
     if os.environ.get("RANK", "0") == "0":
+        record = logging.makeLogRecord({"msg": line, "levelno": logging.INFO})
         try:
-            os.write(2, f"{line}\n".encode())
+            os.write(2, f"{Formatter(os.environ).format(record)}\n".encode())
         except OSError:  # the terminal is closed
             return
 

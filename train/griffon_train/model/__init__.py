@@ -1,6 +1,7 @@
-"""The Griffon-G model: a CLIP tower, a projector, a language model, and a second tower for what a user points at.
+"""The Griffon-G model: a CLIP tower, a projector, a language model, and a second tower for regions.
 
-Importing it makes the Auto classes of transformers, and with them pipelines, know the folders of saved models.
+Importing this package registers the model with the Auto classes of transformers, so that they and pipelines load
+saved models.
 """
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor

@@ -10,23 +10,23 @@ from griffon_shards.support.errors import SettingsError
 from griffon_train.config.groups import ATTENTIONS
 
 _SUPPORTS = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
-"""The attribute by which a transformers class declares support, by implementation."""
+"""Attributes by which a transformers class declares support, by implementation."""
 
 
 def attention_of(
     text_config: PreTrainedConfig, requested: str = "auto", language_model: PreTrainedModel | None = None
 ) -> Mapping[str, str]:
-    """The implementation for each sub-configuration, as `from_pretrained(attn_implementation=...)` takes them.
+    """Return the implementation for each sub-configuration, as `from_pretrained(attn_implementation=...)` takes it.
 
-    Gemma-2 caps its attention scores softly. `sdpa` cannot; `eager`, `flex_attention` and `flash_attention_2` do.
+    Gemma-2 soft-caps its attention scores. `sdpa` does not support that; all others do.
 
     Args:
         text_config: the language model's.
         requested: one of `ATTENTIONS`.
-        language_model: if it is there already; `auto` takes only what its class supports.
+        language_model: the model, if it exists already; `auto` selects only what its class supports.
 
     Raises:
-        SettingsError: the language model cannot be computed so, or flash-attention is not there.
+        SettingsError: the language model does not support it, or flash-attention is not available.
     """
     flash = torch.cuda.is_available() and is_flash_attn_2_available()
     capped = getattr(text_config, "attn_logit_softcapping", None) is not None

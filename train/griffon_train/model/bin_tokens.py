@@ -1,4 +1,4 @@
-"""Tokens beyond a released vocabulary: a byte-level tokenizer for tiny models, and those of `bin` boxes."""
+"""Vocabularies of our own: a byte-level tokenizer for tiny models, and the tokens of `bin` boxes."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 
-BIN_TOKENS = tuple(f"<bin_{number}>" for number in range(1001))
-"""A coordinate each, in thousandths."""
+BIN_TOKENS = tuple(f"<bin_{thousandths}>" for thousandths in range(1001))
+"""One token per coordinate, in thousandths."""
 
 _PAD, _BOS, _EOS, _UNK = "<pad>", "<s>", "</s>", "<unk>"
 CONTROL_TOKENS = (_PAD, _BOS, _EOS, _UNK, "<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>")
@@ -17,9 +17,9 @@ CONTROL_TOKENS = (_PAD, _BOS, _EOS, _UNK, "<start_of_turn>", "<end_of_turn>", "<
 
 
 def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """A token for every byte, and the control tokens of every chat template; needs no file."""
+    """Return a tokenizer with a token per byte and the control tokens of all chat templates; it needs no files."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate((*CONTROL_TOKENS, *alphabet))}
+    vocabulary = {token: token_id for token_id, token in enumerate((*CONTROL_TOKENS, *alphabet))}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
@@ -32,7 +32,7 @@ def with_controls(backend: Tokenizer) -> PreTrainedTokenizerBase:
     Args:
         backend: whose vocabulary begins with `CONTROL_TOKENS`.
     """
-    made: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
+    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=_PAD,
         bos_token=_BOS,
@@ -40,16 +40,16 @@ def with_controls(backend: Tokenizer) -> PreTrainedTokenizerBase:
         unk_token=_UNK,
         additional_special_tokens=list(CONTROL_TOKENS[4:]),
     )
-    return made
+    return tokenizer
 
 
 def add_bin_tokens(model: GriffonForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Teach a model the tokens of `bin` boxes; their embeddings begin as the mean of the old ones.
+    """Add the tokens of `bin` boxes to a model and its tokenizer. New embeddings are the mean of the existing ones.
 
     Returns:
-        How many tokens the tokenizer did not have yet.
+        Number of tokens that the tokenizer did not have before.
     """
-    old = len(tokenizer)
+    vocabulary_size = len(tokenizer)
     added = tokenizer.add_tokens(list(BIN_TOKENS))
     language_model: Any = model.language_model
     if len(tokenizer) > language_model.get_input_embeddings().weight.shape[0]:
@@ -57,6 +57,8 @@ def add_bin_tokens(model: GriffonForConditionalGeneration, tokenizer: PreTrained
     with torch.no_grad():
         for module in {language_model.get_input_embeddings(), language_model.get_output_embeddings()}:
             weight = module.weight
-            weight[old : old + added] = weight[:old].float().mean(dim=0).to(weight.dtype)
+            weight[vocabulary_size : vocabulary_size + added] = (
+                weight[:vocabulary_size].float().mean(dim=0).to(weight.dtype)
+            )
     model.config.box_style = "bin"
     return int(added)

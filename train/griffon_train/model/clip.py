@@ -1,7 +1,7 @@
-"""CLIP towers: read from CLIP checkpoints, and resized for images of another size."""
+"""CLIP towers: load them from CLIP checkpoints, and resize them for images of another size."""
 
+import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +23,30 @@ from griffon_train.model.weight_files import (
     write_weights,
 )
 
+_log = logging.getLogger(__name__)
+
 _PREFIX = "vision_model."
-"""As transformers 4 names what transformers 5 names without it; 5 reads both."""
+"""Prefix of tensor names in transformers 4; transformers 5 has none, and reads both."""
 _POSITIONS = "embeddings.position_embedding.weight"
 _PREPROCESSOR_NAME = "preprocessor_config.json"
 
 
 def read_tower_config(folder: Path) -> CLIPVisionConfig:
-    """The tower's configuration out of a CLIPModel's or CLIPVisionModel's folder.
+    """Read the tower's configuration from the folder of a CLIPModel or CLIPVisionModel.
 
     Raises:
-        SettingsError: it is another's, or of a tower that cannot see our pictures.
-        DataError: it is no JSON.
+        SettingsError: the model is not CLIP, or its tower does not take square RGB images.
+        DataError: the file is not valid JSON.
     """
     fields = read_json(folder / CONFIG_NAME)
     kind = fields.get("model_type")
     if kind not in ("clip", "clip_vision_model"):
-        raise SettingsError(f"{folder}: a model of type {kind!r}; expected CLIP's, 'clip' or 'clip_vision_model'")
+        raise SettingsError(f"{folder}: a model of type {kind!r}; expected a CLIP model, 'clip' or 'clip_vision_model'")
     vision = fields if kind == "clip_vision_model" else fields.get("vision_config")
     if not isinstance(vision, dict):
-        raise SettingsError(f"{folder / CONFIG_NAME}: no vision_config; download it again, from where the weights are")
+        raise SettingsError(
+            f"{folder / CONFIG_NAME}: no vision_config; download it again from the source of the weights"
+        )
     with making_model(folder):
         config = CLIPVisionConfig(
             **{name: value for name, value in vision.items() if name not in ("model_type", "_name_or_path")}
@@ -50,36 +54,36 @@ def read_tower_config(folder: Path) -> CLIPVisionConfig:
     image_px, patch_px, channels = (getattr(config, name) for name in ("image_size", "patch_size", "num_channels"))
     if channels != 3 or not isinstance(image_px, int) or not isinstance(patch_px, int):
         raise SettingsError(
-            f"{folder}: a tower for {image_px} px, patches of {patch_px} px and {channels} channels; expected one for "
-            "square images of 3 channels"
+            f"{folder}: a tower for images of {image_px} px with {channels} channels, patches of {patch_px} px; "
+            "expected one for square images with 3 channels"
         )
     if patch_px < 1 or image_px < patch_px or image_px % patch_px:
         raise SettingsError(
-            f"{folder}: images of {image_px} px are not a multiple of the patch size {patch_px} px; make a tower for "
-            "another size with `griffon-train convert clip`"
+            f"{folder}: image size {image_px} px is not a multiple of patch size {patch_px} px; make a tower for "
+            "another image size with `griffon-train convert clip`"
         )
     return config
 
 
 def tower_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """The tower's tensors by the names they have in a `CLIPVisionModel` of transformers 5.
+    """Return the tower's tensors, named as in a `CLIPVisionModel` of transformers 5.
 
     Raises:
-        SettingsError: there are no weights.
-        DataError: they are damaged.
+        SettingsError: the folder has no weights.
+        DataError: the weights are damaged.
     """
-    found = WeightFiles(folder)
-    prefix = _PREFIX if any(name.startswith(_PREFIX) for name in found) else ""
-    tensors = {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
+    weights = WeightFiles(folder)
+    prefix = _PREFIX if any(name.startswith(_PREFIX) for name in weights) else ""
+    tensors = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
     return {name: tensor for name, tensor in tensors.items() if not is_computed(name)}
 
 
 def load_tower(folder: Path, dtype: torch.dtype) -> CLIPVisionModel:
-    """The tower of a CLIPModel's or CLIPVisionModel's folder, whole.
+    """Load the tower of a CLIPModel or CLIPVisionModel, and check that no weight is missing.
 
     Raises:
-        SettingsError: it is no CLIP tower, or there are no weights.
-        DataError: the weights are damaged, or not those of the configuration.
+        SettingsError: the folder has no CLIP tower, or no weights.
+        DataError: the weights are damaged, or do not match the configuration.
     """
     config = read_tower_config(folder)
     tensors = _whole_tower(folder, config)
@@ -95,18 +99,17 @@ def _whole_tower(folder: Path, config: CLIPVisionConfig) -> dict[str, torch.Tens
     return tensors
 
 
-def convert_clip(src: Path, dst: Path, *, image_px: int, say: Callable[[str], None] = lambda line: None) -> None:
-    """Make a tower for pictures of another size: its position embeddings are interpolated, all else stays.
+def convert_clip(src: Path, dst: Path, *, image_px: int) -> None:
+    """Make a tower for images of another size: position embeddings are interpolated, all other weights are kept.
 
     Args:
         src: folder of a CLIPModel or CLIPVisionModel.
-        dst: does not exist, or is empty.
-        image_px: side of the pictures, a multiple of the patches'.
-        say: gets what is done, in lines.
+        dst: the new folder; it must not exist, or be empty.
+        image_px: side of the images, a multiple of the patch size.
 
     Raises:
-        SettingsError: `image_px` is no multiple, or folders are missing or taken.
-        DataError: the weights are not those of the configuration.
+        SettingsError: `image_px` is not a multiple of the patch size, `src` is missing, or `dst` is not empty.
+        DataError: the weights do not match the configuration.
     """
     refuse_taken(dst)
     config: Any = read_tower_config(src)
@@ -126,14 +129,15 @@ def convert_clip(src: Path, dst: Path, *, image_px: int, say: Callable[[str], No
         write_weights(folder, {_PREFIX + name: tensor for name, tensor in tensors.items()})
         write_json(folder / _PREPROCESSOR_NAME, _preprocessor(settings, image_px))
         write_json(folder / CONFIG_NAME, orjson.loads(config.to_json_string()))
-    say(f"{old_px} px to {image_px} px: {old_side} x {old_side} to {side} x {side} positions and that of the class")
-    say(f"written: {dst}")
+    _log.info(
+        f"{old_px} px to {image_px} px: {old_side} x {old_side} to {side} x {side} positions and that of the class"
+    )
 
 
 def resized_positions(positions_NC: torch.Tensor, side: int) -> torch.Tensor:
-    """Position embeddings of a grid with another number of patches a side; that of the class, the first, stays.
+    """Interpolate position embeddings to a grid of another size. The first, of the class token, is kept.
 
-    Bicubic, in float32, corners not aligned; the dtype stays.
+    Interpolation is bicubic, in float32, without aligned corners. The result has the dtype of the input.
     """
     grid_NC = positions_NC[1:]
     old_side = math.isqrt(len(grid_NC))
@@ -145,8 +149,8 @@ def resized_positions(positions_NC: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _preprocessor(settings: dict[str, Any], image_px: int) -> dict[str, Any]:
-    """The settings with another size; CLIP's own where there are none."""
-    clip: dict[str, Any] = {
+    """Return preprocessor settings with another image size; CLIP's own if there are none."""
+    defaults: dict[str, Any] = {
         "image_processor_type": "CLIPImageProcessor",
         "do_center_crop": True,
         "do_convert_rgb": True,
@@ -160,8 +164,8 @@ def _preprocessor(settings: dict[str, Any], image_px: int) -> dict[str, Any]:
         "size": {"shortest_edge": image_px},
         "crop_size": {"height": image_px, "width": image_px},
     }
-    settings = settings or clip
-    sizes = {name: settings.get(name, clip[name]) for name in ("size", "crop_size")}
+    settings = settings or defaults
+    sizes = {name: settings.get(name, defaults[name]) for name in ("size", "crop_size")}
     return settings | {
         name: dict.fromkeys(value, image_px) if isinstance(value, dict) else image_px for name, value in sizes.items()
     }

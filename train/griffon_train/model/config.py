@@ -1,4 +1,4 @@
-"""The configuration of a Griffon model: those of its parts, and what joins them."""
+"""The configuration of a Griffon model: the configurations of its parts, and the settings that connect them."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ class GriffonConfig(PreTrainedConfig):
     Attributes:
         vision_config: the tower that sees the image; its `image_size` is the model's.
         text_config: a language model that `AutoModelForCausalLM` knows.
-        region_config: the frozen tower that sees the crop of `<region>`; None without visual referring.
-        projector: a name of `griffon_train.model.projector.PROJECTORS`.
-        select_layer: which of the tower's hidden states is taken; -2 is before its last layer.
-        image_token_id: placeholder in `input_ids` for an image's features, `image_tokens` times.
+        region_config: the frozen tower that sees the region, the crop for `<region>`; None without visual referring.
+        projector: a name in `griffon_train.model.projector.PROJECTORS`.
+        select_layer: index of the tower's hidden state that the projector takes; -2 is the input of its last layer.
+        image_token_id: placeholder in `input_ids` for an image's features; it stands there `image_tokens` times.
         region_token_id: placeholder in `input_ids` for a region's feature.
         box_style: how boxes are written, one of `griffon_shards.types.BOX_STYLES`.
         released_config: the complete configuration of the released weights, for converting back.
@@ -35,7 +35,7 @@ class GriffonConfig(PreTrainedConfig):
     region_config: dict[str, Any] | PreTrainedConfig | None = None
     projector: str = "conv_reduce"
     select_layer: int = -2
-    # No vocabulary has a negative token, so these stay what they are whatever is added to one.
+    # Token ids are never negative, so these cannot collide with a token that is added to a vocabulary.
     image_token_id: int = IMAGE_TOKEN_ID
     region_token_id: int = REGION_TOKEN_ID
     box_style: str = "text"

@@ -1,6 +1,7 @@
 """Convert between the layout of released Griffon weights and ours, tensor by tensor, bit for bit."""
 
 import io
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,7 +44,8 @@ from griffon_train.model.weight_files import (
 )
 from griffon_train.text.tokenizer import load_tokenizer
 
-Say = Callable[[str], None]
+_log = logging.getLogger(__name__)
+
 Rename = Callable[[str], str]
 
 _COPIED = (
@@ -51,7 +53,7 @@ _COPIED = (
     *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json"),
 )
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
-_BINS = {f"<bin_{place}>" for place in range(1001)}
+_BINS = {f"<bin_{thousandths}>" for thousandths in range(1001)}
 
 
 def convert_griffon(
@@ -62,23 +64,21 @@ def convert_griffon(
     region_tower: Path | None = None,
     boxes: str | None = None,
     shard_size: str = SHARD_SIZE,
-    say: Say = lambda line: None,
 ) -> None:
-    """Make a folder that `GriffonForConditionalGeneration.from_pretrained` loads out of released weights.
+    """Convert released weights to a folder that `GriffonForConditionalGeneration.from_pretrained` loads.
 
     Args:
         src: released weights.
-        dst: does not exist, or is empty.
-        vision_tower: a CLIP folder with the tower's sizes, and its weights if `src` has none; by default the one
-            that the released configuration names, where it is here.
-        region_tower: the same for the tower of `<region>`; needed if there is one.
-        boxes: one of `griffon_shards.types.BOX_STYLES`; by default what the tokenizer has tokens for.
-        shard_size: of a file, at most, as `5GB`.
-        say: gets what is done, in lines.
+        dst: the new folder; it must not exist, or be empty.
+        vision_tower: a CLIP folder that states the tower's sizes, and holds its weights if `src` does not. By default
+            the folder that the released configuration names, if it exists.
+        region_tower: the same for the region tower; required if the released weights have one.
+        boxes: one of `griffon_shards.types.BOX_STYLES`; by default `bin` if the tokenizer has its tokens, else `text`.
+        shard_size: maximum size of a file, such as `5GB`.
 
     Raises:
-        SettingsError: folders are missing or taken, or the weights are of another kind.
-        DataError: tensors are missing, there in addition, or of another shape.
+        SettingsError: an input is missing, `dst` is not empty, or the weights are of another kind of model.
+        DataError: tensors are missing, unexpected, or of another shape.
     """
     refuse_taken(dst)
     released = read_json(src / CONFIG_NAME)
@@ -86,16 +86,16 @@ def convert_griffon(
     configs = {prefix: read_tower_config(folder) for prefix, folder in towers.items()}
     box_style = boxes or _box_style(src)
     config = griffon_config_of(released, configs[TOWER], configs.get(REGION_TOWER), box_style)
-    found = dict(WeightFiles(src))
+    tensors = dict(WeightFiles(src))
     for prefix, folder in towers.items():
-        if not any(name.startswith(prefix) for name in found):
-            found |= {prefix + name: tensor for name, tensor in tower_tensors(folder).items()}
-            say(f"{prefix.rstrip('.')}: not in {src}, taken from {folder}")
-    renamed = _renamed(src, found, config, released_name, lambda name: name, say)
+        if not any(name.startswith(prefix) for name in tensors):
+            tensors |= {prefix + name: tensor for name, tensor in tower_tensors(folder).items()}
+            _log.info(f"{prefix.rstrip('.')}: not in {src}, taken from {folder}")
+    renamed = _renamed(src, tensors, config, released_name, lambda name: name)
     config.architectures = [GriffonForConditionalGeneration.__name__]
-    with _writing(src, dst, renamed, orjson.loads(config.to_json_string()), shard_size, say) as folder:
-        _complete(src, folder, config, say)
-    say(f"boxes: {box_style}")
+    with _writing(src, dst, renamed, orjson.loads(config.to_json_string()), shard_size) as folder:
+        _complete(src, folder, config)
+    _log.info(f"boxes: {box_style}")
 
 
 def export_griffon(
@@ -104,38 +104,36 @@ def export_griffon(
     *,
     vision_tower: str | None = None,
     shard_size: str = SHARD_SIZE,
-    say: Say = lambda line: None,
 ) -> None:
-    """Make a folder in the layout of released weights out of ours.
+    """Convert a folder of ours to the layout of released weights.
 
     Args:
         src: as `GriffonForConditionalGeneration.save_pretrained` or `convert_griffon` wrote it.
-        dst: does not exist, or is empty.
-        vision_tower: what `mm_vision_tower` is to say; by default what it said in the weights that `src` began as.
-        shard_size: of a file, at most, as `5GB`.
-        say: gets what is done, in lines.
+        dst: the new folder; it must not exist, or be empty.
+        vision_tower: value of `mm_vision_tower`; by default the value in the weights that `src` was converted from.
+        shard_size: maximum size of a file, such as `5GB`.
 
     Raises:
-        SettingsError: folders are missing or taken, or the weights are of another kind.
-        DataError: tensors are missing, there in addition, or of another shape.
+        SettingsError: an input is missing, `dst` is not empty, or the weights are of another kind of model.
+        DataError: tensors are missing, unexpected, or of another shape.
     """
     refuse_taken(dst)
     if (kind := read_json(src / CONFIG_NAME).get("model_type")) != GriffonConfig.model_type:
         raise SettingsError(f"{src}: a model of type {kind!r}; expected a Griffon model, {GriffonConfig.model_type!r}")
     config: GriffonConfig = GriffonConfig.from_pretrained(src)
     released = released_config_of(config, vision_tower)
-    renamed = _renamed(src, dict(WeightFiles(src)), config, lambda name: name, released_name, say)
-    with _writing(src, dst, renamed, released, shard_size, say):
+    renamed = _renamed(src, dict(WeightFiles(src)), config, lambda name: name, released_name)
+    with _writing(src, dst, renamed, released, shard_size):
         pass
-    say(f"mm_vision_tower: {released.get('mm_vision_tower')}")
+    _log.info(f"mm_vision_tower: {released.get('mm_vision_tower')}")
 
 
 def save_projector(model: GriffonForConditionalGeneration | Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write the projector alone, as the reference's `mm_projector.bin` holds it.
+    """Write the projector alone, in the format of the reference's `mm_projector.bin`.
 
     Args:
-        model: or its state, gathered.
-        path: gets its name when it is whole.
+        model: the model, or its gathered state.
+        path: the file; it appears under this name once it is complete.
     """
     state = model if isinstance(model, Mapping) else model.state_dict()
     tensors = {
@@ -144,32 +142,32 @@ def save_projector(model: GriffonForConditionalGeneration | Mapping[str, torch.T
         if name.startswith("projector.")
     }
     assert tensors, "no state of a Griffon model"
-    buffer = io.BytesIO()  # torch turns a write that fails into an error of its own, without the cause
+    buffer = io.BytesIO()  # torch reports a failed write as an error of its own, without the cause
     torch.save(tensors, buffer)
     write_whole(path, buffer.getvalue())
 
 
 def load_projector(model: GriffonForConditionalGeneration, path: Path) -> None:
-    """Load `mm_projector.bin`, ours or the reference's, into a model; it keeps its dtype and device.
+    """Load an `mm_projector.bin`, ours or the reference's, into a model. The model keeps its dtype and device.
 
     Raises:
-        SettingsError: there is no such file.
-        DataError: it is of another projector, or of another width.
+        SettingsError: the file does not exist.
+        DataError: it holds another type of projector, or one of another width.
     """
     if not path.is_file():
         raise SettingsError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give an mm_projector.bin")
     key = PROJECTOR.removeprefix("model.")
-    found = {name.rpartition(key)[2]: tensor for name, tensor in WeightFiles(path).items() if key in name}
+    tensors = {name.rpartition(key)[2]: tensor for name, tensor in WeightFiles(path).items() if key in name}
     wanted = model.projector.state_dict()
     with torch.device("meta"):
-        others = [kind for kind, make in PROJECTORS.items() if make(1, 1).state_dict().keys() == found.keys()]
-    of = "".join(f", but of {kind!r}" for kind in others if kind != model.config.projector)
-    refuse_other(f"{path}: not the weights of a projector {model.config.projector!r}{of}", wanted, found)
-    model.projector.load_state_dict(found)
+        others = [kind for kind, make in PROJECTORS.items() if make(1, 1).state_dict().keys() == tensors.keys()]
+    actual = "".join(f", but of {kind!r}" for kind in others if kind != model.config.projector)
+    refuse_other(f"{path}: not the weights of a projector {model.config.projector!r}{actual}", wanted, tensors)
+    model.projector.load_state_dict(tensors)
 
 
 def _towers(src: Path, released: Mapping[str, Any], vision: Path | None, region: Path | None) -> dict[str, Path]:
-    """Folders of the towers' configurations, by the prefix of their tensors."""
+    """Return the folder of each tower's configuration, by the prefix of the tower's tensors."""
     named = released.get("mm_vision_tower")
     if vision is None and isinstance(named, str) and Path(named).is_dir():
         vision = Path(named)
@@ -191,7 +189,7 @@ def _towers(src: Path, released: Mapping[str, Any], vision: Path | None, region:
 
 
 def _box_style(src: Path) -> str:
-    """`bin` where a tokenizer's files have a token for each of the thousand places."""
+    """Return `bin` if the tokenizer's files have a token for every coordinate, else `text`."""
     tokens: set[str] = set()
     if (added := src / "added_tokens.json").is_file():
         tokens |= read_json(added).keys()
@@ -203,63 +201,61 @@ def _box_style(src: Path) -> str:
 
 
 def _renamed(
-    src: Path, found: dict[str, torch.Tensor], config: GriffonConfig, name_in: Rename, name_out: Rename, say: Say
+    src: Path, tensors: dict[str, torch.Tensor], config: GriffonConfig, name_in: Rename, name_out: Rename
 ) -> dict[str, torch.Tensor]:
     """Rename the tensors of a model with this configuration.
 
     Args:
-        src: where the tensors are from.
-        found: by the names there.
-        config: of the model.
-        name_in: from our names to those in `found`.
-        name_out: from our names to those to return.
-        say: called with a line for what was skipped.
+        src: folder of the tensors, for messages.
+        tensors: by their names in `src`.
+        config: the model's.
+        name_in: maps our name of a tensor to its name in `src`.
+        name_out: maps our name of a tensor to its new name.
     """
     with torch.device("meta"):
         model = GriffonForConditionalGeneration(config)
     wanted = {name: tensor for name, tensor in model.state_dict().items() if name not in model.all_tied_weights_keys}
     for copy, original in model.all_tied_weights_keys.items():
-        again, first = found.pop(name_in(copy), None), found.get(name_in(original))
-        if again is not None and first is not None and not torch.equal(again, first):
+        duplicate, first = tensors.pop(name_in(copy), None), tensors.get(name_in(original))
+        if duplicate is not None and first is not None and not torch.equal(duplicate, first):
             raise DataError(f"{src}: {name_in(copy)} differs from {name_in(original)}, but the configuration ties them")
-        if again is not None:
-            say(f"skipped, tied to {name_in(original)}: {name_in(copy)}")
-    if computed := [name for name in found if is_computed(name)]:
-        say(f"skipped, computed from the configuration: {listed(computed)}")
-    found = {name: tensor for name, tensor in found.items() if name not in computed}
-    there = {name_in(name): tensor for name, tensor in wanted.items()}
-    refuse_other(f"{src}: its tensors do not match its configuration", there, found)
-    return {name_out(name): found[name_in(name)] for name in wanted}
+        if duplicate is not None:
+            _log.info(f"skipped, tied to {name_in(original)}: {name_in(copy)}")
+    if computed := [name for name in tensors if is_computed(name)]:
+        _log.info(f"skipped, computed from the configuration: {listed(computed)}")
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in computed}
+    wanted_in_src = {name_in(name): tensor for name, tensor in wanted.items()}
+    refuse_other(f"{src}: its tensors do not match its configuration", wanted_in_src, tensors)
+    return {name_out(name): tensors[name_in(name)] for name in wanted}
 
 
 @contextmanager
 def _writing(
-    src: Path, dst: Path, tensors: dict[str, torch.Tensor], config: Mapping[str, Any], shard_size: str, say: Say
+    src: Path, dst: Path, tensors: dict[str, torch.Tensor], config: Mapping[str, Any], shard_size: str
 ) -> Iterator[Path]:
-    """The new folder with all that comes from the old one, for more to be written into it."""
-    say(f"{len(tensors):,} tensors, {size(bytes_of(tensors))}")
+    """Write weights, configuration and copied files; yield the new folder, so that more can be added to it."""
+    _log.info(f"{len(tensors):,} tensors, {size(bytes_of(tensors))}")
     with whole_folder(dst) as folder:
         write_weights(folder, tensors, shard_size)
         copied = [name for name in _COPIED if (src / name).is_file()]
         for name in copied:
             shutil.copyfile(src / name, folder / name)
         write_json(folder / CONFIG_NAME, config)
-        say(f"copied: {', '.join(copied) or 'nothing; there is no tokenizer next to the weights'}")
+        _log.info(f"copied: {', '.join(copied) or 'nothing; there is no tokenizer next to the weights'}")
         yield folder
-    say(f"written: {dst}")
 
 
-def _complete(src: Path, folder: Path, config: GriffonConfig, say: Say) -> None:
-    """Add the generation settings and the processor, if the tokenizer can be loaded."""
+def _complete(src: Path, folder: Path, config: GriffonConfig) -> None:
+    """Add the generation settings and the processor, if there is a tokenizer that can be loaded."""
     if not any((src / name).is_file() for name in _TOKENIZERS):
         return
     text: Any = config.text_config
     if (src / GENERATION_NAME).is_file():
-        read_json(src / GENERATION_NAME)  # says what is wrong with a damaged one
+        read_json(src / GENERATION_NAME)  # reports a damaged file by name
         generation = GenerationConfig.from_pretrained(src, local_files_only=True)
     else:
         generation = GenerationConfig.from_model_config(text)
     try:
         save_beside(folder, config, generation, FAMILY_CHATS[text.model_type], load_tokenizer(src))
     except SettingsError as error:
-        say(f"no chat template and processor written: {error}")
+        _log.warning(f"no chat template and processor written: {error}")

@@ -24,7 +24,7 @@ def is_saved_griffon(folder: Path) -> bool:
     """Whether a folder holds a Griffon model as `save_pretrained` writes it.
 
     Raises:
-        SettingsError: it holds nothing that training can begin with; what it is, and what to do with it.
+        SettingsError: training cannot start from it; the message says what it holds and what to give instead.
         DataError: its config.json is damaged.
     """
     if (folder / _ADAPTER_NAME).is_file():
@@ -34,7 +34,9 @@ def is_saved_griffon(folder: Path) -> bool:
     fields = read_json(folder / CONFIG_NAME)
     kind = fields.get("model_type")
     if not isinstance(kind, str) or not kind:
-        raise SettingsError(f"{folder / CONFIG_NAME}: has no model_type; download it again, from where the weights are")
+        raise SettingsError(
+            f"{folder / CONFIG_NAME}: has no model_type; download it again from the source of the weights"
+        )
     if kind == GriffonConfig.model_type:
         return True
     objection = _no_language_model(kind, fields)
@@ -44,7 +46,7 @@ def is_saved_griffon(folder: Path) -> bool:
 
 
 def _no_language_model(kind: str, fields: Mapping[str, Any]) -> str | None:
-    """Return what a model is and what to do, if it is not a language model that can be trained."""
+    """Describe a model that is not a language model that can be trained, and what to give instead."""
     classes = fields.get("architectures") or ["unknown"]
     name = str(classes[0]) if isinstance(classes, list) else str(classes)
     if kind.endswith("_Griffon"):
@@ -54,7 +56,9 @@ def _no_language_model(kind: str, fields: Mapping[str, Any]) -> str | None:
     if kind in _TOWERS:
         return f"a vision model ({kind}); give it as --vision-tower, and a language model as --model"
     if "vision_config" in fields or "audio_config" in fields:
-        return f"a multimodal model ({kind}); give a language model without a tower, such as the one it was made from"
+        return (
+            f"a multimodal model ({kind}); give a language model without a tower, such as the one that it was made from"
+        )
     if isinstance(quantized := fields.get("quantization_config"), dict):
         method = quantized.get("quant_method", "unknown method")
         return f"quantized weights ({method}), which cannot be trained; give the folder that they were made from"
@@ -71,7 +75,7 @@ def _no_language_model(kind: str, fields: Mapping[str, Any]) -> str | None:
 
 
 def _llava(name: str, fields: Mapping[str, Any]) -> str:
-    """LLaVA has two layouts: transformers' nests its parts' configurations, the original's is flat."""
+    """LLaVA has two layouts: transformers nests the configurations of the parts, the original is flat."""
     text, tower = fields.get("text_config"), fields.get("mm_vision_tower")
     parts = "its language model's folder"
     if isinstance(text, dict) and text.get("_name_or_path"):
@@ -96,20 +100,21 @@ def _adapter(folder: Path) -> str:
 def _without_config(folder: Path) -> str:
     """Describe a folder without a config.json."""
     names = {path.name for path in folder.iterdir()}
-    whole = "give a folder as save_pretrained writes it, or `hf download` leaves it"
+    remedy = "give a folder that save_pretrained or `hf download` wrote"
     if not names:
-        return f"an empty folder; {whole}"
+        return f"an empty folder; {remedy}"
     if "settings.json" in names and names & {"model", "mm_projector.bin", "checkpoints"}:
         return f"the folder of a run; give it as --from {folder}"
     if "checkpoint.json" in names:
         return "a checkpoint of a run; rerun the same command to resume it, or give the model/ of a finished run"
     if "snapshots" in names:
-        found = sorted(path.parent for path in folder.glob(f"snapshots/*/{CONFIG_NAME}"))
-        return f"a folder of the Hub's cache; give its snapshot: {found[0] if found else folder / 'snapshots/...'}"
+        snapshots = sorted(path.parent for path in folder.glob(f"snapshots/*/{CONFIG_NAME}"))
+        example = snapshots[0] if snapshots else folder / "snapshots/..."
+        return f"a folder of the Hub's cache; give a snapshot in it: {example}"
     if any(name.endswith(".gguf") for name in names):
         return "GGUF files, which cannot be trained; give the safetensors that they were made from"
     if "params.json" in names and any(name.startswith("consolidated.") for name in names):
         return "Meta's own layout of Llama; get the one for transformers, whose name on the Hub ends with -hf"
     inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG_NAME}"))
     hint = f"; did you mean {folder / inside[0]}?" if inside else ""
-    return f"no {CONFIG_NAME} in it{hint}; {whole}"
+    return f"no {CONFIG_NAME} in it{hint}; {remedy}"

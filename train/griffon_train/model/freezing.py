@@ -1,4 +1,4 @@
-"""Freezing what does not train, and the counts of what does."""
+"""Freeze the parts that do not train, and count the parameters that do."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +13,13 @@ __all__ = ["PARTS", "Freezing", "freeze", "parameter_counts"]
 
 
 def freeze(model: GriffonForConditionalGeneration, freezing: Freezing) -> None:
-    """Set what trains.
+    """Set which parameters train.
 
-    Layers of the vision tower behind the selected hidden state see no gradient; they never train, so that no optimizer
-    holds moments for them.
+    Layers of the vision tower after the selected hidden state get no gradient. They are always frozen, so that the
+    optimizer holds no moments for them.
 
     Raises:
-        SettingsError: the flags leave nothing to train, or name a part that the model has not.
+        SettingsError: the flags leave nothing to train, or name a part that the model lacks.
     """
     trained = freezing.trained_parts()
     if freezing.tune_region_projector and model.region_projector is None:
@@ -37,11 +37,13 @@ def freeze(model: GriffonForConditionalGeneration, freezing: Freezing) -> None:
 
 
 def parameter_counts(model: nn.Module) -> Mapping[str, tuple[int, int]]:
-    """Parameters of each part that is there, and how many of them train; also where ZeRO-3 holds only a share."""
+    """Return, for each part that the model has, the numbers of all and of trained parameters, also under ZeRO-3."""
     counts = {}
     for name in PARTS:
         part = getattr(model, name, None)
         if part is not None:
-            sizes = [(getattr(each, "ds_numel", each.numel()), each.requires_grad) for each in part.parameters()]
+            sizes = [
+                (getattr(tensor, "ds_numel", tensor.numel()), tensor.requires_grad) for tensor in part.parameters()
+            ]
             counts[name] = (sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains))
     return counts

@@ -1,4 +1,4 @@
-"""The Griffon-G model: parts that transformers has, and features put where their tokens stand."""
+"""The Griffon-G model: towers and a language model of transformers, joined by projectors."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """A language model that sees an image and the region of it that a user points at.
 
     Attributes:
-        vision_tower: sees the picture.
-        projector: makes tokens of its patches.
-        language_model: reads them among the words; unchanged.
-        region_tower: sees the crop; frozen, and there only with `region_config`.
-        region_projector: makes a token of its class token.
-        image_tokens: how often the image token stands in `input_ids` for one picture.
+        vision_tower: sees the image.
+        projector: maps its patch features to the language model's embeddings.
+        language_model: a model of transformers, unchanged; it reads image features among the text's embeddings.
+        region_tower: sees the region; frozen, and None without `region_config`.
+        region_projector: maps its class token to one embedding; None without `region_config`.
+        image_tokens: number of image tokens in `input_ids` per image.
     """
 
     config: GriffonConfig
@@ -43,17 +43,17 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize the projectors as torch and the reference do; the other parts use their classes' own."""
+        """Initialize the projectors as torch and the reference do; the other parts initialize themselves."""
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.reset_parameters()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The language model's."""
+        """Return the language model's input embeddings."""
         embeddings: nn.Embedding = self.language_model.get_input_embeddings()
         return embeddings
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The language model's head."""
+        """Return the language model's head."""
         head: nn.Linear = self.language_model.get_output_embeddings()
         return head
 
@@ -72,7 +72,7 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self._scaled(features)
 
     def _scaled(self, features: torch.Tensor) -> torch.Tensor:
-        """Gemma multiplies what enters it by the root of its width: transformers 5 in its embedding, so for us here."""
+        """Scale features as Gemma scales its embeddings, by the root of the width; others have no such scale."""
         scale = getattr(self.get_input_embeddings(), "embed_scale", None)
         return features if scale is None else features * scale.to(features.dtype)
 
@@ -84,27 +84,27 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         *,
         every_tower: bool,
     ) -> torch.Tensor:
-        """Embeddings of tokens, with features where image and region tokens stand; shape [B, L, width].
+        """Return the embeddings of tokens, with features in place of image and region tokens; [B, L, width].
 
         Args:
             input_ids: [B, L].
-            pixel_values: pictures in order of their tokens, [P, 3, side, side].
+            pixel_values: images in order of their tokens, [P, 3, side, side].
             region_values: regions in order of their tokens, [R, 3, side, side].
-            every_tower: run towers that have nothing to see, too, on a blank, for nothing.
+            every_tower: also run towers that have no input, on a blank image whose features do not count.
 
         Raises:
-            ValueError: there are other pictures or regions than tokens for them.
+            ValueError: the numbers of images and regions do not match the numbers of their tokens.
         """
-        places = {
+        masks = {
             "image": input_ids == self.config.image_token_id,
             "region": input_ids == self.config.region_token_id,
         }
-        embeds: torch.Tensor = self.get_input_embeddings()(input_ids.masked_fill(places["image"] | places["region"], 0))
+        embeds: torch.Tensor = self.get_input_embeddings()(input_ids.masked_fill(masks["image"] | masks["region"], 0))
         for name, values, tower, features_of in (
             ("image", pixel_values, self.vision_tower, self.image_features),
             ("region", region_values, self.region_tower, self.region_features),
         ):
-            wanted, given = int(places[name].sum()), 0 if values is None else len(values)
+            wanted, given = int(masks[name].sum()), 0 if values is None else len(values)
             if wanted != given * (self.image_tokens if name == "image" else 1) or (given and tower is None):
                 raise ValueError(
                     f"{wanted} tokens for {name}s, but {given} {name}s; an image takes {self.image_tokens} tokens, "
@@ -113,7 +113,7 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if given:
                 assert values is not None
                 features = features_of(values.to(self.dtype)).to(embeds.dtype)
-                embeds = embeds.masked_scatter(places[name].unsqueeze(-1), features)
+                embeds = embeds.masked_scatter(masks[name].unsqueeze(-1), features)
             elif every_tower and tower is not None:
                 side = tower.config.image_size
                 blank = torch.zeros((1, 3, side, side), dtype=self.dtype, device=embeds.device)
@@ -129,21 +129,21 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> CausalLMOutputWithPast:
-        """Logits, and the loss where labels are given.
+        """Return the logits, and the loss if labels are given.
 
-        Every tower runs every time, on a blank if there is nothing to see: among several ranks, one that skipped a
-        tower would leave the others waiting for its gradients and weights.
+        Every tower runs every time, on a blank image if it has no input. A rank that skipped a tower would leave the
+        other ranks waiting for its gradients and weights.
 
         Args:
-            input_ids: [B, L], the image token `image_tokens` times for each picture.
-            attention_mask: [B, L]; 0 behind, or before, the tokens of a sample.
-            pixel_values: normalised pictures in order of their tokens, [P, 3, side, side].
+            input_ids: [B, L], with `image_tokens` image tokens per image.
+            attention_mask: [B, L]; 0 for padding, on either side.
+            pixel_values: normalised images in order of their tokens, [P, 3, side, side].
             region_values: normalised regions in order of their tokens, [R, 3, side, side].
-            labels: [B, L], -100 where nothing is learned.
-            **kwargs: more for the language model.
+            labels: [B, L]; -100 for tokens that are not targets.
+            **kwargs: passed to the language model.
 
         Raises:
-            ValueError: there are other pictures or regions than tokens for them.
+            ValueError: the numbers of images and regions do not match the numbers of their tokens.
         """
         embeds = self.embedded(input_ids, pixel_values, region_values, every_tower=True)
         output: CausalLMOutputWithPast = self.language_model(
@@ -159,8 +159,8 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: torch.Tensor | None = None,
         region_values: torch.Tensor | None = None,
         **kwargs: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401 - tokens, or the output class asked for
-        """New tokens, without those of the prompt; arguments as for `forward`, prompts padded on the left."""
+    ) -> Any:  # noqa: ANN401 - tokens, or the requested output class
+        """Generate; return the new tokens without the prompt. Arguments as for `forward`; pad prompts on the left."""
         embeds = self.embedded(input_ids, pixel_values, region_values, every_tower=False)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)

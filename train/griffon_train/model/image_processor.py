@@ -1,4 +1,4 @@
-"""Pictures for transformers as training sees them, from whatever they come in."""
+"""The image processor for transformers: the same pixels as in training, from any kind of image."""
 
 import base64
 import binascii
@@ -22,7 +22,7 @@ from griffon_train.model.normalize import normalised
 
 
 class GriffonImageProcessor(BaseImageProcessor):
-    """Pictures as training sees them: squeezed to a square, bilinear, normalised as for CLIP.
+    """Prepares images as training does: resized to a square without regard to aspect, bilinear, normalised for CLIP.
 
     Attributes:
         image_px: side of the square that the vision tower sees.
@@ -36,25 +36,25 @@ class GriffonImageProcessor(BaseImageProcessor):
         self.image_px, self.region_px = image_px, region_px
 
     def preprocess(self, images: Any, return_tensors: str | None = None, **_: Any) -> BatchFeature:  # noqa: ANN401
-        """Pictures as the model's `pixel_values`, [P, 3, image_px, image_px].
+        """Return images as the model's `pixel_values`, [P, 3, image_px, image_px].
 
         Args:
-            images: a picture or a list of them, as `opened` takes them; lists of lists count as one.
-            return_tensors: `pt` or None, which is the same.
+            images: an image or a list of images, of any type that `opened` takes; nested lists are flattened.
+            return_tensors: `pt` or None; both give tensors.
         """
-        found = [opened(each) for each in _flat(images)]
-        return BatchFeature({"pixel_values": pixels_of(found, self.image_px)}, tensor_type=return_tensors)
+        decoded = [opened(image) for image in _flat(images)]
+        return BatchFeature({"pixel_values": pixels_of(decoded, self.image_px)}, tensor_type=return_tensors)
 
 
 def opened(image: Any) -> Image.Image:  # noqa: ANN401
-    """A picture in RGB as training decodes it, in its stored orientation.
+    """Return an image in RGB, decoded as in training, in its stored orientation.
 
     Args:
-        image: of PIL; a file's path or bytes, or those in base64; a URL, of which transformers turns the picture
-            upright; or an array of [height, width, 3] or [3, height, width].
+        image: a PIL image; a path; the bytes of a file, plain or in base64; a URL, whose image transformers turns
+            upright; or an array of shape [height, width, 3] or [3, height, width].
 
     Raises:
-        DataError: it does not decode, or there is no such file.
+        DataError: it does not decode, or the file does not exist.
     """
     if isinstance(image, bytes):
         return stored.decode(image)
@@ -67,24 +67,24 @@ def opened(image: Any) -> Image.Image:  # noqa: ANN401
         return stored.decode(_from_base64(image))
     if not isinstance(image, Image.Image):
         image = to_pil_image(image)
-    if image.mode.startswith("I;16"):  # Pillow would cut off what is above 255
+    if image.mode.startswith("I;16"):  # Pillow would clip values above 255
         buffer = BytesIO()
         image.save(buffer, "PNG")
         return stored.decode(buffer.getvalue())
-    picture: Image.Image = image.convert("RGB")
-    return picture
+    converted: Image.Image = image.convert("RGB")
+    return converted
 
 
-def pixels_of(pictures: Sequence[Image.Image], side_px: int) -> torch.Tensor:
-    """Squares of `side_px` as a tower takes them; shape [P, 3, side_px, side_px]."""
-    squares = np.stack([resized(picture, side_px) for picture in pictures])
+def pixels_of(images: Sequence[Image.Image], side_px: int) -> torch.Tensor:
+    """Return images resized to squares and normalised for a tower; [P, 3, side_px, side_px]."""
+    squares = np.stack([resized(image, side_px) for image in images])
     return normalised(torch.from_numpy(squares), torch.float32)
 
 
 def _is_file(name: str) -> bool:
     try:
         return Path(name).is_file()
-    except OSError:  # text in base64 is too long for a name
+    except OSError:  # base64 text is too long for a file name
         return False
 
 
@@ -96,4 +96,4 @@ def _from_base64(text: str) -> bytes:
 
 
 def _flat(images: Any) -> list[Any]:  # noqa: ANN401
-    return [each for one in images for each in _flat(one)] if isinstance(images, list | tuple) else [images]
+    return [image for nested in images for image in _flat(nested)] if isinstance(images, list | tuple) else [images]

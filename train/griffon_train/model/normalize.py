@@ -1,15 +1,15 @@
-"""From bytes to what CLIP was trained on; done on the device, so that a quarter of the bytes travel there."""
+"""Normalise pixels for CLIP, on the device: bytes are a quarter of the size of floats to copy there."""
 
 import torch
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 
 def normalised(pixels_PHWC: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Pictures of bytes as CLIP takes them.
+    """Return images of bytes as CLIP takes them.
 
     Args:
         pixels_PHWC: uint8, shape [P, height, width, 3], on any device.
-        dtype: of the result; computed in float32 before.
+        dtype: of the result; the computation is in float32.
 
     Returns:
         Shape [P, 3, height, width], on the same device.

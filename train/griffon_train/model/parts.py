@@ -1,4 +1,4 @@
-"""Models of transformers from their folders: whole, or what is wrong with the folder in one line."""
+"""Load models of transformers from their folders, complete; errors say in one line what is wrong with the folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +19,12 @@ _WHAT_LOADING_RAISES = (
     *(ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     StrictDataclassError,
 )
-"""By transformers, for a configuration that it cannot make a model of."""
+"""Errors of transformers for a configuration that it cannot make a model of."""
 
 
 @contextmanager
 def naming(option: str) -> Iterator[None]:
-    """Put an option's name before what is wrong with the folder or file that it names."""
+    """Prefix errors about a folder or file with the option that names it."""
     try:
         yield
     except (SettingsError, DataError) as error:
@@ -32,25 +32,25 @@ def naming(option: str) -> Iterator[None]:
 
 
 def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - a class of transformers, a model of it
-    """A model with every weight that it has from a folder, and no weight in the folder left over.
+    """Load a model, and check that its weights and those in the folder are the same set.
 
-    Names that transformers translates itself are translated, and a head may be left out where it is tied.
+    transformers translates some old names of weights. A tied head may be missing from the folder.
 
     Args:
         kind: a class with `from_pretrained`.
-        folder: with config.json and weights.
+        folder: holds config.json and weights.
         dtype: of the weights.
 
     Raises:
-        SettingsError: there are no weights, or transformers makes no model of the configuration.
-        DataError: the weights are damaged, or not those of the configuration.
+        SettingsError: there are no weights, or transformers rejects the configuration.
+        DataError: the weights are damaged, or do not match the configuration.
     """
-    weights = WeightFiles(folder)  # says what is damaged, where transformers would raise whatever it comes across
+    weights = WeightFiles(folder)  # reports damage by name, where transformers raises all kinds of errors
     if not weights:
-        raise DataError(f"{folder}: its weights contain no tensor; download them again")
+        raise DataError(f"{folder}: its weights contain no tensors; download them again")
     refuse_quantized(str(folder), {name: weights[name] for name in weights if name.endswith("weight")})
     if (folder / GENERATION_NAME).is_file():
-        read_json(folder / GENERATION_NAME)  # transformers passes over a damaged one
+        read_json(folder / GENERATION_NAME)  # transformers silently ignores a damaged file
     with making_model(folder), _quiet():
         model, info = kind.from_pretrained(
             folder,
@@ -70,11 +70,11 @@ def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN
 
 
 def load_language_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """A language model, whole.
+    """Load a causal language model, and check that no weight is missing.
 
     Raises:
-        SettingsError: transformers makes no causal language model of the configuration.
-        DataError: the weights are damaged, or not those of the configuration.
+        SettingsError: transformers cannot make a causal language model from the configuration.
+        DataError: the weights are damaged, or do not match the configuration.
     """
     model: Any = load_whole(AutoModelForCausalLM, folder, dtype)
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
@@ -83,25 +83,25 @@ def load_language_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             f"{folder}: the weights of its head and of its embeddings differ, but its config.json ties them; set "
             '"tie_word_embeddings": false there if they should differ'
         )
-    found: PreTrainedModel = model
-    return found
+    result: PreTrainedModel = model
+    return result
 
 
 @contextmanager
 def making_model(folder: Path) -> Iterator[None]:
-    """Say in a line that transformers makes no model of a folder's configuration."""
+    """Turn errors of transformers about a folder's configuration into one-line errors."""
     try:
         yield
     except _WHAT_LOADING_RAISES as error:
-        told = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         raise SettingsError(
-            f"{folder}: transformers cannot load it ({type(error).__name__}: {told}); download its config.json again"
+            f"{folder}: transformers cannot load it ({type(error).__name__}: {message}); download its config.json again"
         ) from None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' report on weights that do not fit, for we refuse them ourselves."""
+    """Silence transformers' report on weights that do not fit; we raise an error for them ourselves."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -1,7 +1,7 @@
 """Models by name: the sizes that Griffon-G is built on, small ones that learn on a CPU, and tiny ones for trying.
 
-A preset says what a model is made of; its weights are random until a checkpoint is loaded into it. Sizes are those of
-the published config.json files of each model.
+A preset defines the architecture; weights are random until a checkpoint is loaded. Sizes are from the published
+config.json of each model.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _TINY_VIT: Mapping[str, Any] = {
     "patch_size": 14,
     "projection_dim": 32,
 }
-_BYTE_VOCABULARY = 272  # the byte-level tokenizer's 264 tokens and a few to spare, as released vocabularies have
+_BYTE_VOCABULARY = 272  # the byte-level tokenizer's 264 tokens and a few unused ones, as in released vocabularies
 
 _TEXT_CONFIGS: Mapping[str, type[PreTrainedConfig]] = {
     "gemma2": Gemma2Config,
@@ -44,16 +44,16 @@ _SMALL_RATIO = 3  # intermediate size over width
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A model that has a name.
+    """The architecture of a named model.
 
     Attributes:
         family: one of `FAMILIES`.
-        text: what its language model's configuration says.
-        vision: what the configuration of both towers says.
+        text: settings of the language model's configuration.
+        vision: settings of both towers' configurations.
         image_px: side of the vision tower's input.
         region_px: side of the region tower's input.
         projector: a name of `griffon_train.model.projector.PROJECTORS`.
-        byte_tokens: whether a byte-level tokenizer goes with it.
+        byte_tokens: whether the tokenizer is the byte-level one.
     """
 
     family: str
@@ -206,7 +206,7 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 FAMILY_CHATS: Mapping[str, str] = {"gemma2": "gemma_instruct", "llama": "llama_2", "qwen2": "qwen2"}
-"""The chat template that a family's models were released with, by `model_type` of the language model."""
+"""The chat template that each family was released with, by `model_type` of the language model."""
 
 
 def family_chat(family: str) -> str:
@@ -215,17 +215,19 @@ def family_chat(family: str) -> str:
 
 
 def preset_config(name: str, *, region: bool = True) -> GriffonConfig:
-    """The configuration of a preset.
+    """Return the configuration of a preset.
 
     Args:
         name: one of `PRESETS`.
-        region: whether the model has the second tower, for visual referring.
+        region: whether the model has a region tower, for visual referring.
 
     Raises:
-        SettingsError: there is no such preset.
+        SettingsError: the name is unknown.
     """
     if name not in PRESETS:
-        raise SettingsError(f"no model {name!r}; there are {', '.join(PRESETS)}, or the folder of a saved one")
+        raise SettingsError(
+            f"unknown model {name!r}; expected one of {', '.join(PRESETS)}, or the folder of a saved model"
+        )
     return config_of(PRESETS[name], region=region)
 
 

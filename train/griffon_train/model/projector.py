@@ -1,4 +1,4 @@
-"""From a tower's patch features to the language model's width; `conv_reduce` also makes a quarter of them."""
+"""Project a tower's patch features to the language model's width; `conv_reduce` also reduces them to a quarter."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from torch import nn
 
 
 class ConvReduce(nn.Module):
-    """A 3 x 3 convolution of stride 2, GELU, and a linear layer, as Griffon v2 has them: 73 x 73 become 37 x 37."""
+    """A 3 x 3 convolution of stride 2, GELU, and a linear layer, as in Griffon v2: 73 x 73 patches become 37 x 37."""
 
     def __init__(self, width: int, text_width: int) -> None:
         super().__init__()
@@ -17,10 +17,10 @@ class ConvReduce(nn.Module):
         self.linear = nn.Linear(text_width, text_width)
 
     def forward(self, patches_PNC: torch.Tensor) -> torch.Tensor:
-        """Patches of a square grid, row by row; [P, N, C] to [P, M, D]."""
+        """Project the patches of a square grid, row by row; [P, N, C] to [P, M, D]."""
         count, patches, width = patches_PNC.shape
         side = math.isqrt(patches)
-        assert side * side == patches, f"{patches} patches are no square"
+        assert side * side == patches, f"{patches} patches are not a square"
         grid_PCHW = patches_PNC.transpose(1, 2).reshape(count, width, side, side)
         reduced_PMD = self.act(self.conv(grid_PCHW)).flatten(2).transpose(1, 2)
         projected_PMD: torch.Tensor = self.linear(reduced_PMD)
@@ -40,11 +40,11 @@ PROJECTORS: Mapping[str, Callable[[int, int], nn.Module]] = {
 
 
 def image_tokens(projector: str, patches_a_side: int) -> int:
-    """How many tokens of the language model a picture takes."""
+    """Return the number of the language model's tokens that an image takes."""
     side = -(-patches_a_side // 2) if projector == "conv_reduce" else patches_a_side
     return side * side
 
 
 def region_projector(width: int, text_width: int) -> nn.Module:
-    """From the class token of the region's tower to one token of the language model."""
+    """Make the projector from the region tower's class token to one token of the language model."""
     return nn.Sequential(nn.Linear(width, text_width), nn.ReLU(), nn.Linear(text_width, text_width))

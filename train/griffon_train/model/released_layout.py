@@ -1,7 +1,7 @@
-"""The layout of released Griffon weights: what tensors and settings are called there and here.
+"""The layout of released Griffon weights: the names of tensors and settings there and in our models.
 
-Facts of the reference code's modules (github.com/jefferyZhan/Griffon, `griffon/model`); its configuration is the
-language model's, flat, with LLaVA's fields beside it.
+The names are from the reference code (github.com/jefferyZhan/Griffon, `griffon/model`). Its configuration is flat: the
+language model's fields and LLaVA's in one object.
 """
 
 import re
@@ -18,7 +18,7 @@ from griffon_train.model.projector import PROJECTORS
 TOWER = "model.vision_tower.vision_tower.vision_model."
 PROJECTOR = "model.mm_projector."
 REGION_TOWER = "model.prompt_visual_encoder.vision_model."
-_PREFIXES = (  # released and ours; the first that fits counts
+_PREFIXES = (  # released and ours; the first match counts
     (TOWER, "vision_tower."),
     (PROJECTOR, "projector."),
     (REGION_TOWER, "region_tower."),
@@ -36,7 +36,7 @@ _NOT_TEXT = {
     *("freeze_mm_mlp_adapter", "image_aspect_ratio", "image_grid_pinpoints", "tokenizer_model_max_length"),
     *("tokenizer_padding_side", "tune_mm_mlp_adapter", "unshared_visual_encoder", "use_mm_proj"),
 }
-_SAYS_NOTHING = {"architectures", "dtype", "model_type", "transformers_version"}
+_IRRELEVANT = {"architectures", "dtype", "model_type", "transformers_version"}
 
 
 def released_name(name: str) -> str:
@@ -45,20 +45,20 @@ def released_name(name: str) -> str:
 
 
 def is_computed(name: str) -> bool:
-    """Whether old versions of transformers saved this though it follows from the configuration."""
+    """Return whether a tensor follows from the configuration; old versions of transformers saved such tensors."""
     return _COMPUTED.search(name) is not None
 
 
 def has_regions(released: Mapping[str, Any]) -> bool:
-    """Whether a second tower sees what a user points at."""
+    """Return whether released weights have a region tower."""
     return bool(released.get("unshared_visual_encoder", False))
 
 
 def text_config_of(released: Mapping[str, Any]) -> PreTrainedConfig:
-    """The language model's part.
+    """Return the language model's configuration.
 
     Raises:
-        SettingsError: it is none of the known.
+        SettingsError: the model type is unknown.
     """
     family = released.get("model_type")
     if family not in _FAMILIES:
@@ -73,10 +73,10 @@ def text_config_of(released: Mapping[str, Any]) -> PreTrainedConfig:
 def griffon_config_of(
     released: Mapping[str, Any], vision: CLIPVisionConfig, region: CLIPVisionConfig | None, box_style: str
 ) -> GriffonConfig:
-    """Our configuration; all of the released one is kept in it.
+    """Return our configuration for released weights; it keeps the released configuration as a field.
 
     Raises:
-        SettingsError: it says something that our model cannot do.
+        SettingsError: it has a setting that our model does not support.
     """
     projector = released.get("mm_projector_type", "linear")
     if projector not in PROJECTORS:
@@ -96,29 +96,29 @@ def griffon_config_of(
 
 
 def released_config_of(config: GriffonConfig, vision_tower: str | None) -> dict[str, Any]:
-    """The released configuration: as it was kept, with what has changed since; one made up if there was none.
+    """Return the released configuration: the one that was kept, updated, or a new one if none was kept.
 
     Args:
         config: ours.
-        vision_tower: what `mm_vision_tower` says, in place of what it said.
+        vision_tower: the new value of `mm_vision_tower`; None keeps the current one.
 
     Raises:
-        SettingsError: the language model is none that released weights have.
+        SettingsError: no released weights have such a language model.
     """
     text: Any = config.text_config
     vision: Any = config.vision_config
     kept = config.released_config
-    released = dict(kept) if kept is not None else _made_up(text.model_type, vision)
+    released = dict(kept) if kept is not None else _new_fields(text.model_type, vision)
     before = _text_fields(text_config_of(released)) if kept is not None else {}
     now = _text_fields(text)
     released |= _for_transformers_4({name: now[name] for name in now if now[name] != before.get(name, ...)})
-    joined = {
+    connecting = {
         "mm_projector_type": (config.projector, "linear"),
         "mm_vision_select_layer": (config.select_layer, -2),
         "mm_hidden_size": (vision.hidden_size, None),
         "unshared_visual_encoder": (config.region_config is not None, False),
     }
-    released |= {name: value for name, (value, default) in joined.items() if released.get(name, default) != value}
+    released |= {name: value for name, (value, default) in connecting.items() if released.get(name, default) != value}
     dtype = str(config.dtype).removeprefix("torch.")
     if config.dtype is not None and released.get("torch_dtype", released.get("dtype")) != dtype:
         released |= {"torch_dtype": dtype}
@@ -126,15 +126,15 @@ def released_config_of(config: GriffonConfig, vision_tower: str | None) -> dict[
 
 
 def _text_fields(text: PreTrainedConfig) -> dict[str, Any]:
-    """As JSON has them, less what differs without a difference."""
+    """Return the fields as JSON holds them, without those that say nothing about the model."""
     fields = orjson.loads(orjson.dumps(text.to_dict(), default=str, option=orjson.OPT_NON_STR_KEYS))
     return {
-        name: value for name, value in fields.items() if name not in _SAYS_NOTHING and not name.startswith(("mm_", "_"))
+        name: value for name, value in fields.items() if name not in _IRRELEVANT and not name.startswith(("mm_", "_"))
     }
 
 
 def _for_transformers_4(fields: dict[str, Any]) -> dict[str, Any]:
-    """The reference's transformers has two fields for what is now `rope_parameters`."""
+    """Replace `rope_parameters` by the two fields of the reference's version of transformers."""
     if "rope_parameters" not in fields:
         return fields
     rope = dict(fields.pop("rope_parameters"))
@@ -142,11 +142,13 @@ def _for_transformers_4(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope if scaled else None}
 
 
-def _made_up(text_type: str, vision: CLIPVisionConfig) -> dict[str, Any]:
-    """For a model that never was released, what its own configuration does not say."""
+def _new_fields(text_type: str, vision: CLIPVisionConfig) -> dict[str, Any]:
+    """Return the fields of a released configuration that ours lacks, for a model that was never released."""
     families = {text: (family, name) for family, (text, name) in _FAMILIES.items()}
     if text_type not in families:
-        raise SettingsError(f"a language model of type {text_type!r}: the released layout has {', '.join(families)}")
+        raise SettingsError(
+            f"a language model of type {text_type!r}: expected one of {', '.join(families)}, as in the released layout"
+        )
     family, class_name = families[text_type]
     return {
         "model_type": family,

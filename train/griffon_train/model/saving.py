@@ -1,4 +1,4 @@
-"""Save what a model folder needs besides weights to generate as it was trained."""
+"""Save the files that a model needs besides weights: generation settings, tokenizer and processor."""
 
 from pathlib import Path
 
@@ -17,15 +17,15 @@ def save_beside(
     """Write the generation settings, the tokenizer with its chat template, and the processor.
 
     Args:
-        folder: that holds the weights; what is there already under these names is replaced.
+        folder: holds the weights; files of the same names are replaced.
         config: the model's.
-        generation: the settings that it had before.
-        chat: the template that it was trained with.
-        tokenizer: its own; gets the chat template.
+        generation: the current generation settings.
+        chat: the chat template that the model was trained with.
+        tokenizer: the model's; its chat template is set.
 
     Raises:
-        SettingsError: there is no such template, or the tokenizer lacks its control tokens.
+        SettingsError: the template is unknown, or the tokenizer lacks its control tokens.
     """
     processor_of(config, chat, tokenizer).save_pretrained(folder)
-    # Not by `save_pretrained`, which refuses settings that published folders have, such as a temperature alone.
+    # `save_pretrained` refuses settings that published folders have, such as a temperature without sampling.
     generation_config(generation, chat, tokenizer).to_json_file(folder / GENERATION_NAME, use_diff=True)

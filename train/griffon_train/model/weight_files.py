@@ -1,4 +1,4 @@
-"""Weights on disk: mapped tensor by tensor, and written as safetensors."""
+"""Weights on disk: memory-mapped tensor by tensor, and written as safetensors."""
 
 import pickle
 import shutil
@@ -18,7 +18,7 @@ from griffon_shards.support.tables import size
 CONFIG_NAME = "config.json"
 SHARD_SIZE = "5GB"
 _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
-"""In order of preference; each may be in shards, with an index beside them."""
+"""In order of preference; each may be split into shards with an index."""
 _NAMES_SHOWN = 10
 _LFS = b"version https://git-lfs"
 
@@ -26,11 +26,11 @@ _LFS = b"version https://git-lfs"
 class WeightFiles(Mapping[str, torch.Tensor]):
     """The tensors of a folder, or of one file, by name.
 
-    Files are mapped, not read: a tensor costs memory only while its pages are looked at.
+    Files are memory-mapped, not read: a tensor takes memory only while it is used.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open safetensors or torch's zip files, whole or in shards.
+        """Open safetensors or torch's zip files, single or in shards.
 
         Raises:
             SettingsError: there are no weights.
@@ -47,15 +47,15 @@ class WeightFiles(Mapping[str, torch.Tensor]):
             refuse_unfit(what, missing=named - self._of.keys(), unexpected=self._of.keys() - named)
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """The tensor; a copy only when it is written to."""
+        """Return a tensor; it is copied only when it is written to."""
         return self._of[name](name)
 
     def __iter__(self) -> Iterator[str]:
-        """Names, file by file."""
+        """Iterate over the names, file by file."""
         return iter(self._of)
 
     def __len__(self) -> int:
-        """How many tensors there are."""
+        """Return the number of tensors."""
         return len(self._of)
 
 
@@ -64,10 +64,10 @@ def _files_of(folder: Path) -> tuple[list[Path], set[str] | None]:
         if (folder / name).is_file():
             return [folder / name], None
         if (index := folder / f"{name}.index.json").is_file():
-            places = read_json(index).get("weight_map")
-            if not isinstance(places, dict) or any(Path(str(place)).name != place for place in places.values()):
+            file_names = read_json(index).get("weight_map")
+            if not isinstance(file_names, dict) or any(Path(str(file)).name != file for file in file_names.values()):
                 raise DataError(f"{index}: not an index of the shards next to it; download it again")
-            return [folder / place for place in sorted(set(places.values()))], set(places)
+            return [folder / file for file in sorted(set(file_names.values()))], set(file_names)
     raise SettingsError(f"{folder}: no weights; expected {' or '.join(_WEIGHTS_NAMES)}, or shards with their index")
 
 
@@ -87,7 +87,7 @@ def _open_bin(file: Path) -> tuple[Iterable[str], Callable[[str], torch.Tensor]]
     if not file.is_file():
         raise _missing(file)
     _refuse_pointer(file)
-    try:  # torch maps only its zip files; what it wrote before 1.6 has to be read
+    try:  # torch maps only zip files; files from before torch 1.6 are read
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         raise DataError(f"{file}: contains more than tensors, or is damaged; no code in it was run") from error
@@ -96,7 +96,7 @@ def _open_bin(file: Path) -> tuple[Iterable[str], Callable[[str], torch.Tensor]]
             f"{file}: damaged: {str(error).partition(chr(10))[0] or 'it is truncated'}; download it again"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise DataError(f"{file}: expected tensors by name")
+        raise DataError(f"{file}: expected a dictionary of tensors by name")
     return state, state.__getitem__
 
 
@@ -112,33 +112,35 @@ def _refuse_pointer(file: Path) -> None:
 
 
 def _missing(file: Path) -> DataError:
-    return DataError(f"{file}: no such file; the weights are incomplete, download it from the source of the others")
+    return DataError(f"{file}: no such file; the weights are incomplete: download it from the source of the others")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object of JSON.
+    """Read a JSON object.
 
     Raises:
-        SettingsError: there is no such file.
-        DataError: it holds something else.
+        SettingsError: the file does not exist.
+        DataError: it does not hold a JSON object.
     """
     if not path.is_file():
-        raise SettingsError(f"{path}: no such file; give a folder as transformers stores models")
+        raise SettingsError(f"{path}: no such file; give a folder in the format that transformers saves")
     try:
-        found = orjson.loads(path.read_bytes())
+        fields = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
         raise DataError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(fields, dict):
         raise DataError(f"{path}: expected a JSON object")
-    return found
+    return fields
 
 
-def refuse_other(what: str, wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
-    """Raise DataError that lists tensors which are missing, there in addition, quantized, or of another shape."""
-    both = wanted.keys() & found.keys()
-    refuse_quantized(what, {name: found[name] for name in both if wanted[name].is_floating_point()})
-    shapes = [(name, found[name].shape, wanted[name].shape) for name in both if found[name].shape != wanted[name].shape]
-    refuse_unfit(what, missing=wanted.keys() - both, unexpected=found.keys() - both, shapes=shapes)
+def refuse_other(what: str, wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise DataError with a list of tensors that are missing, unexpected, quantized, or of another shape."""
+    both = wanted.keys() & tensors.keys()
+    refuse_quantized(what, {name: tensors[name] for name in both if wanted[name].is_floating_point()})
+    shapes = [
+        (name, tensors[name].shape, wanted[name].shape) for name in both if tensors[name].shape != wanted[name].shape
+    ]
+    refuse_unfit(what, missing=wanted.keys() - both, unexpected=tensors.keys() - both, shapes=shapes)
 
 
 def refuse_unfit(
@@ -151,26 +153,26 @@ def refuse_unfit(
     """Raise DataError with a list of all tensors that do not fit, if there are any.
 
     Args:
-        what: the message begins with this.
-        missing: names.
-        unexpected: names.
-        shapes: name, the shape found and the shape expected.
+        what: beginning of the message.
+        missing: names of tensors.
+        unexpected: names of tensors.
+        shapes: name, actual shape and expected shape.
     """
     shapes = sorted(shapes)
-    told = [f"{name} {list(found)}, expected {list(expected)}" for name, found, expected in shapes]
-    titles = {"missing": sorted(missing), "not expected": sorted(unexpected), "shape": told}
+    mismatches = [f"{name} {list(actual)}, expected {list(expected)}" for name, actual, expected in shapes]
+    titles = {"missing": sorted(missing), "not expected": sorted(unexpected), "shape": mismatches}
     lists = [f"{title}: {listed(names)}" for title, names in titles.items() if names]
-    if any(0 in found for _, found, _ in shapes):
+    if any(0 in actual for _, actual, _ in shapes):
         lists.append("ZeRO-3 leaves empty tensors if the weights are not gathered; save them again")
     if lists:
         raise DataError("; ".join([what, *lists]))
 
 
-def refuse_quantized(what: str, found: Mapping[str, torch.Tensor]) -> None:
-    """Raise DataError if weights are whole numbers: cast to floats they would be taken for what they are not."""
-    names = sorted(name for name, tensor in found.items() if not tensor.is_floating_point())
+def refuse_quantized(what: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise DataError if weights are integers: cast to floats, they would silently be wrong."""
+    names = sorted(name for name, tensor in tensors.items() if not tensor.is_floating_point())
     if names:
-        kind = str(found[names[0]].dtype).removeprefix("torch.")
+        kind = str(tensors[names[0]].dtype).removeprefix("torch.")
         raise DataError(
             f"{what}: quantized weights ({kind}), which cannot be trained: {listed(names)}; get them in bfloat16, "
             "float16 or float32"
@@ -178,25 +180,25 @@ def refuse_quantized(what: str, found: Mapping[str, torch.Tensor]) -> None:
 
 
 def listed(names: list[str]) -> str:
-    """The first of them, and how many more there are."""
+    """Return the first names, and the number of the others."""
     more = f" and {len(names) - _NAMES_SHOWN:,} more" if len(names) > _NAMES_SHOWN else ""
     return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def write_weights(folder: Path, tensors: dict[str, torch.Tensor], shard_size: str = SHARD_SIZE) -> None:
-    """Write safetensors, in shards if they are large, with an index.
+    """Write safetensors; large ones are split into shards with an index.
 
     Raises:
-        DataError: there is too little room.
+        DataError: the disk is too full.
     """
     needed_bytes, free_bytes = bytes_of(tensors), shutil.disk_usage(folder).free
     if needed_bytes > free_bytes:
         raise DataError(f"{folder.parent}: {size(needed_bytes)} to write, but {size(free_bytes)} free; free some space")
-    seen: set[int] = set()
+    pointers: set[int] = set()
     for name, tensor in tensors.items():
-        if tensor.data_ptr() in seen:  # saving would leave the second of two names for one tensor out
+        if tensor.data_ptr() in pointers:  # of two names for one tensor, saving would omit the second
             tensors[name] = tensor.clone()
-        seen.add(tensor.data_ptr())
+        pointers.add(tensor.data_ptr())
     try:
         save_torch_state_dict(tensors, folder, max_shard_size=shard_size)
     except SafetensorError as error:
@@ -204,11 +206,11 @@ def write_weights(folder: Path, tensors: dict[str, torch.Tensor], shard_size: st
 
 
 def bytes_of(tensors: Mapping[str, torch.Tensor]) -> int:
-    """Bytes of all of them together."""
+    """Return the size of all tensors in bytes."""
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:
-    """As transformers writes it: indented, sorted."""
+    """Write JSON as transformers does: indented, with sorted keys."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
     path.write_bytes(orjson.dumps(fields, option=options))

@@ -1,1 +1,1 @@
-"""From conversations to token ids and labels."""
+"""Tokenization of conversations: chat templates, token ids and labels."""

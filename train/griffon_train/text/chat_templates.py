@@ -47,7 +47,7 @@ __all__ = [
 Template = Callable[[Sequence[Turn], int, int, bool], Iterable[TextSegment]]
 """Takes alternating turns, the number of images, the number of regions, and whether it is a prompt."""
 
-# Llama 2's own, from the code it was released with; the two blanks are its.
+# From the code that Llama 2 was released with; the double space is in the original.
 _LLAMA_2_SYSTEM = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
     "Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. "
@@ -60,7 +60,7 @@ SYSTEMS: Mapping[str, str] = {"llama_2": _LLAMA_2_SYSTEM, "qwen2": "You are a he
 
 NO_QUESTION = "the conversation must end with a question, for the model to answer it"
 
-_PLACES = {IMAGE_TOKEN: IMAGE_TOKEN_ID, REGION_TOKEN: REGION_TOKEN_ID}
+_PLACEHOLDERS = {IMAGE_TOKEN: IMAGE_TOKEN_ID, REGION_TOKEN: REGION_TOKEN_ID}
 
 
 def encode(
@@ -119,8 +119,8 @@ def ends_line(token: int, tokenizer: Any) -> bool:  # noqa: ANN401 - one of tran
 
 
 @lru_cache(maxsize=8)
-def _controls(chat: str, tokenizer: Any) -> ControlTokens:  # noqa: ANN401 - what it is, is to be seen
-    """Once for a tokenizer, as listing its added tokens takes milliseconds."""
+def _controls(chat: str, tokenizer: Any) -> ControlTokens:  # noqa: ANN401 - checked below
+    """Return the control tokens; cached, because listing a tokenizer's added tokens takes milliseconds."""
     if chat not in CHATS:
         raise SettingsError(f"unknown chat template {chat!r}; expected one of {', '.join(CHATS)}")
     kind = type(tokenizer).__name__
@@ -151,7 +151,7 @@ def _alternating(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def _plain(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) -> Iterator[TextSegment]:
-    """Pictures and captions; questions are dropped, so pictures need no place in one."""
+    """Images and captions. Questions are dropped, so images need no `<image>` in them."""
     yield from [TextSegment(place=IMAGE_TOKEN_ID)] * pictures + [TextSegment(place=REGION_TOKEN_ID)] * regions
     for turn in turns:
         if turn.role == "gpt":
@@ -160,11 +160,11 @@ def _plain(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) ->
 
 def _gemma_instruct(turns: Sequence[Turn], pictures: int, regions: int, prompt: bool) -> Iterator[TextSegment]:
     start = TextSegment(text="<start_of_turn>", control=True)
-    for turn, said in _with_places(turns, pictures, regions):
+    for turn, segments in _segmented(turns, pictures, regions):
         answer = turn.role == "gpt"
         yield start
         yield TextSegment(text="model\n" if answer else "user\n")
-        yield from said
+        yield from segments
         yield TextSegment(text="<end_of_turn>", control=True, target=answer)
         yield TextSegment(text="\n", target=answer)
     if prompt:
@@ -173,17 +173,17 @@ def _gemma_instruct(turns: Sequence[Turn], pictures: int, regions: int, prompt: 
 
 
 def _llama_2(turns: Sequence[Turn], pictures: int, regions: int, _prompt: bool) -> Iterator[TextSegment]:
-    """An answer's first token swallows the blank before it, so that is the answer's: a prompt ends with `[/INST]`."""
-    for number, (turn, said) in enumerate(_with_places(turns, pictures, regions)):
+    """The space before an answer merges with its first token and is thus learned; prompts end with `[/INST]`."""
+    for index, (turn, segments) in enumerate(_segmented(turns, pictures, regions)):
         if turn.role == "human":
-            if number:
+            if index:
                 yield TextSegment(text="<s>", control=True)
-            yield TextSegment(text="[INST] " if number else f"[INST] <<SYS>>\n{SYSTEMS['llama_2']}\n<</SYS>>\n\n")
-            yield from said
+            yield TextSegment(text="[INST] " if index else f"[INST] <<SYS>>\n{SYSTEMS['llama_2']}\n<</SYS>>\n\n")
+            yield from segments
             yield TextSegment(text=" [/INST]")
         else:
             yield TextSegment(text=" ", target=True)
-            yield from said
+            yield from segments
             yield TextSegment(text=" ", target=True)
             yield TextSegment(text="</s>", control=True, target=True)
 
@@ -195,11 +195,11 @@ def _qwen2(turns: Sequence[Turn], pictures: int, regions: int, prompt: bool) -> 
     yield TextSegment(text=f"system\n{SYSTEMS['qwen2']}")
     yield TextSegment(text="<|im_end|>", control=True)
     yield TextSegment(text="\n")
-    for turn, said in _with_places(turns, pictures, regions):
+    for turn, segments in _segmented(turns, pictures, regions):
         answer = turn.role == "gpt"
         yield start
         yield TextSegment(text="assistant\n" if answer else "user\n")
-        yield from said
+        yield from segments
         yield TextSegment(text="<|im_end|>", control=True, target=answer)
         yield TextSegment(text="\n")
     if prompt:
@@ -230,28 +230,28 @@ _NEED_BOS = ("gemma_instruct", "llama_2")
 _WITHOUT_BOS = ("qwen2",)
 
 
-def _with_places(turns: Sequence[Turn], pictures: int, regions: int) -> list[tuple[Turn, list[TextSegment]]]:
-    """Each turn with the pieces of its text."""
+def _segmented(turns: Sequence[Turn], pictures: int, regions: int) -> list[tuple[Turn, list[TextSegment]]]:
+    """Return each turn with the segments of its text."""
     left = {IMAGE_TOKEN: pictures, REGION_TOKEN: regions}
-    found = [(turn, _pieces(turn, left)) for turn in turns]
+    pairs = [(turn, _segments(turn, left)) for turn in turns]
     missing = " and ".join(f"{count} {mark}" for mark, count in left.items() if count)
     if missing:
         raise DataError(f"the questions lack {missing} for {pictures} image(s) and {regions} region(s)")
-    return found
+    return pairs
 
 
-def _pieces(turn: Turn, left: dict[str, int]) -> list[TextSegment]:
+def _segments(turn: Turn, left: dict[str, int]) -> list[TextSegment]:
     """Split a turn's text into segments; `left` counts the placeholders that are still to be found."""
     if turn.role == "gpt":
         return [TextSegment(text=turn.text, target=True)]
-    found = []
+    segments = []
     for part in re.split(f"({IMAGE_TOKEN}|{REGION_TOKEN})", turn.text):
         if left.get(part):
             left[part] -= 1
-            found.append(TextSegment(place=_PLACES[part]))
+            segments.append(TextSegment(place=_PLACEHOLDERS[part]))
         else:
-            found.append(TextSegment(text=part))
-    return found
+            segments.append(TextSegment(text=part))
+    return segments
 
 
 def encode_sample(
@@ -269,7 +269,7 @@ def encode_sample(
     """Encode a sample, with its image expanded, and return whether it was too long.
 
     Raises:
-        DataError: the conversation lacks `<image>` or `<region>`, or it is too long and `overlong` is `error`.
+        DataError: the conversation lacks `<image>` or `<region>`, or is too long and `overlong` is `error`.
     """
     try:
         encoded = encode(chat, turns, tokenizer, images=images, regions=regions)

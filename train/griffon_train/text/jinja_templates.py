@@ -1,8 +1,8 @@
-"""Our chat templates once more, in Jinja, as tokenizers are saved with them; and the messages that those take.
+"""Our chat templates in Jinja, to be saved with tokenizers, and the messages that they take.
 
 A message is `{"role": "user" or "assistant", "content": text or parts}`, a part `{"type": "text", "text": ...}`,
-`{"type": "image"}` or `{"type": "region"}`. A picture stands where the question has `<image>`, else in front of it on a
-line of its own, as in training; a region where its part is, or where the question has `<region>`.
+`{"type": "image"}` or `{"type": "region"}`. An image is placed where the question has `<image>`, otherwise on a line of
+its own before the question, as in training. A region is placed where its part is, or where the question has `<region>`.
 """
 
 import json
@@ -26,21 +26,21 @@ _PART_REFUSED = "a message contains text, and a user message may also contain im
 
 
 def chat_template(chat: str, tokenizer: Any) -> str:  # noqa: ANN401 - one of transformers
-    """A template in Jinja for a tokenizer: what it renders has the ids that `chat_templates.encode` gives.
+    """Return a Jinja template for a tokenizer. What it renders is tokenized to the same ids as `chat_templates.encode`.
 
-    That is so unless a text spells a control token, which a tokenizer takes for one.
+    The exception is text that spells a control token: the tokenizer takes it for the control token.
 
     Args:
-        chat: a name of `griffon_train.text.chat_templates.CHATS`.
-        tokenizer: that is to be saved with it.
+        chat: a name in `griffon_train.text.chat_templates.CHATS`.
+        tokenizer: the one to be saved with the template.
 
     Raises:
-        SettingsError: there is no such template, or the tokenizer lacks what it needs.
+        SettingsError: the template is unknown, or the tokenizer lacks what it needs.
     """
     check_tokenizer(chat, tokenizer)
-    # Some tokenizers begin a text with a blank, and leave it out behind bos.
+    # Some tokenizers put a space before a text, but not after bos.
     apart = tokenizer.bos_token is not None and stands_apart(tokenizer.bos_token, tokenizer)
-    said = {
+    constants = {
         "role_refused": _ROLE_REFUSED,
         "part_refused": _PART_REFUSED,
         "no_question": NO_QUESTION,
@@ -48,15 +48,17 @@ def chat_template(chat: str, tokenizer: Any) -> str:  # noqa: ANN401 - one of tr
         "blank": " " if apart else "",
     }
     folder = files("griffon_train.text") / "jinja"
-    written = [(folder / f"{name}.jinja").read_text(encoding="utf-8") for name in ("turns", chat)]
-    return "".join(f"{{%- set {name} = {json.dumps(text)} -%}}\n" for name, text in said.items()) + "".join(written)
+    sources = [(folder / f"{name}.jinja").read_text(encoding="utf-8") for name in ("turns", chat)]
+    return "".join(f"{{%- set {name} = {json.dumps(text)} -%}}\n" for name, text in constants.items()) + "".join(
+        sources
+    )
 
 
 def turns_of(messages: Sequence[Message]) -> list[Turn]:
-    """Messages as the turns that training sees.
+    """Return messages as turns, as training sees them.
 
     Raises:
-        DataError: a role or a part is none that there is.
+        DataError: the role of a message or the type of a part is unknown.
     """
     for message in messages:
         if message["role"] not in _ROLES:
@@ -65,12 +67,12 @@ def turns_of(messages: Sequence[Message]) -> list[Turn]:
 
 
 def parts_of(messages: Sequence[Message], *types: str) -> list[Message]:
-    """Parts of some types, in their order."""
+    """Return the parts of some types, in order."""
     return [
         part
-        for each in messages
-        if not isinstance(each["content"], str)
-        for part in each["content"]
+        for message in messages
+        if not isinstance(message["content"], str)
+        for part in message["content"]
         if part["type"] in types
     ]
 
@@ -78,14 +80,14 @@ def parts_of(messages: Sequence[Message], *types: str) -> list[Message]:
 def _text(message: Message) -> str:
     if isinstance(message["content"], str):
         return message["content"]
-    text, pictures = "", 0
+    text, images = "", 0
     for part in message["content"]:
         if part["type"] == "text":
             text += part["text"]
         elif part["type"] == "region" and message["role"] == "user":
             text += REGION_TOKEN
         elif part["type"] in IMAGE_PARTS and message["role"] == "user":
-            pictures += 1
+            images += 1
         else:
             raise DataError(f"a part of type {part['type']!r}: {_PART_REFUSED}")
-    return text if IMAGE_TOKEN in text else f"{IMAGE_TOKEN}\n" * pictures + text
+    return text if IMAGE_TOKEN in text else f"{IMAGE_TOKEN}\n" * images + text

@@ -1,7 +1,7 @@
-"""A fast tokenizer out of a SentencePiece model that has no tokenizer.json beside it, as Llama 2 was released.
+"""Make a fast tokenizer from a SentencePiece model without a tokenizer.json, the form in which Llama 2 was released.
 
-transformers makes one, too, but orders merges by id where SentencePiece goes by score, sets no blank in front of a text
-that begins with one, and takes the kind of tokenizer from whatever else is in the folder.
+transformers can make one too, but it orders merges by id instead of by score, puts no space before a text that begins
+with one, and takes the type of tokenizer from other files in the folder.
 """
 
 import shutil
@@ -20,12 +20,12 @@ MODEL_NAME = "tokenizer.model"
 _CONFIG_NAME = "tokenizer_config.json"
 _BESIDE = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 _IN_BACKEND = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "sp_model_kwargs", "tokenizer_class")
-"""Settings that are carried out in what the tokenizers library makes of the model."""
+"""Settings that the backend tokenizer already implements."""
 
 _BLANK = "▁"
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # types of pieces in sentencepiece_model.proto
 _TURN_MARKS = ("<start_of_turn>", "<end_of_turn>")
-"""Control tokens that Gemma's models hold as words."""
+"""Control tokens that Gemma's models hold as user-defined words."""
 
 _PROBES = (
     "safe.  Your",
@@ -37,45 +37,48 @@ _PROBES = (
     "--- ===== }}}} aaaaaaa",
     "</a> [INST]",
 )
-"""Texts in which a tokenizer that was put together wrongly differs from SentencePiece."""
+"""Texts for which a wrongly assembled tokenizer differs from SentencePiece."""
 
 
 def fast_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - a PreTrainedTokenizerBase
-    """The tokenizer of a folder with a `tokenizer.model`; it gives the tokens that SentencePiece gives.
+    """Return the tokenizer of a folder with a `tokenizer.model`; it gives the same tokens as SentencePiece.
 
-    The folder's other files, if there are any, say what was added to the vocabulary and which tokens are for what.
+    Other files in the folder, if any, state the added tokens and the special tokens.
 
     Raises:
-        SettingsError: the file is no SentencePiece model, or its tokens cannot be had from the tokenizers library.
+        SettingsError: the file is not a SentencePiece model, or the tokenizers library cannot reproduce its tokens.
     """
     from sentencepiece import SentencePieceProcessor
     from transformers import PreTrainedTokenizerFast
 
     path = folder / MODEL_NAME
     config = folder / _CONFIG_NAME
-    said = orjson.loads(config.read_bytes()) if config.is_file() else {}
+    settings = orjson.loads(config.read_bytes()) if config.is_file() else {}
     proto = _read(path)
-    if said.get("add_prefix_space") is False:
+    if settings.get("add_prefix_space") is False:
         proto.normalizer_spec.add_dummy_prefix = False
-    # As if it had been published with a tokenizer.json.
+    # Load it from a folder with a tokenizer.json, as if it had been published with one.
     with TemporaryDirectory() as scratch:
         as_fast = Path(scratch)
-        _backend(proto, said).save(str(as_fast / "tokenizer.json"))
-        (as_fast / _CONFIG_NAME).write_bytes(orjson.dumps(_config(proto, said)))
+        _backend(proto, settings).save(str(as_fast / "tokenizer.json"))
+        (as_fast / _CONFIG_NAME).write_bytes(orjson.dumps(_config(proto, settings)))
         for name in _BESIDE:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, as_fast / name)
-        made: Any = PreTrainedTokenizerFast.from_pretrained(as_fast, local_files_only=True)
-    made.name_or_path = str(folder)
-    made.add_bos_token, made.add_eos_token = said.get("add_bos_token", True), said.get("add_eos_token", False)
+        tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(as_fast, local_files_only=True)
+    tokenizer.name_or_path = str(folder)
+    tokenizer.add_bos_token, tokenizer.add_eos_token = (
+        settings.get("add_bos_token", True),
+        settings.get("add_eos_token", False),
+    )
     model = SentencePieceProcessor(model_proto=proto.SerializeToString())
     for text in _PROBES:
-        if made(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] != model.encode(text):
+        if tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] != model.encode(text):
             raise SettingsError(
                 f"{path}: the tokenizers library cannot reproduce SentencePiece's tokens (they differ for "
                 f"{text!r}); use a folder that has a tokenizer.json"
             )
-    return made
+    return tokenizer
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401 - a ModelProto
@@ -92,70 +95,72 @@ def _read(path: Path) -> Any:  # noqa: ANN401 - a ModelProto
     )
 
 
-def _config(proto: Any, said: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
-    """A `tokenizer_config.json`: what the folder's own said, and of what it did not what the model says."""
+def _config(proto: Any, settings: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    """Return a `tokenizer_config.json`: the folder's settings, and the model's where the folder has none."""
     ids = {f"{name}_token": getattr(proto.trainer_spec, f"{name}_id") for name in ("bos", "eos", "unk", "pad")}
     return {
         "model_input_names": ["input_ids", "attention_mask"],
         "padding_side": "left",
-        **{name: proto.pieces[number].piece for name, number in ids.items() if number >= 0},
-        **{name: value for name, value in said.items() if name not in _IN_BACKEND and value not in (None, "")},
+        **{name: proto.pieces[token_id].piece for name, token_id in ids.items() if token_id >= 0},
+        **{name: value for name, value in settings.items() if name not in _IN_BACKEND and value not in (None, "")},
     }
 
 
-def _backend(proto: Any, said: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """SentencePiece's model as a `Tokenizer` of the tokenizers library.
+def _backend(proto: Any, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return a SentencePiece model as a `Tokenizer` of the tokenizers library.
 
     Args:
-        proto: what `tokenizer.model` holds.
-        said: its `tokenizer_config.json`. With `legacy` a blank is set not only in front of a text, but behind each
-            control token in it, too.
+        proto: content of `tokenizer.model`.
+        settings: its `tokenizer_config.json`. With `legacy`, a space is put not only before a text, but also after
+            each control token in it.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     spec = proto.trainer_spec
-    made = Tokenizer(
+    tokenizer = Tokenizer(
         models.BPE(
-            vocab={each.piece: number for number, each in enumerate(proto.pieces)},
-            merges=_merges({each.piece: each.score for each in proto.pieces if each.type in (_NORMAL, _USER_DEFINED)}),
+            vocab={piece.piece: token_id for token_id, piece in enumerate(proto.pieces)},
+            merges=_merges(
+                {piece.piece: piece.score for piece in proto.pieces if piece.type in (_NORMAL, _USER_DEFINED)}
+            ),
             unk_token=proto.pieces[spec.unk_id].piece,
             fuse_unk=True,
             byte_fallback=spec.byte_fallback,
         )
     )
-    made.normalizer = normalizers.Replace(" ", _BLANK)
+    tokenizer.normalizer = normalizers.Replace(" ", _BLANK)
     decoding: list[Any] = [decoders.Replace(_BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
     if proto.normalizer_spec.add_dummy_prefix:
-        # The first sets a blank in front. Were it to set `▁`, it would not where there is one already.
-        scheme = "always" if said.get("legacy") else "first"
-        made.pre_tokenizer = pre_tokenizers.Sequence(
+        # The first puts a space before the text. If it put `▁`, it would not where the text begins with one.
+        scheme = "always" if settings.get("legacy") else "first"
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Metaspace(replacement=" ", prepend_scheme=scheme, split=False),
                 pre_tokenizers.Metaspace(replacement=_BLANK, prepend_scheme="never", split=False),
             ]
         )
         decoding.append(decoders.Strip(content=" ", left=1))
-    made.decoder = decoders.Sequence(decoding)
-    made.add_tokens(
+    tokenizer.decoder = decoders.Sequence(decoding)
+    tokenizer.add_tokens(
         [
-            AddedToken(each.piece, normalized=False, special=each.type != _USER_DEFINED or each.piece in _TURN_MARKS)
-            for each in proto.pieces
-            if each.type in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+            AddedToken(piece.piece, normalized=False, special=piece.type != _USER_DEFINED or piece.piece in _TURN_MARKS)
+            for piece in proto.pieces
+            if piece.type in (_UNKNOWN, _CONTROL, _USER_DEFINED)
         ]
     )
-    return made
+    return tokenizer
 
 
 def _merges(scores: Mapping[str, float]) -> list[tuple[str, str]]:
     """Return the merges, ordered by score.
 
-    Among equal scores the one with the longer left part comes first. So sequences of spaces, which all score the same
-    in Llama 2's vocabulary, become as long as they can from the left, as SentencePiece makes them.
+    Among equal scores the one with the longer left part comes first. So sequences of spaces, which all have the same
+    score in Llama 2's vocabulary, become as long as possible from the left, as in SentencePiece.
     """
     splits = [
-        (score, place, len(piece), piece[:place], piece[place:])
+        (score, split, len(piece), piece[:split], piece[split:])
         for piece, score in scores.items()
-        for place in range(1, len(piece))
-        if piece[:place] in scores and piece[place:] in scores
+        for split in range(1, len(piece))
+        if piece[:split] in scores and piece[split:] in scores
     ]
     return [(left, right) for *_, left, right in sorted(splits, reverse=True)]

@@ -1,7 +1,7 @@
-"""From pieces of a conversation to token ids and labels, and to the length that training takes.
+"""Turn text segments of a conversation into token ids and labels, and truncate them to the maximum length.
 
-The tokens are LLaVA's: what stands between two pictures is tokenized as a whole. Which of them are learned is read off
-their places in the text, for the tokens of a part alone may be others than those it has within the whole.
+As in LLaVA, all text between two images is tokenized at once. A segment tokenized alone may give other tokens than
+within the text, so targets are determined from the tokens' offsets in the text.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -37,16 +37,16 @@ class Tokenizer(Hashable, Protocol):
         return_attention_mask: bool,
         verbose: bool,
     ) -> Any:  # noqa: ANN401 - a dict of its own kind
-        """`input_ids`, and `offset_mapping`: the first character of each token and the one past its last."""
+        """Return `input_ids`, and `offset_mapping`: the first character of each token and the one past its last."""
 
     @property
     def added_tokens_decoder(self) -> Mapping[int, Any]:
-        """The tokens that are matched in text before all others, by id: `content`, and whether they are `special`."""
+        """Tokens that are matched in text before all others, by id: `content`, and whether they are `special`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """A conversation as training takes it.
+    """A conversation as token ids and labels.
 
     Attributes:
         ids: token ids, with `IMAGE_TOKEN_ID` for an image and `REGION_TOKEN_ID` for a region.
@@ -87,7 +87,7 @@ class ControlTokens:
         bos: the id that every conversation begins with, or None.
         marks: ids of those that the template sets, by name.
         special: ids of all that text must not become.
-        apart: text behind a control token has other tokens than the same text alone.
+        apart: whether text after a control token has other tokens than the same text alone.
     """
 
     bos: int | None
@@ -97,25 +97,25 @@ class ControlTokens:
 
 
 def stands_apart(mark: str, tokenizer: Tokenizer) -> bool:
-    """Whether text behind a control token has other tokens than alone: SentencePiece may begin it with a blank."""
+    """Return whether text after a control token has other tokens than alone, where it may get a space in front."""
     behind, _ = _tokens(f"{mark}a", tokenizer, as_text=False)
     alone, _ = _tokens("a", tokenizer, as_text=False)
     return behind[1:] != alone
 
 
 def encode_pieces(pieces: Iterable[TextSegment], tokenizer: Tokenizer, controls: ControlTokens) -> Encoded:
-    """Token ids and labels of a conversation, bos in front."""
+    """Return token ids and labels of a conversation, beginning with bos."""
     ids: list[int] = [] if controls.bos is None else [controls.bos]
     labels = [IGNORE] * len(ids)
-    for place, stretch in groupby(pieces, lambda piece: piece.place):
-        if place is None:
+    for placeholder, stretch in groupby(pieces, lambda piece: piece.place):
+        if placeholder is None:
             of_text = _encode_stretch(list(stretch), tokenizer, controls)
             ids += of_text.ids
             labels += of_text.labels
         else:
-            places = [place for _ in stretch]
-            ids += places
-            labels += [IGNORE] * len(places)
+            repeated = [placeholder for _ in stretch]
+            ids += repeated
+            labels += [IGNORE] * len(repeated)
     return Encoded(ids=ids, labels=labels)
 
 
@@ -172,14 +172,14 @@ def _encode_stretch(pieces: Sequence[TextSegment], tokenizer: Tokenizer, control
         if piece.control:
             marks.append((controls.marks[piece.text], (begin, end)))
     ids, spans = _tokens(text, tokenizer, as_text=False)
-    found = [(token, span) for token, span in zip(ids, spans, strict=True) if token in controls.special]
-    if found == marks:
+    marks_in_ids = [(token, span) for token, span in zip(ids, spans, strict=True) if token in controls.special]
+    if marks_in_ids == marks:
         return Encoded(ids=ids, labels=_labels(ids, spans, pieces))
     return _encode_around_marks(pieces, tokenizer, controls)
 
 
 def _encode_around_marks(pieces: Sequence[TextSegment], tokenizer: Tokenizer, controls: ControlTokens) -> Encoded:
-    """Control tokens by their ids, and what stands between them as text, whatever it spells."""
+    """Encode control tokens by their ids, and all else as text, even text that spells a control token."""
     ids: list[int] = []
     labels: list[int] = []
     for is_control, group in groupby((piece for piece in pieces if piece.text), lambda piece: piece.control):
@@ -189,7 +189,7 @@ def _encode_around_marks(pieces: Sequence[TextSegment], tokenizer: Tokenizer, co
             ids += marks
             labels += [mark if part.target else IGNORE for mark, part in zip(marks, parts, strict=True)]
         else:
-            tokens = _tokens_behind_mark if ids and controls.apart else _tokens
+            tokens = _tokens_after_mark if ids and controls.apart else _tokens
             of_text, spans = tokens("".join(part.text for part in parts), tokenizer, as_text=True)
             ids += of_text
             labels += _labels(of_text, spans, parts)
@@ -197,38 +197,38 @@ def _encode_around_marks(pieces: Sequence[TextSegment], tokenizer: Tokenizer, co
 
 
 def _tokens(text: str, tokenizer: Tokenizer, *, as_text: bool) -> tuple[list[int], list[tuple[int, int]]]:
-    """Ids and places of the tokens of a text. `as_text`: none of them is a control token."""
-    found = tokenizer(
+    """Return ids and offsets of a text's tokens. With `as_text`, none of them is a control token."""
+    encoded = tokenizer(
         text,
         add_special_tokens=False,
-        split_special_tokens=as_text,  # said each time: a tokenizer has a setting of its own for it
+        split_special_tokens=as_text,  # always passed, because a tokenizer may have a default of its own
         return_offsets_mapping=True,
         return_attention_mask=False,
-        verbose=False,  # about lengths, which `expand_and_truncate` sees to
+        verbose=False,  # no warnings about length: `expand_and_truncate` handles it
     )
-    return found["input_ids"], found["offset_mapping"]
+    return encoded["input_ids"], encoded["offset_mapping"]
 
 
-def _tokens_behind_mark(text: str, tokenizer: Tokenizer, *, as_text: bool) -> tuple[list[int], list[tuple[int, int]]]:
-    """As `_tokens`, without the blank that begins a text: it goes in front of a newline, which is taken away again."""
+def _tokens_after_mark(text: str, tokenizer: Tokenizer, *, as_text: bool) -> tuple[list[int], list[tuple[int, int]]]:
+    """As `_tokens`, without the space before the text: a newline is put before it, gets the space, and is removed."""
     ids, spans = _tokens(f"\n{text}", tokenizer, as_text=as_text)
-    first = sum(end <= 1 for _, end in spans)
-    if first == len(ids) or spans[first][0] < 1:  # the newline has become one with the text
+    skipped = sum(end <= 1 for _, end in spans)
+    if skipped == len(ids) or spans[skipped][0] < 1:  # the newline has merged with the text
         return _tokens(text, tokenizer, as_text=as_text)
-    return ids[first:], [(begin - 1, end - 1) for begin, end in spans[first:]]
+    return ids[skipped:], [(begin - 1, end - 1) for begin, end in spans[skipped:]]
 
 
 def _labels(ids: Sequence[int], spans: Sequence[tuple[int, int]], pieces: Sequence[TextSegment]) -> list[int]:
     """Return the labels of a text's tokens: a token is a target if any of its characters is.
 
-    Some tokenizers leave the blanks in front out of a token's place, so it reaches back to where the one before ends.
+    Some tokenizers exclude leading spaces from a token's offsets, so each token starts where the previous one ends.
     """
     learned = bytearray()
     for piece in pieces:
         learned += (b"\1" if piece.target else b"\0") * len(piece.text)
     labels = []
-    before = 0
+    previous_end = 0
     for token, (begin, end) in zip(ids, spans, strict=True):
-        labels.append(token if 1 in learned[min(begin, before) : end] else IGNORE)
-        before = max(before, end)
+        labels.append(token if 1 in learned[min(begin, previous_end) : end] else IGNORE)
+        previous_end = max(previous_end, end)
     return labels

@@ -1,4 +1,4 @@
-"""Load a tokenizer from its folder; what is wrong with it is reported in one line."""
+"""Load a tokenizer from its folder; errors say in one line what is wrong with it."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -18,10 +18,10 @@ _REMEDIES = {
 
 
 def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTokenizerBase; transformers takes seconds to import
-    """The tokenizer of a folder.
+    """Load the tokenizer of a folder.
 
     Raises:
-        SettingsError: there is no such folder, or transformers cannot load what is in it.
+        SettingsError: the folder does not exist, or transformers cannot load its tokenizer.
     """
     from transformers import AutoTokenizer, LlamaTokenizer
 
@@ -31,17 +31,17 @@ def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTok
         has_model = (path / MODEL_NAME).is_file()
         if has_model and not (path / "tokenizer.json").is_file():
             return fast_tokenizer(path)
-        # None, the default, asks at the terminal whether to run code out of the folder.
-        found: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if has_model and isinstance(found, LlamaTokenizer):  # which is not all that its tokenizer.json says
-            return _by_model(path, found)
-        return found
+        # With None, the default, transformers asks at the terminal whether to run code from the folder.
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if has_model and isinstance(tokenizer, LlamaTokenizer):  # it ignores parts of its tokenizer.json
+            return _by_model(path, tokenizer)
+        return tokenizer
     except SettingsError:
         raise
-    except Exception as error:  # noqa: BLE001 - for a file that it does not know the tokenizers library raises just that
-        told = str(error).partition("\n")[0].rstrip(" :")
-        remedy = "".join(f"; {remedy}" for part, remedy in _REMEDIES.items() if part in told)
-        raise SettingsError(f"--tokenizer {folder}: transformers cannot load it ({told}){remedy}") from None
+    except Exception as error:  # noqa: BLE001 - the tokenizers library raises plain Exception for unknown files
+        message = str(error).partition("\n")[0].rstrip(" :")
+        remedy = "".join(f"; {remedy}" for part, remedy in _REMEDIES.items() if part in message)
+        raise SettingsError(f"--tokenizer {folder}: transformers cannot load it ({message}){remedy}") from None
 
 
 def _refuse_pointers(folder: Path) -> None:
@@ -56,13 +56,13 @@ def _refuse_pointers(folder: Path) -> None:
                     )
 
 
-def _by_model(path: Path, found: Any) -> Any:  # noqa: ANN401
-    """The tokenizer of the SentencePiece model, so that Llama's folders give the same tokens with either file.
+def _by_model(path: Path, loaded: Any) -> Any:  # noqa: ANN401
+    """Return the SentencePiece model's tokenizer, so that Llama folders give the same tokens with either file.
 
-    Unless the vocabulary has become another one since.
+    If the vocabulary has changed since, `loaded` is returned.
     """
     with suppress(SettingsError):
-        made = fast_tokenizer(path)
-        if made.get_vocab() == found.get_vocab():
-            return made
-    return found
+        tokenizer = fast_tokenizer(path)
+        if tokenizer.get_vocab() == loaded.get_vocab():
+            return tokenizer
+    return loaded

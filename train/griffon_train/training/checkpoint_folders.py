@@ -6,6 +6,7 @@ abandoned attempt: they are renamed, and deleted once the run has passed their s
 
 import errno
 import hashlib
+import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ import orjson
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import TEMPORARY_PREFIX, sha256_of, sync_folder
 from griffon_train.distributed.process_group import ProcessGroup
+
+_log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 """Subfolder of a run's folder."""
@@ -134,7 +137,9 @@ def prune(run: Path, step: int, keep: int, ranks: ProcessGroup) -> None:
             if ranks.first:
                 _prune(run, step, keep, moved)
         except OSError as error:
-            ranks.say(f"{error.filename}: {error.strerror}; an older checkpoint was not deleted; the run continues")
+            _log.warning(
+                "%s: %s; an older checkpoint was not deleted; the run continues", error.filename, error.strerror
+            )
 
 
 def _prune(run: Path, step: int, keep: int, moved: Callable[[], object]) -> None:

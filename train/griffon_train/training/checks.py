@@ -1,5 +1,6 @@
 """Checks before a run's first step: settings of an earlier start, sets, disk space, shared memory."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from griffon_train.training.checkpoint_folders import steps_there
 from griffon_train.training.disk_space import check_room, need_of
 from griffon_train.training.log_hook import imported
 from griffon_train.training.model_loading import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
+
+_log = logging.getLogger(__name__)
 
 
 def check_same_settings(settings: Settings) -> None:
@@ -102,7 +105,7 @@ def check_disk_room(
             saves=-(-steps // settings.checkpointing.save_steps),
         )
         try:
-            ranks.say(check_room(settings.output_dir, need))
+            _log.log(*check_room(settings.output_dir, need))
         except DataError as error:
             problem = str(error)
     ranks.raise_if_any(problem, DataError)

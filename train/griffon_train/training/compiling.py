@@ -1,5 +1,6 @@
 """Kernels that DeepSpeed compiles before a run's first step: none on CPUs or with the DeepSpeed files shipped here."""
 
+import logging
 import os
 import shutil
 import sys
@@ -7,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 from torch.utils import cpp_extension
 
@@ -15,11 +15,13 @@ from griffon_shards.support.errors import SettingsError
 from griffon_train.config.deepspeed import zero_config
 from griffon_train.config.groups import MemorySettings, OptimizerSettings
 
+_log = logging.getLogger(__name__)
+
 _QUANTIZED = ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "zero_quantized_gradients")
 
 
 def announce(memory: MemorySettings, optimizer: OptimizerSettings) -> None:
-    """Print which kernels are going to be compiled, once on each machine.
+    """Log which kernels are going to be compiled, once on each machine.
 
     Raises:
         SettingsError: a tool that compiles them is missing.
@@ -27,7 +29,7 @@ def announce(memory: MemorySettings, optimizer: OptimizerSettings) -> None:
     lines = announcements(compiled_kernels(zero_config(memory, optimizer)["zero_optimization"]))
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in lines:
-            click.echo(line, err=True)
+            _log.warning(line)  # at this level also on machines without rank 0
 
 
 def compiled_kernels(zero: Mapping[str, Any]) -> dict[str, Sequence[str]]:

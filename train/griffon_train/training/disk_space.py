@@ -1,5 +1,6 @@
 """Checks before a run starts that the disk has enough space for its checkpoints and result."""
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,11 +55,11 @@ def need_of(run: Path, result: Path, exported: Sequence[nn.Parameter], trained: 
     )
 
 
-def check_room(run: Path, need: Need) -> str:
+def check_room(run: Path, need: Need) -> tuple[int, str]:
     """Compare the disk space that a run needs with the free space.
 
     Returns:
-        A line with both, which starts with "warning: " if the space is too small.
+        A level and a line to log, which has both; the level is WARNING if the space is too small.
 
     Raises:
         DataError: there is no space for even one checkpoint.
@@ -81,8 +82,8 @@ def check_room(run: Path, need: Need) -> str:
     )
     if known and free_bytes < to_write_bytes:
         fewer = ", or give a smaller --keep" if need.checkpoints > 2 else ""
-        return f"warning: {line}; free space while it trains{fewer}"
-    return line
+        return logging.WARNING, f"{line}; free space while it trains{fewer}"
+    return logging.INFO, line
 
 
 def _bytes_of(folder: Path) -> int:

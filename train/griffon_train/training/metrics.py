@@ -1,8 +1,9 @@
-"""Reports the figures of a run: in files, to TensorBoard, to a user's hook, and as lines on stderr.
+"""Reports the figures of a run: in files, to TensorBoard, to a user's hook, and as log lines.
 
 `metrics.jsonl` is bit-identical for two equal runs; `timing.jsonl` has the figures that depend on the clock.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import click
 import orjson
 
 from griffon_train.training.log_files import Appended
 from griffon_train.training.log_hook import Hook
 from griffon_train.training.tensorboard_file import Board
+
+_log = logging.getLogger(__name__)
 
 METRICS, TIMING, VALIDATION = "metrics.jsonl", "timing.jsonl", "validation.jsonl"
 """Log files of a run, with a line for each step; steps are numbered from 0."""
@@ -56,7 +58,7 @@ class StepFigures:
 
 
 class Reporter:
-    """Writes the log files of a run and prints its progress. Exists on rank 0 only."""
+    """Writes the log files of a run and logs its progress. Exists on rank 0 only."""
 
     def __init__(self, run: Path, *, start: int, steps: int, log_every: int, hook: str | None) -> None:
         """Open the files, truncated to the step that the run resumes at.
@@ -65,7 +67,7 @@ class Reporter:
             run: folder of the run.
             start: the next step.
             steps: number of steps of the run.
-            log_every: number of steps between printed lines.
+            log_every: number of steps between log lines.
             hook: function called with every step's figures, as module:function.
 
         Raises:
@@ -75,14 +77,14 @@ class Reporter:
         for name in (METRICS, TIMING, VALIDATION):
             damage = truncate_to_step(run / name, start)
             if damage:
-                self.say(damage)
+                _log.warning(damage)
         self._validated = _last_step(run / VALIDATION)
         self._files = {name: Appended(run / name) for name in (METRICS, TIMING, VALIDATION)}
         self._board: Board | None = None
-        self._hook = None if hook is None else Hook(hook, self.say)
+        self._hook = None if hook is None else Hook(hook, _log.warning)
         self._steps, self._log_every = steps, log_every
         self._began, self._start = time.monotonic(), start
-        self._samples = self._overlong = self._without_targets = 0  # since the last printed line
+        self._samples = self._overlong = self._without_targets = 0  # since the last log line
         try:
             self._board = Board(run / "tensorboard", start=start)
         except OSError as error:
@@ -121,12 +123,12 @@ class Reporter:
         self._without_targets += figures.metrics["without_targets"]
         done = figures.step + 1
         if done % self._log_every == 0 or done == self._steps or done == self._start + 1:
-            self.say(self._line(fields, done))
+            _log.info(self._line(fields, done))
 
     def skipped(self, fields: Mapping[str, Any]) -> None:
         """Log that a step was skipped."""
         self._write(METRICS, fields)
-        self.say(f"step {fields['step'] + 1}/{self._steps}  skipped (--skip-steps)")
+        _log.info("step %d/%d  skipped (--skip-steps)", fields["step"] + 1, self._steps)
 
     def validation(self, step: int, losses: Mapping[str, float]) -> None:
         """Log the validation loss after a step, by task group."""
@@ -136,11 +138,8 @@ class Reporter:
         self._show({f"validation/{group}": value for group, value in losses.items()}, step)
         if self._hook is not None:
             self._hook.give(step, fields)
-        self.say(f"step {step + 1}/{self._steps}  validation  " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items()))
-
-    def say(self, line: str) -> None:
-        """Print a line to stderr."""
-        click.echo(line, err=True)
+        shown = "  ".join(f"{group} {loss:.4f}" for group, loss in losses.items())
+        _log.info("step %d/%d  validation  %s", step + 1, self._steps, shown)
 
     def _write(self, name: str, fields: Mapping[str, Any]) -> None:
         self._files[name].write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
@@ -157,7 +156,7 @@ class Reporter:
             self._without_board(error, step)
 
     def _without_board(self, error: OSError, step: int) -> None:
-        self.say(
+        _log.warning(
             f"{error.filename}: {error.strerror}; the run continues without TensorBoard from step {step} on, until it "
             f"is started again; {METRICS} has all figures"
         )

@@ -1,5 +1,6 @@
 """The state of a run, with everything that happens around its steps: resuming, checkpoints, validation, the result."""
 
+import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,8 @@ from griffon_train.training.loss_stats import LossAccumulator
 from griffon_train.training.metrics import Reporter, StepFigures
 from griffon_train.training.model_loading import MODEL_NAME, PROJECTOR_NAME, default_chat
 from griffon_train.training.zero_shards import ShardedState
+
+_log = logging.getLogger(__name__)
 
 
 class RunState:
@@ -88,9 +91,9 @@ class RunState:
         """Restore the latest complete checkpoint; return the next step, 0 without a checkpoint."""
         run = self.settings.output_dir
         checkpoint, skipped = checkpoint_folders.latest(run, self.ranks)
-        for line in skipped:
-            self.ranks.say(line)
         if self.ranks.first:
+            for line in skipped:
+                _log.warning(line)
             checkpoint_folders.remove_partial(run)
         if checkpoint is None:
             return 0
@@ -109,10 +112,10 @@ class RunState:
             if parameter.requires_grad
         }
         checkpoints.restore(checkpoint, self._state, sizes, self.ranks)
-        self.ranks.say(f"resuming at step {start} of {self.steps}, from {checkpoint.path}")
+        _log.info("resuming at step %d of %d, from %s", start, self.steps, checkpoint.path)
         if self.ranks.first:
             for line in checkpoint_folders.set_aside(run, start):
-                self.ranks.say(line)
+                _log.info(line)
         checkpoint_folders.prune(run, start, self.settings.checkpointing.keep, self.ranks)
         return start
 
@@ -241,7 +244,7 @@ class RunState:
                 f"{error}. {self._last_checkpoint()}; rerun the same command to resume once a checkpoint can be written"
             ) from None
         self._saved = done
-        self.ranks.say(f"checkpoint {path} in {time.monotonic() - began:.1f} s")
+        _log.info("checkpoint %s in %.1f s", path, time.monotonic() - began)
         checkpoint_folders.prune(self.settings.output_dir, done, self.settings.checkpointing.keep, self.ranks)
 
     def stop(self, done: int, number: int) -> None:
@@ -252,10 +255,10 @@ class RunState:
         """
         if done > self._saved:
             self.save(done)
-        self.ranks.say(
-            f"stopped by {signal.Signals(number).name} after step {done}/{self.steps}; "
-            + (f"saved: rerun the same command to resume at step {done}" if done else "rerun the same command to start")
-        )
+        again = f"saved: rerun the same command to resume at step {done}" if done else "rerun the same command to start"
+        if self.ranks.first:
+            name = signal.Signals(number).name
+            _log.warning("stopped by %s after step %d/%d; %s", name, done, self.steps, again)
         raise SystemExit(128 + number)
 
     def finish(self) -> None:
@@ -275,7 +278,7 @@ class RunState:
                     f"{error}. All {self.steps} steps are trained. {self._last_checkpoint()}: free space, then rerun "
                     "the same command to write the result"
                 ) from None
-        self.ranks.say(f"done: {self.steps} steps; {result}; metrics, timing and checkpoints in {run}")
+        _log.info("done: %d steps; %s; metrics, timing and checkpoints in %s", self.steps, result, run)
 
     def close(self) -> None:
         """Close the log files and release the run's folder."""

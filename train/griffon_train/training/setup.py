@@ -1,11 +1,11 @@
 """Sets up a run from its settings, and reports problems with them before the first step."""
 
+import logging
 import os
 from collections.abc import Sequence
 from functools import partial
 from typing import BinaryIO
 
-import click
 import orjson
 import torch
 
@@ -39,6 +39,8 @@ from griffon_train.training.engine import Engine, make_engine
 from griffon_train.training.model_loading import SETTINGS_NAME, default_chat, load_model, placed, unchecked_parts
 from griffon_train.training.run_state import RunState, steps_of
 
+_log = logging.getLogger(__name__)
+
 
 def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     """Open the sets, load the model, make the engine, and resume from a checkpoint. Every rank calls this.
@@ -65,14 +67,14 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     plan.lengths.check(chat, tokenizer)
     _prepare(model, settings, shows)
     if ranks.first:
-        _show_parts(model)
+        _log_parts(model)
         for line in (
             unchecked_parts(settings),
             scheduler_passed_over(settings.memory, settings.optimizer),
             *remarks(plan, settings.data, model.image_tokens),
         ):
             if line is not None:
-                ranks.say(line)
+                _log.warning(line)
     check_disk_room(settings, ranks, steps_of(settings.data, plan), model)
     frozen_weights = ((name, weight) for name, weight in model.named_parameters() if not weight.requires_grad)
     frozen_sha256 = checkpoints.tensor_hashes(frozen_weights, ranks)
@@ -173,8 +175,8 @@ def _dtype(memory: MemorySettings, ranks: ProcessGroup) -> torch.dtype:
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[memory.dtype]
 
 
-def _show_parts(model: torch.nn.Module) -> None:
-    """Print a table of the model's parts: parameters, trained parameters, attention implementation."""
+def _log_parts(model: torch.nn.Module) -> None:
+    """Log a table of the model's parts: parameters, trained parameters, attention implementation."""
     counts = parameter_counts(model)
     rows: list[tuple[str, ...]] = []
     for part, (total, trained) in counts.items():
@@ -182,4 +184,4 @@ def _show_parts(model: torch.nn.Module) -> None:
         attention = "" if config is None else str(config._attn_implementation)
         rows.append((part, f"{total:,}", f"{trained:,}", attention))
     rows.append(("all", *(f"{sum(each):,}" for each in zip(*counts.values(), strict=True)), ""))
-    click.echo(table(("part", "parameters", "train", "attention"), rows), err=True)
+    _log.info("parts of the model:\n%s", table(("part", "parameters", "train", "attention"), rows))

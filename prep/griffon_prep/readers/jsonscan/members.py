@@ -128,8 +128,8 @@ def _seam(data: bytes) -> int:
         brace = data.rfind(b"{", 0, brace)
         if brace < 0:
             return 0
-        if found := _MEETING.search(data, max(0, brace - 64), brace):
-            return found.start() + 1
+        if meeting := _MEETING.search(data, max(0, brace - 64), brace):
+            return meeting.start() + 1
     return 0
 
 
@@ -148,15 +148,15 @@ def _expect(window: Window, marks: bytes) -> bytes:
 
 
 def _take(window: Window, pattern: re.Pattern[bytes]) -> bytes:
-    while not (found := pattern.match(window.data)):
+    while not (match := pattern.match(window.data)):
         if not window.grow():
             if window.data.strip():
                 raise DataError(
                     f"{window.name}: not valid JSON, or truncated, at byte {window.base}: {window.data[:20]!r}"
                 )
             raise _truncated(window)
-    window.let_go(found.end())
-    return found.group()
+    window.let_go(match.end())
+    return match.group()
 
 
 def _parsed(window: Window, text: bytes) -> Any:  # noqa: ANN401 - whatever the file holds

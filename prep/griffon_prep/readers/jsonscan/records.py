@@ -67,8 +67,7 @@ def _parts(spans: Spans, parts_of: Callable[[bytes], int], file: str, first: int
         try:
             parts.append(parts_of(text))
         except RepeatedKey as fault:
-            number = first + len(parts)
-            raise fault.described(file, f"element {number} (from 0)", spans.place(start)) from None
+            raise fault.described(file, f"element {first + len(parts)} (from 0)", spans.place(start)) from None
     return np.array(parts, np.int64)
 
 
@@ -179,12 +178,12 @@ def parse_json(text: bytes) -> Any:  # noqa: ANN401 - whatever the file holds
     return value
 
 
-def parse_placed(text: bytes, place: Callable[[int], str], start: int, file: str, what: str) -> Any:  # noqa: ANN401
+def parse_placed(text: bytes, place_of: Callable[[int], str], start: int, file: str, what: str) -> Any:  # noqa: ANN401
     """As `parse_json`, with the position in the file in the detail of the error.
 
     Args:
         text: text of the value.
-        place: describes the position of an offset in the file.
+        place_of: describes the position of an offset in the file.
         start: offset of the text.
         file: name of the file, for messages.
         what: the value, for messages.
@@ -199,7 +198,7 @@ def parse_placed(text: bytes, place: Callable[[int], str], start: int, file: str
     except Rejected as rejected:
         fault = first_fault(text)
         what = fault.what if fault else rejected.detail
-        raise Rejected("bad_json", f"{place(start + (fault.offset if fault else 0))}: {what}") from None
+        raise Rejected("bad_json", f"{place_of(start + (fault.offset if fault else 0))}: {what}") from None
     except RepeatedKey as repeated:
-        raise repeated.described(file, what, place(start)) from None
+        raise repeated.described(file, what, place_of(start)) from None
     return value

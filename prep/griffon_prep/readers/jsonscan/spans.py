@@ -231,8 +231,8 @@ class Elements:
         mark, closing = window.data[last : last + 1], self._brackets[1:]
         self.closed = mark != b","
         if self.closed and mark != closing:
-            number = self.seen - bool(spans.starts.size)
-            raise self._damage(last, f"Expecting {closing.decode()!r}, got {mark.decode()!r}", number)
+            element_no = self.seen - bool(spans.starts.size)
+            raise self._damage(last, f"Expecting {closing.decode()!r}, got {mark.decode()!r}", element_no)
         window.let_go(last + 1)
         return spans
 
@@ -273,7 +273,8 @@ class Elements:
         all_valid = _is_value(self._in_brackets(memoryview(spans.data)[first:last]))
         if all_valid and len(self._valid) == _REMEMBERED:
             return
-        for number, (start, end) in enumerate(zip(spans.starts.tolist(), spans.ends.tolist(), strict=True), self.seen):
+        bounds = zip(spans.starts.tolist(), spans.ends.tolist(), strict=True)
+        for element_no, (start, end) in enumerate(bounds, self.seen):
             text = spans.data[start:end]
             alone = self._in_brackets(text) if self._brackets == b"{}" else text
             if all_valid or is_json(alone):
@@ -282,16 +283,17 @@ class Elements:
             elif not stands_alone(alone, self._valid):
                 fault = first_fault(self._brackets[:1] + text)
                 assert fault is not None, "an array that is not closed is not valid JSON"
-                raise self._damage(start + fault.offset - 1, fault.what, number)
+                raise self._damage(start + fault.offset - 1, fault.what, element_no)
 
     def _in_brackets(self, text: bytes | memoryview) -> bytes:
         return (b"[%b]" if self._brackets == b"[]" else b"{%b}") % text
 
-    def _damage(self, offset: int, what: str, number: int) -> DataError:
+    def _damage(self, offset: int, what: str, element_no: int) -> DataError:
         window = self.window
         return DataError(
-            f"{window.name}: not valid JSON at {window.place(offset)}, in element {number} (from 0) of {self._what}: "
-            f"{what}; the end of that element cannot be determined; fix the file there, or download it again"
+            f"{window.name}: not valid JSON at {window.place(offset)}, in element {element_no} (from 0) of "
+            f"{self._what}: {what}; the end of that element cannot be determined; "
+            "fix the file there, or download it again"
         )
 
 

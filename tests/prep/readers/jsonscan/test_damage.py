@@ -19,13 +19,13 @@ from ..test_mutations import IMAGE_DATA, LINE, WHERE
 COUNT = 300
 TALKS: list[dict[str, Any]] = [
     {
-        "id": number,
+        "id": i,
         "conversations": [
-            {"from": "human", "value": f"question {number}"},
-            {"from": "gpt", "value": f"say {number}, [0.1] {{and}} \\frac"},
+            {"from": "human", "value": f"question {i}"},
+            {"from": "gpt", "value": f"say {i}, [0.1] {{and}} \\frac"},
         ],
     }
-    for number in range(COUNT)
+    for i in range(COUNT)
 ]
 INDENTS = pytest.mark.parametrize("indent", [None, 0, 1], ids=["in one line", "an element a line", "pretty"])
 
@@ -110,9 +110,9 @@ def test_damage_within_an_element_is_one_reject_with_its_place(
     tmp_path: Path, good: str, bad: str, fault: str, indent: int | None
 ) -> None:
     text = array(indent).replace(good, bad)
-    found = read(tmp_path, text)
-    assert len(found) == COUNT
-    rejected = found.pop(100)
+    outcomes = read(tmp_path, text)
+    assert len(outcomes) == COUNT
+    rejected = outcomes.pop(100)
     assert isinstance(rejected, tuple)
     reason, detail = rejected
     data = text.encode("utf-8", "surrogateescape")
@@ -121,7 +121,7 @@ def test_damage_within_an_element_is_one_reject_with_its_place(
     assert reason == "bad_json"
     assert detail.startswith(f"line {data[:byte].count(10) + 1}, byte {byte}: ")
     whole = [talk for talk in TALKS if talk["id"] != 100]
-    for record, talk in zip(found, whole, strict=True):
+    for record, talk in zip(outcomes, whole, strict=True):
         assert isinstance(record, Record)
         assert (record.record_no, record.turns[0].text) == (talk["id"], f"question {talk['id']}")
 
@@ -130,23 +130,23 @@ def test_damage_within_an_element_is_one_reject_with_its_place(
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 def test_in_lines_a_fault_stays_in_its_line(tmp_path: Path, end: str, bom: str) -> None:
     text = bom + quote_in(end.join(map(json.dumps, TALKS)), 100, 290)
-    found = read(tmp_path, text + end + "\0" * 20, "a.jsonl")
-    assert len(found) == COUNT + 1
-    rejected = {number: each for number, each in enumerate(found) if isinstance(each, tuple)}
+    outcomes = read(tmp_path, text + end + "\0" * 20, "a.jsonl")
+    assert len(outcomes) == COUNT + 1
+    rejected = {index: item for index, item in enumerate(outcomes) if isinstance(item, tuple)}
     assert list(rejected) == [100, 290, COUNT]
     assert rejected[100][1].startswith(place_of(text, "100, [") + ": Expecting ',' delimiter, got '100, [")
     assert rejected[COUNT][1].startswith(f"line {COUNT + 1}, byte {len((text + end).encode())}: ")
 
 
 @INDENTS
-def test_blanks_between_commas_are_no_record(tmp_path: Path, indent: int | None) -> None:
+def test_spaces_between_commas_are_not_a_record(tmp_path: Path, indent: int | None) -> None:
     text = re.sub(r"\},(\s*\{\s*\"id\": 10[05],)", r"},, ,\1", array(indent))[:-1] + ",]"
-    found = read(tmp_path, text)
-    assert [each.record_no for each in found if isinstance(each, Record)] == list(range(COUNT))
+    outcomes = read(tmp_path, text)
+    assert [item.record_no for item in outcomes if isinstance(item, Record)] == list(range(COUNT))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             array(None)[:-1] + "}",
@@ -162,9 +162,9 @@ def test_blanks_between_commas_are_no_record(tmp_path: Path, indent: int | None)
         ),
     ],
 )
-def test_damage_at_the_ends_of_an_array_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_damage_at_the_ends_of_an_array_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=r"a\.json: .*" + said):
+    with pytest.raises(DataError, match=r"a\.json: .*" + message):
         read_source(tmp_path / "a.json", "LAZY", format="llava")
 
 
@@ -216,7 +216,7 @@ def test_every_array_of_every_format_is_watched(tmp_path: Path, name: str, inden
 
 
 @pytest.mark.parametrize(
-    ("member", "said"),
+    ("member", "message"),
     [
         ('"info": {"a": "x" y"}', r"in element 0 \(from 0\) of the object at byte \d+: Expecting"),
         ('"info": [{"a": "x" y"}]', r"in element 0 \(from 0\) of the array at byte \d+: Expecting"),
@@ -224,17 +224,17 @@ def test_every_array_of_every_format_is_watched(tmp_path: Path, name: str, inden
         ('"version": "1.0""', r"at byte \d+"),
     ],
 )
-def test_a_quote_too_many_in_what_is_not_needed_counts_too(tmp_path: Path, member: str, said: str) -> None:
+def test_a_quote_too_many_in_what_is_not_needed_counts_too(tmp_path: Path, member: str, message: str) -> None:
     text = json.dumps(COCO)
     text = "{" + member + ", " + text[1:].replace('"file_name": "', '"file_name": "" ', 1)
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read_source(tmp_path / "a.json", "DET", format="coco")
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("where", ["annotations", "categories"])
-def test_an_element_of_coco_that_is_no_record_is_never_left_out(tmp_path: Path, where: str, number: int) -> None:
+def test_an_element_of_coco_that_is_not_a_record_is_never_left_out(tmp_path: Path, where: str, number: int) -> None:
     value = json.loads(json.dumps({**COCO, "categories": COCO["categories"] * 3}))
     value[where][number]["@"] = "@"
     text = json.dumps(value, indent=1).replace('"@"\n', "nul\n")

@@ -22,7 +22,7 @@ PANOPTIC = {"a": 2, "segments_info": [{"id": 1, "bbox": [1, 2, 3, 4]}, {"id": 2,
 
 
 class Row(msgspec.Struct):
-    """What the decoder takes; everything else comes as spans."""
+    """The fields that the decoder takes; everything else comes as spans."""
 
     a: int
 
@@ -53,7 +53,7 @@ class Finite(BytesIO):
 
 def contents(data: bytes, piece: int) -> list[tuple[str, Any]]:
     """The members of an object in order; of the array `rows` the elements, however they come."""
-    found: list[tuple[str, Any]] = []
+    result: list[tuple[str, Any]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_spans, "_CHUNK", piece)
         patch.setattr(json_members, "_PIECE", piece)
@@ -62,24 +62,24 @@ def contents(data: bytes, piece: int) -> list[tuple[str, Any]]:
         for key in members(window):
             start = window.base
             if key == ROWS:
-                found.append((key, elements(enter_array(window, key))))
+                result.append((key, elements(enter_array(window, key))))
             else:
                 skip_value(window)
-                found.append((key, json.loads(data[start : window.base])))
+                result.append((key, json.loads(data[start : window.base])))
         window.expect_end("object")
-    return found
+    return result
 
 
 def elements(taken: Elements) -> list[Any]:
     decode = msgspec.json.Decoder(list[Row]).decode
-    found: list[Any] = []
+    result: list[Any] = []
     for part in decoded_elements(taken, decode):
         if isinstance(part, Spans):
             bounds = zip(part.starts.tolist(), part.ends.tolist(), strict=True)
-            found += [json.loads(part.data[start:end]) for start, end in bounds]
+            result += [json.loads(part.data[start:end]) for start, end in bounds]
         else:
-            found += part
-    return found
+            result += part
+    return result
 
 
 def expected(value: Any, got: Any) -> Any:  # noqa: ANN401 - JSON
@@ -100,7 +100,7 @@ def expected(value: Any, got: Any) -> Any:  # noqa: ANN401 - JSON
 )
 @example({}, [], 0, None, True, "\n", b"", 7)
 @example({"x": '\\"', "]": "}"}, [RLE, PANOPTIC, {"a": 3}, {"b": "},{"}, {"a": 4}], 1, 1, True, "\r\n", b"", 7)
-@example({}, [{"a": number} for number in range(500)], 0, None, True, "\n", b"", 64)
+@example({}, [{"a": i} for i in range(500)], 0, None, True, "\n", b"", 64)
 @example({"long": "x{" * 3000}, [{"a": 1, "b": [{"a": 1}] * 900}, {"a": 2}], 0, 0, True, "\n", b"", 16)
 def test_the_members_are_what_json_finds(
     value: dict[str, Any],
@@ -125,10 +125,10 @@ def test_the_members_are_what_json_finds(
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_rows_of_good_order_are_decoded(piece: int) -> None:
-    """Or the whole of the above would show nothing of the fast way."""
-    text = json.dumps({ROWS: [{"a": number, "b": ["}", "{"]} for number in range(300)]})
+    """Otherwise the tests above would not cover the fast path."""
+    text = json.dumps({ROWS: [{"a": i, "b": ["}", "{"]} for i in range(300)]})
     ((_, got),) = contents(text.encode(), piece)
-    assert got == [Row(a=number) for number in range(300)]
+    assert got == [Row(a=i) for i in range(300)]
 
 
 @settings(deadline=None, max_examples=30)
@@ -137,7 +137,7 @@ def test_rows_of_good_order_are_decoded(piece: int) -> None:
 )
 @example({"a": '\\"}'}, [RLE, PANOPTIC], None, 7)
 @example({}, [{"a": 1}, {"a": 2}, {"a": 3}], 1, 64)
-def test_an_object_that_is_cut_short_anywhere_is_refused(
+def test_an_object_truncated_anywhere_is_refused(
     value: dict[str, Any], found_rows: list[Any], indent: int | str | None, piece: int
 ) -> None:
     text = json.dumps({**value, ROWS: found_rows, "last": 12.5}, indent=indent).encode()
@@ -149,14 +149,14 @@ def test_an_object_that_is_cut_short_anywhere_is_refused(
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("behind", [b"x", b"}", b"]", b"\n{}", b" []", b",", b"\0"])
 @pytest.mark.parametrize("value", [{}, {"a": 1}, {ROWS: [{"a": 1}]}, {"a": {}}])
-def test_text_behind_an_object_is_refused(value: dict[str, Any], behind: bytes, piece: int) -> None:
+def test_text_after_an_object_is_refused(value: dict[str, Any], behind: bytes, piece: int) -> None:
     with pytest.raises(DataError, match=r"a\.json: there is text after the end of its JSON object"):
         contents(json.dumps(value).encode() + b" " * 50 + behind, piece)
 
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b"[]", r"expected \{ at byte 0, got b'\[\]'"),
         (b"\x89PNG\r\n\x1a\n", r"expected \{ at byte 0"),
@@ -174,8 +174,8 @@ def test_text_behind_an_object_is_refused(value: dict[str, Any], behind: bytes, 
         (b'{"rows": null}', "rows: expected an array at byte 9"),
     ],
 )
-def test_what_is_no_object_is_refused(text: bytes, said: str, piece: int) -> None:
-    with pytest.raises(DataError, match=said):
+def test_what_is_not_an_object_is_refused(text: bytes, message: str, piece: int) -> None:
+    with pytest.raises(DataError, match=message):
         contents(text, piece)
 
 
@@ -191,28 +191,28 @@ def test_a_long_array_is_held_a_piece_at_a_time(piece: int, monkeypatch: pytest.
             return grown
 
     monkeypatch.setattr(f"{__name__}.Window", Watched)
-    text = json.dumps({ROWS: [{"a": number} for number in range(5000)]})
+    text = json.dumps({ROWS: [{"a": i} for i in range(5000)]})
     ((_, got),) = contents(text.encode(), piece)
     assert len(got) == 5000
     assert longest < 6 * max(piece, 16)
 
 
 @pytest.mark.parametrize("value", ["[" * 5000 + "]" * 5000, '{"x": ' * 5000 + "0" + "}" * 5000])
-def test_nesting_of_any_depth_is_no_crash(value: str) -> None:
+def test_nesting_of_any_depth_does_not_crash(value: str) -> None:
     assert [key for key, _ in keys_only(f'{{"deep": {value}, "b": 1}}'.encode())] == ["deep", "b"]
     text = f'{{"rows": [{{"a": 1, "x": {value}}}, {{"a": 2}}]}}'.encode()
-    found = 0
+    result = 0
     window = Window(Finite(text), "a.json")
     for key in members(window):
         for part in decoded_elements(enter_array(window, key), msgspec.json.Decoder(list[Row]).decode):
-            found += len(part.starts) if isinstance(part, Spans) else len(part)
-    assert found == 2
+            result += len(part.starts) if isinstance(part, Spans) else len(part)
+    assert result == 2
 
 
 def keys_only(data: bytes) -> list[tuple[str, None]]:
     window = Window(Finite(data), "a.json")
-    found = []
+    result = []
     for key in members(window):
         skip_value(window)
-        found.append((key, None))
-    return found
+        result.append((key, None))
+    return result

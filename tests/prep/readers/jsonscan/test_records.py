@@ -1,4 +1,4 @@
-"""Records by number: the same as `json` reads, in any order, in any process; what is no record is rejected alone."""
+"""Records by number: the same as `json` reads, in any order, in any process; what is not a record is rejected alone."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import pytest
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_json, scan_json
 from griffon_prep.records import Rejected
 
-RECORDS: list[dict[str, Any]] = [{"number": number, "文": 'a "quoted" \\ ' * (number % 7)} for number in range(500)]
+RECORDS: list[dict[str, Any]] = [{"number": i, "文": 'a "quoted" \\ ' * (i % 7)} for i in range(500)]
 
 
 @pytest.fixture(params=["array", "pretty", "lines"])
@@ -35,8 +35,8 @@ def test_every_record_by_its_number(annotation: Path, tmp_path: Path) -> None:
     table = tmp_path / "table"
     assert scan_json(annotation, table, None) == len(RECORDS)
     records = JsonRecords(annotation, table)
-    for number in [*range(499, -1, -1), 7, 7, 250]:
-        assert records[number] == (RECORDS[number], 0)
+    for i in [*range(499, -1, -1), 7, 7, 250]:
+        assert records[i] == (RECORDS[i], 0)
 
 
 def test_the_table_is_small(annotation: Path, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_an_element_may_hold_several_records(annotation: Path, tmp_path: Path) -
     expected = [(record, part) for record in RECORDS for part in range(1 + record["number"] % 3)]
     assert records == len(expected)
     reader = JsonRecords(annotation, tmp_path / "table")
-    assert [reader[number] for number in range(records)] == expected
+    assert [reader[i] for i in range(records)] == expected
 
 
 def test_a_process_that_was_forked_reads_too(annotation: Path, tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_a_process_that_was_forked_reads_too(annotation: Path, tmp_path: Path) -
     records = JsonRecords(annotation, tmp_path / "table")
     child = os.fork()
     if child == 0:
-        right = all(records[number][0] == RECORDS[number] for number in range(500))
+        right = all(records[i][0] == RECORDS[i] for i in range(500))
         os._exit(0 if right else 1)
-    assert all(records[number][0] == RECORDS[number] for number in range(499, -1, -1))
+    assert all(records[i][0] == RECORDS[i] for i in range(499, -1, -1))
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -87,7 +87,7 @@ def test_a_process_that_was_forked_reads_too(annotation: Path, tmp_path: Path) -
         (b"null", "bad_record", "expected an object, got NoneType"),
     ],
 )
-def test_what_is_no_record_is_rejected_alone(tmp_path: Path, line: bytes, reason: str, detail: str) -> None:
+def test_what_is_not_a_record_is_rejected_alone(tmp_path: Path, line: bytes, reason: str, detail: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 0}\n' + line + b'\n{"b": 2}\n')
     assert scan_json(path, tmp_path / "table", None) == 3

@@ -34,12 +34,12 @@ def spans_of(data: bytes, piece: int) -> list[Spans]:
 
 def elements(data: bytes, piece: int) -> list[bytes]:
     """The text of every element; both from the spans' own bytes and from the file, which must agree."""
-    found: list[bytes] = []
+    result: list[bytes] = []
     for spans in spans_of(data, piece):
         for start, end in zip(spans.starts.tolist(), spans.ends.tolist(), strict=True):
-            found.append(spans.data[start:end])
-            assert data[spans.base + start : spans.base + end] == found[-1]
-    return found
+            result.append(spans.data[start:end])
+            assert data[spans.base + start : spans.base + end] == result[-1]
+    return result
 
 
 def parsed(data: bytes, piece: int) -> list[Any]:
@@ -89,9 +89,7 @@ def test_lines_are_the_elements_of_jsonl(
 @settings(deadline=None, max_examples=30)
 @given(value=st.lists(values, max_size=3), indent=st.sampled_from([None, 2]), bom=boms, piece=pieces)
 @example([{"a": '\\"]'}, "]", [[]]], None, BOM, 7)
-def test_an_array_that_is_cut_short_anywhere_is_refused(
-    value: list[Any], indent: int | None, bom: bytes, piece: int
-) -> None:
+def test_an_array_truncated_anywhere_is_refused(value: list[Any], indent: int | None, bom: bytes, piece: int) -> None:
     text = bom + json.dumps(value, indent=indent).encode()
     for size in range(len(bom) + 1, len(text)):
         with pytest.raises(DataError, match=rf"a\.json: truncated, .* begins at byte {len(bom)} never ends"):
@@ -99,14 +97,14 @@ def test_an_array_that_is_cut_short_anywhere_is_refused(
 
 
 @given(value=st.lists(values, max_size=4), behind=st.sampled_from([b"x", b"]", b"\n[]", b" {}", b"\0"]), piece=pieces)
-def test_text_behind_an_array_is_refused(value: list[Any], behind: bytes, piece: int) -> None:
+def test_text_after_an_array_is_refused(value: list[Any], behind: bytes, piece: int) -> None:
     with pytest.raises(DataError, match=r"a\.json: there is text after the end"):
         elements(json.dumps(value).encode() + b"\n" * 100 + behind, piece)
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_lines_cut_short_lose_only_the_last(piece: int) -> None:
-    lines = [json.dumps({"number": number, "text": '"' * number}).encode() for number in range(9)]
+def test_truncated_lines_lose_only_the_last(piece: int) -> None:
+    lines = [json.dumps({"number": i, "text": '"' * i}).encode() for i in range(9)]
     whole = b"\n".join(lines)
     for size in range(1, len(whole)):
         assert b"\n".join(elements(whole[:size], piece)) == whole[:size].rstrip(b"\n")
@@ -128,12 +126,12 @@ def test_lines_cut_short_lose_only_the_last(piece: int) -> None:
         (b'not json\n{"a": 1}\n[2]', [b"not json", b'{"a": 1}', b"[2]"]),
     ],
 )
-def test_files_of_odd_make(text: bytes, expected: list[bytes], piece: int) -> None:
+def test_unusual_files(text: bytes, expected: list[bytes], piece: int) -> None:
     assert [element.strip() for element in elements(text, piece)] == expected
 
 
 def lines_and_array() -> Iterator[bytes]:
-    records = [json.dumps({"number": number, "text": "x" * (number % 30)}).encode() for number in range(3000)]
+    records = [json.dumps({"number": i, "text": "x" * (i % 30)}).encode() for i in range(3000)]
     yield b"\n".join(records)
     yield b"[" + b",".join(records) + b"]"
 
@@ -141,8 +139,8 @@ def lines_and_array() -> Iterator[bytes]:
 @pytest.mark.parametrize("text", list(lines_and_array()), ids=["lines", "array"])
 def test_a_long_file_is_held_a_piece_at_a_time(text: bytes) -> None:
     spans = spans_of(text, 256)
-    assert sum(len(each.starts) for each in spans) == 3000
-    assert max(len(each.data) for each in spans) < 3 * 256
+    assert sum(len(span.starts) for span in spans) == 3000
+    assert max(len(span.data) for span in spans) < 3 * 256
 
 
 @pytest.mark.parametrize("text", [b'{"a": "%b"}\n{}', b'[{"a": "%b"}, {}]'], ids=["lines", "array"])

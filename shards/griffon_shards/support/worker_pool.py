@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from griffon_shards.support.errors import DataError
+from griffon_shards.support.processes import end_with_parent
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -49,7 +50,7 @@ class LocalPool:
         """Yield the results of all jobs in the order in which they finish.
 
         Raises:
-            DataError: a worker died.
+            DataError: a worker was killed.
             Exception: any exception raised by a job.
         """
         waiting = iter(jobs)
@@ -67,8 +68,8 @@ class LocalPool:
                     yield future.result()
         except BrokenProcessPool:
             raise DataError(
-                "a worker process died (killed, or out of memory); rerun the same command, with fewer --workers if "
-                "memory is low; a build keeps its finished shards"
+                "a worker process was killed, possibly for lack of memory; rerun the same command, "
+                "with fewer --workers if memory is low"
             ) from None
 
 
@@ -88,12 +89,4 @@ def _start_worker() -> None:
     """Initialize a worker: exit with the parent, exit at once on SIGTERM, suppress Pillow's size warnings."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.filterwarnings("ignore", module="PIL")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        with contextlib.suppress(OSError):
-            parent.join()
-        os._exit(1)  # the parent was killed, so nobody needs the result
+    end_with_parent()
