@@ -16,7 +16,7 @@ from griffon_prep.build.settings import BuildSettings
 from griffon_prep.images import CHECKS
 from griffon_prep.readers import FORMATS
 from griffon_prep.render.settings import RenderSettings
-from griffon_prep.sample_data import write_sample_data
+from griffon_prep.sample_data import write_plain_data, write_sample_data
 from griffon_prep.sources.manifest import read_manifest, single_line
 from griffon_prep.sources.resolve import find_sources
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
@@ -24,7 +24,7 @@ from griffon_shards.support.command_line import guard, resumable
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.tables import table
 from griffon_shards.templates import load_templates
-from griffon_shards.types import BOX_STYLES
+from griffon_shards.types import BOX_STYLES, TASKS
 
 
 def _share(_context: click.Context, _option: click.Parameter, value: str) -> Fraction:
@@ -223,9 +223,23 @@ def formats_command() -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 @click.option("--images", type=click.IntRange(1), default=48, show_default=True, help="Number of images.")
+@click.option("--plain", is_flag=True, help="Few plain shapes, far apart, from which a small model learns to point.")
+@click.option("--tasks", metavar="T,T,...", help=f"Tasks to annotate, with --plain.  [default: {','.join(TASKS)}]")
+@click.option(
+    "--permute-labels", is_flag=True, help="With --plain: give every image the annotations of another, as a control."
+)
 @guard
-def sample_data_command(out: Path, seed: int, images: int) -> None:
+def sample_data_command(
+    out: Path, seed: int, images: int, plain: bool, tasks: str | None, permute_labels: bool
+) -> None:
     """Generate a small synthetic data set with exact boxes for every task."""
-    manifest = write_sample_data(out, seed=seed, images=images)
+    if not plain and (tasks is not None or permute_labels):
+        given = "--tasks" if tasks is not None else "--permute-labels"
+        raise SettingsError(f"{given}: only for --plain; add it, or leave {given} out")
+    if plain:
+        chosen = TASKS if tasks is None else tasks.split(",")
+        manifest = write_plain_data(out, seed=seed, images=images, tasks=chosen, permute_labels=permute_labels)
+    else:
+        manifest = write_sample_data(out, seed=seed, images=images)
     click.echo(f"wrote {images} images and their annotations to {out}")
     click.echo(f"next: griffon-prep build --manifest {manifest} --data-root {out}")

@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from griffon_prep.cli import main as prep
+from griffon_prep.sample_data import write_plain_data
+from griffon_shards.types import BOX_STYLES
 from griffon_train.cli.main import main
 
 from ..waiting import TIMEOUT_S
@@ -20,6 +23,18 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def variants_set(tmp_path_factory: pytest.TempPathFactory, freeze_demo: Callable[..., Path]) -> Path:
     """The sample data with three renderings a sample."""
     return freeze_demo(tmp_path_factory.mktemp("variants") / "out", "--variants", "3", "--samples-per-shard", "50")
+
+
+@pytest.fixture(scope="session")
+def plain_sets(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Plain sample data of VG and DET, by how its boxes are written."""
+    folder = tmp_path_factory.mktemp("plain")
+    manifest = write_plain_data(folder / "data", seed=0, images=12, tasks=["VG", "DET"])
+    for boxes in BOX_STYLES:
+        given = ["--manifest", manifest, "--data-root", manifest.parent, "--workers", 1, "--boxes", boxes]
+        built = CliRunner().invoke(prep, ["build", *map(str, given), "--out", str(folder / boxes)])
+        assert built.exit_code == 0, built.output
+    return {boxes: folder / boxes for boxes in BOX_STYLES}
 
 
 @pytest.fixture(scope="session")

@@ -40,14 +40,17 @@ def saving(source: ScannedSource, estimate_bytes: float) -> str:
     if rounds > 1:
         alone_bytes = estimate_bytes * source.questions / source.records
         return (
-            f"rounds={rounds} combines {source.questions:,} questions into these samples; "
+            f"rounds={rounds} combines {source.questions:,} questions into these samples, each about different boxes; "
             f"without it, about {size(alone_bytes)}"
         )
     together_bytes = estimate_bytes * source.with_rounds / source.questions
     if together_bytes > _WORTH_SUGGESTING * estimate_bytes:
         return ""
     samples = source.used_records * source.with_rounds // source.questions
-    return f"with rounds={SUGGESTED_ROUNDS} there would be about {samples:,} samples and {size(together_bytes)}"
+    return (
+        f"with rounds={SUGGESTED_ROUNDS} there would be about {samples:,} samples, each about different boxes, "
+        f"and {size(together_bytes)}"
+    )
 
 
 def _shard_size(source: ScannedSource, settings: RenderSettings) -> int:

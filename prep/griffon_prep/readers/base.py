@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from griffon_prep.readers.rounds import RoundKeys
 from griffon_prep.records import Record
 
 
@@ -42,14 +40,13 @@ class Scan:
     Attributes:
         records: number of records, after `split=`.
         vocabulary: sorted category names from which negatives are drawn.
-        image_keys: for REG and VG, a key per record that is equal for records of the same image (and, barring a hash
-            collision, only for these); uint64, shape [records].
+        round_keys: for REG and VG, which records may share a sample.
         notes: remarks about the file for the user, one line each.
     """
 
     records: int
     vocabulary: tuple[str, ...] = ()
-    image_keys: NDArray[np.uint64] | None = None
+    round_keys: RoundKeys | None = None
     notes: tuple[str, ...] = ()
 
 

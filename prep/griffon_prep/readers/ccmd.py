@@ -1,15 +1,12 @@
 """The `ccmd` format: CCMD-8M's JSONL, one image or expression per line, boxes as x1, y1, x2, y2 in pixels."""
 
-from array import array
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.fields import box_of, list_field, short, side_field, text_field
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_json, scan_json
-from griffon_prep.readers.rounds import image_key
+from griffon_prep.readers.rounds import RoundKeys, image_key
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.types import IMAGE_TOKEN
 
@@ -36,17 +33,17 @@ def recognises(head: Head) -> bool:
 def scan(inputs: AnnotationFiles) -> Scan:
     """Write the record table into the work folder; for DET, also collect the category names."""
     names: set[str] = set()
-    image_keys = array("Q")
+    round_keys = RoundKeys(inputs.task)
     collect = {
         "DET": lambda text: _collect_names(text, names),
-        "REG": lambda text: _collect_images(text, image_keys, one_box_each=True),
-        "VG": lambda text: _collect_images(text, image_keys, one_box_each=False),
+        "REG": lambda text: _collect_keys(text, round_keys, many=False),
+        "VG": lambda text: _collect_keys(text, round_keys, many=True),
     }.get(inputs.task)
     records = scan_json(inputs.annotation, inputs.work / _TABLE, collect)
     return Scan(
         records=records,
         vocabulary=tuple(sorted(names)),
-        image_keys=np.frombuffer(image_keys, np.uint64) if image_keys else None,
+        round_keys=round_keys if round_keys else None,
     )
 
 
@@ -113,18 +110,15 @@ def _expression_regions(
         phrase, boxes = text_field({"expression": expression[part]}, "expression"), [boxes[part]]
     else:
         phrase = text_field(fields, "expression")
-    if len(boxes) == 4 and not any(isinstance(box, list) for box in boxes):
-        boxes = [boxes]  # a single box instead of a list of boxes
-    if len(boxes) == 1 and isinstance(boxes[0], list) and len(boxes[0]) == 1:
-        boxes = boxes[0]  # with a list of expressions, each box may be wrapped in a list of its own
+    boxes = _boxes(boxes)
     if not many and len(boxes) != 1:
         raise Rejected("bad_record", f"bboxes: REG needs exactly one box, got {len(boxes)}")
     regions = tuple(Region(phrase=phrase, box_xyxy_px=box_of(box, "bboxes")) for box in boxes)
     return regions, () if regions else (phrase,)
 
 
-def _collect_images(text: bytes, image_keys: "array[int]", *, one_box_each: bool) -> int:
-    """Append the image key of every record in a line and return their number.
+def _collect_keys(text: bytes, round_keys: RoundKeys, *, many: bool) -> int:
+    """Add the keys of every record in a line and return their number.
 
     A line is one record, or for REG one record per expression if it has a list of expressions.
     """
@@ -132,18 +126,31 @@ def _collect_images(text: bytes, image_keys: "array[int]", *, one_box_each: bool
         fields = parse_json(text)
     except Rejected:
         fields = {}
-    path, expression, boxes = (
+    path, expression, given = (
         map(fields.get, ("image_path", "expression", "bboxes")) if isinstance(fields, dict) else (None,) * 3
     )
-    count = 1
-    if one_box_each and isinstance(expression, list) and isinstance(boxes, list) and len(expression) == len(boxes):
-        count = max(1, len(expression))
     # The size is part of the key: a record that states a wrong size must not share a sample with correct records.
     name = (
         f"{path} {short(fields.get('width'))} {short(fields.get('height'))}".encode() if isinstance(path, str) else text
     )
-    image_keys.extend([image_key(name)] * count)
-    return count
+    image = image_key(name)
+    boxes: list[Any] = given if isinstance(given, list) else []
+    if not many and isinstance(expression, list) and 0 < len(expression) == len(boxes):
+        for phrase, box in zip(expression, boxes, strict=True):
+            round_keys.add(image, phrase, _boxes([box]))
+        return len(expression)
+    round_keys.add(image, expression, _boxes(boxes))
+    return 1
+
+
+def _boxes(boxes: list[Any]) -> list[Any]:
+    """Return a list of boxes, which for a single box may be written as the box itself, or as a list of its own."""
+    if len(boxes) == 4 and not any(isinstance(box, list) for box in boxes):
+        return [boxes]
+    if len(boxes) == 1 and isinstance(boxes[0], list) and len(boxes[0]) == 1:
+        inner: list[Any] = boxes[0]
+        return inner
+    return boxes
 
 
 def _collect_names(text: bytes, names: set[str]) -> int:

@@ -1,7 +1,5 @@
 """The `mdetr` format: `finetune_refcoco_train.json` and similar; COCO's JSON with an expression in each image entry."""
 
-from array import array
-
 import numpy as np
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
@@ -9,7 +7,7 @@ from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of,
 from griffon_prep.readers.coco_file import EMPTY
 from griffon_prep.readers.coco_tables import CocoTables, write_tables
 from griffon_prep.readers.fields import corners_of, short, side_field, text_field
-from griffon_prep.readers.rounds import image_key
+from griffon_prep.readers.rounds import RoundKeys, image_key
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
@@ -53,19 +51,21 @@ def scan(inputs: AnnotationFiles) -> Scan:
     if inputs.task == "REG":
         entries = np.flatnonzero((coco.boxes_of == 1) & (tables.flagged(EMPTY, coco.boxes_of) == 0))
     write_whole(inputs.work / _ENTRIES, entries.astype("<u4").tobytes())
-    image_keys = array("Q")
+    round_keys = RoundKeys(inputs.task)
     for entry in entries.tolist():
         try:
             fields = tables.image_entry(entry)
             name = f"{image_path_of(fields)} {short(fields.get('width'))} {short(fields.get('height'))}"
+            phrase = fields.get("caption")
+            boxes = [xywh for xywh, _, flags in tables.boxes(entry) if not flags & EMPTY]
         except Rejected:
-            name = f"entry {entry}"
-        image_keys.append(image_key(name.encode()))
+            name, phrase, boxes = f"entry {entry}", None, []
+        round_keys.add(image_key(name.encode()), phrase, boxes)
     skipped = coco.images - len(entries)
     note = f"{skipped:,} of {coco.images:,} expressions skipped: REG needs exactly one box"
     return Scan(
         records=len(entries),
-        image_keys=np.array(image_keys, np.uint64),
+        round_keys=round_keys,
         notes=(*coco.notes, *((note,) if skipped else ())),
     )
 

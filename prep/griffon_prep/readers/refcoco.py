@@ -29,7 +29,7 @@ from griffon_prep.readers.fields import (
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_placed, scan_json
 from griffon_prep.readers.jsonscan.spans import element_spans
 from griffon_prep.readers.restricted_pickle import is_pickle, read_plain_pickle
-from griffon_prep.readers.rounds import image_key
+from griffon_prep.readers.rounds import RoundKeys, image_key
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import whole_file
@@ -105,15 +105,16 @@ def scan(inputs: AnnotationFiles) -> Scan:
         {ref.image_id for ref in usable},
         {ann_id for ref in usable for ann_id in ref.ann_ids},
     )
-    image_keys: list[int] = []
+    round_keys = RoundKeys(inputs.task)
     skipped = 0
     with whole_file(inputs.work / _RECORDS) as out:
         for ref in refs:
             if isinstance(ref, _Ref) and inputs.task == "REG" and len(ref.ann_ids) != 1:
                 skipped += len(ref.phrases)
                 continue
-            for line in _lines(ref, instances):
-                image_keys.append(image_key(str(ref.image_id if isinstance(ref, _Ref) else line).encode()))
+            for line, phrase, boxes in _lines(ref, instances):
+                image = str(ref.image_id if isinstance(ref, _Ref) else line)
+                round_keys.add(image_key(image.encode()), phrase, boxes)
                 out.write(line)
     notes = []
     if without_sentence:
@@ -122,7 +123,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
         notes.append(f"{skipped:,} expressions of the split skipped: REG needs exactly one box")
     return Scan(
         records=scan_json(inputs.work / _RECORDS, inputs.work / _TABLE, None),
-        image_keys=np.array(image_keys, np.uint64),
+        round_keys=round_keys,
         notes=tuple(notes),
     )
 
@@ -214,8 +215,11 @@ def _look_up(path: Path, image_ids: set[int], ann_ids: set[int]) -> _Instances:
     return instances
 
 
-def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[bytes]:
-    """Yield the records of a reference as lines of JSON, or one line with the reason why it cannot be used."""
+def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[tuple[bytes, str, list[BoxXYXY]]]:
+    """Yield the records of a reference as lines of JSON, each with its phrase and its boxes.
+
+    A reference that cannot be used is one line with the reason.
+    """
     try:
         if isinstance(ref, Rejected):
             raise ref
@@ -226,11 +230,12 @@ def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[bytes]:
         head = {"file_name": image_path_of(image), "elsewhere": image_elsewhere_of(image), **sides}
         boxes = [_box(ann_id, ref, instances) for ann_id in ref.ann_ids]
         # `json`, not `orjson`, because it can write NaN.
-        lines = [json.dumps({**head, "phrase": phrase, "boxes": boxes}) for phrase in ref.phrases]
+        for phrase in ref.phrases:
+            yield json.dumps({**head, "phrase": phrase, "boxes": boxes}).encode() + b"\n", phrase, boxes
     except Rejected as rejected:
         detail = rejected.detail.encode("utf-8", "replace").decode()
-        lines = [json.dumps({"reason": rejected.reason, "rejected": detail})]
-    yield from (line.encode() + b"\n" for line in lines)
+        line = json.dumps({"reason": rejected.reason, "rejected": detail})
+        yield line.encode() + b"\n", line, []
 
 
 def _box(ann_id: int, ref: _Ref, instances: _Instances) -> BoxXYXY:

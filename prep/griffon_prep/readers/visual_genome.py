@@ -24,7 +24,7 @@ from griffon_prep.readers.fields import (
     text_field,
 )
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_object, scan_json
-from griffon_prep.readers.rounds import image_key
+from griffon_prep.readers.rounds import RoundKeys, image_key
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import write_whole
@@ -44,6 +44,7 @@ EXAMPLES = {
 [{"image_id": 1, "width": 640, "height": 480, "url": "https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg"}]""",
 }
 _TABLE, _IMAGES, _IMAGE_IDS = "spans.bin", "images.bin", "image_ids.bin"
+_REGION_BOX = ("x", "y", "width", "height")
 _FOLDERS = ("VG_100K", "VG_100K_2")
 _KEY_MASK = (1 << 64) - 1
 
@@ -67,7 +68,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
     return Scan(
         records=records,
         vocabulary=tuple(sorted(collector.names)),
-        image_keys=np.frombuffer(collector.image_keys, np.uint64) if collector.image_keys else None,
+        round_keys=collector.round_keys if collector.round_keys else None,
     )
 
 
@@ -94,13 +95,13 @@ def _scan_images(inputs: AnnotationFiles) -> None:
 
 
 class _Collector:
-    """Called with every element during the scan: counts its records, and collects names or image keys."""
+    """Called with every element during the scan: counts its records, and collects names or keys."""
 
     def __init__(self, task: str) -> None:
         self._task = task
         self.key = "objects" if task == "DET" else "regions"
         self.names: set[str] = set()
-        self.image_keys = array("Q")
+        self.round_keys = RoundKeys(task)
         self.useful = False
 
     def __call__(self, text: bytes) -> int:
@@ -113,10 +114,14 @@ class _Collector:
         if self._task == "DET":
             self.names.update(name for name in map(_name_or_blank, items) if name and IMAGE_TOKEN not in name)
             return 1
-        count = len(items) if self._task == "REG" else len(_by_phrase(items))
+        groups = [[item] for item in items] if self._task == "REG" else list(_by_phrase(items).values())
         image_id = _image_id(fields)
-        self.image_keys.extend([image_key(text) if image_id == NO_ID else image_id & _KEY_MASK] * count)
-        return count
+        image = image_key(text) if image_id == NO_ID else image_id & _KEY_MASK
+        for group in groups:
+            regions = [item for item in group if isinstance(item, dict)]
+            boxes = [[region.get(name) for name in _REGION_BOX] for region in regions]
+            self.round_keys.add(image, regions[0].get("phrase") if regions else None, boxes)
+        return len(groups)
 
 
 class Reader:
@@ -184,7 +189,7 @@ def _name_or_blank(item: object) -> str:
 def _region(item: object) -> Region:
     if not isinstance(item, dict):
         raise Rejected("bad_record", f"regions: expected objects, got {short(item)}")
-    return Region(phrase=text_field(item, "phrase"), box_xyxy_px=_box(item, ("x", "y", "width", "height")))
+    return Region(phrase=text_field(item, "phrase"), box_xyxy_px=_box(item, _REGION_BOX))
 
 
 def _by_phrase(items: list[Any]) -> dict[str, list[Any]]:

@@ -7,7 +7,7 @@ give the same bytes (with the same version of Pillow).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from griffon_prep.sample_data import ccmd_writer as ccmd
@@ -19,10 +19,12 @@ from griffon_prep.sample_data import visual_genome_writer as visual_genome
 from griffon_prep.sample_data.files import Record, write_array, write_bytes, write_lines, write_object, write_pickle
 from griffon_prep.sample_data.manifest_writer import MANIFEST_BEGIN, manifest_text
 from griffon_prep.sample_data.paint import encode
+from griffon_prep.sample_data.plain import write_plain
 from griffon_prep.sample_data.scene import Scene, scene
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.types import TASKS
 
-__all__ = ["write_sample_data"]
+__all__ = ["write_plain_data", "write_sample_data"]
 
 _Records = Callable[[Scene], list[Record]]
 
@@ -72,13 +74,48 @@ def write_sample_data(out: Path, *, seed: int, images: int) -> Path:
         SettingsError: `out` is a file or a folder that is not empty, or `images` is below 1; nothing was written.
         OSError: something cannot be written; all output is removed again.
     """
+    return _filled(out, images, lambda: _written(out, seed, images))
+
+
+def write_plain_data(
+    out: Path, *, seed: int, images: int, tasks: Sequence[str] = TASKS, permute_labels: bool = False
+) -> Path:
+    """Write plain images, an annotation file for each task, and a manifest that lists them.
+
+    Args:
+        out: the folder to fill; created if missing.
+        seed: seed of all draws. An image depends only on the seed and its number.
+        images: number of images.
+        tasks: of `TASKS`, each once; all annotate the same images.
+        permute_labels: give every image the annotations of another one.
+
+    Returns:
+        The path of the manifest, which is written last.
+
+    Raises:
+        SettingsError: `out` is a file or a folder that is not empty, there are too few images, or a task is unknown or
+            given twice; nothing was written.
+        OSError: something cannot be written; all output is removed again.
+    """
+    if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(TASKS):
+        raise SettingsError(f"--tasks {','.join(tasks)}: expected some of {','.join(TASKS)}, each once")
+    if permute_labels and images == 1:
+        raise SettingsError("--permute-labels: one image has no other to get labels from; give --images 2 or more")
+    return _filled(
+        out,
+        images,
+        lambda: write_plain(out, seed=seed, images=images, tasks=tasks, permute_labels=permute_labels),
+    )
+
+
+def _filled(out: Path, images: int, write: Callable[[], Path]) -> Path:
     if images < 1:
         raise SettingsError(f"--images {images}: expected 1 or more")
     _refuse_taken(out)
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _written(out, seed, images)
+        return write()
     except BaseException:
         _emptied(out, remove=made)
         raise

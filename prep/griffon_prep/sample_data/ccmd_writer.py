@@ -5,11 +5,12 @@ Both forms that the format allows are used: one box or a list of one, one expres
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.sample_data.expressions import absent_expressions, unique_expressions
-from griffon_prep.sample_data.scene import Box, Scene, absent_categories, boxes_by_category
+from griffon_prep.sample_data.scene import CATEGORIES, Box, Scene, absent_categories, boxes_by_category
 from griffon_prep.sample_data.words import plural
 
 _MOST_EXPRESSIONS = 4  # REG expressions of one image
@@ -21,11 +22,11 @@ def det_records(pictured: Scene) -> list[dict[str, Any]]:
     return [_with_objects(pictured, dict(boxes_by_category(pictured)))]
 
 
-def randdet_records(pictured: Scene) -> list[dict[str, Any]]:
-    """RANDDET: one record with some present categories and as many absent ones, shuffled."""
+def randdet_records(pictured: Scene, categories: Sequence[str] = CATEGORIES) -> list[dict[str, Any]]:
+    """RANDDET: one record with some present categories and as many absent ones of `categories`, shuffled."""
     draws = _draws(pictured, "randdet")
     boxes = boxes_by_category(pictured)
-    present, absent = list(boxes), absent_categories(pictured)
+    present, absent = list(boxes), absent_categories(pictured, categories)
     count = 1 + draws.below(min(_MOST_CATEGORIES, len(present)))
     asked = [present[i] for i in draws.sample(len(present), count)]
     asked += [absent[i] for i in draws.sample(len(absent), count)]
@@ -39,9 +40,9 @@ def reg_records(pictured: Scene) -> list[dict[str, Any]]:
     drawn = [expressions[i] for i in draws.sample(len(expressions), min(_MOST_EXPRESSIONS, len(expressions)))]
     if pictured.number % 3 == 1:
         texts = [text for text, _ in drawn]
-        return [_with_expression(pictured, texts, [shape.box_xyxy_px for _, shape in drawn])]
+        return [with_expression(pictured, texts, [shape.box_xyxy_px for _, shape in drawn])]
     return [
-        _with_expression(pictured, text, shape.box_xyxy_px if draws.below(2) else [shape.box_xyxy_px])
+        with_expression(pictured, text, shape.box_xyxy_px if draws.below(2) else [shape.box_xyxy_px])
         for text, shape in drawn
     ]
 
@@ -58,11 +59,11 @@ def vg_records(pictured: Scene) -> list[dict[str, Any]]:
     noun = draws.choice(list(nouns))
     text, single = draws.choice(unique_expressions(pictured))
     records = [
-        _with_expression(pictured, f"all {plural(noun)}", nouns[noun]),
-        _with_expression(pictured, text, [single.box_xyxy_px]),
+        with_expression(pictured, f"all {plural(noun)}", nouns[noun]),
+        with_expression(pictured, text, [single.box_xyxy_px]),
     ]
     if pictured.number % 2 == 0:
-        records.append(_with_expression(pictured, draws.choice(absent_expressions(pictured)), []))
+        records.append(with_expression(pictured, draws.choice(absent_expressions(pictured)), []))
     records[0]["discrete_ids"] = [_discrete(pictured, box) for box in nouns[noun]]
     return records
 
@@ -87,7 +88,7 @@ def _with_objects(pictured: Scene, boxes: dict[str, list[Box]]) -> dict[str, Any
     return {**_head(pictured), "dataset_name": "shapes", "objects": objects}
 
 
-def _with_expression(pictured: Scene, expression: str | list[str], boxes: Box | list[Box]) -> dict[str, Any]:
+def with_expression(pictured: Scene, expression: str | list[str], boxes: Box | list[Box]) -> dict[str, Any]:
     """Return a record of one expression with its boxes, or of a list of expressions with one box each."""
     return {**_head(pictured), "expression": expression, "bboxes": boxes}
 

@@ -37,6 +37,15 @@ def caption_records(pictured: Scene) -> list[dict[str, Any]]:
     return records
 
 
+def caption_record(pictured: Scene) -> dict[str, Any]:
+    """Return a caption of the scene alone."""
+    draws = _draws(pictured.seed, pictured.number, "captions")
+    record = _record(
+        f"shapes-{pictured.number:06d}", [(f"<image>\n{draws.choice(_CAPTION_QUESTIONS)}", caption_of(pictured))]
+    )
+    return {**record, "image": pictured.image_path}
+
+
 def text_record(seed: int, number: int) -> dict[str, Any]:
     """Return a conversation without an image: one to three small calculations."""
     draws = _draws(seed, number, "text")

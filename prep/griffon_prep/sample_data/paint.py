@@ -19,6 +19,7 @@ Pixels = npt.NDArray[np.uint8]  # height, width, and RGB where there is a third 
 
 # The background keeps every channel within 120..235 and every rim stays below 120, so the two are always distinct.
 _TONE_RGB = {"grey": (170, 170, 170), "beige": (200, 185, 160), "slate": (140, 150, 165), "cream": (215, 208, 190)}
+_PLAIN_RGB = {"white": (245, 245, 245)}
 _FILL_RGB = {
     "red": (220, 40, 40),
     "orange": (245, 140, 20),
@@ -73,7 +74,10 @@ def _paint_shape(pixels: Pixels, shape: Shape) -> None:
 
 
 def _background(pictured: Scene) -> Pixels:
-    """Return the background: a tone, varied by a pattern and a fine grain."""
+    """Return the background: a tone, varied by a pattern and a fine grain; or plain."""
+    if pictured.texture == "plain":
+        plain_rgb = np.array(_PLAIN_RGB[pictured.tone], dtype=np.uint8)
+        return np.tile(plain_rgb, (pictured.height_px, pictured.width_px, 1))
     grain_bytes = _TILE_PX * _TILE_PX
     key = f"griffon sample-data texture {pictured.seed} {pictured.number}".encode()
     noise = np.frombuffer(shake_256(key).digest(grain_bytes + _CLOUD_CELLS * _CLOUD_CELLS), dtype=np.uint8)

@@ -5,6 +5,7 @@ A scene holds everything that the annotation formats need; `paint` and the `*_wr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from griffon_prep.render.keyed_random import KeyedRandom
@@ -110,10 +111,10 @@ def boxes_by_category(pictured: Scene) -> dict[str, list[Box]]:
     return boxes
 
 
-def absent_categories(pictured: Scene) -> list[str]:
-    """Return the categories that are not in the scene, in the order of CATEGORIES."""
+def absent_categories(pictured: Scene, categories: Sequence[str] = CATEGORIES) -> list[str]:
+    """Return the categories that are not in the scene, in their order."""
     present = boxes_by_category(pictured)
-    return [category for category in CATEGORIES if category not in present]
+    return [category for category in categories if category not in present]
 
 
 def xywh_of(box_xyxy_px: Box) -> Box:

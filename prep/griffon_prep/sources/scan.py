@@ -96,7 +96,7 @@ def _scan(source: SourceInput, files: AnnotationFiles) -> dict[str, Any]:
     return {
         "records": _grouped(scan, source.rounds, files.work),
         "questions": scan.records,
-        "with_rounds": 0 if scan.image_keys is None else samples_of(scan.image_keys, SUGGESTED_ROUNDS),
+        "with_rounds": 0 if scan.round_keys is None else samples_of(scan.round_keys, SUGGESTED_ROUNDS),
         "has_images": _has_images(FORMATS[source.format].Reader(files), scan.records),
         "notes": scan.notes,
     }
@@ -120,8 +120,8 @@ def _grouped(scan: Scan, rounds: int, work: Path) -> int:
     """Number of potential samples. With `rounds=`, the groups of records are written to the work folder."""
     if rounds == 1:
         return scan.records
-    assert scan.image_keys is not None, "a format that takes rounds= reports the image of each record"
-    return write_rounds(work, scan.image_keys, rounds)
+    assert scan.round_keys is not None, "a format that takes rounds= reports the image of each record"
+    return write_rounds(work, scan.round_keys, rounds)
 
 
 @contextmanager

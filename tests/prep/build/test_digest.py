@@ -105,7 +105,7 @@ def test_golden_digest(tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
         }
     ]
     assert lock["index_sha256"] == "65b9224f6697c7daab6483973ca94dfd780e0820c31def5af6d60dda395e70ea"
-    assert lock["digest"] == "313a9a608a2298aad8707380ee3c48bd8055718fd16976bda206323c72b2c659"
+    assert lock["digest"] == "3b22834d67d7fa26884baedd11a82dbe710400b904d6d511f5e38ea6b79b6882"
     assert result.stdout.splitlines()[-1] == f"digest {lock['digest']}"
 
 

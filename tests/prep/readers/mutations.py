@@ -239,7 +239,7 @@ def _made(folder: Path, annotation: Path, task: str, work: Path) -> Made:
         raise SettingsError(f"{name} needs {missing}")
     inputs = AnnotationFiles(annotation=annotation, companions=companions, task=task, options={}, work=work)
     scan = FORMATS[name].scan(inputs)
-    assert scan.image_keys is None or len(scan.image_keys) == scan.records
+    assert scan.round_keys is None or len(scan.round_keys) == scan.records
     if not scan.records:
         raise DataError("has no records")
     maker = SampleMaker(

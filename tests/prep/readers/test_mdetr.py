@@ -185,6 +185,6 @@ def test_expressions_of_an_image_are_known_as_such(tmp_path: Path) -> None:
         images[position]["coco_url"] = url
     file = coco(images, [tied(i, i) for i in range(8)])
     _, scan = read_source(write(tmp_path, {"m.json": file}), "VG", rounds="4")
-    assert scan.image_keys is not None
-    first_of = [scan.image_keys.tolist().index(key) for key in scan.image_keys.tolist()]
+    assert scan.round_keys is not None
+    first_of = [scan.round_keys.images.index(key) for key in scan.round_keys.images]
     assert first_of == [0, 1, 0, 3, 4, 5, 6, 5]

@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from griffon_prep.readers.rounds import Rounds, group_records, image_key, samples_of, write_rounds
+from griffon_prep.readers.rounds import RoundKeys, Rounds, group_records, image_key, samples_of, write_rounds
 from griffon_prep.render.lazy import join_rounds
 from griffon_shards.frozen_set import open_set
 from griffon_shards.types import Rendering, Sample, Turn
@@ -29,41 +29,111 @@ LockOf = Callable[[Path], dict[str, Any]]
 KEYS = st.lists(st.sampled_from([0, 1, 2, 3, 2**63, 2**64 - 1]), min_size=1, max_size=40)
 
 
-def groups_of(pictures: Sequence[object], most: int) -> list[list[int]]:
-    """Records of the same image, up to `most` together, in annotation order; the groups by their first records."""
+Asked = tuple[object, str, tuple[object, ...]]
+"""Image, phrase and boxes of a record."""
+
+
+def keys_of(records: Sequence[Asked], task: str = "VG") -> RoundKeys:
+    keys = RoundKeys(task)
+    for image, phrase, boxes in records:
+        keys.add(image if isinstance(image, int) else hash(image) % 2**64, phrase, boxes)
+    return keys
+
+
+def groups_of(
+    images: Sequence[object], most: int, answers: Sequence[tuple[object, ...]] | None = None
+) -> list[list[int]]:
+    """Records of the same image, up to `most` together, in annotation order; the groups by their first records.
+
+    A record goes to the first group of its image with room behind those that have a part of its answer.
+    """
+    answers = answers or [()] * len(images)
     groups: list[list[int]] = []
-    open_group: dict[object, list[int]] = {}
-    for index, key in enumerate(pictures):
-        if key not in open_group or len(open_group[key]) == most:
-            open_group[key] = []
-            groups.append(open_group[key])
-        open_group[key].append(index)
-    return groups
+    of_image: dict[object, list[list[int]]] = {}
+    for index, image in enumerate(images):
+        own = of_image.setdefault(image, [])
+        behind = 0
+        for number, group in enumerate(own):
+            if any(one == its for other in group for one, its in zip(answers[other], answers[index], strict=True)):
+                behind = number + 1
+        free = [group for group in own[behind:] if len(group) < most]
+        if not free:
+            own.append([])
+            groups.append(own[-1])
+        (free or own[-1:])[0].append(index)
+    return sorted(groups)
 
 
-@given(pictures=KEYS, most=st.integers(1, 7) | st.just(10**30))
+def grouped(keys: RoundKeys, most: int) -> list[list[int]]:
+    members, bounds = group_records(keys, most)
+    return [members[start:stop].tolist() for start, stop in pairwise(bounds.tolist())]
+
+
+@given(images=KEYS, most=st.integers(1, 7) | st.just(10**30))
 @example([5], 1)
 @example([3, 3, 3, 3], 2)
 @example([1, 2, 1, 2, 1, 2, 1], 3)
-def test_records_of_an_image_are_grouped_in_their_order(pictures: list[int], most: int) -> None:
-    keys = np.array(pictures, np.uint64)
-    members, bounds = group_records(keys, most)
-    actual = [members[start:stop].tolist() for start, stop in pairwise(bounds.tolist())]
-    assert actual == groups_of(pictures, most)
-    assert samples_of(keys, min(most, 99)) == len(actual)
+def test_records_of_different_answers_are_grouped_in_their_order(images: list[int], most: int) -> None:
+    keys = keys_of([(image, "it", ((number, 0, 5, 5),)) for number, image in enumerate(images)])
+    assert grouped(keys, most) == groups_of(images, most)
+    assert samples_of(keys, min(most, 99)) == len(grouped(keys, most))
+
+
+@given(
+    records=st.lists(st.tuples(st.integers(0, 2), st.sampled_from("abc"), st.integers(0, 3)), min_size=1, max_size=40),
+    most=st.integers(1, 7),
+    task=st.sampled_from(["VG", "REG"]),
+)
+@example([(0, "a", 0), (0, "b", 0), (0, "c", 1), (0, "a", 2)], 4, "REG")
+def test_no_two_rounds_of_a_sample_have_the_same_answer(
+    records: list[tuple[int, str, int]], most: int, task: str
+) -> None:
+    keys = keys_of([(image, phrase, ((box, 0, 5, 5),)) for image, phrase, box in records], task)
+    groups = grouped(keys, most)
+    assert sorted(index for group in groups for index in group) == list(range(len(records)))
+    assert groups == sorted(groups)
+    for group in groups:
+        assert len(group) <= most and group == sorted(group)
+        images, phrases, boxes = zip(*(records[index] for index in group), strict=True)
+        assert len(set(images)) == 1 and len(set(boxes)) == len(group)
+        assert task == "VG" or len(set(phrases)) == len(group)
+    if task == "VG":
+        images, _, boxes = zip(*records, strict=True)
+        assert groups == groups_of(images, most, [(box,) for box in boxes])
+
+
+def test_boxes_are_equal_however_they_are_written_and_expressions_of_nothing_are_not() -> None:
+    one, same, both, reversed_both = (
+        ((1, 2, 3, 4),),
+        ([1.0, 2, 3, 4.0],),
+        ((1, 2, 3, 4), (5, 6, 7, 8)),
+        ((5, 6, 7, 8), (1, 2, 3, 4)),
+    )
+    assert grouped(keys_of([(0, "a", one), (0, "b", same), (0, "c", both), (0, "d", reversed_both)]), 9) == [
+        [0, 2],
+        [1, 3],
+    ]
+    assert grouped(keys_of([(0, "a zebra", ()), (0, "an ox", ()), (0, "a zebra ", ())]), 9) == [[0, 1], [2]]
+
+
+def test_many_expressions_of_one_box_take_no_longer_than_they_are_many() -> None:
+    """Each in a sample of its own; a search through all of them for each would never end."""
+    records: list[Asked] = [(0, f"{number}", ((1, 2, 3, 4),)) for number in range(100_000)]
+    assert samples_of(keys_of(records), 8) == len(records)
 
 
 def test_no_records_are_no_groups() -> None:
-    members, bounds = group_records(np.array([], np.uint64), 3)
+    members, bounds = group_records(RoundKeys("VG"), 3)
     assert (members.tolist(), bounds.tolist()) == ([], [0])
-    assert samples_of(np.array([], np.uint64), 3) == 0
+    assert samples_of(RoundKeys("VG"), 3) == 0
 
 
 def test_the_groups_are_read_back(tmp_path: Path) -> None:
-    pictures = [i * 7 % 11 for i in range(200)]
-    assert write_rounds(tmp_path, np.array(pictures, np.uint64), 4) == len(groups_of(pictures, 4))
+    images = [i * 7 % 11 for i in range(200)]
+    keys = keys_of([(image, "it", ((number, 0, 5, 5),)) for number, image in enumerate(images)])
+    assert write_rounds(tmp_path, keys, 4) == len(groups_of(images, 4))
     rounds = Rounds(tmp_path)
-    assert [rounds[i] for i in range(len(groups_of(pictures, 4)))] == groups_of(pictures, 4)
+    assert [rounds[i] for i in range(len(groups_of(images, 4)))] == groups_of(images, 4)
 
 
 def test_names_of_images_differ() -> None:
@@ -136,6 +206,13 @@ def texts(sample: Sample) -> list[list[str]]:
     return [[turn.text for turn in rendering.turns] for rendering in sample.renderings]
 
 
+def answer_of(sample: Sample) -> tuple[str, ...]:
+    """The boxes that a question of VG is about, or its phrase if there are none; of REG the box and the phrase."""
+    question, answer = texts(sample)[0]
+    boxes = re.search(r"\[[0-9.].*\]", question if sample.task == "REG" else answer)
+    return (boxes[0] if boxes else question, *([answer] if sample.task == "REG" else []))
+
+
 def without_image(question: str) -> str:
     """The question as it is put when the image has been shown: some wordings speak of it in mid-sentence."""
     assert question.count("<image>") <= 1
@@ -158,7 +235,7 @@ def test_questions_and_answers_are_those_of_samples_of_their_own(
     assert by_source == {"VG_gref": 12, "VG_ref": 24, "REG_ref": 24, "REG_vg": 18, "VG_vg": 12}
     for tag, count in by_source.items():
         questions = [alone[f"{tag}-{index:09d}"] for index in range(count)]
-        groups = groups_of([sample.image for sample in questions], rounds)
+        groups = groups_of([sample.image for sample in questions], rounds, list(map(answer_of, questions)))
         assert sorted(key for key in together if key.startswith(f"{tag}-")) == [
             f"{tag}-{index:09d}" for index in range(len(groups))
         ]
@@ -196,11 +273,12 @@ def test_the_index_counts_the_boxes_and_the_set_is_complete(data: Path, prep: Pr
 def test_bad_members_are_skipped_and_bad_groups_rejected(data: Path, prep: Prep, lock_of: LockOf) -> None:
     refs = [
         *(ref(70, "good", image_id=7), ref(99, "no such box", image_id=7), ref(71, "good too", image_id=7)),
-        *(ref(70, "an <image>", image_id=7), ref(75, "outside", image_id=7)),
+        *(ref(72, "an <image>", image_id=7), ref(75, "outside", image_id=7)),
         *(ref(99, "bad alone", image_id=8), ref(98, "bad too", image_id=8)),
         *(ref(80, "of the next group of 8", image_id=8), ref(None, "of no picture", image_id=8)),
     ]
-    boxes = [box(70), box(71), box(75, bbox=[900, 0, 5, 5]), box(80, 8)]
+    boxes = [box(70), box(71, bbox=[60, 10, 30, 40]), box(72, bbox=[90, 10, 30, 40])]
+    boxes += [box(75, bbox=[900, 0, 5, 5]), box(80, 8)]
     write(data, {"refs(unc).p": pickle.dumps(refs), "instances.json": coco([picture(7), picture(8)], boxes)})
     write(data, {"m.txt": "VG & refs(unc).p & . & rounds=2\nREG & refs(unc).p & . & rounds=100\n"})
     built = prep("build", "--manifest", data / "m.txt", "--data-root", data, "--out", data / "set")
@@ -234,13 +312,17 @@ def test_bad_members_are_skipped_and_bad_groups_rejected(data: Path, prep: Prep,
 
 def test_records_that_state_other_sizes_share_no_sample(data: Path, prep: Prep, lock_of: LockOf) -> None:
     """Boxes are fractions of the stated size: one that states another is left out, as it would be alone."""
-    line = {"image_path": "7.jpg", "width": 200, "height": 100, "bboxes": [[1, 2, 30, 40]]}
-    lines = [{**line, "expression": "a"}, {**line, "expression": "b", "width": 100}, {**line, "expression": "c"}]
+    line = {"image_path": "7.jpg", "width": 200, "height": 100}
+    lines = [
+        {**line, "expression": "a", "bboxes": [[1, 2, 30, 40]]},
+        {**line, "expression": "b", "bboxes": [[2, 2, 30, 40]], "width": 100},
+        {**line, "expression": "c", "bboxes": [[3, 2, 30, 40]]},
+    ]
     write(data, {"v.jsonl": "\n".join(map(json.dumps, lines)), "m.txt": "VG & v.jsonl & . & rounds=3\n"})
     built = prep("build", "--manifest", data / "m.txt", "--data-root", data, "--out", data / "set")
     assert built.returncode == 0, built.stderr
     (sample,) = samples(data / "set").values()
-    assert texts(sample)[0][1::2] == ["a-[0.005,0.020,0.150,0.400]", "c-[0.005,0.020,0.150,0.400]"]
+    assert texts(sample)[0][1::2] == ["a-[0.005,0.020,0.150,0.400]", "c-[0.015,0.020,0.150,0.400]"]
     (source,) = lock_of(data / "set")["sources"]
     assert (source["records"], source["rejected"]) == (2, {"size_mismatch": 1})
 

@@ -87,6 +87,14 @@ def test_steps_override_the_recipes_epochs() -> None:
     assert settings_of("pretrain", epochs=3).data.epochs == 3
 
 
+def test_a_warmup_in_steps_puts_the_recipe_s_ratio_out_of_force() -> None:
+    found = resolve({"stage": "pretrain", **NEEDED, "warmup_steps": 0})
+    optimizer = found.settings.optimizer
+    assert (optimizer.warmup_steps, optimizer.warmup_ratio) == (0, None)
+    assert found.origins["warmup_ratio"] == "warmup_steps, command line"
+    assert settings_of("pretrain", warmup_ratio=0.1).optimizer.warmup_ratio == 0.1
+
+
 CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
     "no stage": ("", {}, "--stage: expected one of alignment, pretrain, .*, got nothing"),
     "no shards": ("sft", {"shards": ()}, "--shards: missing"),
@@ -97,6 +105,12 @@ CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
         r"--micro-batch 4 \(recipe alignment\) is more than --global-batch 2 \(command line\); give --micro-batch 2 or",
     ),
     "ends": ("sft", {"steps": 4, "epochs": 2}, "--steps 4 and --epochs 2 contradict each other: .*; give one"),
+    "warm-ups": (
+        "sft",
+        {"warmup_steps": 4, "warmup_ratio": 0.1},
+        "--warmup-steps 4 and --warmup-ratio 0.1 contradict each other: each sets the length of the warmup; give one",
+    ),
+    "warm-up of steps below": ("sft", {"warmup_steps": -1}, r"--warmup-steps -1 \(command line\): .*x>=0"),
     "warm-up": ("sft", {"warmup_ratio": 1.0}, r"--warmup-ratio 1.0 \(command line\): .*0<=x<1"),
     "warm-up below": ("sft", {"warmup_ratio": -0.1}, r"--warmup-ratio -0.1 \(command line\): .*0<=x<1"),
     "short": ("sft", {"max_length": 15}, r"--max-length 15 .*x>=16"),

@@ -5,6 +5,7 @@ import click
 from griffon_train.cli.ask import ask_command
 from griffon_train.cli.convert import convert
 from griffon_train.cli.evaluate import evaluate_command
+from griffon_train.cli.new_model import new_model_command
 from griffon_train.cli.plan import lengths_command, plan_command
 from griffon_train.cli.read import read_command
 from griffon_train.cli.run import run
@@ -19,6 +20,7 @@ def main() -> None:
 
 
 _COMMANDS = (
+    new_model_command,
     plan_command,
     lengths_command,
     read_command,

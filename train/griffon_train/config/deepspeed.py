@@ -22,7 +22,7 @@ _OURS = {
     "gradient_accumulation_steps": "--global-batch, --micro-batch and the number of ranks",
     "gradient_clipping": "--clip",
     "optimizer": "--lr, --weight-decay, --beta1, --beta2 and --epsilon",
-    "scheduler": "--schedule and --warmup-ratio",
+    "scheduler": "--schedule and --warmup-ratio or --warmup-steps",
     "bf16": "--dtype",
     "bfloat16": "--dtype",
 }
@@ -84,9 +84,14 @@ def scheduler_passed_over(memory: MemorySettings, optimizer: OptimizerSettings) 
     scheduler = None if memory.deepspeed is None else _read(memory.deepspeed).get("scheduler")
     if not isinstance(scheduler, dict):
         return None
+    warmup = (
+        f"--warmup-steps {optimizer.warmup_steps}"
+        if optimizer.warmup_ratio is None
+        else f"--warmup-ratio {optimizer.warmup_ratio}"
+    )
     return (
         f"--deepspeed {memory.deepspeed}: scheduler {scheduler.get('type')} is ignored, as it sets no values; "
-        f"the learning rate follows --schedule {optimizer.schedule} and --warmup-ratio {optimizer.warmup_ratio}"
+        f"the learning rate follows --schedule {optimizer.schedule} and {warmup}"
     )
 
 

@@ -7,7 +7,17 @@ from typing import Annotated
 import msgspec
 
 from griffon_shards.types import BOX_STYLES
-from griffon_train.config.options import Count, Epochs, NotNegative, Option, Positive, Share, StepsOrNone, one_of
+from griffon_train.config.options import (
+    Count,
+    CountOrZero,
+    Epochs,
+    NotNegative,
+    Option,
+    Positive,
+    Share,
+    StepsOrNone,
+    one_of,
+)
 from griffon_train.data.plan import DEFAULT_WINDOW
 from griffon_train.data.source_stream import GROUPINGS
 from griffon_train.text.chat_templates import CHATS
@@ -163,7 +173,13 @@ class OptimizerSettings:
         one_of("cosine", "constant"),
         Option("Learning rate schedule after the warmup.", reference_name="lr_scheduler_type"),
     ] = "cosine"
-    warmup_ratio: Annotated[Share, Option("Fraction of the steps used for linear warmup.")] = 0.03
+    warmup_ratio: Annotated[
+        Share | None, Option("Fraction of the steps used for linear warmup.", unset="set by --warmup-steps")
+    ] = 0.03
+    warmup_steps: Annotated[
+        CountOrZero | None,
+        Option("Number of steps of linear warmup; replaces --warmup-ratio.", unset="set by --warmup-ratio"),
+    ] = None
     weight_decay: Annotated[NotNegative, Option("AdamW weight decay; biases and norms are excluded.")] = 0.0
     clip: Annotated[
         NotNegative, Option("Maximum gradient norm; 0 disables clipping.", reference_name="max_grad_norm")

@@ -74,7 +74,6 @@ FOREIGN: Mapping[str, Foreign] = {
     "save_strategy": Foreign("checkpoints are always saved every --save-steps steps", ("steps",)),
     "resume_from_checkpoint": Foreign("a run always resumes from its latest checkpoint", _ON),
     "overwrite_output_dir": Foreign("a run never overwrites another; give a new --output-dir", _OFF),
-    "warmup_steps": Foreign("use --warmup-ratio, the fraction of the steps", ("0",)),
     "remove_unused_columns": Foreign("samples have no columns", _OFF),
     "group_by_length": Foreign("use --grouping modality or task; samples of similar length always share a batch", _OFF),
     "cache_dir": Foreign("nothing is downloaded; give local folders"),

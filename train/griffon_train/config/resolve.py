@@ -81,7 +81,8 @@ def resolve(given: Mapping[str, Any], *, complete: bool = True) -> Resolved:
             values[name], origins[name] = DEFAULTS[name], "default"
         else:
             values[name], origins[name] = None, "not given"
-    _apply_steps(values, origins)
+    _replace(values, origins, "epochs", by="steps", sets="the length of the run")
+    _replace(values, origins, "warmup_ratio", by="warmup_steps", sets="the length of the warmup")
     settings = from_values(values)
     for problem in _problems(settings, origins):
         raise SettingsError(problem)
@@ -95,16 +96,16 @@ def read_recipe(stage: str) -> dict[str, Any]:
     return tomllib.loads((RECIPES / f"{stage}.toml").read_text(encoding="utf-8"))
 
 
-def _apply_steps(values: dict[str, Any], origins: dict[str, str]) -> None:
-    """Let given steps override the epochs of the recipe; a run ends after either steps or epochs."""
-    if values["steps"] is None:
+def _replace(values: dict[str, Any], origins: dict[str, str], name: str, *, by: str, sets: str) -> None:
+    """Unset a setting of the recipe or the defaults if another one is given that sets the same."""
+    if values[by] is None:
         return
-    if origins["epochs"] == _GIVEN and values["epochs"] is not None:
+    if origins[name] == _GIVEN and values[name] is not None:
         raise SettingsError(
-            f"--steps {values['steps']} and --epochs {values['epochs']} contradict each other: each sets the length of "
-            "the run; give one"
+            f"{option_name(by)} {values[by]} and {option_name(name)} {values[name]} contradict each other: each sets "
+            f"{sets}; give one"
         )
-    values["epochs"], origins["epochs"] = None, f"steps, {origins['steps']}"
+    values[name], origins[name] = None, f"{by}, {origins[by]}"
 
 
 def _require(values: Mapping[str, Any]) -> None:

@@ -12,23 +12,33 @@ BIN_TOKENS = tuple(f"<bin_{thousandths}>" for thousandths in range(1001))
 """One token per coordinate, in thousandths."""
 
 _PAD, _BOS, _EOS, _UNK = "<pad>", "<s>", "</s>", "<unk>"
-_CONTROLS = (_PAD, _BOS, _EOS, _UNK, "<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>")
+CONTROL_TOKENS = (_PAD, _BOS, _EOS, _UNK, "<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>")
+"""Those of every chat template, as the tokenizers made here have them; padding is the first."""
 
 
 def byte_tokenizer() -> PreTrainedTokenizerBase:
     """Return a tokenizer with a token per byte and the control tokens of all chat templates; it needs no files."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: token_id for token_id, token in enumerate((*_CONTROLS, *alphabet))}
+    vocabulary = {token: token_id for token_id, token in enumerate((*CONTROL_TOKENS, *alphabet))}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
+    return with_controls(backend)
+
+
+def with_controls(backend: Tokenizer) -> PreTrainedTokenizerBase:
+    """The tokenizer for transformers, with the roles of its control tokens.
+
+    Args:
+        backend: whose vocabulary begins with `CONTROL_TOKENS`.
+    """
     tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=_PAD,
         bos_token=_BOS,
         eos_token=_EOS,
         unk_token=_UNK,
-        additional_special_tokens=list(_CONTROLS[4:]),
+        additional_special_tokens=list(CONTROL_TOKENS[4:]),
     )
     return tokenizer
 

@@ -1,11 +1,11 @@
-"""Models by name: the sizes that Griffon-G is built on, and tiny ones that run on a CPU in a second.
+"""Models by name: the sizes that Griffon-G is built on, small ones that learn on a CPU, and tiny ones for trying.
 
 A preset defines the architecture; weights are random until a checkpoint is loaded. Sizes are from the published
 config.json of each model.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import CLIPVisionConfig, Gemma2Config, LlamaConfig, PreTrainedConfig, Qwen2Config
@@ -30,14 +30,16 @@ _TINY_VIT: Mapping[str, Any] = {
     "patch_size": 14,
     "projection_dim": 32,
 }
-_TINY_IMAGE_PX, _TINY_REGION_PX = 70, 28
-_TINY_VOCABULARY = 272  # the byte-level tokenizer's 264 tokens and a few unused ones, as in released vocabularies
+_BYTE_VOCABULARY = 272  # the byte-level tokenizer's 264 tokens and a few unused ones, as in released vocabularies
 
 _TEXT_CONFIGS: Mapping[str, type[PreTrainedConfig]] = {
     "gemma2": Gemma2Config,
     "llama2": LlamaConfig,
     "qwen2": Qwen2Config,
 }
+FAMILIES = tuple(_TEXT_CONFIGS)
+_SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}  # of the tokenizers made here
+_SMALL_RATIO = 3  # intermediate size over width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +47,47 @@ class Preset:
     """The architecture of a named model.
 
     Attributes:
-        family: `gemma2`, `llama2` or `qwen2`.
+        family: one of `FAMILIES`.
         text: settings of the language model's configuration.
-        tiny: whether the towers are tiny as well, and the tokenizer is the byte-level one.
+        vision: settings of both towers' configurations.
+        image_px: side of the vision tower's input.
+        region_px: side of the region tower's input.
+        projector: a name of `griffon_train.model.projector.PROJECTORS`.
+        byte_tokens: whether the tokenizer is the byte-level one.
     """
 
     family: str
     text: Mapping[str, Any]
-    tiny: bool = False
+    vision: Mapping[str, Any] = field(default_factory=lambda: _VIT_L)
+    image_px: int = IMAGE_PX
+    region_px: int = REGION_PX
+    projector: str = "conv_reduce"
+    byte_tokens: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmallSize:
+    """The size of a small model. Widths are divisible by heads, and the image's side by the patches'.
+
+    Attributes:
+        width: hidden size of the language model.
+        layers: its number of layers.
+        heads: its attention heads.
+        vision_width: hidden size of the vision tower.
+        vision_layers: its number of layers.
+        vision_heads: its attention heads.
+        image_px: side of the vision tower's input.
+        patch_px: side of a patch.
+    """
+
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    vision_width: int = 128
+    vision_layers: int = 3
+    vision_heads: int = 4
+    image_px: int = 98
+    patch_px: int = 14
 
 
 def _gemma2(hidden_size: int, layers: int, heads: int, key_value_heads: int, intermediate_size: int) -> Preset:
@@ -100,6 +135,49 @@ def _qwen2(
     return Preset(family="qwen2", text=text)
 
 
+def small_preset(family: str, size: SmallSize, *, vocabulary: int) -> Preset:
+    """A small model of a size.
+
+    Args:
+        family: one of `FAMILIES`.
+        size: of its parts.
+        vocabulary: number of its tokens, of which the first three are those that pad, begin and end texts.
+    """
+    text = {
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.heads,
+        "intermediate_size": _SMALL_RATIO * size.width,
+        "max_position_embeddings": 4096,
+        "vocab_size": vocabulary,
+        # What keeps the scale of what passes through; the 0.02 of real widths would silence every layer of this one.
+        "initializer_range": size.width**-0.5,
+        **_SPECIAL_TOKENS,
+    }
+    if family == "gemma2":
+        head = size.width // size.heads
+        text |= {"head_dim": head, "query_pre_attn_scalar": head, "sliding_window": 1024}
+    vision = {
+        "hidden_size": size.vision_width,
+        "intermediate_size": _SMALL_RATIO * size.vision_width,
+        "num_hidden_layers": size.vision_layers,
+        "num_attention_heads": size.vision_heads,
+        "patch_size": size.patch_px,
+        "projection_dim": size.vision_width,
+    }
+    region_px = 2 * size.patch_px
+    return Preset(
+        family=family,
+        text=text,
+        vision=vision,
+        image_px=size.image_px,
+        region_px=region_px,
+        projector="mlp2x_gelu",
+        byte_tokens=True,
+    )
+
+
 def _tiny(family: str) -> Preset:
     text = {
         "hidden_size": 32,
@@ -108,14 +186,12 @@ def _tiny(family: str) -> Preset:
         "num_key_value_heads": 1,
         "intermediate_size": 64,
         "max_position_embeddings": 4096,
-        "vocab_size": _TINY_VOCABULARY,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
+        "vocab_size": _BYTE_VOCABULARY,
+        **_SPECIAL_TOKENS,
     }
     if family == "gemma2":
         text |= {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 64}
-    return Preset(family=family, text=text, tiny=True)
+    return Preset(family=family, text=text, vision=_TINY_VIT, image_px=70, region_px=28, byte_tokens=True)
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -125,13 +201,17 @@ PRESETS: Mapping[str, Preset] = {
     "llama2-13b": _llama2(5120, 40, 40, 13824),
     "qwen2.5-3b": _qwen2(2048, 36, 16, 2, 11008, 151936, tied=True),
     "qwen2.5-7b": _qwen2(3584, 28, 28, 4, 18944, 152064, tied=False),
-    "tiny-gemma2": _tiny("gemma2"),
-    "tiny-llama2": _tiny("llama2"),
-    "tiny-qwen2": _tiny("qwen2"),
+    **{f"small-{family}": small_preset(family, SmallSize(), vocabulary=_BYTE_VOCABULARY) for family in FAMILIES},
+    **{f"tiny-{family}": _tiny(family) for family in FAMILIES},
 }
 
 FAMILY_CHATS: Mapping[str, str] = {"gemma2": "gemma_instruct", "llama": "llama_2", "qwen2": "qwen2"}
 """The chat template that each family was released with, by `model_type` of the language model."""
+
+
+def family_chat(family: str) -> str:
+    """The chat template of one of `FAMILIES`."""
+    return FAMILY_CHATS[_TEXT_CONFIGS[family].model_type]
 
 
 def preset_config(name: str, *, region: bool = True) -> GriffonConfig:
@@ -148,11 +228,14 @@ def preset_config(name: str, *, region: bool = True) -> GriffonConfig:
         raise SettingsError(
             f"unknown model {name!r}; expected one of {', '.join(PRESETS)}, or the folder of a saved model"
         )
-    preset = PRESETS[name]
-    tower = _TINY_VIT if preset.tiny else _VIT_L
-    image_px, region_px = (_TINY_IMAGE_PX, _TINY_REGION_PX) if preset.tiny else (IMAGE_PX, REGION_PX)
+    return config_of(PRESETS[name], region=region)
+
+
+def config_of(preset: Preset, *, region: bool = True) -> GriffonConfig:
+    """The configuration of a preset; `region` as for `preset_config`."""
     return GriffonConfig(
-        vision_config=CLIPVisionConfig(**tower, image_size=image_px),
+        vision_config=CLIPVisionConfig(**preset.vision, image_size=preset.image_px),
         text_config=_TEXT_CONFIGS[preset.family](**preset.text),
-        region_config=CLIPVisionConfig(**tower, image_size=region_px) if region else None,
+        region_config=CLIPVisionConfig(**preset.vision, image_size=preset.region_px) if region else None,
+        projector=preset.projector,
     )

@@ -47,7 +47,11 @@ def make_engine(
 
 def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
     """Factor on the learning rates of a step: linear warm-up, then a cosine decay to 0 or a constant 1."""
-    warmup = math.ceil(settings.warmup_ratio * steps)
+    if settings.warmup_ratio is None:
+        assert settings.warmup_steps is not None, "a warm-up has a ratio or steps"
+        warmup = settings.warmup_steps
+    else:
+        warmup = math.ceil(settings.warmup_ratio * steps)
     if step < warmup:
         return (step + 1) / warmup
     if settings.schedule == "constant":

@@ -206,7 +206,7 @@ def _of_preset(name: str, settings: ModelSettings) -> tuple[GriffonForConditiona
     for part in ("vision_tower", "region_tower"):
         if getattr(settings, part) is not None:
             raise _has_already(part, f"the preset {name}", settings)
-    if settings.tokenizer is None and not PRESETS[name].tiny:
+    if settings.tokenizer is None and not PRESETS[name].byte_tokens:
         raise SettingsError(f"--model {name} has random weights and no tokenizer; give --tokenizer FOLDER")
     config = preset_config(name)
     for each, value in _new_model(settings).items():
