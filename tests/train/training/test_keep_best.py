@@ -7,6 +7,7 @@ import pytest
 
 from .conftest import checkpoint_of
 from .launcher import Launcher
+from .test_reports import board_of
 
 FIGURE = "source/DET_shapes"
 
@@ -34,6 +35,43 @@ def test_the_best_checkpoint_stays_beside_the_last(
     assert kept == {checkpoint_of(run, best).name, checkpoint_of(run, 5).name}
     noted = orjson.loads((run / "best.json").read_bytes())
     assert noted == {"figure": FIGURE, "value": losses[best], "checkpoint": f"checkpoints/step-{best:08d}"}
+
+
+def test_answers_are_scored_and_the_best_scores_are_kept(
+    launcher: Launcher, frozen_set: Path, small_set: Path, tmp_path: Path
+) -> None:
+    """The scores are those that `evaluate` gives to the checkpoint, on two ranks as on one."""
+    run, figure = tmp_path / "run", "score/LAZY_caption/loss_per_token"
+    options = ("--steps", 2, "--val-generate", 2, "--keep-best", figure)
+    ended = launcher.run(*command(frozen_set, run, small_set, *options), world_size=2)
+    assert ended.codes == [0, 0], ended.said
+    lines = [orjson.loads(line) for line in (run / "validation.jsonl").read_bytes().splitlines()]
+    losses = [line["scores"]["LAZY_caption"]["loss_per_token"] for line in lines]
+    assert orjson.loads((run / "best.json").read_bytes())["value"] == min(losses)
+    evaluated = launcher.run(
+        "evaluate", run, "--from", "best", "--shards", small_set, "--limit", 2, "--out", tmp_path / "out", world_size=1
+    )
+    assert evaluated.codes == [0], evaluated.said
+    metrics = orjson.loads((tmp_path / "out" / "metrics.json").read_bytes())
+    assert metrics["sources"]["LAZY_caption"]["loss_per_token"] == pytest.approx(min(losses), abs=1e-5)
+    board = board_of(run)
+    assert [event.value for event in board.Scalars(f"validation/{figure}")] == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        (("--zero", 3), "--val-generate 2 (command line) needs complete weights on every device"),
+        (("--keep-best", "score/DET_shapes/accuracy@0.5"), "validation has no such figure; it has all, "),
+    ],
+)
+def test_scores_that_validation_cannot_give(
+    option: tuple[object, ...], problem: str, launcher: Launcher, frozen_set: Path, small_set: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    ended = launcher.run(*command(frozen_set, run, small_set, "--val-generate", 2, *option), world_size=1)
+    assert ended.codes == [2], ended.said
+    assert problem in ended.said[0]
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,8 @@ def _box(_context: click.Context, _option: click.Parameter, value: str | None) -
     "--from",
     "checkpoint",
     metavar="CHECKPOINT",
-    help="Checkpoint of the run MODEL: a step, a name such as step-00000100, or last.  [default: the run's result, or "
-    "its last checkpoint if it has none]",
+    help="Checkpoint of the run MODEL: a step, a name such as step-00000100, last or best.  [default: the run's "
+    "result, or its last checkpoint if it has none]",
 )
 @click.option("--templates", type=_PATH, help="Folder with question templates.  [default: the built-in templates]")
 @click.option(

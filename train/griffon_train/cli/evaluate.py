@@ -35,8 +35,8 @@ _PATH = click.Path(path_type=Path)
     "--from",
     "checkpoint",
     metavar="CHECKPOINT",
-    help="Checkpoint of the run MODEL: a step, a name such as step-00000100, or last.  [default: the run's result, or "
-    "its last checkpoint if it has none]",
+    help="Checkpoint of the run MODEL: a step, a name such as step-00000100, last or best.  [default: the run's "
+    "result, or its last checkpoint if it has none]",
 )
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Questions answered together.")
 @click.option(
@@ -105,7 +105,9 @@ def evaluate_command(
         raise SettingsError("--shards: the same set is given twice")
     for frozen in sets:
         frozen.check_shards()
-    from griffon_train.distributed.process_group import distributed_session  # torch takes seconds to import
+    import torch  # it takes seconds to import
+
+    from griffon_train.distributed.process_group import distributed_session
     from griffon_train.evaluation.evaluate import Evaluation, evaluate
     from griffon_train.evaluation.matching import NAMED_TASKS
     from griffon_train.evaluation.questions import chosen_rows
@@ -116,6 +118,7 @@ def evaluate_command(
     if coco_json is not None and not {TASKS[sets[set_no].index["task"][row]] for set_no, row in rows} & {*NAMED_TASKS}:
         raise SettingsError(f"--coco-json {coco_json}: there are no samples of {' or '.join(NAMED_TASKS)}")
     with distributed_session(device, stall_s) as ranks:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is to be float32
         opened = open_model(model, checkpoint, dtype, ranks)
         result = evaluate(
             Evaluation(

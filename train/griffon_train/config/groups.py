@@ -235,7 +235,7 @@ class CheckpointSettings:
     keep_best: Annotated[
         str | None,
         Option(
-            "Also keep the checkpoint with the best validation FIGURE: all, a task group, set/NAME or source/TAG.",
+            "Also keep the checkpoint with the best validation FIGURE, such as all, source/TAG or score/TAG/NAME.",
             unset="none",
         ),
     ] = None
@@ -250,6 +250,10 @@ class LoggingSettings:
     ] = ()
     val_steps: Annotated[
         Count | None, Option("Validate every N steps.", unset="no validation", reference_name="eval_steps")
+    ] = None
+    val_generate: Annotated[
+        Count | None,
+        Option("At each validation, also answer N samples of each source and score the answers.", unset="losses only"),
     ] = None
     log_every: Annotated[Count, Option("Print progress every N steps.", reference_name="logging_steps")] = 10
     log_hook: Annotated[

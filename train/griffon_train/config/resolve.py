@@ -144,6 +144,15 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
             f"{named('val_shards')} would never be read; also give --val-steps",
         ),
         (
+            logging.val_generate is not None and not logging.val_shards,
+            f"{named('val_generate')} has nothing to ask about; also give --val-shards and --val-steps",
+        ),
+        (
+            logging.val_generate is not None and memory.zero == 3,
+            f"{named('val_generate')} needs complete weights on every device, which {named('zero')} does not keep; "
+            "give --zero 2, or evaluate checkpoints with griffon-train evaluate",
+        ),
+        (
             settings.checkpointing.keep_best is not None and not logging.val_shards,
             f"{named('keep_best')} needs a validation; also give --val-shards and --val-steps",
         ),

@@ -126,7 +126,7 @@ RESUME_FREE: frozenset[str] = frozenset(
     | {"micro_batch", "workers", "zero", "offload", "deepspeed", "device", "attention", "gradient_checkpointing"}
     | {"deterministic"}
     # what is logged and kept
-    | {"save_steps", "keep", "keep_best", "val_steps", "log_every", "log_hook", "stall_s"}
+    | {"save_steps", "keep", "keep_best", "val_steps", "val_generate", "log_every", "log_hook", "stall_s"}
 )
 """Settings that may change when a run is resumed: the results stay the same up to rounding."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
-import torch
 from PIL import Image
 
 from griffon_shards.frozen_set import FrozenSet
@@ -80,7 +79,6 @@ def evaluate(evaluation: Evaluation, ranks: ProcessGroup) -> Result:
         SettingsError: `out` holds another evaluation, or a question has a region and the model no tower for it.
         DataError: a sample cannot be read.
     """
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is to be float32
     asked = _own_questions(evaluation, ranks)
     limit = evaluation.max_new_tokens or _longest(asked, evaluation.loaded, ranks)
     identity = _identity(evaluation, limit)

@@ -51,6 +51,7 @@ _MAIN_FIGURES: Mapping[str, Sequence[tuple[str, str]]] = {
 
 _PARSING = ("strict", "lenient", "unparsed", "repeated", "cut_off")
 _NOT_SHARES = {"loss_per_token", "cider", "count_mae", "count_rmse"}
+_LOWER_IS_BETTER = {"loss_per_token", "count_mae", "count_rmse"}
 _DECIMALS = 6
 
 
@@ -112,6 +113,25 @@ def figures_table(figures: Mapping[str, Any]) -> str:
     )
     parsed = table(("task", "answers", *_PARSING), [_parsing_row(name, scores["parsing"]) for name, scores in parts])
     return f"{scored}\n\n{parsed}"
+
+
+def main_figures(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The main figures of a task or a source that have a value, by their names in the table."""
+    values = {
+        f"{part}.{figure}".lstrip("."): (scores[part] if part else scores)[figure]
+        for part, figure in _MAIN_FIGURES[scores["task"]]
+    }
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def figure_names(task: str) -> list[str]:
+    """The names of a task's main figures."""
+    return [f"{part}.{figure}".lstrip(".") for part, figure in _MAIN_FIGURES[task]]
+
+
+def lower_is_better(figure: str) -> bool:
+    """Whether a main figure is an error or a loss rather than a share of right answers."""
+    return figure in _LOWER_IS_BETTER
 
 
 def _figure_rows(name: str, scores: Mapping[str, Any]) -> list[tuple[str, int, str, str, str]]:

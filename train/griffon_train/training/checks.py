@@ -7,6 +7,7 @@ from typing import Any
 
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_train.config.groups import LoggingSettings
 from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
 from griffon_train.config.settings import Settings, differences, settings_from_json
 from griffon_train.data.shared_memory import check_shared_memory, needed_bytes, ranks_here
@@ -18,7 +19,7 @@ from griffon_train.model.weight_files import read_json
 from griffon_train.training.checkpoint_folders import steps_there
 from griffon_train.training.disk_space import check_room, need_of
 from griffon_train.training.log_hook import imported
-from griffon_train.training.validation_losses import figure_names
+from griffon_train.training.validation_figures import figure_names
 
 _log = logging.getLogger(__name__)
 
@@ -73,21 +74,23 @@ def check_log_hook(name: str | None, ranks: ProcessGroup) -> None:
     ranks.raise_if_any(problem)
 
 
-def open_validation_sets(paths: Sequence[Path], keep_best: str | None) -> list[FrozenSet]:
+def open_validation_sets(logging: LoggingSettings, keep_best: str | None) -> list[FrozenSet]:
     """Open the validation sets to check them. Each validation opens them again, so that training holds no memory.
 
     Args:
-        paths: folders of the sets.
+        logging: names the folders of the sets.
         keep_best: name of the figure by which the best checkpoint is chosen, if one is.
 
     Raises:
         SettingsError: a set has no samples, or validation on these sets has no such figure.
     """
-    sets = [open_set(path) for path in paths]
+    sets = [open_set(path) for path in logging.val_shards]
     for frozen in sets:
         if not len(frozen):
             raise SettingsError(f"--val-shards {frozen.root}: the set has no samples; leave it out or give another")
-    if keep_best is not None and keep_best not in (names := figure_names(sets)):
+    if keep_best is not None and keep_best not in (
+        names := figure_names(sets, scores=logging.val_generate is not None)
+    ):
         raise SettingsError(f"--keep-best {keep_best}: validation has no such figure; it has {', '.join(names)}")
     return sets
 

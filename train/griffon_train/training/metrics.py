@@ -5,7 +5,7 @@
 
 import logging
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from griffon_train.config.run_folder import METRICS, TIMING, VALIDATION
 from griffon_train.training.log_files import Appended
 from griffon_train.training.log_hook import Hook
 from griffon_train.training.tensorboard_file import Board
-from griffon_train.training.validation_losses import ValidationTotals
+from griffon_train.training.validation_figures import ValidationTotals
 
 _log = logging.getLogger(__name__)
 
@@ -136,6 +136,7 @@ class Reporter:
             "validation_loss": totals.by_group,
             "by_set": totals.by_set,
             "by_source": totals.by_source,
+            **({"scores": totals.scores} if totals.scores else {}),
         }
         self._write(VALIDATION, fields)
         self._validated = step
@@ -144,6 +145,9 @@ class Reporter:
             self._hook.give(step, fields)
         losses = "  ".join(f"{group} {loss:.4f}" for group, loss in totals.by_group.items())
         _log.info("step %d/%d  validation  %s", step + 1, self._steps, losses)
+        for tag, scores in totals.scores.items():
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            _log.info("step %d/%d  %s  %s", step + 1, self._steps, tag, shown)
 
     def _write(self, name: str, fields: Mapping[str, Any]) -> None:
         self._files[name].write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
@@ -179,40 +183,10 @@ class Reporter:
         )
 
 
-def best_validation(run: Path, figure: str, steps: Container[int]) -> tuple[int, float] | None:
-    """The logged validation with the lowest value of a figure, the earliest of equal ones; None without any.
-
-    Args:
-        run: folder of the run.
-        figure: name of the figure, as in `ValidationTotals.figures`.
-        steps: only validations after so many steps are considered.
-
-    Returns:
-        The number of steps that were done, and the value.
-    """
-    best: tuple[int, float] | None = None
-    with (run / VALIDATION).open("rb") as file:
-        for line in file:
-            step = _step_of(line)
-            value = None if step is None else _figure(orjson.loads(line), figure)
-            if step is None or value is None or step + 1 not in steps:
-                continue
-            if best is None or value < best[1]:
-                best = step + 1, value
-    return best
-
-
-def _figure(fields: Mapping[str, Any], figure: str) -> float | None:
-    """A figure of a validation's line, by the names of `ValidationTotals.figures`."""
-    part, slash, name = figure.partition("/")
-    value = fields.get(f"by_{part}", {}).get(name) if slash else fields["validation_loss"].get(figure)
-    return None if value is None else float(value)
-
-
 def first_logged(run: Path, steps: int) -> list[Mapping[str, Any]]:
     """The metrics of the first steps of a run, without skipped steps."""
     with (run / METRICS).open("rb") as file:
-        lines = (orjson.loads(line) for line in file if _step_of(line) is not None)
+        lines = (orjson.loads(line) for line in file if step_of_line(line) is not None)
         return list(islice((fields for fields in lines if not fields.get("skipped")), steps))
 
 
@@ -236,7 +210,7 @@ def truncate_to_step(path: Path, start: int) -> str:
     with path.open("r+b") as file:
         for number, line in enumerate(file, start=1):
             end += len(line)
-            step = _step_of(line)
+            step = step_of_line(line)
             if step is None or not before < step < start:
                 doubtful.append(number)
             if step is not None and step < start:
@@ -251,7 +225,7 @@ def truncate_to_step(path: Path, start: int) -> str:
     return f"{path}, line {damaged[0]}: damaged{more}; the readable lines are kept and the run continues"
 
 
-def _step_of(line: bytes) -> int | None:
+def step_of_line(line: bytes) -> int | None:
     """The step of a log line, or None if the line is incomplete or damaged."""
     try:
         fields = orjson.loads(line)
@@ -267,5 +241,5 @@ def _last_step(path: Path) -> int | None:
     if path.exists():
         with path.open("rb") as file:
             for line in file:
-                last = _step_of(line)
+                last = step_of_line(line)
     return last

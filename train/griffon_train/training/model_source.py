@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME, stored_settings
+from griffon_train.config.run_folder import BEST_NAME, MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME, stored_settings
 from griffon_train.config.settings import Settings
 from griffon_train.distributed.process_group import ProcessGroup, transformers_progress
 from griffon_train.evaluation.saved_model import DTYPES, LoadedModel, open_saved
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.parts import naming
+from griffon_train.model.weight_files import read_json
 from griffon_train.text.chat_templates import check_tokenizer
 from griffon_train.training import checkpoint_folders
 from griffon_train.training.checkpoint_folders import TrainingCheckpoint
@@ -24,7 +25,7 @@ from griffon_train.training.model_loading import default_chat, load_model
 
 _log = logging.getLogger(__name__)
 
-LAST = "last"
+LAST, BEST = "last", "best"
 _CHECKPOINT = re.compile(r"(?:step-)?(\d+)")
 
 
@@ -41,8 +42,8 @@ def open_model(path: Path, checkpoint: str | None, dtype: str, ranks: ProcessGro
 
     Args:
         path: a saved model, or the output folder of a run.
-        checkpoint: `last`, or a checkpoint of the run by its name or step; by default the run's result, or its last
-            checkpoint if it has none yet.
+        checkpoint: `last`, `best`, or a checkpoint of the run by its name or step; by default the run's result, or
+            its last checkpoint if it has none yet.
         dtype: `auto`, `bfloat16` or `float32`; auto is bfloat16 on CUDA and float32 on the CPU.
         ranks: process group, whose device the model is put on.
 
@@ -107,9 +108,15 @@ def _find(run: Path, name: str, ranks: ProcessGroup) -> TrainingCheckpoint:
         if checkpoint is None:
             raise SettingsError(f"{run}: the run has no checkpoint yet; it writes one every --save-steps")
         return checkpoint
+    if name == BEST:
+        if not (run / BEST_NAME).is_file():
+            raise SettingsError(f"--from {name}: {run} has no best checkpoint; only runs with --keep-best keep one")
+        name = Path(read_json(run / BEST_NAME)["checkpoint"]).name
     match = _CHECKPOINT.fullmatch(name)
     if match is None:
-        raise SettingsError(f"--from {name}: expected {LAST}, a step, or a checkpoint's name such as step-00000100")
+        raise SettingsError(
+            f"--from {name}: expected {LAST}, {BEST}, a step, or a checkpoint's name such as step-00000100"
+        )
     return checkpoint_folders.at_step(run, int(match[1]), ranks)
 
 

@@ -5,17 +5,16 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import BinaryIO
 
-import orjson
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.files import write_whole
 from griffon_train.config.groups import DataSettings
-from griffon_train.config.run_folder import BEST_NAME, MODEL_NAME, PROJECTOR_NAME
+from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME
 from griffon_train.config.settings import Settings, settings_as_json
 from griffon_train.data.batch import Encode
 from griffon_train.data.cursor import cursor_state, restore_cursor
@@ -24,14 +23,16 @@ from griffon_train.data.plan import Plan
 from griffon_train.data.sequential_order import SequentialOrder, StepOrder
 from griffon_train.data.steering import Steering
 from griffon_train.distributed.process_group import ProcessGroup
+from griffon_train.evaluation.saved_model import LoadedModel
 from griffon_train.model.collate import collate
 from griffon_train.model.loss import loss_sums
 from griffon_train.training import checkpoint_folders, checkpoints
+from griffon_train.training.best_checkpoint import best_checkpoint, record_best
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
-from griffon_train.training.metrics import Reporter, StepFigures, best_validation
+from griffon_train.training.metrics import Reporter, StepFigures
 from griffon_train.training.model_loading import default_chat
-from griffon_train.training.validation_losses import ValidationLosses
+from griffon_train.training.validation_figures import ValidationLosses, validation_scores
 from griffon_train.training.zero_shards import ShardedState
 
 _log = logging.getLogger(__name__)
@@ -210,32 +211,31 @@ class RunState:
                 "with this validation, or leave --val-shards and --val-steps out to resume without"
             ) from None
 
-    @torch.no_grad()
     def _validate(self, step: int) -> None:
-        order = SequentialOrder([open_set(path) for path in self.settings.logging.val_shards], self.plan.global_batch)
-        losses = ValidationLosses(order)
+        sets = [open_set(path) for path in self.settings.logging.val_shards]
+        order = SequentialOrder(sets, self.plan.global_batch)
         self.engine.eval()
+        losses = ValidationLosses(order)
         for batch in self.loader(order=order, stop=order.steps):
             self.ranks.watchdog.now(f"validating after step {step}")
-            losses.add(batch, loss_sums(self.engine, collate(batch, self.ranks.device, self.dtype)))
-        self.engine.train()
+            with torch.no_grad():
+                losses.add(batch, loss_sums(self.engine, collate(batch, self.ranks.device, self.dtype)))
         totals = losses.over(self.ranks)
+        samples = self.settings.logging.val_generate
+        if samples is not None:
+            model = self.engine.module
+            loaded = LoadedModel(model, self._tokenizer, self.settings.model.chat or default_chat(model))
+            scores = validation_scores(loaded, sets, samples, self.settings.data.micro_batch, self.ranks)
+            totals = replace(totals, scores=scores)
+        self.engine.train()
+        figure = self.settings.checkpointing.keep_best
         if self._reporter is not None:
             with self._logging("its loss"):
                 self._reporter.validation(step, totals)
-        if self.settings.checkpointing.keep_best is not None:
-            self._note_best()
+                if figure is not None:
+                    record_best(self.settings.output_dir, figure)
+        if figure is not None:
             self._prune(step + 1)
-
-    def _note_best(self) -> None:
-        """Record which checkpoint is the best so far."""
-        best = self._best()
-        if best is not None:
-            (done, value), figure = best, self.settings.checkpointing.keep_best
-            path = checkpoint_folders.folder_of(self.settings.output_dir, done)
-            fields = {"figure": figure, "value": value, "checkpoint": f"{path.parent.name}/{path.name}"}
-            write_whole(self.settings.output_dir / BEST_NAME, orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
-            _log.info("best %s: %.4f, of %s", figure, value, path)
 
     def save(self, done: int) -> None:
         """Write a checkpoint after `done` steps, and delete old ones.
@@ -265,21 +265,9 @@ class RunState:
 
     def _prune(self, done: int) -> None:
         """Delete the checkpoints up to `done` steps that are neither among the last nor the best."""
-        best = self._best()
-        checkpoint_folders.prune(
-            self.settings.output_dir,
-            done,
-            self.settings.checkpointing.keep,
-            self.ranks,
-            best=None if best is None else best[0],
-        )
-
-    def _best(self) -> tuple[int, float] | None:
-        """The checkpoint with the best validation so far, as its step and figure; None except on rank 0."""
-        run, figure = self.settings.output_dir, self.settings.checkpointing.keep_best
-        if figure is None or not self.ranks.first:
-            return None
-        return best_validation(run, figure, checkpoint_folders.steps_there(run))
+        run, kept = self.settings.output_dir, self.settings.checkpointing
+        best = best_checkpoint(run, kept.keep_best) if kept.keep_best is not None and self.ranks.first else None
+        checkpoint_folders.prune(run, done, kept.keep, self.ranks, best=None if best is None else best[0])
 
     def saves_after(self, done: int) -> bool:
         """Whether a checkpoint is due after `done` steps."""

@@ -53,7 +53,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     ranks.watchdog.now("opening the sets")
     settings = placed(settings)
     sets = [open_set(path) for path in settings.shards]
-    validation_sets = open_validation_sets(settings.logging.val_shards, settings.checkpointing.keep_best)
+    validation_sets = open_validation_sets(settings.logging, settings.checkpointing.keep_best)
     for frozen in (*sets, *validation_sets):
         frozen.check_shards()
     plan = _plan_of(sets, settings.data)

@@ -1,7 +1,7 @@
-"""The loss on the validation sets: in total, by task group, by set and by source."""
+"""The figures of a validation: losses by task group, by set and by source, and scores of answers by source."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -10,29 +10,36 @@ from griffon_train.data.batch import Batch
 from griffon_train.data.sequential_order import SequentialOrder
 from griffon_train.data.source_stream import GROUPINGS
 from griffon_train.distributed.process_group import ProcessGroup
+from griffon_train.evaluation import report
+from griffon_train.evaluation.evaluate import Evaluation, evaluate
+from griffon_train.evaluation.questions import chosen_rows
+from griffon_train.evaluation.saved_model import LoadedModel
 from griffon_train.training.loss_stats import LossSums, task_groups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationTotals:
-    """Mean losses per target token. Whatever has no target tokens is left out, except `all`, which is then 0.
+    """Mean losses per target token, and scores. What has no target tokens is left out, except `all`, which is then 0.
 
     Attributes:
         by_group: `all`, then each task group.
         by_set: each set, by the name of its folder, or by its path where several folders have that name.
         by_source: each source tag. Sources of several sets with the same tag are taken together.
+        scores: main figures of the answers of each source, by tag; empty without `--val-generate`.
     """
 
     by_group: Mapping[str, float]
     by_set: Mapping[str, float]
     by_source: Mapping[str, float]
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def figures(self) -> dict[str, float]:
-        """All losses by the names that TensorBoard and `--keep-best` have for them."""
+        """All figures by the names that TensorBoard and `--keep-best` have for them."""
         return {
             **self.by_group,
             **{f"set/{name}": loss for name, loss in self.by_set.items()},
             **{f"source/{tag}": loss for tag, loss in self.by_source.items()},
+            **{f"score/{tag}/{name}": value for tag, of in self.scores.items() for name, value in of.items()},
         }
 
 
@@ -77,14 +84,36 @@ class ValidationLosses:
         )
 
 
-def figure_names(sets: Sequence[FrozenSet]) -> list[str]:
-    """The names of the figures that validation on these sets can have."""
-    tags = dict.fromkeys(source.tag for frozen in sets for source in frozen.lock.sources)
+def validation_scores(
+    loaded: LoadedModel, sets: Sequence[FrozenSet], samples: int, batch: int, ranks: ProcessGroup
+) -> dict[str, dict[str, float]]:
+    """The main figures of the answers to `samples` samples of each source, always the same ones. Every rank calls this.
+
+    The answers do not depend on `batch`, the number of questions that a rank answers together.
+    """
+    evaluation = Evaluation(
+        loaded=loaded,
+        weights_sha256="",
+        sets=sets,
+        rows=chosen_rows(sets, tasks=(), sources=(), limit=samples),
+        batch=batch,
+        max_new_tokens=None,
+        convention="gt",
+        out=None,
+    )
+    scores = evaluate(evaluation, ranks).metrics["sources"]
+    return {tag: report.main_figures(of_source) for tag, of_source in scores.items()}
+
+
+def figure_names(sets: Sequence[FrozenSet], *, scores: bool) -> list[str]:
+    """The names of the figures that validation on these sets can have, with or without scores of answers."""
+    tasks = {source.tag: source.task for frozen in sets for source in frozen.lock.sources}
     return [
         "all",
         *GROUPINGS["task"],
         *(f"set/{name}" for name in _folder_names(sets)),
-        *(f"source/{tag}" for tag in tags),
+        *(f"source/{tag}" for tag in tasks),
+        *(f"score/{tag}/{name}" for tag, task in tasks.items() for name in report.figure_names(task) if scores),
     ]
 
 
