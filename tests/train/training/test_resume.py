@@ -336,6 +336,19 @@ def test_a_run_that_has_not_ended_is_not_made_longer(broken_off: Path, launcher:
     assert f"let it end, then give --from {broken_off} and another --output-dir to start a new run" in reported
 
 
+def test_a_run_at_a_constant_rate_is_made_longer(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """It is, bit for bit, the run that had so many steps from the start; no other run of more steps would be."""
+    constant = (*BATCHES, *RATES, "--schedule", "constant", "--warmup-steps", 2, "--save-steps", 3)
+    for run, steps in (("whole", 5), ("longer", 3), ("longer", 5), ("longer", 5)):
+        ended = launcher.run(*command(frozen_set, tmp_path / run, "--steps", steps, *constant), world_size=1)
+        assert ended.codes == [0], ended.said
+    assert differences(tmp_path / "whole", tmp_path / "longer") == []
+    assert orjson.loads((tmp_path / "longer" / "settings.json").read_bytes())["steps"] == 5
+    for changed in (("--steps", 4), ("--steps", 6, "--schedule", "cosine"), ("--steps", 6, "--lr", 2e-3)):
+        ended = launcher.run(*command(frozen_set, tmp_path / "longer", "--steps", 5, *constant, *changed), world_size=1)
+        assert ended.codes == [2], ended.said
+
+
 def test_a_run_continues_from_what_another_has_left(
     finished: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:

@@ -175,6 +175,17 @@ def differences(old: Settings, new: Settings, *, free: bool = False) -> list[str
     ]
 
 
+def prolongs(old: Settings, new: Settings) -> bool:
+    """Whether a run goes on with more steps, and every step before has the learning rate that it had.
+
+    That is so after a warm-up in steps, at a constant rate.
+    """
+    if old.data.steps is None or new.data.steps is None or new.data.steps <= old.data.steps:
+        return False
+    lasting = new.optimizer.schedule == "constant" and new.optimizer.warmup_steps is not None
+    return lasting and not differences(old, replace(new, data=replace(new.data, steps=old.data.steps)))
+
+
 def shown(setting: str, value: Any) -> str:  # noqa: ANN401 - of any setting
     """Format a value as on the command line; an unset one as its meaning in parentheses."""
     if value is None or value == ():

@@ -9,7 +9,7 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.config.groups import LoggingSettings
 from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
-from griffon_train.config.settings import Settings, differences, settings_from_json
+from griffon_train.config.settings import Settings, differences, prolongs, settings_from_json
 from griffon_train.data.shared_memory import check_shared_memory, needed_bytes, ranks_here
 from griffon_train.data.source_stream import Shows
 from griffon_train.distributed.process_group import ProcessGroup
@@ -37,7 +37,7 @@ def check_same_settings(settings: Settings) -> None:
         return
     before = _stored_settings(path)
     changed = differences(before, settings)
-    if not changed:
+    if not changed or prolongs(before, settings):
         return
     instead = "Give the same settings, or another --output-dir"
     new_run = f"--from {run} and another --output-dir to start a new run from its weights"
@@ -45,7 +45,10 @@ def check_same_settings(settings: Settings) -> None:
     if any((run / name).exists() for name in (MODEL_NAME, PROJECTOR_NAME)):
         instead += f". This run has ended: give {new_run}; {fresh}"
     elif (before.data.steps, before.data.epochs) != (settings.data.steps, settings.data.epochs):
-        instead += f". The learning rates depend on the length of the run; let it end, then give {new_run}; {fresh}"
+        instead += (
+            ". The learning rates depend on the length of the run, except with --schedule constant and --warmup-steps, "
+            f"which allow more --steps; let it end, then give {new_run}; {fresh}"
+        )
     raise SettingsError(f"{run} holds a run with other settings: {'; '.join(changed)}. {instead}")
 
 

@@ -91,7 +91,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     engine = _engine(model, settings, ranks)
     run = RunState(settings, ranks, plan, engine, encode_one, tokenizer, frozen_sha256, lock)
     if ranks.first:
-        _store_steering(settings)
+        _store_changes(settings)
     return run
 
 
@@ -141,11 +141,11 @@ def _engine(model: GriffonForConditionalGeneration, settings: Settings, ranks: P
     return make_engine(model, settings.optimizer, config)
 
 
-def _store_steering(settings: Settings) -> None:
-    """Update the steering options in the run's stored settings; they were checked when the run resumed."""
+def _store_changes(settings: Settings) -> None:
+    """Update the steps and steering options in the run's stored settings; they were checked when the run resumed."""
     path = settings.output_dir / SETTINGS_NAME
     before = orjson.loads(path.read_bytes())
-    now = {name: value for name, value in settings_as_json(settings).items() if name in STEERING}
+    now = {name: value for name, value in settings_as_json(settings).items() if name in {*STEERING, "steps"}}
     if any(value != before.get(name, []) for name, value in now.items()):
         write_whole(path, orjson.dumps(before | now, option=orjson.OPT_INDENT_2))
 
