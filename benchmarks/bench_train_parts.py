@@ -17,9 +17,9 @@ from griffon_train.data.batch import Batch
 from griffon_train.data.loader import StepBatches
 from griffon_train.distributed.process_group import distributed_session
 from griffon_train.model.bin_tokens import byte_tokenizer
+from griffon_train.model.collate import collate
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.training.collate import collate
 from griffon_train.training.engine import Engine
 from griffon_train.training.loop import one_step
 from griffon_train.training.run_state import RunState

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "griffon_train": {"griffon_train", "griffon_shards"},
 }
 IMPORTED_AS = {"pillow": "PIL"}
-TRAIN_ROOMS = ("text", "data", "config", "distributed", "model", "training", "cli")
+TRAIN_ROOMS = ("text", "data", "config", "distributed", "model", "evaluation", "training", "cli")
 """From the lowest up: a room imports from itself and from those before it."""
 
 NOT_IN_BASE = {"torch", "transformers", "deepspeed", "flash_attn", "datasets", "megatron", "ray", "accelerate"}

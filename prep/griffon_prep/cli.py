@@ -16,7 +16,6 @@ from griffon_prep.build.settings import BuildSettings
 from griffon_prep.images import CHECKS
 from griffon_prep.readers import FORMATS
 from griffon_prep.render.settings import RenderSettings
-from griffon_prep.render.templates import load_templates
 from griffon_prep.sample_data import write_sample_data
 from griffon_prep.sources.manifest import read_manifest, single_line
 from griffon_prep.sources.resolve import find_sources
@@ -24,6 +23,7 @@ from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.support.command_line import guard, resumable
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.tables import table
+from griffon_shards.templates import load_templates
 from griffon_shards.types import BOX_STYLES
 
 

@@ -1,4 +1,6 @@
-"""Draw a sample's boxes and labels onto its image."""
+"""Draw boxes and labels onto an image."""
+
+from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -45,28 +47,39 @@ def draw_sample(sample: Sample, style: str) -> Image.Image:
         image = decode(sample.image)
     except ImageError as error:
         raise DataError(f"{sample.key}: its image does not decode: {error}") from error
+    width_px, height_px = image.size
+    boxes = [
+        (label, (x1 * width_px, y1 * height_px, x2 * width_px, y2 * height_px))
+        for label, (x1, y1, x2, y2) in labelled_boxes(sample, style)
+    ]
+    draw_boxes(image, boxes, sample.region_xyxy_px)
+    return image
+
+
+def draw_boxes(image: Image.Image, boxes: Sequence[tuple[str, BoxXYXY]], region_xyxy_px: BoxXYXY | None = None) -> None:
+    """Draw labelled boxes (in pixels) onto an image, in one colour per label, and a region in yellow."""
     draw = ImageDraw.Draw(image)
     side_px = max(image.size)
     line_px = max(1, side_px // 300)
     font = ImageFont.load_default(size=max(10, side_px // 45))
-    boxes = labelled_boxes(sample, style)
     colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(dict.fromkeys(b[0] for b in boxes))}
-    for label, (x1, y1, x2, y2) in boxes:
-        x, y = image.size
-        box = _onto_pixels((x1 * x, y1 * y, x2 * x, y2 * y), image)
+    for label, box_xyxy_px in boxes:
+        box = _onto_pixels(box_xyxy_px, image)
         draw.rectangle(box, outline=colours[label], width=line_px)
         label = " ".join(label.split())
         if label:
-            corner = (max(0.0, min(box[0], x - draw.textlength(label, font=font))), box[1])
+            corner = (max(0.0, min(box[0], image.width - draw.textlength(label, font=font))), box[1])
             draw.rectangle(draw.textbbox(corner, label, font=font), fill=colours[label])
             draw.text(corner, label, fill="white", font=font)
-    if sample.region_xyxy_px is not None:
-        draw.rectangle(_onto_pixels(sample.region_xyxy_px, image), outline=_REGION_COLOUR, width=2 * line_px)
-    return image
+    if region_xyxy_px is not None:
+        draw.rectangle(_onto_pixels(region_xyxy_px, image), outline=_REGION_COLOUR, width=2 * line_px)
 
 
 def _onto_pixels(box_xyxy_px: BoxXYXY, image: Image.Image) -> BoxXYXY:
-    """The box with its edges inside the image: a line at x = width would not be visible."""
-    x1, y1, x2, y2 = box_xyxy_px
+    """The box with its edges inside the image: a line at x = width would not be visible.
+
+    Pillow refuses a box whose corners are swapped, which a model may answer.
+    """
+    (x1, x2), (y1, y2) = sorted(box_xyxy_px[::2]), sorted(box_xyxy_px[1::2])
     right, bottom = image.width - 1, image.height - 1
     return min(x1, right), min(y1, bottom), min(x2, right), min(y2, bottom)

@@ -5,6 +5,7 @@ An alternating Feistel network over the smallest power of two that holds n, with
 """
 
 import hashlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,20 +40,32 @@ def permute(places: NDArray[np.integer], n: int, key: bytes) -> NDArray[np.uint6
     Raises:
         ValueError: n is out of range, or a place is not in [0, n).
     """
+    return _walk(places, n, key, _network)
+
+
+def unpermute(elements: NDArray[np.integer], n: int, key: bytes) -> NDArray[np.uint64]:
+    """Map elements to their places in a shuffled order: the inverse of `permute`, with its arguments and errors."""
+    return _walk(elements, n, key, _inverse_network)
+
+
+_Network = Callable[[NDArray[np.uint64], int, NDArray[np.uint64]], NDArray[np.uint64]]
+
+
+def _walk(values: NDArray[np.integer], n: int, key: bytes, network: _Network) -> NDArray[np.uint64]:
     if not 1 <= n <= MAX_N:
         raise ValueError(f"a permutation is over 1 to 2^40 elements, got n={n}")
-    if places.size and (int(places.min()) < 0 or int(places.max()) >= n):
-        raise ValueError(f"places must lie in [0, {n}), got {int(places.min())} to {int(places.max())}")
+    if values.size and (int(values.min()) < 0 or int(values.max()) >= n):
+        raise ValueError(f"places must lie in [0, {n}), got {int(values.min())} to {int(values.max())}")
     words = np.frombuffer(hashlib.blake2b(key, digest_size=8 * _ROUNDS, person=b"griffon-rounds").digest(), "<u8")
     bits = max(_MIN_BITS, (n - 1).bit_length())
-    result = places.astype(np.uint64)
+    result = values.astype(np.uint64)
     if n == 1:  # nothing to shuffle, and a long walk
         return result
     for start in range(0, result.size, _CHUNK):
-        chunk = _network(result[start : start + _CHUNK], bits, words)
+        chunk = network(result[start : start + _CHUNK], bits, words)
         outside = np.flatnonzero(chunk >= n)
         while outside.size:  # walk the cycle until it comes back into [0, n); it does, because it began there
-            chunk[outside] = _network(chunk[outside], bits, words)
+            chunk[outside] = network(chunk[outside], bits, words)
             outside = outside[chunk[outside] >= n]
         result[start : start + _CHUNK] = chunk
     return result
@@ -60,12 +73,20 @@ def permute(places: NDArray[np.integer], n: int, key: bytes) -> NDArray[np.uint6
 
 def _network(values: NDArray[np.uint64], bits: int, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """One pass of the Feistel network over [0, 2^bits)."""
+    return _rounds(values, bits, [(number % 2, word) for number, word in enumerate(words)])
+
+
+def _inverse_network(values: NDArray[np.uint64], bits: int, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The inverse of `_network`: a round is its own inverse, so the same rounds in reverse."""
+    return _rounds(values, bits, [(number % 2, word) for number, word in enumerate(words)][::-1])
+
+
+def _rounds(values: NDArray[np.uint64], bits: int, rounds: Sequence[tuple[int, np.uint64]]) -> NDArray[np.uint64]:
     low_bits = bits // 2
     widths = (bits - low_bits, low_bits)
     halves = [values >> np.uint64(low_bits), values & np.uint64((1 << low_bits) - 1)]
-    for number, word in enumerate(words):
-        changed, given = number % 2, 1 - number % 2
-        mixed = halves[given] + word
+    for changed, word in rounds:
+        mixed = halves[1 - changed] + word
         mixed ^= mixed >> np.uint64(30)
         mixed *= _MIX_1
         mixed ^= mixed >> np.uint64(27)

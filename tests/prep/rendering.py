@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from griffon_prep.records import Record, Region
 from griffon_prep.render import render
 from griffon_prep.render.settings import RenderSettings, Source
-from griffon_prep.render.templates import Templates, load_templates
+from griffon_shards.templates import Templates, load_templates
 from griffon_shards.types import BoxXYXY, Rendering, Turn
 
 OURS = load_templates(None)

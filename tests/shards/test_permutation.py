@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from griffon_shards.permutation import MAX_N, permutation_key, permute
+from griffon_shards.permutation import MAX_N, permutation_key, permute, unpermute
 
 WHOLE = [
     (1, ("records", 0, "DET"), [0]),
@@ -132,3 +132,16 @@ def test_all_orders_of_four_elements_come_equally_often() -> None:
     counts = np.array([orders_K4.count(item) for item in set(orders_K4)])
     assert len(counts) == 24
     assert abs(((counts - keys / 24) ** 2 / (keys / 24)).sum() - 23) < 4 * np.sqrt(2 * 23)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 64, 65, 1000, 32769])
+def test_the_inverse_leads_back_to_every_place(n: int) -> None:
+    key = permutation_key("inverse", n)
+    assert unpermute(order(n, key), n, key).tolist() == list(range(n))
+
+
+def test_the_inverse_of_the_largest_permutation() -> None:
+    places = np.array([0, 1, 1 << 39, MAX_N - 1])
+    key = permutation_key("inverse")
+    assert unpermute(permute(places, MAX_N, key), MAX_N, key).tolist() == places.tolist()
+    assert permute(unpermute(places, MAX_N, key), MAX_N, key).tolist() == places.tolist()

@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from griffon_prep.records import Record, Rejected
 from griffon_prep.render.boxes import CleanBox, check_question_text, no_boxes, unique_phrases
 from griffon_prep.render.settings import RenderSettings, Source
-from griffon_prep.render.templates import fill, placeholder_of
 from griffon_shards.grammar import format_answer, format_box
 from griffon_shards.types import REGION_TOKEN, BoxXYXY, Rendering, Turn
-
-_WITH_FORMAT_LINE = ("DET", "VISJ")
 
 
 def ask(
@@ -24,9 +21,7 @@ def ask(
     """Draw a template of the source's task and fill it in; returns the question with its answer."""
     draws = source.draws(settings.seed, record.record_no, variant, "template")
     template = draws.choice(settings.templates.questions[source.task])
-    question = fill(template, placeholder_of(source.task), filling)
-    if source.task in _WITH_FORMAT_LINE:
-        question += settings.templates.answer_line(source.task, settings.boxes)
+    question = settings.templates.question(source.task, template, filling, settings.boxes)
     turns = (Turn(role="human", text=question), Turn(role="gpt", text=answer))
     return Rendering(turns=turns, region_xyxy_px=region_xyxy_px)
 

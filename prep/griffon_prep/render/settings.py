@@ -6,7 +6,7 @@ from typing import Any
 
 from griffon_prep.records import name_key
 from griffon_prep.render.keyed_random import KeyedRandom
-from griffon_prep.render.templates import Templates
+from griffon_shards.templates import Templates
 
 RENDER_VERSION = 2
 """Increased only when a code change alters the bytes of a sample for the same inputs and settings."""

@@ -12,9 +12,9 @@ import pytest
 from griffon_prep.build.run import build
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.render.settings import RenderSettings
-from griffon_prep.render.templates import load_templates
 from griffon_prep.sources.manifest import read_manifest
 from griffon_prep.sources.resolve import find_sources
+from griffon_shards.templates import load_templates
 
 from ..conftest import Prep
 

@@ -31,7 +31,7 @@ from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_prep.records import Record, Region
 from griffon_prep.render import render
 from griffon_prep.render.settings import RenderSettings, Source
-from griffon_prep.render.templates import load_templates
+from griffon_shards.templates import load_templates
 draws = KeyedRandom(3, "DET_标", 5, 1, "a purpose")
 print([draws.below(1000) for _ in range(20)], draws.sample(10**9, 5), draws.shuffled("abcdefgh"))
 settings = RenderSettings(seed=1, boxes="text", det_categories=9, variants=3, templates=load_templates(None))

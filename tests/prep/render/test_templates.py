@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from griffon_prep.render.templates import Templates, fill, load_templates, placeholder_of
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.templates import Templates, fill, load_templates, placeholder_of
 from griffon_shards.types import BOX_STYLES, BoxXYXY
 
 from ..rendering import record_of, rendered, texts

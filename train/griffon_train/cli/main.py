@@ -2,10 +2,13 @@
 
 import click
 
+from griffon_train.cli.ask import ask_command
 from griffon_train.cli.convert import convert
+from griffon_train.cli.evaluate import evaluate_command
 from griffon_train.cli.plan import lengths_command, plan_command
 from griffon_train.cli.read import read_command
 from griffon_train.cli.run import run
+from griffon_train.cli.seen import seen_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -15,5 +18,15 @@ def main() -> None:
     """Train Griffon-style vision-language models on shards from griffon-prep."""
 
 
-for command in (plan_command, lengths_command, read_command, run, convert):
+_COMMANDS = (
+    plan_command,
+    lengths_command,
+    read_command,
+    run,
+    evaluate_command,
+    ask_command,
+    seen_command,
+    convert,
+)
+for command in _COMMANDS:
     main.add_command(command)

@@ -17,7 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from griffon_shards.frozen_set import FrozenSet
-from griffon_shards.permutation import permutation_key, permute
+from griffon_shards.permutation import permutation_key, permute, unpermute
 from griffon_shards.support.errors import SettingsError
 from griffon_train.data.lengths import Lengths
 from griffon_train.data.source_stream import SourceStream, streams_by_group
@@ -65,6 +65,8 @@ class Plan:
         global_batch: samples per step.
         lengths: lengths of the rows.
         groups: names of the groups that have rows.
+        seed: seed of every shuffle.
+        streams: the sources' streams of each group, in order.
         identity: everything that the order depends on.
         digest: SHA-256 of the canonical JSON of `identity`.
     """
@@ -97,12 +99,12 @@ class Plan:
         _check_inputs(sets, seed, global_batch, window)
         self.sets = tuple(sets)
         self.global_batch = global_batch
-        self._seed = seed
+        self.seed = seed
         self._window = window
         self.lengths = lengths or Lengths.estimated(sets)
         streams = streams_by_group(sets, grouping, weights or {})
-        self._streams = {name: tuple(streams[name]) for name in streams}
-        self.groups = tuple(self._streams)
+        self.streams: Mapping[str, tuple[SourceStream, ...]] = {name: tuple(streams[name]) for name in streams}
+        self.groups = tuple(self.streams)
         if not streams:
             raise SettingsError("the sets have no rows")
         self.identity = self._identity(grouping)
@@ -114,14 +116,14 @@ class Plan:
 
     def _identity(self, grouping: str) -> dict[str, Any]:
         weights: list[dict[str, str]] = [{} for _ in self.sets]
-        for streams in self._streams.values():
+        for streams in self.streams.values():
             for stream in streams:
                 weights[stream.set_no][stream.tag] = str(stream.weight)
         return {
             "plan_version": PLAN_VERSION,
             "sets": [frozen.lock.digest for frozen in self.sets],
             "weights": weights,
-            "seed": self._seed,
+            "seed": self.seed,
             "global_batch": self.global_batch,
             "grouping": grouping,
             "window": self._window,
@@ -131,7 +133,7 @@ class Plan:
 
     def first_step(self, epoch: int) -> int:
         """Return the first step of an epoch."""
-        return sum(self._first_batch(group, epoch) for group in self.groups)
+        return sum(self.first_batch(group, epoch) for group in self.groups)
 
     def steps_of(self, epochs: float) -> int:
         """Return the number of steps in some epochs, at least one; a fraction of an epoch ends at the nearest step."""
@@ -155,33 +157,42 @@ class Plan:
         if not 0 <= number < _MAX_NUMBER // self.global_batch:
             raise SettingsError(f"step {number}: expected at least 0, and positions in the stream of at most 62 bits")
         epoch = self.epoch_of(number)
-        labels = self._labels(epoch)
-        within = number - self.first_step(epoch)
-        label = int(labels[within])
-        group = self.groups[label]
-        batch = self._first_batch(group, epoch) + int(np.count_nonzero(labels[:within] == label))
+        group = self.groups[int(self._labels(epoch)[number - self.first_step(epoch)])]
+        batch = self.batches_before(group, number)
         stream_of, rows, variants, lengths = self._batch(group, epoch, batch)
-        sets = np.array([stream.set_no for stream in self._streams[group]])[stream_of]
+        sets = np.array([stream.set_no for stream in self.streams[group]])[stream_of]
         return Step(number=number, epoch=epoch, group=group, sets=sets, rows=rows, variants=variants, lengths=lengths)
+
+    def batches_before(self, group: str, step: int) -> int:
+        """Return the number of a group's batches that the steps before the given one consume."""
+        epoch = self.epoch_of(step)
+        labels = self._labels(epoch)[: step - self.first_step(epoch)]
+        return self.first_batch(group, epoch) + int(np.count_nonzero(labels == self.groups.index(group)))
+
+    def step_of(self, group: str, batch: int) -> int:
+        """Return the step that consumes a batch of a group."""
+        epoch = self.epoch_at(group, batch * self.global_batch)
+        of_group = np.flatnonzero(self._labels(epoch) == self.groups.index(group))
+        return self.first_step(epoch) + int(of_group[batch - self.first_batch(group, epoch)])
 
     def steps_by_group(self, epoch: int) -> dict[str, int]:
         """Return the number of steps that each group has in an epoch."""
-        return {group: self._first_batch(group, epoch + 1) - self._first_batch(group, epoch) for group in self.groups}
+        return {group: self.first_batch(group, epoch + 1) - self.first_batch(group, epoch) for group in self.groups}
 
     def samples_by_group(self, epoch: int) -> dict[str, int]:
         """Return the number of samples of each group in an epoch; its last step may include some of the next epoch."""
-        return {group: self._first_place(group, epoch + 1) - self._first_place(group, epoch) for group in self.groups}
+        return {group: self.first_place(group, epoch + 1) - self.first_place(group, epoch) for group in self.groups}
 
-    def _first_place(self, group: str, epoch: int) -> int:
+    def first_place(self, group: str, epoch: int) -> int:
         """Return the position in a group's stream where an epoch begins."""
         return self._first_places(group, epoch)
 
     def _first_place_of(self, group: str, epoch: int) -> int:
-        return sum(stream.first_place(epoch) for stream in self._streams[group])
+        return sum(stream.first_place(epoch) for stream in self.streams[group])
 
-    def _first_batch(self, group: str, epoch: int) -> int:
+    def first_batch(self, group: str, epoch: int) -> int:
         """Return the first batch of a group in an epoch; a batch belongs to the epoch of its first position."""
-        return -(-self._first_place(group, epoch) // self.global_batch)
+        return -(-self.first_place(group, epoch) // self.global_batch)
 
     def _labels_of(self, epoch: int) -> NDArray[np.uint8]:
         """Return the group of each step of an epoch, as its index in `groups`."""
@@ -195,18 +206,46 @@ class Plan:
     def _batch(self, group: str, epoch: int, batch: int) -> tuple[NDArray[np.int64], ...]:
         """Return streams, rows, variants and lengths of a batch of a group."""
         size = self.global_batch
-        first_whole = self._first_batch(group, epoch)
-        whole = self._first_place(group, epoch + 1) // size - first_whole
-        within = batch - first_whole
-        if within >= whole:  # the batch spans two epochs
+        first_whole, stop_whole, window = self._windows(group, epoch)
+        if batch >= stop_whole:  # the batch spans two epochs
             return self._rows(group, np.arange(batch * size, (batch + 1) * size))
-        window = min(self._window, max(1, whole // _LEAST_WINDOWS))
-        first = within - within % (window * _WINDOWS_AT_ONCE)
-        stop = min(whole, first + window * _WINDOWS_AT_ONCE)
-        columns = self._sorted(group, epoch, first_whole + first, first_whole + stop, window)
-        place = (within - first) * size
+        first = batch - (batch - first_whole) % (window * _WINDOWS_AT_ONCE)
+        stop = min(stop_whole, first + window * _WINDOWS_AT_ONCE)
+        columns = self._sorted(group, epoch, first, stop, window)
+        place = (batch - first) * size
         stream_of, rows, variants, lengths = (column[place : place + size] for column in columns)
         return stream_of, rows, variants, lengths
+
+    def _windows(self, group: str, epoch: int) -> tuple[int, int, int]:
+        """Return the first complete batch of an epoch, one past the last, and the number of batches in a window."""
+        first = self.first_batch(group, epoch)
+        stop = self.first_place(group, epoch + 1) // self.global_batch
+        return first, stop, min(self._window, max(1, (stop - first) // _LEAST_WINDOWS))
+
+    def window_of(self, group: str, batch: int) -> range:
+        """Return the batches of a group that are sorted by length together with the given one."""
+        first, stop, window = self._windows(group, self.epoch_at(group, batch * self.global_batch))
+        if batch >= stop:  # it spans two epochs and stays as it falls
+            return range(batch, batch + 1)
+        start = batch - (batch - first) % window
+        return range(start, min(start + window, stop))
+
+    def window_places(self, group: str, batches: range) -> NDArray[np.int64]:
+        """Return the positions in a group's stream that a window of `window_of` consumes, in order of batch and slot.
+
+        The shape is [batches, G].
+        """
+        places = np.arange(batches.start * self.global_batch, batches.stop * self.global_batch)
+        epoch = self.epoch_at(group, int(places[0]))
+        if batches.start < self._windows(group, epoch)[1]:
+            places = places[self._window_order(group, epoch, batches, self._rows(group, places)[3])]
+        return places.reshape(len(batches), self.global_batch)
+
+    def _window_order(self, group: str, epoch: int, batches: range, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Sort a window by length into batches, then shuffle the batches; return the order of its positions."""
+        by_length = np.argsort(lengths, kind="stable").reshape(len(batches), self.global_batch)
+        drawn = permute(np.arange(len(batches)), len(batches), self._key("window", group, epoch, batches.start))
+        return by_length[drawn.astype(np.int64)].reshape(-1)
 
     def _sorted_windows(
         self, group: str, epoch: int, first: int, stop: int, window: int
@@ -216,11 +255,9 @@ class Plan:
         columns = self._rows(group, np.arange(first * size, stop * size))
         orders = []
         for start in range(first, stop, window):
-            count = min(window, stop - start)
-            place = (start - first) * size
-            by_length = np.argsort(columns[3][place : place + count * size], kind="stable").reshape(count, size)
-            drawn = permute(np.arange(count), count, self._key("window", group, epoch, start))
-            orders.append(place + by_length[drawn.astype(np.int64)].reshape(-1))
+            batches = range(start, min(start + window, stop))
+            places = slice((start - first) * size, (batches.stop - first) * size)
+            orders.append(places.start + self._window_order(group, epoch, batches, columns[3][places]))
         order = np.concatenate(orders)
         for frozen in self.sets:
             frozen.let_index_go()
@@ -228,29 +265,56 @@ class Plan:
 
     def _rows(self, group: str, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
         """Return streams, rows, variants and lengths at ascending positions of a group's stream."""
-        streams = self._streams[group]
+        stream_of, place = self.streams_at(group, places)
+        return self._at(self.streams[group], stream_of, place)
+
+    def streams_at(self, group: str, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the number of the source's stream, and the position in it, at ascending positions of a group's stream.
+
+        Both have the shape of `places`. `places_of` is the inverse.
+        """
         stream_of, place = np.empty_like(places), np.empty_like(places)
         position = 0
-        epoch = self._epoch_at(group, int(places[0]))
+        epoch = self.epoch_at(group, int(places[0]))
         while position < len(places):
-            first, end = self._first_place(group, epoch), self._first_place(group, epoch + 1)
+            first, end = self.first_place(group, epoch), self.first_place(group, epoch + 1)
             stop = int(np.searchsorted(places, end))
             if stop > position:
                 drawn = permute(places[position:stop] - first, end - first, self._key("group", group, epoch))
-                firsts = np.array([stream.first_place(epoch) for stream in streams])
-                ends = np.cumsum(np.array([stream.first_place(epoch + 1) for stream in streams]) - firsts)
+                firsts, ends = self._shares(group, epoch)
                 chosen = np.searchsorted(ends, drawn.astype(np.int64), side="right")
                 starts = firsts - np.concatenate(([0], ends[:-1]))
                 stream_of[position:stop] = chosen
                 place[position:stop] = drawn.astype(np.int64) + starts[chosen]
             position, epoch = stop, epoch + 1
-        return self._at(streams, stream_of, place)
+        return stream_of, place
 
-    def _epoch_at(self, group: str, place: int) -> int:
+    def places_of(self, group: str, epoch: int, number: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions in a group's stream of some positions in the stream of one of its sources.
+
+        Args:
+            group: one of `groups`.
+            epoch: the epoch that `places` belong to.
+            number: number of the source's stream in `streams[group]`.
+            places: positions in the source's stream.
+        """
+        firsts, ends = self._shares(group, epoch)
+        before = int(ends[number - 1]) if number else 0
+        first, end = self.first_place(group, epoch), self.first_place(group, epoch + 1)
+        shuffled = unpermute(places - firsts[number] + before, end - first, self._key("group", group, epoch))
+        return shuffled.astype(np.int64) + first
+
+    def _shares(self, group: str, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where each source's stream begins in an epoch, and the running total of their places in it."""
+        firsts = np.array([stream.first_place(epoch) for stream in self.streams[group]])
+        return firsts, np.cumsum(np.array([stream.first_place(epoch + 1) for stream in self.streams[group]]) - firsts)
+
+    def epoch_at(self, group: str, place: int) -> int:
+        """Return the epoch that a position in a group's stream belongs to."""
         high = 1
-        while self._first_place(group, high) <= place:
+        while self.first_place(group, high) <= place:
             high *= 2
-        return bisect_right(range(high + 1), place, key=lambda epoch: self._first_place(group, epoch)) - 1
+        return bisect_right(range(high + 1), place, key=lambda epoch: self.first_place(group, epoch)) - 1
 
     def _at(
         self, streams: Sequence[SourceStream], stream_of: NDArray[np.int64], place: NDArray[np.int64]
@@ -259,12 +323,12 @@ class Plan:
         for number, stream in enumerate(streams):
             mine = np.flatnonzero(stream_of == number)
             if mine.size:
-                rows[mine], variants[mine] = stream.rows(place[mine], self._seed)
+                rows[mine], variants[mine] = stream.rows(place[mine], self.seed)
                 lengths[mine] = self.lengths.of(stream.set_no, rows[mine], variants[mine])
         return stream_of, rows, variants, lengths
 
     def _key(self, *parts: object) -> bytes:
-        return permutation_key("plan", self._seed, *self.identity["sets"], *parts)
+        return permutation_key("plan", self.seed, *self.identity["sets"], *parts)
 
 
 def _check_inputs(sets: Sequence[FrozenSet], seed: int, global_batch: int, window: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from griffon_shards.frozen_set import FrozenSet
-from griffon_shards.permutation import permutation_key, permute
+from griffon_shards.permutation import permutation_key, permute, unpermute
 from griffon_shards.support.errors import SettingsError
 
 GROUPINGS: dict[str, tuple[str, ...]] = {
@@ -58,12 +58,30 @@ class SourceStream:
         rows = np.empty_like(places)
         for pass_no in np.unique(passes).tolist():
             mine = passes == pass_no
-            parts = (self.group,) if self.picked is not None else ()
-            key = permutation_key("pass", seed, self.set_digest, self.tag, pass_no, *parts)
-            rows[mine] = permute(within[mine], self.count, key)
+            rows[mine] = permute(within[mine], self.count, self._key(pass_no, seed))
         if self.picked is not None:
             rows = self.picked[rows].astype(np.int64)
         return rows + self.first_row, passes % self.variants
+
+    def epoch_at(self, place: int) -> int:
+        """Return the epoch that a position in the stream belongs to."""
+        return -(-(place + 1) * self.weight.denominator // (self.weight.numerator * self.count)) - 1
+
+    def place_of(self, row: int, pass_no: int, seed: int) -> int | None:
+        """Return the position in the stream of a row of the set in a pass; None if the stream lacks the row."""
+        within = row - self.first_row
+        if self.picked is not None:
+            at = int(np.searchsorted(self.picked, within))
+            if at == self.count or int(self.picked[at]) != within:
+                return None
+            within = at
+        if not 0 <= within < self.count:
+            return None
+        return pass_no * self.count + int(unpermute(np.array([within]), self.count, self._key(pass_no, seed))[0])
+
+    def _key(self, pass_no: int, seed: int) -> bytes:
+        parts = (self.group,) if self.picked is not None else ()
+        return permutation_key("pass", seed, self.set_digest, self.tag, pass_no, *parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,7 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
         region_values: torch.Tensor | None,
         *,
         every_tower: bool,
+        image_of: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the embeddings of tokens, with features in place of image and region tokens; [B, L, width].
 
@@ -91,6 +92,7 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
             pixel_values: images in order of their tokens, [P, 3, side, side].
             region_values: regions in order of their tokens, [R, 3, side, side].
             every_tower: also run towers that have no input, on a blank image whose features do not count.
+            image_of: where images repeat, the index into `pixel_values` of each in order of their tokens.
 
         Raises:
             ValueError: the numbers of images and regions do not match the numbers of their tokens.
@@ -104,7 +106,9 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ("image", pixel_values, self.vision_tower, self.image_features),
             ("region", region_values, self.region_tower, self.region_features),
         ):
-            wanted, given = int(masks[name].sum()), 0 if values is None else len(values)
+            order = image_of if name == "image" else None
+            shown = values if order is None else order
+            wanted, given = int(masks[name].sum()), 0 if shown is None else len(shown)
             if wanted != given * (self.image_tokens if name == "image" else 1) or (given and tower is None):
                 raise ValueError(
                     f"{wanted} tokens for {name}s, but {given} {name}s; an image takes {self.image_tokens} tokens, "
@@ -113,6 +117,7 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if given:
                 assert values is not None
                 features = features_of(values.to(self.dtype)).to(embeds.dtype)
+                features = features if order is None else features[order]
                 embeds = embeds.masked_scatter(masks[name].unsqueeze(-1), features)
             elif every_tower and tower is not None:
                 side = tower.config.image_size

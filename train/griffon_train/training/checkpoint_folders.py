@@ -102,6 +102,22 @@ def latest(run: Path, ranks: ProcessGroup) -> tuple[TrainingCheckpoint | None, l
     return None, skipped
 
 
+def at_step(run: Path, step: int, ranks: ProcessGroup) -> TrainingCheckpoint:
+    """Open the checkpoint after `step` steps. Every rank calls this; they share the work of reading its files.
+
+    Raises:
+        DataError: there is no such checkpoint, or it is incomplete or damaged.
+    """
+    opened = _opened(run, step)
+    problems = [each for each in ranks.gathered(opened if isinstance(opened, str) else None) if each]
+    if isinstance(opened, TrainingCheckpoint) and not problems:
+        problems = [problem for of_rank in ranks.gathered(_damage(opened, ranks)) for problem in of_rank]
+        if not problems:
+            return opened
+    steps = ", ".join(map(str, steps_there(run))) or "none"
+    raise DataError(f"{run / CHECKPOINTS}: {problems[0]}; there are checkpoints after these steps: {steps}")
+
+
 def latest_index(run: Path) -> Mapping[str, Any] | None:
     """The index of the latest complete checkpoint of a run that has ended, or None; its tensors are not read."""
     for step in reversed(steps_there(run)):

@@ -140,6 +140,16 @@ def restore(checkpoint: TrainingCheckpoint, state: ShardedState, sizes: Mapping[
         )
 
 
+def trained_weights(checkpoint: TrainingCheckpoint) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the float32 weights of every parameter in a checkpoint, flattened, with its name."""
+    with _Files(checkpoint) as files:
+        for name, pieces in _pieces(checkpoint).items():
+            flat = torch.empty(sum(count for _, count, *_ in pieces))
+            for start, count, file, buffer, offset in pieces:
+                flat[start : start + count] = files.read(file, f"{buffer}.weight", offset, count)
+            yield name, flat
+
+
 _Piece = tuple[int, int, int, int, int]
 """Start, count, file, buffer, offset."""
 

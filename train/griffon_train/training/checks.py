@@ -7,6 +7,7 @@ from typing import Any
 
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
 from griffon_train.config.settings import Settings, differences, settings_from_json
 from griffon_train.data.shared_memory import check_shared_memory, needed_bytes, ranks_here
 from griffon_train.data.source_stream import Shows
@@ -17,7 +18,6 @@ from griffon_train.model.weight_files import read_json
 from griffon_train.training.checkpoint_folders import steps_there
 from griffon_train.training.disk_space import check_room, need_of
 from griffon_train.training.log_hook import imported
-from griffon_train.training.model_loading import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
 
 _log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from griffon_train.data.loader import StepBatches
 from griffon_train.data.rank_split import micro_steps
 from griffon_train.distributed.process_group import distributed_session
 from griffon_train.distributed.signals import Requests, Stopped
-from griffon_train.training.collate import collate
+from griffon_train.model.collate import collate
+from griffon_train.model.loss import loss_sums
 from griffon_train.training.engine import learning_rate_factor
-from griffon_train.training.loss import loss_sums
 from griffon_train.training.loss_stats import LossAccumulator
 from griffon_train.training.metrics import StepFigures, first_logged
 from griffon_train.training.run_state import RunState

@@ -1,12 +1,12 @@
 """Accumulates losses by task group over the micro-batches of a step, then over all ranks."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from griffon_train.data.batch import Batch
+from griffon_train.data.batch_id import batch_id_of, place_id
 from griffon_train.data.source_stream import GROUPINGS, task_group
 from griffon_train.distributed.process_group import ProcessGroup
 
@@ -52,7 +52,7 @@ class LossAccumulator:
                 self._counts[group] += example.targets
                 self._without_targets += not example.targets
                 self._tokens += len(example.ids)
-        self._batch_id += sum(_place_id(slot, key) for slot, key in zip(batch.slots, batch.keys, strict=True) if key)
+        self._batch_id += sum(place_id(slot, key) for slot, key in zip(batch.slots, batch.keys, strict=True) if key)
         self._overlong += sum(batch.overlong)
         self._losses.append((indices, losses_B))
 
@@ -73,10 +73,5 @@ class LossAccumulator:
             overlong=int(values[-4]),
             without_targets=int(values[-3]),
             tokens=int(values[-2]),
-            batch_id=f"{int(values[-1]):013x}",
+            batch_id=batch_id_of(int(values[-1])),
         )
-
-
-def _place_id(slot: int, key: str) -> int:
-    """A 40-bit hash: thousands of them add up exactly in float64, in any order."""
-    return int.from_bytes(hashlib.blake2b(f"{slot}:{key}".encode(), digest_size=5).digest())

@@ -13,14 +13,12 @@ from typing import Any
 
 import orjson
 
+from griffon_train.config.run_folder import METRICS, TIMING, VALIDATION
 from griffon_train.training.log_files import Appended
 from griffon_train.training.log_hook import Hook
 from griffon_train.training.tensorboard_file import Board
 
 _log = logging.getLogger(__name__)
-
-METRICS, TIMING, VALIDATION = "metrics.jsonl", "timing.jsonl", "validation.jsonl"
-"""Log files of a run, with a line for each step; steps are numbered from 0."""
 
 _CHARTS = ("loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "data_wait")
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.support.errors import SettingsError
 from griffon_train.config.groups import ModelSettings
+from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
 from griffon_train.config.settings import Settings, from_values, option_name, settings_from_json, values_of
 from griffon_train.given_folder import existing_folder
 from griffon_train.model.attention import attention_of
@@ -26,11 +27,6 @@ from griffon_train.model.weight_files import WeightFiles, read_json
 from griffon_train.text.tokenizer import load_tokenizer
 from griffon_train.training.alignment_parts import can_be_compared, refuse_other_parts
 from griffon_train.training.compatibility import refuse_unfit_settings
-
-SETTINGS_NAME = "settings.json"
-MODEL_NAME = "model"
-PROJECTOR_NAME = "mm_projector.bin"
-"""Files in a run's folder: its settings, and its result; after alignment the result is the projector alone."""
 
 _FOLDERS = ("model", "vision_tower", "region_tower", "tokenizer")
 """Settings that name the folders that a model is built from."""

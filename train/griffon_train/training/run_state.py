@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.config.groups import DataSettings
+from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME
 from griffon_train.config.settings import Settings, settings_as_json
 from griffon_train.data.batch import Encode
 from griffon_train.data.cursor import cursor_state, restore_cursor
@@ -21,14 +22,14 @@ from griffon_train.data.plan import Plan
 from griffon_train.data.sequential_order import SequentialOrder, StepOrder
 from griffon_train.data.steering import Steering
 from griffon_train.distributed.process_group import ProcessGroup
+from griffon_train.model.collate import collate
+from griffon_train.model.loss import loss_sums
 from griffon_train.training import checkpoint_folders, checkpoints
-from griffon_train.training.collate import collate
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
-from griffon_train.training.loss import loss_sums
 from griffon_train.training.loss_stats import LossAccumulator
 from griffon_train.training.metrics import Reporter, StepFigures
-from griffon_train.training.model_loading import MODEL_NAME, PROJECTOR_NAME, default_chat
+from griffon_train.training.model_loading import default_chat
 from griffon_train.training.zero_shards import ShardedState
 
 _log = logging.getLogger(__name__)

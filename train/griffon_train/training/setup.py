@@ -16,6 +16,7 @@ from griffon_shards.support.folder_lock import lock_folder
 from griffon_shards.support.tables import table
 from griffon_train.config.deepspeed import deepspeed_config, scheduler_passed_over
 from griffon_train.config.groups import DataSettings, MemorySettings
+from griffon_train.config.run_folder import SETTINGS_NAME
 from griffon_train.config.settings import STEERING, Settings, settings_as_json, weights_by_tag
 from griffon_train.data.lengths import Lengths
 from griffon_train.data.plan import Plan
@@ -36,7 +37,7 @@ from griffon_train.training.checks import (
 )
 from griffon_train.training.data_checks import check_taught, remarks
 from griffon_train.training.engine import Engine, make_engine
-from griffon_train.training.model_loading import SETTINGS_NAME, default_chat, load_model, placed, unchecked_parts
+from griffon_train.training.model_loading import default_chat, load_model, placed, unchecked_parts
 from griffon_train.training.run_state import RunState, steps_of
 
 _log = logging.getLogger(__name__)

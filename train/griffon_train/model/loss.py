@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from griffon_train.model.collate import ModelInputs
 from griffon_train.text.chat_templates import IGNORE
-from griffon_train.training.collate import ModelInputs
 
 
 def loss_sums(model: Any, inputs: ModelInputs) -> torch.Tensor:  # noqa: ANN401 - a model, or the engine around it

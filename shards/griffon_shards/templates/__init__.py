@@ -1,4 +1,7 @@
-"""Question templates: JSON lists of strings with placeholders, built in or from a custom folder."""
+"""Question templates: JSON lists of strings with placeholders, built in or from a custom folder.
+
+Builds render questions from them, and a model is asked with the same ones.
+"""
 
 import hashlib
 import re
@@ -23,6 +26,7 @@ _FILES = {
 """Template file of each rendered task, and the placeholder that each of its templates must have exactly once."""
 
 _ANSWER_FORMAT = "answer_format.json"
+_WITH_FORMAT_LINE = ("DET", "VISJ")
 _PLACEHOLDERS = {placeholder for _, placeholder in _FILES.values()}
 
 
@@ -40,7 +44,12 @@ class Templates:
     answer_format: Mapping[str, str]
     sha256: str
 
-    def answer_line(self, task: str, style: str) -> str:
+    def question(self, task: str, template: str, filling: str, style: str) -> str:
+        """Fill in a template of a task; questions of DET and VISJ end with a line on the format of boxes."""
+        question = fill(template, placeholder_of(task), filling)
+        return question + self._answer_line(task, style) if task in _WITH_FORMAT_LINE else question
+
+    def _answer_line(self, task: str, style: str) -> str:
         """Return the answer format line of a task for a box style, or the plain one if there is none for the style."""
         return self.answer_format.get(f"{task}_{style}", self.answer_format[task])
 
@@ -51,7 +60,7 @@ def load_templates(folder: Path | None) -> Templates:
     Raises:
         SettingsError: a file is missing or is not a list of templates; the message names the file and the template.
     """
-    built_in = resources.files("griffon_prep.templates")
+    built_in = resources.files("griffon_shards.templates")
     root: Traversable = folder if folder is not None else built_in
     questions = {task: _read_list(root / name, placeholder) for task, (name, placeholder) in _FILES.items()}
     custom_format = root / _ANSWER_FORMAT

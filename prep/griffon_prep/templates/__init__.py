@@ -1,1 +1,0 @@
-"""Prompt templates: our own wording, as package data."""

@@ -1,0 +1,76 @@
+"""Scores of REG."""
+
+from collections import Counter
+from math import exp, log, sqrt
+
+import pytest
+
+from griffon_train.evaluation.captioning import captioning_scores, cider, words
+
+from .made_up import predicted
+
+REFERENCES = ["the red cup", "a dog's tail", "the red cup on the left table", "man", "a red dog"]
+
+
+def cider_by_hand(answers: list[str], references: list[str]) -> float:
+    """CIDEr-D with one reference each: Vedantam et al., 2015, with clipping and the penalty of lengths."""
+
+    def vector(text: str, n: int) -> dict[tuple[str, ...], float]:
+        tokens = text.split()
+        grams = Counter(tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1))
+        documents = {gram: sum(gram in ngrams(reference, n) for reference in references) for gram in grams}
+        return {gram: count * log(len(references) / max(1, documents[gram])) for gram, count in grams.items()}
+
+    def ngrams(text: str, n: int) -> set[tuple[str, ...]]:
+        tokens = text.split()
+        return {tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)}
+
+    total = 0.0
+    for answer, reference in zip(answers, references, strict=True):
+        for n in range(1, 5):
+            ours, theirs = vector(answer, n), vector(reference, n)
+            norms = [sqrt(sum(value**2 for value in side.values())) for side in (ours, theirs)]
+            dot = sum(min(value, theirs.get(gram, 0.0)) * theirs.get(gram, 0.0) for gram, value in ours.items())
+            pairs = [max(0, len(text.split()) - 1) for text in (answer, reference)]
+            penalty = exp(-((pairs[0] - pairs[1]) ** 2) / (2 * 6.0**2))
+            total += 10 / 4 * penalty * (dot / (norms[0] * norms[1]) if all(norms) else 0.0)
+    return total / len(answers)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        REFERENCES,
+        ["the red cup", "a cat's tail", "red cup left", "the man", "a red dog and a red dog"],
+        ["", "a", "b", "c", "d"],
+        REFERENCES[::-1],
+    ],
+    ids=["perfect", "near", "empty and other", "swapped"],
+)
+def test_cider_is_that_of_its_definition(answers: list[str]) -> None:
+    assert cider(answers, REFERENCES) == pytest.approx(cider_by_hand(answers, REFERENCES), abs=1e-12)
+
+
+def test_case_and_punctuation_do_not_count_for_cider() -> None:
+    assert cider(["The red, cup!", *REFERENCES[1:]], REFERENCES) == cider(REFERENCES, REFERENCES)
+    assert words("The dog’s tail, 3-4 «été»") == ["the", "dog’s", "tail", "3", "4", "été"]
+
+
+def test_too_little_text_for_cider() -> None:
+    assert cider([], []) is None
+    assert cider(["a"], ["..."]) == 0.0
+    assert cider(["a cup"], ["a cup"]) == 0.0  # with one reference, every word is in all of them
+
+
+def test_exact_match() -> None:
+    cases = {"the red cup": True, "The  red cup.\n": True, "red cup": False, "": False, "the red cups": False}
+    scores = captioning_scores([predicted("REG", "the red cup", answer, key=answer) for answer in cases])
+    assert (scores["questions"], scores["exact_match"]) == (5, 2 / 5)
+    cut_off = captioning_scores([predicted("REG", "the red cup", "the red cup", complete=False)])
+    assert cut_off["exact_match"] == 0.0
+    assert captioning_scores([predicted("REG", ".", "")])["exact_match"] == 0.0
+
+
+def test_no_questions_have_no_scores() -> None:
+    scores = captioning_scores([])
+    assert scores["cider"] is scores["exact_match"] is None

@@ -1,0 +1,79 @@
+"""The questions of a sample: each round alone, except in a conversation, whose rounds build on each other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from griffon_prep.cli import main
+from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.support.errors import SettingsError
+from griffon_train.evaluation.questions import Asked, chosen_rows, questions_of
+
+
+@pytest.fixture(scope="module")
+def frozen(frozen_set: Path) -> FrozenSet:
+    return open_set(frozen_set)
+
+
+def asked_about(frozen: FrozenSet, task: str) -> list[list[Asked]]:
+    rows = chosen_rows([frozen], tasks=[task], sources=[], limit=None)
+    return [list(questions_of([frozen], *row)) for row in rows]
+
+
+def texts(questions: Sequence[Asked]) -> list[list[str]]:
+    return [[turn.text for turn in asked.turns] for asked in questions]
+
+
+def test_a_round_of_a_conversation_follows_the_true_ones_before_it(frozen: FrozenSet) -> None:
+    talks = asked_about(frozen, "LAZY")
+    several = next(talk for talk in talks if len(talk) > 1)
+    turns = frozen[several[0].row].turns
+    humans = [turn.text for turn in turns if turn.role == "human"]
+    truths = [turn.text for turn in turns if turn.role == "gpt"]
+    assert texts(several)[1] == [humans[0], truths[0], humans[1]]
+    assert [asked.question.truth for asked in several] == truths
+    assert [asked.question.round for asked in several] == list(range(len(truths)))
+    for asked in (asked for talk in talks for asked in talk):
+        assert asked.turns[-1].text == asked.question.question
+        assert asked.answered == frozen[asked.row].turns[: len(asked.turns) + 1]
+        assert asked.has_image == (frozen[asked.row].image is not None)
+
+
+def test_every_other_question_is_asked_alone_and_with_its_image(frozen: FrozenSet) -> None:
+    for task in ("DET", "RANDDET", "REG", "VG", "VISJ"):
+        for questions in asked_about(frozen, task):
+            sample = frozen[questions[0].row]
+            assert len(questions) == len(sample.turns) // 2
+            for asked in questions:
+                (turn,) = asked.turns
+                assert turn.text.count("<image>") == 1
+                assert turn.text.endswith(asked.question.question)
+                assert asked.has_image
+                assert (asked.region_xyxy_px is not None) == (task == "VISJ")
+                assert (asked.question.width_px, asked.question.height_px) == (sample.width_px, sample.height_px)
+
+
+def test_later_rounds_about_an_image_show_it_too(demo_data: Path, tmp_path: Path) -> None:
+    lines = (demo_data / "manifest.txt").read_text(encoding="utf-8").splitlines()
+    line = next(line for line in lines if line.startswith("VG_") and "rounds=" not in line and "refcoco" in line)
+    (tmp_path / "manifest.txt").write_text(f"{line} & rounds=3\n", encoding="utf-8")
+    arguments = ["build", "--manifest", str(tmp_path / "manifest.txt"), "--data-root", str(demo_data)]
+    main([*arguments, "--out", str(tmp_path / "set"), "--workers", "1"], standalone_mode=False)
+    rounds = [questions for questions in asked_about(open_set(tmp_path / "set"), "VG") if len(questions) > 1]
+    assert rounds
+    for questions in rounds:
+        assert "<image>" not in questions[1].question.question
+        assert texts(questions)[1] == [f"<image>\n{questions[1].question.question}"]
+        assert all(asked.has_image for asked in questions)
+
+
+def test_the_choice_of_samples(frozen: FrozenSet) -> None:
+    first = frozen.rows_of_source("VG_shapes").start
+    assert chosen_rows([frozen], tasks=[], sources=["VG_shapes"], limit=2) == [(0, first), (0, first + 1)]
+    assert (0, first + 1) in chosen_rows([frozen], tasks=["VG"], sources=[], limit=None)
+    assert len(chosen_rows([frozen], tasks=[], sources=[], limit=None)) == len(frozen)
+    with pytest.raises(SettingsError, match="no set has such a source; the sources are "):
+        chosen_rows([frozen], tasks=[], sources=["nothing"], limit=None)
+    with pytest.raises(SettingsError, match="the sets have no samples of these tasks and sources"):
+        chosen_rows([frozen], tasks=["REG"], sources=["VG_shapes"], limit=None)

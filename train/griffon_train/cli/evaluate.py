@@ -1,0 +1,146 @@
+"""`griffon-train evaluate`: ask a model the questions of frozen sets, and score its answers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import orjson
+
+from griffon_shards.frozen_set import open_set
+from griffon_shards.support.command_line import resumable
+from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.files import write_whole
+from griffon_shards.types import TASKS
+
+if TYPE_CHECKING:
+    from griffon_train.evaluation.evaluate import Result
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("evaluate")
+@click.argument("model", metavar="MODEL", type=_PATH)
+@click.option(
+    "--shards",
+    "roots",
+    metavar="DIR",
+    type=_PATH,
+    multiple=True,
+    required=True,
+    help="Shard folder made by griffon-prep build; repeat for several folders.",
+)
+@click.option("--out", type=_PATH, help="Folder for predictions.jsonl and metrics.json.  [default: only print a table]")
+@click.option(
+    "--from",
+    "checkpoint",
+    metavar="CHECKPOINT",
+    help="Checkpoint of the run MODEL: a step, a name such as step-00000100, or last.  [default: the run's result, or "
+    "its last checkpoint if it has none]",
+)
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Questions answered together.")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(1),
+    help="Tokens after which an answer is cut off.  [default: a quarter more than the longest true answer]",
+)
+@click.option(
+    "--convention",
+    type=click.Choice(["gt", "ge"]),
+    default="gt",
+    show_default=True,
+    help="Whether a box is right above a threshold of IoU, or also at it.",
+)
+@click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Only this task; repeat for several.")
+@click.option("--source", "sources", metavar="TAG", multiple=True, help="Only this source; repeat for several.")
+@click.option("--limit", type=click.IntRange(1), help="At most this many samples of each source.")
+@click.option(
+    "--coco-json",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the boxes of DET and RANDDET as COCO results to this file, and the true ones beside it.",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Device.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "bfloat16", "float32"]),
+    default="auto",
+    show_default=True,
+    help="Data type of the weights; auto is bfloat16 on CUDA and float32 on CPU.",
+)
+@click.option(
+    "--stall",
+    "stall_s",
+    type=click.FloatRange(1),
+    default=1800.0,
+    show_default=True,
+    help="End with an error after this many seconds without progress.",
+)
+@resumable
+def evaluate_command(
+    model: Path,
+    roots: tuple[Path, ...],
+    out: Path | None,
+    checkpoint: str | None,
+    batch: int,
+    max_new_tokens: int | None,
+    convention: str,
+    tasks: tuple[str, ...],
+    sources: tuple[str, ...],
+    limit: int | None,
+    coco_json: Path | None,
+    device: str,
+    dtype: str,
+    stall_s: float,
+) -> None:
+    """Ask a model every question of frozen sets, and score its answers.
+
+    MODEL is a saved model or the output folder of a training run. Answers are generated greedily. Progress goes to
+    standard error, and a table of scores to standard output. With --out, an evaluation that was stopped resumes when
+    the same command is rerun, with any number of processes and any --batch: these do not change the answers.
+
+    To use 8 GPUs: torchrun --nproc_per_node 8 -m griffon_train evaluate MODEL --shards DIR --out OUT
+    """
+    sets = [open_set(root) for root in roots]
+    if len({frozen.lock.digest for frozen in sets}) < len(sets):
+        raise SettingsError("--shards: the same set is given twice")
+    for frozen in sets:
+        frozen.check_shards()
+    from griffon_train.distributed.process_group import distributed_session  # torch takes seconds to import
+    from griffon_train.evaluation.evaluate import Evaluation, evaluate
+    from griffon_train.evaluation.matching import NAMED_TASKS
+    from griffon_train.evaluation.questions import chosen_rows
+    from griffon_train.evaluation.report import figures_table
+    from griffon_train.training.model_source import open_model
+
+    rows = chosen_rows(sets, tasks=tasks, sources=sources, limit=limit)
+    if coco_json is not None and not {TASKS[sets[set_no].index["task"][row]] for set_no, row in rows} & {*NAMED_TASKS}:
+        raise SettingsError(f"--coco-json {coco_json}: there are no samples of {' or '.join(NAMED_TASKS)}")
+    with distributed_session(device, stall_s) as ranks:
+        opened = open_model(model, checkpoint, dtype, ranks)
+        result = evaluate(
+            Evaluation(
+                loaded=opened.loaded,
+                weights_sha256=opened.weights_sha256,
+                sets=sets,
+                rows=rows,
+                batch=batch,
+                max_new_tokens=max_new_tokens,
+                convention=convention,
+                out=out,
+            ),
+            ranks,
+        )
+        if ranks.first:
+            if coco_json is not None:
+                _write_coco(result, coco_json)
+            click.echo(figures_table(result.metrics))
+
+
+def _write_coco(result: "Result", path: Path) -> None:
+    """Write the answered boxes in the layout of COCO's results, and the true ones in that of its annotations."""
+    from griffon_train.evaluation.detection import coco_results, coco_truth
+    from griffon_train.evaluation.matching import NAMED_TASKS, mark
+
+    marked = [mark(each) for each in result.predictions if each.question.task in NAMED_TASKS]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, orjson.dumps(coco_results(marked)))
+    write_whole(path.with_name(f"{path.stem}.truth.json"), orjson.dumps(coco_truth(marked)))

@@ -1,0 +1,221 @@
+"""`griffon-train seen`: the samples that a run has used, from its settings and the indexes of its sets."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from griffon_shards.frozen_set import open_set
+from griffon_shards.support.command_line import guard
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.tables import table
+from griffon_train.config.run_folder import METRICS, stored_settings
+from griffon_train.config.settings import Settings, weights_by_tag
+from griffon_train.data.batch_id import batch_id_of, place_id
+from griffon_train.data.lengths import Lengths
+from griffon_train.data.plan import Plan, Step
+from griffon_train.data.seen import Seen, SourceShowings
+from griffon_train.data.steering import Steering
+
+_TAIL_BYTES = 1 << 20
+"""Enough of the end of metrics.jsonl for its last complete lines."""
+
+_STEPS = 3
+
+
+@click.command("seen")
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--key", help="Show every step that used this sample.")
+@click.option("--source", metavar="TAG", help="Show how often this source was used, and since when.")
+@click.option("--step", "number", type=click.IntRange(0), help="Show the samples of this step.")
+@click.option(
+    "--before-step",
+    "before",
+    type=click.IntRange(0),
+    help="Consider only steps before this one; without --key and --source, show the samples of the last of them.",
+)
+@click.option("--group", help="With --before-step: only steps of this group of the plan.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help=f"With --before-step: number of steps to show.  [default: {_STEPS}]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+@guard
+def seen_command(
+    run: Path,
+    key: str | None,
+    source: str | None,
+    number: int | None,
+    before: int | None,
+    group: str | None,
+    steps: int | None,
+    as_json: bool,
+) -> None:
+    """Show which samples a training run has used, and when.
+
+    RUN is the output folder of a run, finished or not. Without options, shows how often each source was used. No
+    sample is read, and the model plays no part: the order of samples is computed from the run's settings and the
+    indexes of its shard folders.
+    """
+    asked = [name for name, given in (("--key", key), ("--source", source), ("--step", number)) if given is not None]
+    if len(asked) > 1 or (number is not None and before is not None):
+        raise SettingsError(f"{' and '.join(asked)}: give one of --key, --source, and --step or --before-step")
+    if (group is not None or steps is not None) and (asked or before is None):
+        raise SettingsError("--group and --steps need --before-step, without --key and --source")
+    seen, taken = _open(run, before)
+    if key is not None:
+        _show_key(seen, key, as_json)
+    elif number is not None:
+        if number >= taken:
+            raise SettingsError(f"--step {number}: {run} has taken {taken:,} steps so far, numbered from 0")
+        _show_steps(seen, [seen.plan.step(number)], as_json)
+    elif before is not None and source is None:
+        if group is not None and group not in seen.plan.groups:
+            raise SettingsError(
+                f"--group {group}: the run's plan has the groups {', '.join(seen.plan.groups)} (its --grouping)"
+            )
+        _show_steps(seen, seen.last_steps(steps or _STEPS, group), as_json)
+    else:
+        _show_sources(seen, source, as_json)
+
+
+def _open(run: Path, before: int | None) -> tuple[Seen, int]:
+    """Return the samples that a run has used before a step, and the number of steps that it has taken.
+
+    Raises:
+        SettingsError: there is no such run, or it has not come that far.
+        DataError: the sets are not those that the run was trained on.
+    """
+    settings = stored_settings(run)
+    last = _last_logged(run)
+    taken = 0 if last is None else int(last["step"]) + 1
+    if before is not None and before > taken:
+        raise SettingsError(f"--before-step {before}: {run} has taken {taken:,} steps so far, numbered from 0")
+    seen = Seen(_plan_of(settings), taken if before is None else before, _steering_of(settings))
+    if last is not None and "batch_id" in last:
+        step = seen.plan.step(taken - 1)
+        batch_id = batch_id_of(sum(place_id(slot, key) for slot, key in enumerate(seen.keys(step))))
+        if batch_id != last["batch_id"]:
+            sets = ", ".join(map(str, settings.shards))
+            raise DataError(
+                f"{run}: step {taken - 1} used other samples (batch_id {last['batch_id']}) than {sets} would give now "
+                f"({batch_id}): a set or a length table was replaced since; put the original ones back"
+            )
+    return seen, taken
+
+
+def _plan_of(settings: Settings) -> Plan:
+    sets = [open_set(path) for path in settings.shards]
+    return Plan(
+        sets,
+        seed=settings.data.seed,
+        global_batch=settings.data.global_batch,
+        grouping=settings.data.grouping,
+        window=settings.data.window,
+        lengths=Lengths.counted(sets, settings.data.lengths) if settings.data.lengths else Lengths.estimated(sets),
+        weights=weights_by_tag(settings.data.weights),
+    )
+
+
+def _steering_of(settings: Settings) -> Steering:
+    return Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
+
+
+def _last_logged(run: Path) -> dict[str, Any] | None:
+    """The last complete line of a run's metrics, or None before the first step."""
+    path = run / METRICS
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        lines = file.read().split(b"\n")[:-1]  # the last one is empty, or is being written
+    for line in reversed(lines):
+        try:
+            fields = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(fields, dict) and type(fields.get("step")) is int:
+            return fields
+    return None
+
+
+def _show_key(seen: Seen, key: str, as_json: bool) -> None:
+    rows = _rows_of(seen.plan, key)
+    showings = [
+        (str(seen.plan.sets[set_no].root), showing)
+        for set_no, row in rows.items()
+        for showing in seen.of_row(set_no, row)
+    ]
+    if as_json:
+        for root, showing in showings:
+            click.echo(orjson.dumps({"key": key, "set": root, **asdict(showing)}))
+        return
+    times = f"used {len(showings)} time{'s' * (len(showings) != 1)}" if showings else "never used"
+    click.echo(f"{key}: {times} in {_extent(seen)}")
+    if showings:
+        lines = [(each.step, each.epoch, each.slot, each.variant, root) for root, each in showings]
+        click.echo(table(("step", "epoch", "slot", "variant", "set"), lines))
+
+
+def _rows_of(plan: Plan, key: str) -> dict[int, int]:
+    """The row of a key in each set that has it, by the set's index in the plan."""
+    tags = [[source.tag for source in frozen.lock.sources] for frozen in plan.sets]
+    tag = key.rpartition("-")[0]
+    rows, problem = {}, None
+    for set_no, frozen in enumerate(plan.sets):
+        if tag in tags[set_no]:
+            try:
+                rows[set_no] = frozen.row(key)
+            except DataError as error:
+                problem = error
+    if not rows:
+        known = ", ".join(dict.fromkeys(tag for of_set in tags for tag in of_set))
+        raise problem or DataError(f"no sample has the key {key!r}; the run's sources are {known}")
+    return rows
+
+
+def _show_sources(seen: Seen, tag: str | None, as_json: bool) -> None:
+    sources = [each for each in seen.of_sources() if tag in (None, each.tag)]
+    if not sources:
+        known = ", ".join(source.tag for frozen in seen.plan.sets for source in frozen.lock.sources)
+        raise SettingsError(f"--source {tag}: the run's sources are {known}")
+    roots = [str(frozen.root) for frozen in seen.plan.sets]
+    if as_json:
+        for each in sources:
+            fields = {"set": roots[each.set_no], **asdict(each), "before_step": seen.stop, "skipped": seen.skipped}
+            del fields["set_no"]
+            click.echo(orjson.dumps(fields))
+        return
+    click.echo(_extent(seen))
+    click.echo(
+        table(("source", "samples", "used", "per sample", "first step", "set"), [_row(each, roots) for each in sources])
+    )
+
+
+def _row(source: SourceShowings, roots: list[str]) -> tuple[object, ...]:
+    first = "never" if source.first is None else f"{source.first:,}"
+    return source.tag, source.samples, source.shown, f"{source.shown / source.samples:.2f}", first, roots[source.set_no]
+
+
+def _show_steps(seen: Seen, steps: list[Step], as_json: bool) -> None:
+    for step in steps:
+        keys, variants = seen.keys(step), step.variants.tolist()
+        skipped = step.number in seen.steering
+        if as_json:
+            fields = {"step": step.number, "epoch": step.epoch, "group": step.group, "skipped": skipped}
+            click.echo(orjson.dumps({**fields, "keys": keys, "variants": variants}))
+            continue
+        note = "  skipped (--skip-steps): these samples were not used" if skipped else ""
+        click.echo(f"step {step.number}  epoch {step.epoch}  {step.group}{note}")
+        slots = [(slot, *each) for slot, each in enumerate(zip(keys, variants, step.lengths.tolist(), strict=True))]
+        click.echo(table(("slot", "key", "variant", "tokens"), slots))
+
+
+def _extent(seen: Seen) -> str:
+    if not seen.stop:
+        return "no steps: none was taken"
+    skipped = f" ({seen.skipped:,} skipped)" if seen.skipped else ""
+    return f"steps 0 to {seen.stop - 1:,}{skipped}"

@@ -1,0 +1,1 @@
+"""Asks a model the questions of frozen sets, and scores its answers."""

@@ -1,0 +1,120 @@
+"""The questions of an evaluation and the model's answers, and their lines in `predictions.jsonl`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from griffon_shards.support.errors import DataError
+from griffon_shards.types import TASKS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A round of a sample that the model is asked.
+
+    Attributes:
+        set: digest of the frozen set.
+        key: the sample's key.
+        source: the tag of its source.
+        task: one of `TASKS`.
+        round: place among the rounds of the sample's conversation, from 0.
+        question: the human turn, as rendered.
+        truth: the answer, as rendered.
+        width_px: width of the image, 0 without an image.
+        height_px: height of the image, 0 without an image.
+    """
+
+    set: str
+    key: str
+    source: str
+    task: str
+    round: int
+    question: str
+    truth: str
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """A question and the model's answer.
+
+    Attributes:
+        question: the question.
+        answer: the generated text.
+        complete: False if generation stopped at the limit of new tokens.
+        box_scores: a score in [0, 1] for each box that the answer parses to (`answers.box_scores`), in their order.
+        loss: LAZY only: the summed loss of the true answer in nats, given the true turns before it.
+        targets: LAZY only: the number of tokens in that sum, else 0.
+    """
+
+    question: Question
+    answer: str
+    complete: bool
+    box_scores: tuple[float, ...]
+    loss: float | None
+    targets: int
+
+
+def encode_prediction(prediction: Prediction, judged: Mapping[str, object]) -> bytes:
+    """A line of `predictions.jsonl`, with its newline. `judged` holds the fields that follow from the prediction."""
+    question = prediction.question
+    fields = {
+        "set": question.set,
+        "key": question.key,
+        "round": question.round,
+        "source": question.source,
+        "task": question.task,
+        "question": question.question,
+        "truth": question.truth,
+        "answer": prediction.answer,
+        **judged,
+        "complete": prediction.complete,
+        "box_scores": prediction.box_scores,
+        "loss": prediction.loss,
+        "targets": prediction.targets,
+        "width": question.width_px,
+        "height": question.height_px,
+    }
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def decode_prediction(line: bytes) -> Prediction:
+    """Read a line of `predictions.jsonl`; the fields that were derived are ignored.
+
+    Raises:
+        DataError: the line is not one that `encode_prediction` writes.
+    """
+    try:
+        fields: dict[str, Any] = orjson.loads(line)
+        question = Question(
+            set=fields["set"],
+            key=fields["key"],
+            source=fields["source"],
+            task=fields["task"],
+            round=fields["round"],
+            question=fields["question"],
+            truth=fields["truth"],
+            width_px=fields["width"],
+            height_px=fields["height"],
+        )
+        if question.task not in TASKS:
+            raise ValueError(f"task {question.task!r}, expected one of {', '.join(TASKS)}")
+        return Prediction(
+            question=question,
+            answer=fields["answer"],
+            complete=fields["complete"],
+            box_scores=tuple(fields["box_scores"]),
+            loss=fields["loss"],
+            targets=fields["targets"],
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"not a line of predictions.jsonl: {error!r}; the line begins {line[:80]!r}") from error
+
+
+def place(prediction: Prediction) -> tuple[str, str, int]:
+    """Sort key of predictions: set, key and round."""
+    question = prediction.question
+    return question.set, question.key, question.round

@@ -1,0 +1,127 @@
+"""Opens a model for evaluation: a saved one, the result of a run, or a checkpoint of a run that was not exported."""
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME, stored_settings
+from griffon_train.config.settings import Settings
+from griffon_train.distributed.process_group import ProcessGroup, transformers_progress
+from griffon_train.evaluation.saved_model import DTYPES, LoadedModel, open_saved
+from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.parts import naming
+from griffon_train.text.chat_templates import check_tokenizer
+from griffon_train.training import checkpoint_folders
+from griffon_train.training.checkpoint_folders import TrainingCheckpoint
+from griffon_train.training.checkpoints import sha256_of_tensor, tensor_hashes, trained_weights
+from griffon_train.training.model_loading import default_chat, load_model
+
+LAST = "last"
+_CHECKPOINT = re.compile(r"(?:step-)?(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedModel:
+    """A model on the rank's device, and the SHA-256 of its weights: of the hashes of all parameters, by name."""
+
+    loaded: LoadedModel
+    weights_sha256: str
+
+
+def open_model(path: Path, checkpoint: str | None, dtype: str, ranks: ProcessGroup) -> OpenedModel:
+    """Open a model. Every rank calls this.
+
+    Args:
+        path: a saved model, or the output folder of a run.
+        checkpoint: `last`, or a checkpoint of the run by its name or step; by default the run's result, or its last
+            checkpoint if it has none yet.
+        dtype: `auto`, `bfloat16` or `float32`; auto is bfloat16 on CUDA and float32 on the CPU.
+        ranks: process group, whose device the model is put on.
+
+    Raises:
+        SettingsError: there is no such model or checkpoint.
+        DataError: weights are damaged, or those that the run did not train have changed since.
+    """
+    with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
+        is_run = (path / SETTINGS_NAME).is_file()
+        if not is_run and checkpoint is not None:
+            raise SettingsError(f"--from {checkpoint}: {path} is not the output folder of a run, which has checkpoints")
+        wanted = DTYPES["bfloat16" if ranks.device.type == "cuda" else "float32"] if dtype == "auto" else DTYPES[dtype]
+        exported = is_run and checkpoint is None and (path / PROJECTOR_NAME).is_file()
+        saved = not is_run or (checkpoint is None and (path / MODEL_NAME).is_dir())
+        if saved or exported:
+            loaded = open_saved(path, str(ranks.device), dtype) if saved else _with_projector(path, wanted)
+    if not (saved or exported):
+        loaded = _of_checkpoint(path, checkpoint or LAST, wanted, ranks)
+    model: Any = loaded.model
+    model.eval()
+    model.to(ranks.device)
+    hashes = tensor_hashes(iter(sorted(model.named_parameters())), ranks)
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
+    return OpenedModel(loaded=loaded, weights_sha256=hashlib.sha256(lines.encode()).hexdigest())
+
+
+def _with_projector(run: Path, dtype: torch.dtype) -> LoadedModel:
+    """The model of an alignment, which saved its projector alone: the parts that it began with, and that projector."""
+    stored = stored_settings(run)
+    settings = Settings(stage=stored.stage, shards=(), output_dir=run, from_run=run)
+    model, tokenizer = load_model(settings, dtype)
+    return LoadedModel(model, tokenizer, _chat(stored, model, tokenizer))
+
+
+def _of_checkpoint(run: Path, name: str, dtype: torch.dtype, ranks: ProcessGroup) -> LoadedModel:
+    """The model that a run began with, and the weights that it had trained at a checkpoint."""
+    checkpoint = _find(run, name, ranks)
+    with ranks.at_own_pace(f"loading {checkpoint.path}") as moved, transformers_progress(moved):
+        stored = stored_settings(run)
+        with naming(f"{run}, its settings:"):
+            model, tokenizer = load_model(replace(stored, model=replace(stored.model, attention="auto")), torch.float32)
+        _check_frozen(model, checkpoint)
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for parameter_name, flat in trained_weights(checkpoint):
+                parameter = parameters.get(parameter_name)
+                if parameter is None or parameter.numel() != flat.numel():
+                    raise DataError(f"{checkpoint.path}: {parameter_name} does not fit the model of the run's settings")
+                parameter.copy_(flat.view_as(parameter))
+                moved()
+        for parameter in parameters.values():  # not the buffers: rotary frequencies need float32
+            parameter.data = parameter.data.to(dtype)
+    return LoadedModel(model, tokenizer, _chat(stored, model, tokenizer))
+
+
+def _find(run: Path, name: str, ranks: ProcessGroup) -> TrainingCheckpoint:
+    if name == LAST:
+        checkpoint, skipped = checkpoint_folders.latest(run, ranks)
+        for line in skipped:
+            ranks.say(line)
+        if checkpoint is None:
+            raise SettingsError(f"{run}: the run has no checkpoint yet; it writes one every --save-steps")
+        return checkpoint
+    match = _CHECKPOINT.fullmatch(name)
+    if match is None:
+        raise SettingsError(f"--from {name}: expected {LAST}, a step, or a checkpoint's name such as step-00000100")
+    return checkpoint_folders.at_step(run, int(match[1]), ranks)
+
+
+def _check_frozen(model: GriffonForConditionalGeneration, checkpoint: TrainingCheckpoint) -> None:
+    """Check that the weights that the run did not train are those that it began with, in either dtype."""
+    parameters = dict(model.named_parameters())
+    for name, sha256 in checkpoint.index["frozen_sha256"].items():
+        held = parameters.get(name)
+        if held is None or sha256 not in {sha256_of_tensor(held.to(dtype)) for dtype in DTYPES.values()}:
+            raise DataError(
+                f"{checkpoint.path}: {name}, which the run did not train, is not what it was when the run began; "
+                "restore the model that the run was given"
+            )
+
+
+def _chat(settings: Settings, model: GriffonForConditionalGeneration, tokenizer: object) -> str:
+    chat = settings.model.chat or default_chat(model)
+    check_tokenizer(chat, tokenizer)
+    return chat
