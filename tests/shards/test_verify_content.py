@@ -112,7 +112,7 @@ def test_deep_bytes_that_are_no_image(faults_of: Callable[..., list[str]], make_
 
 
 def test_deep_an_image_of_another_size(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
-    faults = faults_of(replace(make_sample(KEY), width_px=65), deep=True)
+    faults = faults_of(replace(make_sample(KEY, "None"), width_px=65), deep=True)
     assert said_of_the_sample(faults) == "the image is (64, 48), its JSON says (65, 48)"
 
 

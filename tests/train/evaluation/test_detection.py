@@ -43,8 +43,11 @@ def ap_by_hand(marked: Sequence[Marked], threshold: float) -> float:
             truth = [box for label, box in item.truth if label == name]
             true_boxes += len(truth)
             free = set(range(len(truth)))
-            boxes = zip(item.parsed.boxes, item.prediction.box_scores, strict=True)
-            for score, box in sorted(((s, b.box_xyxy) for b, s in boxes if b.label == name), key=lambda pair: -pair[0]):
+            boxes = zip(item.answered, item.prediction.box_scores, strict=True)
+            scored = [(score, box) for (label, box), score in boxes if label == name]
+            for score, box in sorted(
+                ((s, box) for (label, box), s in boxes if label == name), key=lambda pair: -pair[0]
+            ):
                 best = max(free, key=lambda place: iou(box, truth[place]), default=None)
                 right = best is not None and iou(box, truth[best]) >= threshold
                 if right:
