@@ -63,6 +63,12 @@ def test_an_answer_that_is_cut_off_says_so(predictor: Predictor) -> None:
     assert (reply.text, reply.complete) == ("Hello", False)
 
 
+def test_arrays_that_are_no_images(predictor: Predictor) -> None:
+    for shape, dtype in (((9, 9), "uint8"), ((3, 9, 9), "uint8"), ((9, 9, 3), "float32"), ((0, 9, 3), "uint8")):
+        with pytest.raises(DataError, match=r"expected \[height, width, 3\] of uint8"):
+            predictor(np.zeros(shape, dtype), "Where?")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -50,9 +50,9 @@ def test_one_box_is_scored_by_the_first_answered(
 def test_answers_that_name_no_box_are_wrong() -> None:
     for answer, complete in (("", True), ("the cat", True), ("it-[0.100,0.1", False), ("it-[100,100,500,500]", True)):
         found = scores([predicted("VG", "it-[0.100,0.100,0.500,0.500]", answer, complete=complete)])
-        assert (found["one_box"]["accuracy@0.5"], found["sets"]["exact"], found["sets"]["t_acc"]) == (0.0, 0.0, 0.0)
+        assert (found["one_box"]["accuracy@0.5"], found["sets"]["exact"], found["present"]["t_acc"]) == (0.0, 0.0, 0.0)
         found = scores([predicted("VG", "None", answer, complete=complete)])
-        assert (found["one_box"]["accuracy@0.5"], found["sets"]["exact"], found["sets"]["n_acc"]) == (None, 0.0, 0.0)
+        assert (found["one_box"]["accuracy@0.5"], found["sets"]["exact"], found["absent"]["n_acc"]) == (None, 0.0, 0.0)
 
 
 def test_the_conventions_differ_at_the_threshold() -> None:
@@ -106,8 +106,8 @@ def test_several_boxes_or_none_are_scored_as_sets() -> None:
     found = scores([pointed(truth, answer, str(key)) for key, (truth, answer) in enumerate(cases)])
     assert found["questions"] == found["sets"]["questions"] == 8
     assert found["sets"]["exact"] == 3 / 8
-    assert (found["sets"]["absent_questions"], found["sets"]["n_acc"]) == (3, 1 / 3)
-    assert (found["sets"]["present_questions"], found["sets"]["t_acc"]) == (5, 4 / 5)
+    assert (found["absent"]["questions"], found["absent"]["n_acc"]) == (3, 1 / 3)
+    assert (found["present"]["questions"], found["present"]["t_acc"]) == (5, 4 / 5)
     assert found["one_box"]["questions"] == 2
 
 

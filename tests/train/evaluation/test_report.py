@@ -52,7 +52,7 @@ def test_every_task_has_its_scores_and_its_parsing() -> None:
     assert isinstance(tasks, dict) and isinstance(sources, dict)
     assert list(tasks) == list(TASKS)
     assert sources["VG_absent"]["questions"] + sources["VG_made_up"]["questions"] == tasks["VG"]["questions"] == 52
-    assert sources["VG_absent"]["sets"]["n_acc"] == 1.0
+    assert sources["VG_absent"]["absent"]["n_acc"] == 1.0
     assert tasks["VG"]["parsing"]["unparsed_by_reason"] == {"no_box": 1}
     parsing = tasks["DET"]["parsing"]
     assert (parsing["answers"], parsing["strict"], parsing["lenient"]) == (2, 0.5, 0.5)
@@ -78,7 +78,7 @@ def test_no_predictions_have_no_scores() -> None:
 def test_the_table_shows_sources_where_a_task_has_several() -> None:
     lines = figures_table(metrics(of_all_tasks(), "gt")).splitlines()
     cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
-    assert ["VG", "52", "sets.n_acc", "100.0 %"] in cells
+    assert ["VG", "1", "absent.n_acc", "100.0 %"] in cells
     assert ["VG_absent", "2", "sets.exact", "50.0 %", "0.0 % to 100.0 %"] in cells
     assert ["DET", "2", "50.0 %", "50.0 %", "0.0 %", "50.0 %", "50.0 %"] in cells
     assert not any("DET_made_up" in line for line in lines)

@@ -86,7 +86,7 @@ def test_a_question_about_text_has_no_image() -> None:
         ({"task": "VISJ"}, "task VISJ needs a region, as x1,y1,x2,y2 in pixels"),
         ({"task": "VG", "question": "it", "region_xyxy_px": BOX}, "task VG does not take a region.*leave it out"),
         ({"task": "LAZY", "question": "it"}, "task 'LAZY': expected one of DET, VG, REG, VISJ"),
-        ({}, "a question without a task needs a question"),
+        ({}, "no question; give one, or a task: DET, VG, REG, VISJ"),
         ({"question": "it", "box_xyxy_px": BOX}, "a question without a task does not take a box"),
         ({"question": "What is it?", "region_xyxy_px": BOX}, "write <region> in the question where it is meant"),
         ({"question": "What is <region>?"}, "do not fit: give a region"),

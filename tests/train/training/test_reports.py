@@ -301,4 +301,35 @@ def test_validation(launcher: Launcher, frozen_set: Path, small_set: Path, tmp_p
         assert [event.value for event in board.Scalars("validation/all")] == pytest.approx(
             [line["validation_loss"]["all"] for line in lines], rel=1e-6
         )
+        of_source = {
+            "LAZY_text": "text",
+            "LAZY_caption": "general",
+            "DET_shapes": "localization",
+            "VISJ_shapes": "referring",
+        }
+        by_source = {tag: expected[group] for tag, group in of_source.items()}
+        assert lines[-1]["by_source"] == pytest.approx(by_source, rel=1e-5)
+        assert lines[-1]["by_set"] == pytest.approx({small_set.name: expected["all"]}, rel=1e-5)
+        assert board.Scalars("validation/source/DET_shapes")[-1].value == pytest.approx(
+            by_source["DET_shapes"], rel=1e-5
+        )
         assert len(metrics_of(run)) == 3, "validation takes nothing from training"
+
+
+def test_validation_tells_apart_sources_of_one_name_in_two_sets(
+    launcher: Launcher, frozen_set: Path, small_set: Path, tmp_path: Path
+) -> None:
+    first, second = (tmp_path / name for name in ("first", "second"))
+    first.symlink_to(small_set)
+    second.symlink_to(frozen_set)
+    options = ("--steps", 1, "--global-batch", 5, "--micro-batch", 2, "--workers", 0, "--val-steps", 1)
+    sets = ("--val-shards", first, "--val-shards", second)
+    ended = launcher.run(*command(frozen_set, tmp_path / "run", *options, *sets), world_size=2)
+    assert ended.codes == [0, 0], ended.said
+    (line,) = lines_of(tmp_path / "run" / "validation.jsonl")
+    assert set(line["by_set"]) == {"first", "second"}
+    assert {"first/LAZY_text", "second/LAZY_text"} <= line["by_source"].keys()
+    tags = {source.tag for source in open_set(frozen_set).lock.sources}
+    assert {name.rpartition("/")[2] for name in line["by_source"]} == tags
+    low, high = sorted(line["by_set"].values())
+    assert low < line["validation_loss"]["all"] < high

@@ -10,6 +10,7 @@ from griffon_shards.frozen_set import open_set
 from griffon_shards.support.command_line import resumable
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
+from griffon_shards.support.logs import verbosity_option
 from griffon_shards.types import TASKS
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="End with an error after this many seconds without progress.",
 )
+@verbosity_option
 @resumable
 def evaluate_command(
     model: Path,

@@ -1,5 +1,6 @@
 """Asks a model the questions of frozen sets and scores the answers, on any number of ranks."""
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -26,6 +27,8 @@ from griffon_train.evaluation.predictions import Prediction, encode_prediction, 
 from griffon_train.evaluation.questions import Asked, questions_of
 from griffon_train.evaluation.report import metrics
 from griffon_train.evaluation.saved_model import LoadedModel
+
+_log = logging.getLogger(__name__)
 
 _LEAST_MARGIN = 16
 """Tokens that an answer may be longer than the longest true one; a quarter of that one if it is more."""
@@ -233,7 +236,7 @@ class _Progress:
         self._own = 0
         self._began_s = self._said_s = time.monotonic()
         again = f", {done:,} of them answered before" if done else ""
-        ranks.say(f"{total:,} questions{again}")
+        _log.info(f"{total:,} questions{again}")
 
     def add(self, questions: int) -> None:
         """Count questions that this rank answered; the other ranks have about as many."""
@@ -245,6 +248,6 @@ class _Progress:
         done = min(self._total, self._before + self._own * self._ranks.world_size)
         rate = (done - self._before) / (now_s - self._began_s)
         minutes, seconds = divmod(round((self._total - done) / rate), 60) if rate else (0, 0)
-        self._ranks.say(
+        _log.info(
             f"{done:,} of {self._total:,} questions  {rate:.1f}/s  {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
         )

@@ -155,6 +155,7 @@ class Generator:
         running = list(range(len(results)))
         cache = DynamicCache(config=language_model.config)
         step: dict[str, torch.Tensor] = {"inputs_embeds": embeds_BLW}
+        # Rotary embeddings are relative and would bear the padding; absolute ones would not.
         positions_BL = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)
         for _ in range(max_new_tokens):
             output = language_model(

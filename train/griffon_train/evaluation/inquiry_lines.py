@@ -48,10 +48,10 @@ def read_inquiries(lines: Iterable[bytes], where: str, default_image: str | None
             continue
         try:
             fields = msgspec.json.decode(line, type=_Fields)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{where}, line {line_no}: {error}; expected a JSON object with "
-                f"{', '.join(_Fields.__struct_fields__)}, got {line.strip()[:80]!r}"
+                f"{', '.join(_Fields.__struct_fields__)}, got {line.strip().decode(errors='replace'):.80}"
             ) from None
         yield InquiryLine(
             line_no=line_no,

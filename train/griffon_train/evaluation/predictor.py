@@ -175,6 +175,8 @@ def image_of(given: ImageSource) -> Image.Image | None:
     """
     if given is None:
         return None
+    if isinstance(given, np.ndarray):
+        return opened(_of_array(given))
     if not isinstance(given, str | Path):
         return opened(given)
     try:
@@ -185,6 +187,14 @@ def image_of(given: ImageSource) -> Image.Image | None:
         raise DataError(f"{given}: a folder; give an image in it") from None
     except images.ImageError as error:
         raise DataError(f"{given}: cannot be read as an image: {error}") from None
+
+
+def _of_array(pixels: NDArray[np.uint8]) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise DataError(
+            f"an array of shape {list(pixels.shape)} and {pixels.dtype}; expected [height, width, 3] of uint8"
+        )
+    return Image.fromarray(pixels)
 
 
 def _reply(question: str, task: str | None, image: Image.Image | None, answer: Answer) -> Reply:

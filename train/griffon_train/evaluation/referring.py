@@ -12,9 +12,15 @@ def referring_scores(marked: Sequence[Marked], convention: str) -> dict[str, obj
     """Scores of questions of VG.
 
     `one_box` are the questions with one true box, as in RefCOCO: the first answered box counts. `sets` are all
-    questions, those with several boxes or none included, as in gRefCOCO.
+    questions, those with several boxes or none included, as in gRefCOCO. `absent` are the questions without a true box,
+    `present` the others.
     """
     one_box = [item for item in marked if len(item.truth) == 1]
+    exact = {"exact": [float(item.exact(0.5, convention)) for item in marked]}
+    absent = [item for item in marked if not item.truth]
+    present = [item for item in marked if item.truth]
+    n_acc = [float(item.parsed.unparsed is None and not item.parsed.boxes) for item in absent]
+    t_acc = [float(bool(item.parsed.boxes)) for item in present]
     by_size = {size: [item for item in one_box if _true_size(item) == size] for size in SIZES}
     return {
         "questions": len(marked),
@@ -23,7 +29,9 @@ def referring_scores(marked: Sequence[Marked], convention: str) -> dict[str, obj
             "several_answered": sum(len(item.parsed.boxes) > 1 for item in one_box),
             "by_size": {size: _pointing(items, convention) for size, items in by_size.items()},
         },
-        "sets": _sets(marked, convention),
+        "sets": {"questions": len(marked), **means(exact, samples_of(marked))},
+        "absent": {"questions": len(absent), "n_acc": mean(n_acc)},
+        "present": {"questions": len(present), "t_acc": mean(t_acc)},
     }
 
 
@@ -45,17 +53,3 @@ def _pointing(items: Sequence[Marked], convention: str) -> dict[str, object]:
     }
     figures["mean_iou"] = ious
     return {"questions": len(items), **means(figures, samples_of(items))}
-
-
-def _sets(items: Sequence[Marked], convention: str) -> dict[str, object]:
-    absent = [item for item in items if not item.truth]
-    present = [item for item in items if item.truth]
-    exact = {"exact": [float(item.exact(0.5, convention)) for item in items]}
-    return {
-        "questions": len(items),
-        **means(exact, samples_of(items)),
-        "absent_questions": len(absent),
-        "n_acc": mean([float(item.parsed.unparsed is None and not item.parsed.boxes) for item in absent]),
-        "present_questions": len(present),
-        "t_acc": mean([float(bool(item.parsed.boxes)) for item in present]),
-    }

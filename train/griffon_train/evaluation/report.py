@@ -28,21 +28,27 @@ _TEXT_SCORES: Mapping[str, Callable[[Sequence[Prediction]], dict[str, object]]] 
     "LAZY": text_scores,
     "REG": captioning_scores,
 }
-_DETECTION_FIGURES = ("coco.ap", "coco.ap50", "coco.ap75", "coco_constant.ap", "f1@0.5", "f1@0.75")
-_MAIN_FIGURES: Mapping[str, Sequence[str]] = {
-    "LAZY": ("loss_per_token", "exact_match"),
+_DETECTION_FIGURES = (
+    *(("coco", figure) for figure in ("ap", "ap50", "ap75")),
+    ("coco_constant", "ap"),
+    *(("", figure) for figure in ("f1@0.5", "f1@0.75")),
+)
+_MAIN_FIGURES: Mapping[str, Sequence[tuple[str, str]]] = {
+    "LAZY": (("", "loss_per_token"), ("short_answers", "exact_match")),
     "DET": _DETECTION_FIGURES,
     "RANDDET": _DETECTION_FIGURES,
-    "REG": ("cider", "exact_match"),
+    "REG": (("", "cider"), ("", "exact_match")),
     "VG": (
-        *(f"one_box.accuracy@{threshold}" for threshold in THRESHOLDS),
-        "one_box.mean_iou",
-        "sets.exact",
-        "sets.n_acc",
-        "sets.t_acc",
+        *(("one_box", f"accuracy@{threshold}") for threshold in THRESHOLDS),
+        ("one_box", "mean_iou"),
+        ("sets", "exact"),
+        ("absent", "n_acc"),
+        ("present", "t_acc"),
     ),
-    "VISJ": ("f1@0.5", "f1@0.75", "count_exact", "count_mae", "count_rmse"),
+    "VISJ": tuple(("", figure) for figure in ("f1@0.5", "f1@0.75", "count_exact", "count_mae", "count_rmse")),
 }
+"""The figures of the table: the part of a task's scores in which they are, or nothing, and their name."""
+
 _PARSING = ("strict", "lenient", "unparsed", "repeated", "cut_off")
 _NOT_SHARES = {"loss_per_token", "cider", "count_mae", "count_rmse"}
 _DECIMALS = 6
@@ -111,15 +117,13 @@ def figures_table(figures: Mapping[str, Any]) -> str:
 def _figure_rows(name: str, scores: Mapping[str, Any]) -> list[tuple[str, int, str, str, str]]:
     """The rows of a task or a source, without figures that have no value."""
     rows = []
-    for path in _MAIN_FIGURES[scores["task"]]:
-        *outer, figure = path.split(".", 1) if path.partition(".")[0] in scores else [path]
-        inner = scores[outer[0]] if outer else scores
+    for part, figure in _MAIN_FIGURES[scores["task"]]:
+        inner = scores[part] if part else scores
         if inner[figure] is not None:
+            questions = inner.get("questions", scores["questions"])
             low_high = inner.get("interval", {}).get(figure)
             interval = " to ".join(_shown(value, figure) for value in low_high) if low_high else ""
-            rows.append(
-                (name, inner.get("questions", scores["questions"]), path, _shown(inner[figure], figure), interval)
-            )
+            rows.append((name, questions, f"{part}.{figure}".lstrip("."), _shown(inner[figure], figure), interval))
     return rows
 
 

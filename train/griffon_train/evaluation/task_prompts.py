@@ -61,8 +61,10 @@ def prompt_of(inquiry: Inquiry, image: Image.Image | None, templates: Templates,
 
 
 def _own_question(inquiry: Inquiry, image: Image.Image | None) -> str:
+    question = inquiry.question
+    if not question:
+        raise SettingsError(f"no question; give one, or a task: {', '.join(TASK_PROMPTS)}")
     _check_fields(inquiry, "a question without a task", needed="question", allowed=("question", "region_xyxy_px"))
-    question = inquiry.question or ""
     if (inquiry.region_xyxy_px is not None) != (REGION_TOKEN in question):
         raise SettingsError(
             f"the question {question!r:.80} and the region do not fit: give a region, and write {REGION_TOKEN} in the "
@@ -95,7 +97,7 @@ def _check_fields(inquiry: Inquiry, what: str, *, needed: str, allowed: tuple[st
 
 
 _FIELDS = {
-    "question": "a question (for VG, the expression to locate)",
+    "question": "a question, which for VG is the expression to locate",
     "categories": "categories, such as cat, dog",
     "box_xyxy_px": "a box, as x1,y1,x2,y2 in pixels",
     "region_xyxy_px": "a region, as x1,y1,x2,y2 in pixels",

@@ -21,8 +21,10 @@ def text_scores(predictions: Sequence[Prediction]) -> dict[str, object]:
         "loss_per_token": fsum(losses) / targets if targets else None,
         "targets": targets,
         "without_loss": len(predictions) - len(losses),
-        "short_answers": len(short),
-        **means({"exact_match": [float(is_exact(item)) for item in short]}, samples),
+        "short_answers": {
+            "questions": len(short),
+            **means({"exact_match": [float(is_exact(item)) for item in short]}, samples),
+        },
     }
 
 

@@ -128,12 +128,15 @@ class Reporter:
         self._write(METRICS, fields)
         _log.info("step %d/%d  skipped (--skip-steps)", fields["step"] + 1, self._steps)
 
-    def validation(self, step: int, losses: Mapping[str, float]) -> None:
-        """Log the validation loss after a step, by task group."""
-        fields = {"step": step, "validation_loss": losses}
+    def validation(
+        self, step: int, losses: Mapping[str, float], by_source: Mapping[str, float], by_set: Mapping[str, float]
+    ) -> None:
+        """Log the validation loss after a step: of all samples and by task group, by source, and by set."""
+        fields = {"step": step, "validation_loss": losses, "by_source": by_source, "by_set": by_set}
         self._write(VALIDATION, fields)
         self._validated = step
-        self._show({f"validation/{group}": value for group, value in losses.items()}, step)
+        charts = {"validation": losses, "validation/source": by_source, "validation/set": by_set}
+        self._show({f"{chart}/{name}": loss for chart, each in charts.items() for name, loss in each.items()}, step)
         if self._hook is not None:
             self._hook.give(step, fields)
         shown = "  ".join(f"{group} {loss:.4f}" for group, loss in losses.items())

@@ -1,6 +1,7 @@
 """Opens a model for evaluation: a saved one, the result of a run, or a checkpoint of a run that was not exported."""
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from griffon_train.training import checkpoint_folders
 from griffon_train.training.checkpoint_folders import TrainingCheckpoint
 from griffon_train.training.checkpoints import sha256_of_tensor, tensor_hashes, trained_weights
 from griffon_train.training.model_loading import default_chat, load_model
+
+_log = logging.getLogger(__name__)
 
 LAST = "last"
 _CHECKPOINT = re.compile(r"(?:step-)?(\d+)")
@@ -49,6 +52,9 @@ def open_model(path: Path, checkpoint: str | None, dtype: str, ranks: ProcessGro
     """
     with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
         is_run = (path / SETTINGS_NAME).is_file()
+        if (path / checkpoint_folders.INDEX).is_file():
+            run = path.absolute().parent.parent
+            raise SettingsError(f"{path} is a checkpoint of a run; give {run} --from {path.name}")
         if not is_run and checkpoint is not None:
             raise SettingsError(f"--from {checkpoint}: {path} is not the output folder of a run, which has checkpoints")
         wanted = DTYPES["bfloat16" if ranks.device.type == "cuda" else "float32"] if dtype == "auto" else DTYPES[dtype]
@@ -98,8 +104,9 @@ def _of_checkpoint(run: Path, name: str, dtype: torch.dtype, ranks: ProcessGroup
 def _find(run: Path, name: str, ranks: ProcessGroup) -> TrainingCheckpoint:
     if name == LAST:
         checkpoint, skipped = checkpoint_folders.latest(run, ranks)
-        for line in skipped:
-            ranks.say(line)
+        if ranks.first:
+            for line in skipped:
+                _log.warning(line)
         if checkpoint is None:
             raise SettingsError(f"{run}: the run has no checkpoint yet; it writes one every --save-steps")
         return checkpoint

@@ -30,6 +30,7 @@ from griffon_train.training.export import export
 from griffon_train.training.loss_stats import LossAccumulator
 from griffon_train.training.metrics import Reporter, StepFigures
 from griffon_train.training.model_loading import default_chat
+from griffon_train.training.source_losses import SourceLosses
 from griffon_train.training.zero_shards import ShardedState
 
 _log = logging.getLogger(__name__)
@@ -211,16 +212,19 @@ class RunState:
     @torch.no_grad()
     def _validate(self, step: int) -> None:
         order = SequentialOrder([open_set(path) for path in self.settings.logging.val_shards], self.plan.global_batch)
-        losses = LossAccumulator()
+        losses, source_losses = LossAccumulator(), SourceLosses(order)
         self.engine.eval()
         for batch in self.loader(order=order, stop=order.steps):
             self.ranks.watchdog.now(f"validating after step {step}")
-            losses.add(batch, loss_sums(self.engine, collate(batch, self.ranks.device, self.dtype)))
+            losses_B = loss_sums(self.engine, collate(batch, self.ranks.device, self.dtype))
+            losses.add(batch, losses_B)
+            source_losses.add(batch, losses_B)
         self.engine.train()
         totals = losses.over(self.ranks)
+        by_source, by_set = source_losses.over(self.ranks)
         if self._reporter is not None:
             with self._logging("its loss"):
-                self._reporter.validation(step, {"all": totals.loss, **totals.loss_by_group})
+                self._reporter.validation(step, {"all": totals.loss, **totals.loss_by_group}, by_source, by_set)
 
     def save(self, done: int) -> None:
         """Write a checkpoint after `done` steps, and delete old ones.
