@@ -96,10 +96,10 @@ def peer_files(shards: Mapping[str, int], *, has_boxes: bool = True) -> dict[str
     }
 
 
-def write_peer_files(root: Path, shards: Mapping[str, int]) -> None:
+def write_peer_files(root: Path, shards: Mapping[str, int], *, has_boxes: bool = True) -> None:
     """Write `peer_files` into the set in `root`."""
     (root / ENERGON_FOLDER).mkdir(exist_ok=True)
-    for name, content in peer_files(shards).items():
+    for name, content in peer_files(shards, has_boxes=has_boxes).items():
         write_whole(root / name, content)
 
 

@@ -16,7 +16,7 @@ from griffon_shards.cli import main
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header, write_idx
 from griffon_shards.interop import write_peer_files
-from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock
+from griffon_shards.lock import FIRST_WITH_BOXES, REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.support.files import sha256_of
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, sample_bytes
@@ -161,11 +161,13 @@ def _write_set(
     (root / INDEX_NAME).write_bytes(index_header(len(index)) + index.tobytes())
     lines = [f'{{"source":"{tag}","record":0,"reason":"picture_not_found","detail":""}}\n' * rejected for tag in by_tag]
     (root / REJECTS_NAME).write_text("".join(lines))
-    write_peer_files(root, {shard.name: shard.samples for shard in shards})
+    settings = render or {"boxes": "text", "render_version": FIRST_WITH_BOXES}
+    has_boxes = settings.get("render_version", FIRST_WITH_BOXES) >= FIRST_WITH_BOXES
+    write_peer_files(root, {shard.name: shard.samples for shard in shards}, has_boxes=has_boxes)
     lock = Lock(
         tool_version="0",
         library_versions={"pillow": "1"},
-        render=render or {"boxes": "text"},
+        render=settings,
         sources=tuple(_source_entry(tag, len(members), rejected) for tag, members in by_tag.items()),
         shards=tuple(shards),
         index_sha256=sha256_of(root / INDEX_NAME),

@@ -65,6 +65,11 @@ def clamped(boxes: Boxes, width: int, height: int) -> list[tuple[str, tuple[floa
     )
 
 
+def in_image(boxes: Boxes, width: int, height: int) -> list[tuple[float, ...]]:
+    sides = (width, height, width, height)
+    return [tuple(min(max(v, 0.0), s) for v, s in zip(box, sides, strict=True)) for _, box in boxes]
+
+
 def assert_same_boxes(result: list[Any], expected: list[tuple[str, tuple[float, ...]]], key: str) -> None:
     """Equal to half a thousandth of the side, each box matched with one of the source's."""
     assert len(result) == len(expected), key
@@ -113,6 +118,10 @@ def test_answers_are_the_boxes_of_the_source(
                 ("", box) for label, box in expected if label in category
             ]
         assert_same_boxes(parsed, expected, sample.key)
+        assert sample.boxes_xyxy_px is not None
+        exact = in_image(source_boxes(record, sample.task), sample.width_px, sample.height_px)
+        assert len(sample.boxes_xyxy_px) == (0 if sample.task == "REG" else len(parsed))
+        assert set(sample.boxes_xyxy_px) <= set(exact), f"{sample.key}: a box in pixels is not the annotation's"
         assert question.count("<image>") == 1
         compared.add(sample.task)
     assert compared == {"DET", "RANDDET", "REG", "VG", "VISJ"}

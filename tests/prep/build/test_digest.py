@@ -100,7 +100,7 @@ def test_golden_digest(tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
             "name": "LAZY/LAZY-000000.tar",
             "samples": 2,
             "bytes": 3072,
-            "sha256": "416b350f78af515946fc3a9a38470561fb17e8e8ed7c303bc12d4794fb7b9ad1",
+            "sha256": "a472c9af9f5cd45a40eee8eda511032d352685a8b49569dc64ae0fa89f9820fd",
             "dropped_boxes": {},
         }
     ]

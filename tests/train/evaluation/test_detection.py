@@ -45,9 +45,7 @@ def ap_by_hand(marked: Sequence[Marked], threshold: float) -> float:
             free = set(range(len(truth)))
             boxes = zip(item.answered, item.prediction.box_scores, strict=True)
             scored = [(score, box) for (label, box), score in boxes if label == name]
-            for score, box in sorted(
-                ((s, box) for (label, box), s in boxes if label == name), key=lambda pair: -pair[0]
-            ):
+            for score, box in sorted(scored, key=lambda pair: -pair[0]):
                 best = max(free, key=lambda place: iou(box, truth[place]), default=None)
                 right = best is not None and iou(box, truth[best]) >= threshold
                 if right:
