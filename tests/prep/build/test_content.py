@@ -132,6 +132,7 @@ def test_members_and_schema(small_data: Path, tmp_path: Path, prep: Prep) -> Non
     shards = freeze(prep, small_data / "manifest.txt", small_data, tmp_path / "set", "--samples-per-shard", 7)
     pictures = {path.read_bytes() for path in (small_data / "pictures").rglob("*") if path.is_file()}
     shapes: set[str] = set()
+    boxes: set[str] = set()
     keys: list[str] = []
     for shard in shards.lock.shards:
         with tarfile.open(tmp_path / "set" / shard.name) as tar:
@@ -143,6 +144,7 @@ def test_members_and_schema(small_data: Path, tmp_path: Path, prep: Prep) -> Non
             if extension == "json":
                 keys.append(key)
                 fields = orjson.loads(data)
+                boxes.add(repr(shape(fields.pop("boxes"))))
                 shapes.add(repr(shape(fields)))
                 assert key == f"{shard.name.partition('/')[0]}-{fields['origin']['record']:09d}"
                 if fields["width"]:
@@ -156,6 +158,7 @@ def test_members_and_schema(small_data: Path, tmp_path: Path, prep: Prep) -> Non
         names = list(content)
         assert all(names[i + 1] == name[:-3] + "json" for i, name in enumerate(names) if name.endswith("jpg"))
     assert len(shapes) == 1
+    assert boxes == {"[]", "[['float']]"}
     assert keys == [shards.key(row) for row in range(len(shards))]
     assert {shards[row].image_format for row in range(len(shards))} == {"JPEG", "PNG", "WEBP", ""}
 

@@ -104,8 +104,8 @@ def test_golden_digest(tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
             "dropped_boxes": {},
         }
     ]
-    assert lock["index_sha256"] == "65b9224f6697c7daab6483973ca94dfd780e0820c31def5af6d60dda395e70ea"
-    assert lock["digest"] == "313a9a608a2298aad8707380ee3c48bd8055718fd16976bda206323c72b2c659"
+    assert lock["index_sha256"] == "75ad9d1cf9f6f1a5a5f21e05d117d1d156e7894f0075d9fbea5372139a90d051"
+    assert lock["digest"] == "1ed97e9ae9e43f18ea68407ea4dbb4ea3977bac6ba18a4f08be78399b1985b73"
     assert result.stdout.splitlines()[-1] == f"digest {lock['digest']}"
 
 

@@ -33,7 +33,7 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         pytest.skip(f"the real data are not in {REAL}")
     sources = [line for line in lines if line.partition("_")[0] in (*ANSWERED_WITH_BOXES, "REG")]
     rounds = [
-        f"{line.replace('VG_', 'VG_rounds_', 1)} & rounds=3"
+        f"{line.replace('VG_', 'VG_rounds_', 1)}{', ' if line.count('&') > 2 else ' & '}rounds=3"
         for line in sources
         if line.startswith("VG_") and "rounds=" not in line
     ]

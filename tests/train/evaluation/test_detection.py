@@ -58,6 +58,18 @@ def ap_by_hand(marked: Sequence[Marked], threshold: float) -> float:
     return float(np.mean(aps))
 
 
+def test_boxes_of_the_annotation_are_the_truth_of_average_precision() -> None:
+    """A perfect answer for a box of a few pixels is not perfect at COCO's highest thresholds."""
+    truth, exact = "cat-[0.100,0.100,0.120,0.125]", (64.2, 47.8, 77.1, 60.2)
+    item = mark(predicted("DET", truth, truth, exact=[exact]))
+    x1, y1, x2, y2 = exact
+    assert coco_truth([item])["annotations"][0]["bbox"] == [x1, y1, x2 - x1, y2 - y1]
+    assert scores(predicted("DET", truth, truth))["coco"]["ap_small"] == pytest.approx(1.0)
+    assert scores(item.prediction)["coco"]["ap_small"] == pytest.approx(
+        0.9
+    )  # its IoU is 0.945: all ten thresholds but 0.95
+
+
 def many() -> list[Prediction]:
     """Predictions with right, shifted, missing, misnamed and invented boxes, and distinct scores."""
     draws = random.Random(0)

@@ -81,16 +81,23 @@ def chosen_rows(
 
 
 def questions_of(sets: Sequence[FrozenSet], set_no: int, row: int) -> Iterator[Asked]:
-    """Yield the questions of a sample.
+    """Yield the questions of a set's sample, as `questions_of_sample` does.
+
+    Raises:
+        DataError: the sample is missing or damaged, or its boxes do not match its answers.
+    """
+    yield from questions_of_sample(sets[set_no][row], sets[set_no].lock.digest, set_no, row)
+
+
+def questions_of_sample(sample: Sample, digest: str, set_no: int, row: int) -> Iterator[Asked]:
+    """Yield the questions of a sample at a row of a set with this digest.
 
     A round of a LAZY conversation is asked after the true earlier rounds. Rounds of other tasks are questions of their
     own about the same image, so each is asked alone.
 
     Raises:
-        DataError: the sample is missing or damaged, or its boxes do not match its answers.
+        DataError: the boxes do not match the answers.
     """
-    frozen = sets[set_no]
-    sample = frozen[row]
     tag = sample.key.rpartition("-")[0]
     rounds = list(_rounds(sample.turns))
     boxes_xyxy_px = _boxes_of_rounds(sample, [truth.text for _, _, truth in rounds])
@@ -99,7 +106,7 @@ def questions_of(sets: Sequence[FrozenSet], set_no: int, row: int) -> Iterator[A
         shown = "".join(turn.text for turn in turns if turn.role == "human")
         yield Asked(
             question=Question(
-                set=frozen.lock.digest,
+                set=digest,
                 key=sample.key,
                 source=tag,
                 task=sample.task,
