@@ -193,19 +193,23 @@ def _other_size(data: bytes, header: Header, stated_size_px: tuple[int, int]) ->
     )
 
 
+def shrunk_size(width_px: int, height_px: int, longest_px: int | None) -> tuple[int, int]:
+    """Return the width and height of an image that is shrunk to a longer side of `longest_px`, or is not shrunk."""
+    longest = max(width_px, height_px)
+    if longest_px is None or longest <= longest_px:
+        return width_px, height_px
+    return max(1, round(width_px * longest_px / longest)), max(1, round(height_px * longest_px / longest))
+
+
 def shrink_image(image: StoredImage, longest_px: int, name: str) -> StoredImage:
     """Shrink an image to a longer side of `longest_px`, as JPEG of quality 95. A smaller image is returned unchanged.
 
     Raises:
         Rejected: `picture_unreadable`.
     """
-    longest = max(image.width_px, image.height_px)
-    if longest <= longest_px:
+    size = shrunk_size(image.width_px, image.height_px, longest_px)
+    if size == (image.width_px, image.height_px):
         return image
-    size = (
-        max(1, round(image.width_px * longest_px / longest)),
-        max(1, round(image.height_px * longest_px / longest)),
-    )
     out = BytesIO()
     with _rejecting(name):
         decode(image.data).resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)

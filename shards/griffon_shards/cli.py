@@ -108,6 +108,8 @@ def show_command(root: Path, key: str, draw: Path | None) -> None:
             click.echo(f"\nvariant {variant}")
         if rendering.region_xyxy_px is not None:
             click.echo("region {:.1f}, {:.1f}, {:.1f}, {:.1f} px".format(*rendering.region_xyxy_px))
+        for place, box in enumerate(rendering.boxes_xyxy_px or ()):
+            click.echo("{:7}{:.2f}, {:.2f}, {:.2f}, {:.2f} px".format("" if place else "boxes", *box))
         for turn in rendering.turns:
             click.echo(f"\n[{turn.role}] {turn.text}")
     if draw is not None:
@@ -138,7 +140,7 @@ def cat_command(root: Path, source: str | None, task: str | None, key: str | Non
 
 @main.command("verify")
 @click.argument("root", metavar="DIR", type=_SET)
-@click.option("--deep", is_flag=True, help="Also decode every image and parse every answer with boxes.")
+@click.option("--deep", is_flag=True, help="Also decode every image, parse every answer, and compare boxes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @guard
 def verify_command(root: Path, deep: bool, as_json: bool) -> None:

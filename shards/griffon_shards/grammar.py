@@ -39,6 +39,12 @@ def round_box(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> BoxXYXY:
     )
 
 
+def clamp_box(box_xyxy_px: BoxXYXY, width_px: int, height_px: int) -> BoxXYXY:
+    """The part of a box that is in the image, not rounded."""
+    x1, y1, x2, y2 = box_xyxy_px
+    return max(0.0, x1), max(0.0, y1), min(x2, float(width_px)), min(y2, float(height_px))
+
+
 def _fraction(position_px: float, side_px: int) -> float:
     fraction = position_px / side_px
     if fraction <= 0.0:

@@ -50,6 +50,7 @@ dataset_info:
   - {name: jpg, dtype: image}
   - name: json
     struct:
+    - {name: boxes, list: {list: float64}}
     - {name: conversations, list: [{name: from, dtype: string}, {name: value, dtype: string}]}
     - {name: height, dtype: int64}
     - {name: image_format, dtype: string}
@@ -58,6 +59,7 @@ dataset_info:
     - {name: task, dtype: string}
     - name: variants
       list:
+      - {name: boxes, list: {list: float64}}
       - {name: conversations, list: [{name: from, dtype: string}, {name: value, dtype: string}]}
       - {name: region, list: float64}
     - {name: width, dtype: int64}
@@ -66,7 +68,7 @@ dataset_info:
 """
 
 
-def peer_files(shards: Mapping[str, int]) -> dict[str, bytes]:
+def peer_files(shards: Mapping[str, int], *, has_boxes: bool = True) -> dict[str, bytes]:
     """The content of these files, by path relative to the set. The same shards give the same bytes.
 
     Shards without samples are left out, because Energon does not allow them.
@@ -77,7 +79,11 @@ def peer_files(shards: Mapping[str, int]) -> dict[str, bytes]:
 
     Args:
         shards: number of samples of each shard, by its path relative to the set, in the set's order.
+        has_boxes: whether the samples have the field `boxes`, as they have since `lock.FIRST_WITH_BOXES`.
     """
+    columns = "".join(
+        line for line in _HUGGING_FACE_YAML.splitlines(keepends=True) if has_boxes or "name: boxes," not in line
+    )
     filled = {name: samples for name, samples in shards.items() if samples}
     shardlist = [{"url": name, "nsamples": samples} for name, samples in filled.items()]
     return {
@@ -85,15 +91,15 @@ def peer_files(shards: Mapping[str, int]) -> dict[str, bytes]:
         f"{ENERGON_FOLDER}/split.yaml": _split_yaml(filled).encode(),
         f"{ENERGON_FOLDER}/dataset.yaml": _DATASET_YAML.encode(),
         f"{ENERGON_FOLDER}/crude.yaml": _CRUDE_YAML.encode(),
-        HUGGING_FACE_NAME: _HUGGING_FACE_YAML.encode(),
+        HUGGING_FACE_NAME: columns.encode(),
         WIDS_NAME: _json({"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shardlist}),
     }
 
 
-def write_peer_files(root: Path, shards: Mapping[str, int]) -> None:
+def write_peer_files(root: Path, shards: Mapping[str, int], *, has_boxes: bool = True) -> None:
     """Write `peer_files` into the set in `root`."""
     (root / ENERGON_FOLDER).mkdir(exist_ok=True)
-    for name, content in peer_files(shards).items():
+    for name, content in peer_files(shards, has_boxes=has_boxes).items():
         write_whole(root / name, content)
 
 

@@ -18,6 +18,8 @@ from griffon_shards.support.files import write_whole
 LOCK_NAME = "griffon.lock.json"
 REJECTS_NAME = "rejects.jsonl"
 FORMAT_VERSION = 1
+FIRST_WITH_BOXES = 3
+"""The `render_version` since which samples have their answers' boxes in pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,11 @@ class Lock:
     shards: tuple[ShardEntry, ...]
     index_sha256: str
     digest: str = field(default="")
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the samples have their answers' boxes in pixels."""
+        return bool(self.render.get("render_version", FIRST_WITH_BOXES) >= FIRST_WITH_BOXES)
 
     def fields(self) -> dict[str, Any]:
         """The lock as the JSON object in its file."""

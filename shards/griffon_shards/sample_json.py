@@ -1,8 +1,10 @@
 """`KEY.json`: the same keys and types in every sample of every source, so that readers need not guess a schema.
 
 There are no nulls. Without an image, width and height are 0 and the format is empty. A missing region is four zeros.
+Without boxes in its answers, a sample has an empty list of them. Sets of older versions have no `boxes` at all.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -15,13 +17,7 @@ _NO_REGION = [0.0, 0.0, 0.0, 0.0]
 
 def encode_sample(sample: Sample) -> bytes:
     """The bytes of `KEY.json`. Renderings after the first are under `variants`, in order."""
-    first, *others = [
-        {
-            "conversations": [{"from": turn.role, "value": turn.text} for turn in rendering.turns],
-            "region": _NO_REGION if rendering.region_xyxy_px is None else [float(v) for v in rendering.region_xyxy_px],
-        }
-        for rendering in sample.renderings
-    ]
+    first, *others = [_rendering_fields(rendering) for rendering in sample.renderings]
     fields: dict[str, Any] = {
         **first,
         "height": sample.height_px,
@@ -57,8 +53,25 @@ def decode_sample(key: str, image: bytes | None, json: bytes) -> Sample:
         raise DataError(f"{key}.json is not a sample of a griffon shard: {error!r}") from error
 
 
+def _rendering_fields(rendering: Rendering) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "conversations": [{"from": turn.role, "value": turn.text} for turn in rendering.turns],
+        "region": _NO_REGION if rendering.region_xyxy_px is None else [float(v) for v in rendering.region_xyxy_px],
+    }
+    if rendering.boxes_xyxy_px is not None:
+        fields["boxes"] = [[float(v) for v in box] for box in rendering.boxes_xyxy_px]
+    return fields
+
+
 def _rendering(item: dict[str, Any]) -> Rendering:
-    x1, y1, x2, y2 = item["region"]
-    region: BoxXYXY | None = (x1, y1, x2, y2) if any((x1, y1, x2, y2)) else None
-    turns = tuple(Turn(role=turn["from"], text=turn["value"]) for turn in item["conversations"])
-    return Rendering(turns=turns, region_xyxy_px=region)
+    region = _box(item["region"])
+    return Rendering(
+        turns=tuple(Turn(role=turn["from"], text=turn["value"]) for turn in item["conversations"]),
+        region_xyxy_px=region if any(region) else None,
+        boxes_xyxy_px=tuple(_box(box) for box in item["boxes"]) if "boxes" in item else None,
+    )
+
+
+def _box(values: Sequence[float]) -> BoxXYXY:
+    x1, y1, x2, y2 = values
+    return float(x1), float(y1), float(x2), float(y2)

@@ -31,10 +31,13 @@ class Rendering:
     Attributes:
         turns: the conversation.
         region_xyxy_px: the crop that `<region>` stands for, in pixels of the image, or None.
+        boxes_xyxy_px: the boxes of all answers of DET, RANDDET, VG and VISJ, in the order in which they are written:
+            in pixels of the image, clamped to it but not rounded. None in a set that was built before sets had them.
     """
 
     turns: tuple[Turn, ...]
     region_xyxy_px: BoxXYXY | None = None
+    boxes_xyxy_px: tuple[BoxXYXY, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,3 +81,8 @@ class Sample:
     def region_xyxy_px(self) -> BoxXYXY | None:
         """The region of variant 0."""
         return self.renderings[0].region_xyxy_px
+
+    @property
+    def boxes_xyxy_px(self) -> tuple[BoxXYXY, ...] | None:
+        """The boxes of variant 0."""
+        return self.renderings[0].boxes_xyxy_px

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from griffon_shards.frozen_set import FrozenSet
-from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
+from griffon_shards.grammar import ANSWERED_WITH_BOXES, clamp_box, parse_answer, round_box
 from griffon_shards.images import ImageError, decode
 from griffon_shards.index import INDEX_NAME, idx_bytes, idx_path
 from griffon_shards.interop import peer_files
@@ -21,7 +21,7 @@ from griffon_shards.sample_json import decode_sample, encode_sample
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import sha256_of
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, split_sample
-from griffon_shards.types import TASKS, Sample
+from griffon_shards.types import TASKS, BoxXYXY, Rendering, Sample
 
 _PIECE = 1 << 20
 
@@ -31,7 +31,7 @@ def verify_set(root: Path, *, deep: bool = False) -> Iterator[str]:
 
     Args:
         root: the set's folder.
-        deep: also decode every image and parse every answer with boxes.
+        deep: also decode every image, parse every answer with boxes, and compare its boxes with those in pixels.
     """
     try:
         lock = read_lock(root)
@@ -62,7 +62,8 @@ def _check_folder(shards: FrozenSet) -> Iterator[str]:
     for path in sorted(shards.root.rglob("*.tar")):
         if path.relative_to(shards.root).as_posix() not in known:
             yield f"{path}: not in the lock; readers that take every tar would read it too, move it elsewhere"
-    for name, content in peer_files({shard.name: shard.samples for shard in shards.lock.shards}).items():
+    samples = {shard.name: shard.samples for shard in shards.lock.shards}
+    for name, content in peer_files(samples, has_boxes=shards.lock.has_boxes).items():
         path = shards.root / name
         if not path.is_file():
             yield f"{path}: missing"
@@ -151,6 +152,8 @@ def _check_sample(shards: FrozenSet, row: int, facts: np.void, raw: bytes, deep:
         yield f"{where}: its task or image does not match the index"
     if encode_sample(sample) != json:
         yield f"{where}: its JSON is not in canonical form"
+    if any((item.boxes_xyxy_px is not None) != shards.lock.has_boxes for item in sample.renderings):
+        yield f"{where}: its JSON has {'no ' if shards.lock.has_boxes else ''}boxes, unlike sets of its render_version"
     if deep:
         yield from _check_content(sample, int(facts["boxes"]), shards.lock.render["boxes"], where)
 
@@ -164,15 +167,36 @@ def _check_content(sample: Sample, boxes: int, style: str, where: str) -> Iterat
         else:
             if size_px != (sample.width_px, sample.height_px):
                 yield f"{where}: the image is {size_px}, its JSON says {(sample.width_px, sample.height_px)}"
-    if sample.task not in ANSWERED_WITH_BOXES:
-        return
     try:
-        parsed_boxes = max(
-            sum(len(parse_answer(turn.text, sample.task, style)) for turn in item.turns if turn.role == "gpt")
-            for item in sample.renderings
-        )
+        answered = [_answered_boxes(item, sample.task, style) for item in sample.renderings]
     except ValueError as error:
         yield f"{where}: {error}"
         return
-    if min(parsed_boxes, 0xFFFF) != boxes:
-        yield f"{where}: its answers hold {parsed_boxes} boxes, the index says {boxes}"
+    most = max(map(len, answered))
+    if sample.task in ANSWERED_WITH_BOXES and min(most, 0xFFFF) != boxes:
+        yield f"{where}: its answers hold {most} boxes, the index says {boxes}"
+    for item, written in zip(sample.renderings, answered, strict=True):
+        if item.boxes_xyxy_px is not None:
+            yield from _check_boxes(item.boxes_xyxy_px, written, sample, where)
+
+
+def _answered_boxes(rendering: Rendering, task: str, style: str) -> list[BoxXYXY]:
+    """The boxes (fractions) in the answers of a rendering."""
+    if task not in ANSWERED_WITH_BOXES:
+        return []
+    answers = [turn.text for turn in rendering.turns if turn.role == "gpt"]
+    return [box for answer in answers for _, box in parse_answer(answer, task, style)]
+
+
+def _check_boxes(
+    boxes_xyxy_px: Sequence[BoxXYXY], written: Sequence[BoxXYXY], sample: Sample, where: str
+) -> Iterator[str]:
+    """Compare the boxes in pixels with those that the answers write."""
+    if len(boxes_xyxy_px) != len(written):
+        yield f"{where}: its JSON lists {len(boxes_xyxy_px)} boxes, its answers hold {len(written)}"
+        return
+    for place, (box, answered) in enumerate(zip(boxes_xyxy_px, written, strict=True)):
+        width_px, height_px = sample.width_px, sample.height_px
+        if clamp_box(box, width_px, height_px) != box or round_box(box, width_px, height_px) != answered:
+            yield f"{where}: box {place} of its JSON is {box}, its answer has {answered} of {width_px}x{height_px} px"
+            return

@@ -25,6 +25,7 @@ class Seen:
     image_size: tuple[int, int] | None
     turns: tuple[Turn, ...]
     region_xyxy_px: BoxXYXY | None
+    boxes_xyxy_px: tuple[BoxXYXY, ...] | None
     task: str
 
 
@@ -37,12 +38,14 @@ def ours(samples: list[Sample]) -> list[Seen]:
             image_size=None if sample.image is None else Image.open(BytesIO(sample.image)).size,
             turns=sample.turns,
             region_xyxy_px=sample.region_xyxy_px,
+            boxes_xyxy_px=sample.boxes_xyxy_px,
             task=sample.task,
         )
         for sample in samples
     ]
     assert any(sample.image_size is None for sample in seen)
     assert any(sample.region_xyxy_px for sample in seen)
+    assert {bool(sample.boxes_xyxy_px) for sample in seen} == {False, True}
     assert any(len(sample.turns) > 2 for sample in seen)
     return seen
 
@@ -55,6 +58,7 @@ def seen_by_peer(key: str, picture: Image.Image | None, document: dict[str, Any]
         image_size=None if picture is None else picture.size,
         turns=tuple(Turn(role=turn["from"], text=turn["value"]) for turn in document["conversations"]),
         region_xyxy_px=(x1, y1, x2, y2) if any((x1, y1, x2, y2)) else None,
+        boxes_xyxy_px=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in document["boxes"]),
         task=document["task"],
     )
 
@@ -206,6 +210,7 @@ def hugging_face_features() -> Any:  # noqa: ANN401
 
     text, number = Value("string"), Value("int64")
     document = {
+        "boxes": [[Value("float64")]],
         "conversations": [{"from": text, "value": text}],
         "height": number,
         "image_format": text,

@@ -16,11 +16,11 @@ from griffon_shards.cli import main
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header, write_idx
 from griffon_shards.interop import write_peer_files
-from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock
+from griffon_shards.lock import FIRST_WITH_BOXES, REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.support.files import sha256_of
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, sample_bytes
-from griffon_shards.types import TASKS, Origin, Rendering, Sample, Turn
+from griffon_shards.types import TASKS, BoxXYXY, Origin, Rendering, Sample, Turn
 
 PER_SHARD = 2
 Rows = NDArray[np.void]
@@ -70,11 +70,22 @@ def _sample(
             Rendering(
                 turns=(Turn(role="human", text=question), Turn(role="gpt", text=answer)),
                 region_xyxy_px=region_xyxy_px,
+                boxes_xyxy_px=_boxes_in_pixels(answer, tag.partition("_")[0], width_px, height_px),
             )
             for answer in answers or ("cat-[0.100,0.200,0.300,0.400]",)
         ),
         origin=Origin(annotation="注释/det.jsonl", record=int(record)),
     )
+
+
+def _boxes_in_pixels(answer: str, task: str, width_px: int, height_px: int) -> tuple[BoxXYXY, ...]:
+    if task not in ANSWERED_WITH_BOXES:
+        return ()
+    try:
+        boxes = [box for _, box in parse_answer(answer, task, "text")]
+    except ValueError:
+        return ()  # a test of answers that do not parse
+    return tuple((x1 * width_px, y1 * height_px, x2 * width_px, y2 * height_px) for x1, y1, x2, y2 in boxes)
 
 
 @pytest.fixture(scope="session")
@@ -150,11 +161,13 @@ def _write_set(
     (root / INDEX_NAME).write_bytes(index_header(len(index)) + index.tobytes())
     lines = [f'{{"source":"{tag}","record":0,"reason":"picture_not_found","detail":""}}\n' * rejected for tag in by_tag]
     (root / REJECTS_NAME).write_text("".join(lines))
-    write_peer_files(root, {shard.name: shard.samples for shard in shards})
+    settings = render or {"boxes": "text", "render_version": FIRST_WITH_BOXES}
+    has_boxes = settings.get("render_version", FIRST_WITH_BOXES) >= FIRST_WITH_BOXES
+    write_peer_files(root, {shard.name: shard.samples for shard in shards}, has_boxes=has_boxes)
     lock = Lock(
         tool_version="0",
         library_versions={"pillow": "1"},
-        render=render or {"boxes": "text"},
+        render=settings,
         sources=tuple(_source_entry(tag, len(members), rejected) for tag, members in by_tag.items()),
         shards=tuple(shards),
         index_sha256=sha256_of(root / INDEX_NAME),

@@ -172,6 +172,9 @@ def test_show_prints_the_conversation_and_where_it_came_from(
     )
     assert f"image  {sample.image_format} {sample.width_px}x{sample.height_px}, " in text
     assert "region {:.1f}, {:.1f}, {:.1f}, {:.1f} px\n".format(*sample.region_xyxy_px) in text
+    first, *others = sample.boxes_xyxy_px or ()
+    assert "\nboxes  {:.2f}, {:.2f}, {:.2f}, {:.2f} px\n".format(*first) in text
+    assert all("\n       {:.2f}, {:.2f}, {:.2f}, {:.2f} px\n".format(*box) in text for box in others)
     for turn in sample.turns:
         assert f"\n[{turn.role}] {turn.text}\n" in text
 

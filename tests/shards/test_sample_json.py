@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -25,12 +26,14 @@ SAMPLE = Sample(
         Rendering(
             turns=(QUESTION, Turn(role="gpt", text="[0.100,0.200,0.300,0.400]")),
             region_xyxy_px=(64.0, 96.5, 192.0, 192.0),
+            boxes_xyxy_px=((64.1, 96.0, 192.0, 511.71999999999997),),
         ),
     ),
     origin=Origin(annotation="注释/visj.jsonl", record=7),
 )
 PINNED = (
-    '{"conversations":[{"from":"human","value":"<image>\\nWhere is the 猫 in \\"<region>\\"?"},'
+    '{"boxes":[[64.1,96.0,192.0,511.71999999999997]],'
+    '"conversations":[{"from":"human","value":"<image>\\nWhere is the 猫 in \\"<region>\\"?"},'
     '{"from":"gpt","value":"[0.100,0.200,0.300,0.400]"}],"height":480,"image_format":"JPEG",'
     '"origin":{"annotation":"注释/visj.jsonl","record":7},"region":[64.0,96.5,192.0,192.0],"task":"VISJ","width":640}'
 )
@@ -40,8 +43,11 @@ coordinates_px = st.floats(0.5, 1e6)  # a region of four zeros stands for none
 regions_px: st.SearchStrategy[BoxXYXY | None] = st.none() | st.tuples(
     coordinates_px, coordinates_px, coordinates_px, coordinates_px
 )
+boxes_px = st.none() | st.lists(st.tuples(*[st.floats(0, 1e6)] * 4), max_size=3).map(tuple)
 turns = st.builds(Turn, role=st.sampled_from(["human", "gpt"]), text=st.text())
-renderings = st.builds(Rendering, turns=st.lists(turns, max_size=4).map(tuple), region_xyxy_px=regions_px)
+renderings = st.builds(
+    Rendering, turns=st.lists(turns, max_size=4).map(tuple), region_xyxy_px=regions_px, boxes_xyxy_px=boxes_px
+)
 samples = st.builds(
     Sample,
     key=st.just("K-000000001"),
@@ -55,7 +61,7 @@ samples = st.builds(
 )
 
 
-def shape_of(value: object) -> object:
+def shape_of(value: object) -> Any:  # noqa: ANN401 - a document
     """Names and types of a document, without its values."""
     if isinstance(value, dict):
         return {name: shape_of(member) for name, member in value.items()}
@@ -71,14 +77,24 @@ def test_the_bytes_are_pinned() -> None:
 def test_a_sample_without_image_and_region_has_zeros_and_no_nulls() -> None:
     sample = replace(SAMPLE, image=None, image_format="", width_px=0, height_px=0, task="LAZY", renderings=(OTHER,))
     assert encode_sample(sample).decode() == (
-        '{"conversations":[{"from":"human","value":"?"},{"from":"gpt","value":"None"}],"height":0,"image_format":"",'
+        '{"boxes":[],"conversations":[{"from":"human","value":"?"},{"from":"gpt","value":"None"}],'
+        '"height":0,"image_format":"",'
         '"origin":{"annotation":"注释/visj.jsonl","record":7},"region":[0.0,0.0,0.0,0.0],"task":"LAZY","width":0}'
     )
 
 
-def test_a_region_in_integer_pixels_is_written_as_floats() -> None:
-    sample = replace(SAMPLE, renderings=(replace(OTHER, region_xyxy_px=(1, 2, 3, 4)),))
-    assert b'"region":[1.0,2.0,3.0,4.0]' in encode_sample(sample)
+def test_integer_pixels_are_written_as_floats() -> None:
+    rendering = replace(OTHER, region_xyxy_px=(1, 2, 3, 4), boxes_xyxy_px=((5, 6, 7, 8),))
+    json = encode_sample(replace(SAMPLE, renderings=(rendering,)))
+    assert b'"region":[1.0,2.0,3.0,4.0]' in json
+    assert b'"boxes":[[5.0,6.0,7.0,8.0]]' in json
+
+
+def test_a_set_of_an_older_version_has_no_boxes_and_is_written_back_as_it_was() -> None:
+    json = PINNED.replace('"boxes":[[64.1,96.0,192.0,511.71999999999997]],', "").encode()
+    sample = decode_sample(SAMPLE.key, SAMPLE.image, json)
+    assert sample.boxes_xyxy_px is None
+    assert encode_sample(sample) == json
 
 
 def test_further_renderings_stand_under_variants_in_order() -> None:
@@ -86,6 +102,7 @@ def test_further_renderings_stand_under_variants_in_order() -> None:
     fields = orjson.loads(encode_sample(replace(SAMPLE, renderings=(*SAMPLE.renderings, OTHER, third))))
     assert fields.pop("variants") == [
         {
+            "boxes": [],
             "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "None"}],
             "region": region,
         }
@@ -105,6 +122,7 @@ def test_all_samples_of_a_set_have_the_same_names_and_types(frozen_set: Path) ->
     shards = open_set(frozen_set)
     shapes = [shape_of(orjson.loads(encode_sample(shards[row]))) for row in range(len(shards))]
     assert {sample.task for sample in map(shards.__getitem__, range(len(shards)))} == set(TASKS)
+    assert {str(shape.pop("boxes")) for shape in shapes} == {"[]", "[['float']]"}
     for shape in shapes:
         assert shape == {
             "conversations": [{"from": "str", "value": "str"}],
@@ -130,6 +148,9 @@ def test_all_samples_of_a_set_have_the_same_names_and_types(frozen_set: Path) ->
         PINNED.replace('"height"', '"heights"').encode(),
         PINNED.replace("[64.0,96.5,192.0,192.0]", "[64.0,96.5,192.0]").encode(),
         PINNED.replace("[64.0,96.5,192.0,192.0]", "null").encode(),
+        PINNED.replace("[[64.1,", "[[").encode(),
+        PINNED.replace("[[64.1,96.0,192.0,511.71999999999997]]", "null").encode(),
+        PINNED.replace("[[64.1,96.0,192.0,511.71999999999997]]", "[64.1,96.0,192.0,511.7]").encode(),
         PINNED.replace('{"annotation":"注释/visj.jsonl","record":7}', '"7"').encode(),
         PINNED.replace('"from":"gpt"', '"role":"gpt"').encode(),
         PINNED.replace('"width":640', '"variants":[{}],"width":640').encode(),

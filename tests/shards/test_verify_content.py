@@ -9,6 +9,7 @@ import pytest
 
 from griffon_shards import Origin, Sample, verify_set
 from griffon_shards.sample_json import encode_sample
+from griffon_shards.types import BoxXYXY
 
 KEY = "DET-000000001"
 WHERE = f"DET-000000000.tar, sample {KEY}"
@@ -22,9 +23,8 @@ def faults_of(tmp_path: Path, make_sample: Make, write_set: Write) -> Callable[.
 
     def faults(sample: Sample, *, deep: bool, options: Mapping[str, Any] | None = None) -> list[str]:
         others = [make_sample(f"DET-{record:09d}") for record in (0, 2, 3)]
-        return list(
-            verify_set(write_set(tmp_path / "set", [others[0], sample, *others[1:]], **(options or {})), deep=deep)
-        )
+        root = tmp_path / f"set {len(list(tmp_path.iterdir()))}"
+        return list(verify_set(write_set(root, [others[0], sample, *others[1:]], **(options or {})), deep=deep))
 
     return faults
 
@@ -112,7 +112,7 @@ def test_deep_bytes_that_are_no_image(faults_of: Callable[..., list[str]], make_
 
 
 def test_deep_an_image_of_another_size(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
-    faults = faults_of(replace(make_sample(KEY), width_px=65), deep=True)
+    faults = faults_of(replace(make_sample(KEY, "None"), width_px=65), deep=True)
     assert said_of_the_sample(faults) == "the image is (64, 48), its JSON says (65, 48)"
 
 
@@ -134,6 +134,55 @@ def test_deep_another_number_of_boxes_than_the_index_says(
 
     faults = faults_of(make_sample(KEY), deep=True, options={"edit": edit})
     assert said_of_the_sample(faults) == "its answers hold 1 boxes, the index says 2"
+
+
+BOX_PX = (6.4, 9.6, 19.2, 19.2)
+
+
+@pytest.mark.parametrize(
+    ("boxes_xyxy_px", "message"),
+    [
+        ((BOX_PX, BOX_PX), "its JSON lists 2 boxes, its answers hold 1"),
+        ((), "its JSON lists 0 boxes, its answers hold 1"),
+        (((6.4, 9.6, 19.2, 19.3),), "box 0 of its JSON is (6.4, 9.6, 19.2, 19.3), its answer has "),
+    ],
+)
+def test_deep_boxes_in_pixels_that_are_not_those_of_the_answer(
+    faults_of: Callable[..., list[str]], make_sample: Make, boxes_xyxy_px: tuple[BoxXYXY, ...], message: str
+) -> None:
+    sample = make_sample(KEY)
+    altered = replace(sample, renderings=(replace(sample.renderings[0], boxes_xyxy_px=boxes_xyxy_px),))
+    assert said_of_the_sample(faults_of(altered, deep=True)).startswith(message)
+
+
+def test_deep_a_box_in_pixels_that_leaves_the_image(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+    sample = make_sample(KEY, "cat-[0.100,0.200,1.000,0.400]")
+    for right_px, faults in ((64.0, 0), (64.01, 1)):
+        box = (6.4, 9.6, right_px, 19.2)
+        altered = replace(sample, renderings=(replace(sample.renderings[0], boxes_xyxy_px=(box,)),))
+        assert len(faults_of(altered, deep=True)) == faults
+
+
+def test_boxes_in_pixels_of_a_variant_are_compared_too(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+    sample = make_sample(KEY, "cat-[0.100,0.200,0.300,0.400]", "None")
+    swapped = tuple(
+        replace(item, boxes_xyxy_px=boxes)
+        for item, boxes in zip(sample.renderings, ((BOX_PX,), (BOX_PX,)), strict=True)
+    )
+    message = said_of_the_sample(faults_of(replace(sample, renderings=swapped), deep=True))
+    assert message == "its JSON lists 1 boxes, its answers hold 0"
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_set_from_before_samples_had_boxes_in_pixels(
+    tmp_path: Path, make_sample: Make, write_set: Write, deep: bool
+) -> None:
+    sample = make_sample(KEY)
+    without = replace(sample, renderings=(replace(sample.renderings[0], boxes_xyxy_px=None),))
+    old = {"boxes": "text", "render_version": 2}
+    assert list(verify_set(write_set(tmp_path / "old", [without], render=old), deep=deep)) == []
+    (fault,) = verify_set(write_set(tmp_path / "new", [without]), deep=deep)
+    assert fault.endswith(f"{KEY}: its JSON has no boxes, unlike sets of its render_version")
 
 
 def test_without_deep_images_and_answers_are_taken_as_they_are(

@@ -1,9 +1,9 @@
 """Making a Sample from a record number: read the record, render it, read the image."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from griffon_prep.images import StoredImage, check_image, read_image, shrink_image
+from griffon_prep.images import check_image, read_image, shrink_image
 from griffon_prep.readers.base import Reader
 from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Record, Rejected
@@ -52,9 +52,7 @@ class SampleMaker:
             by_last_part = file.by_last_part
             image = check_image(file.data, self.settings.check, (record.width_px, record.height_px), record.image_path)
             if self.settings.resize_px is not None:
-                shrunk = shrink_image(image, self.settings.resize_px, record.image_path)
-                renderings = tuple(_scale_region(rendering, image, shrunk) for rendering in renderings)
-                image = shrunk
+                image = shrink_image(image, self.settings.resize_px, record.image_path)
         sample = Sample(
             key=f"{self.source.tag}-{record_no:09d}",
             image=image.data if image else None,
@@ -105,14 +103,6 @@ class SampleMaker:
 
 def _image_of(record: Record) -> tuple[str | None, int, int]:
     return record.image_path, record.width_px, record.height_px
-
-
-def _scale_region(rendering: Rendering, before: StoredImage, after: StoredImage) -> Rendering:
-    if rendering.region_xyxy_px is None or after is before:
-        return rendering
-    x, y = after.width_px / before.width_px, after.height_px / before.height_px
-    x1, y1, x2, y2 = rendering.region_xyxy_px
-    return replace(rendering, region_xyxy_px=(x1 * x, y1 * y, x2 * x, y2 * y))
 
 
 def boxes_written(sample: Sample, style: str) -> int:

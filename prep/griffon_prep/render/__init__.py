@@ -34,7 +34,7 @@ def render(record: Record, source: Source, settings: RenderSettings) -> tuple[tu
         Rejected: `no_objects`, `all_boxes_dropped`, `boxes_not_in_pixels`, `image_token_in_text`, or `bad_record` for
             a phrase that contains a box.
     """
-    boxes, dropped = clean_boxes(record)
+    boxes, dropped = clean_boxes(record, settings.resize_px)
     for phrase in unique_phrases(boxes):
         if count_boxes(phrase, settings.boxes):
             raise Rejected("bad_record", f"the text {phrase!r:.80} contains a box, so the answer could not be parsed")

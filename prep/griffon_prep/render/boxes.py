@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from griffon_prep.images import shrunk_size
 from griffon_prep.records import Record, Rejected
-from griffon_shards.grammar import checked_box
+from griffon_shards.grammar import checked_box, clamp_box
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
 _FRACTION_SLACK = 1e-3  # sums of rounded fractions may come out a little larger than 1
@@ -19,7 +20,7 @@ class CleanBox:
     Attributes:
         phrase: category or expression.
         box_xyxy: fractions of the image's sides, clamped and rounded.
-        box_xyxy_px: the same box in pixels, clamped to the image but not rounded.
+        box_xyxy_px: the same box in pixels of the stored image, clamped to it but not rounded.
     """
 
     phrase: str
@@ -27,14 +28,19 @@ class CleanBox:
     box_xyxy_px: BoxXYXY
 
 
-def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
+def clean_boxes(record: Record, resize_px: int | None = None) -> tuple[list[CleanBox], Counter[str]]:
     """Return the usable boxes, sorted by x1, then y1, then input order; and the number of other boxes by reason.
+
+    Args:
+        record: the record, with the true size of its image.
+        resize_px: longest side that the image is shrunk to, or None to keep its size. Boxes are scaled before they are
+            rounded, so that the boxes in pixels round to those in answers whatever the size.
 
     Raises:
         Rejected: `all_boxes_dropped`, if none of the boxes is usable (crowds and categories that are not exhaustive do
             not count); `boxes_not_in_pixels`.
     """
-    width_px, height_px = record.width_px, record.height_px
+    width_px, height_px = shrunk_size(record.width_px, record.height_px, resize_px)
     _check_pixels(record)
     boxes: list[CleanBox] = []
     dropped: Counter[str] = Counter()
@@ -43,7 +49,10 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
         if region.crowd or region.phrase in record.incomplete_phrases:
             dropped["crowd" if region.crowd else "not_exhaustive"] += 1
             continue
-        rounded = checked_box(region.box_xyxy_px, width_px, height_px)
+        box_xyxy_px = region.box_xyxy_px
+        if width_px != record.width_px or height_px != record.height_px:
+            box_xyxy_px = _scaled(box_xyxy_px, width_px / record.width_px, height_px / record.height_px)
+        rounded = checked_box(box_xyxy_px, width_px, height_px)
         if isinstance(rounded, str):
             dropped[rounded] += 1
             continue
@@ -51,14 +60,18 @@ def clean_boxes(record: Record) -> tuple[list[CleanBox], Counter[str]]:
             dropped["repeated"] += 1
             continue
         written.add((region.phrase, rounded))
-        x1, y1, x2, y2 = region.box_xyxy_px
-        clamped = (max(0.0, x1), max(0.0, y1), min(x2, float(width_px)), min(y2, float(height_px)))
+        clamped = clamp_box(box_xyxy_px, width_px, height_px)
         boxes.append(CleanBox(phrase=region.phrase, box_xyxy=rounded, box_xyxy_px=clamped))
     if not boxes and len(record.regions) > dropped["crowd"] + dropped["not_exhaustive"]:
         counted = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()) if count)
         raise Rejected("all_boxes_dropped", f"{counted}; {_first_box(record)}")
     boxes.sort(key=lambda box: box.box_xyxy[:2])
     return boxes, dropped
+
+
+def _scaled(box_xyxy_px: BoxXYXY, x_scale: float, y_scale: float) -> BoxXYXY:
+    x1, y1, x2, y2 = box_xyxy_px
+    return x1 * x_scale, y1 * y_scale, x2 * x_scale, y2 * y_scale
 
 
 def no_boxes(record: Record) -> Rejected:

@@ -32,7 +32,7 @@ def render_det(
     names = source.draws(settings.seed, record.record_no, variant, "category order").shuffled(present + negatives)
     check_question_text(names)
     answer = format_answer([(box.phrase, box.box_xyxy) for box in boxes], settings.boxes)
-    return ask(record, source, settings, variant, ", ".join(names), answer)
+    return ask(record, source, settings, variant, ", ".join(names), answer, boxes)
 
 
 def render_randdet(
@@ -59,7 +59,7 @@ def render_randdet(
     check_question_text(names)
     shuffled = source.draws(settings.seed, record.record_no, variant, "category order").shuffled(names)
     answer = format_answer([(box.phrase, box.box_xyxy) for box in boxes], settings.boxes)
-    return ask(record, source, settings, variant, enumeration(shuffled), answer)
+    return ask(record, source, settings, variant, enumeration(shuffled), answer, boxes)
 
 
 def enumeration(names: Sequence[str]) -> str:

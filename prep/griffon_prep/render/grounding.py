@@ -16,14 +16,19 @@ def ask(
     variant: int,
     filling: str,
     answer: str,
+    boxes: Sequence[CleanBox] = (),
     region_xyxy_px: BoxXYXY | None = None,
 ) -> Rendering:
-    """Draw a template of the source's task and fill it in; returns the question with its answer."""
+    """Draw a template of the source's task and fill it in; returns the question with its answer.
+
+    `boxes` are those of the answer, in its order.
+    """
     draws = source.draws(settings.seed, record.record_no, variant, "template")
     template = draws.choice(settings.templates.questions[source.task])
     question = settings.templates.question(source.task, template, filling, settings.boxes)
     turns = (Turn(role="human", text=question), Turn(role="gpt", text=answer))
-    return Rendering(turns=turns, region_xyxy_px=region_xyxy_px)
+    boxes_xyxy_px = tuple(box.box_xyxy_px for box in boxes)
+    return Rendering(turns=turns, region_xyxy_px=region_xyxy_px, boxes_xyxy_px=boxes_xyxy_px)
 
 
 def render_vg(
@@ -33,7 +38,7 @@ def render_vg(
     phrase = record.regions[0].phrase if record.regions else record.absent_phrases[0]
     check_question_text([phrase])
     answer = format_answer([(phrase, box.box_xyxy) for box in boxes], settings.boxes)
-    return ask(record, source, settings, variant, phrase, answer)
+    return ask(record, source, settings, variant, phrase, answer, boxes)
 
 
 def render_reg(
@@ -62,8 +67,9 @@ def render_visj(
     draws = source.draws(settings.seed, record.record_no, variant, "region")
     category = draws.choice(sorted(unique_phrases(croppable)))
     region = draws.choice([box for box in croppable if box.phrase == category])
-    answer = format_answer([("", box.box_xyxy) for box in boxes if box.phrase == category], settings.boxes)
-    return ask(record, source, settings, variant, REGION_TOKEN, answer, region.box_xyxy_px)
+    alike = [box for box in boxes if box.phrase == category]
+    answer = format_answer([("", box.box_xyxy) for box in alike], settings.boxes)
+    return ask(record, source, settings, variant, REGION_TOKEN, answer, alike, region.box_xyxy_px)
 
 
 def _has_area(box_xyxy_px: BoxXYXY) -> bool:

@@ -28,7 +28,10 @@ def render_lazy(
 def join_rounds(rounds: Sequence[tuple[Rendering, ...]]) -> tuple[Rendering, ...]:
     """Join conversations about one image into one, for each variant; only the first question has `<image>`."""
     return tuple(
-        Rendering(turns=(*first.turns, *(_without_image(turn) for item in others for turn in item.turns)))
+        Rendering(
+            turns=(*first.turns, *(_without_image(turn) for item in others for turn in item.turns)),
+            boxes_xyxy_px=tuple(box for item in (first, *others) for box in item.boxes_xyxy_px or ()),
+        )
         for first, *others in zip(*rounds, strict=True)
     )
 

@@ -65,6 +65,11 @@ def clamped(boxes: Boxes, width: int, height: int) -> list[tuple[str, tuple[floa
     )
 
 
+def in_image(boxes: Boxes, width: int, height: int) -> list[tuple[float, ...]]:
+    sides = (width, height, width, height)
+    return [tuple(min(max(v, 0.0), s) for v, s in zip(box, sides, strict=True)) for _, box in boxes]
+
+
 def assert_same_boxes(result: list[Any], expected: list[tuple[str, tuple[float, ...]]], key: str) -> None:
     """Equal to half a thousandth of the side, each box matched with one of the source's."""
     assert len(result) == len(expected), key
@@ -113,6 +118,10 @@ def test_answers_are_the_boxes_of_the_source(
                 ("", box) for label, box in expected if label in category
             ]
         assert_same_boxes(parsed, expected, sample.key)
+        assert sample.boxes_xyxy_px is not None
+        exact = in_image(source_boxes(record, sample.task), sample.width_px, sample.height_px)
+        assert len(sample.boxes_xyxy_px) == (0 if sample.task == "REG" else len(parsed))
+        assert set(sample.boxes_xyxy_px) <= set(exact), f"{sample.key}: a box in pixels is not the annotation's"
         assert question.count("<image>") == 1
         compared.add(sample.task)
     assert compared == {"DET", "RANDDET", "REG", "VG", "VISJ"}
@@ -123,6 +132,7 @@ def test_members_and_schema(small_data: Path, tmp_path: Path, prep: Prep) -> Non
     shards = freeze(prep, small_data / "manifest.txt", small_data, tmp_path / "set", "--samples-per-shard", 7)
     pictures = {path.read_bytes() for path in (small_data / "pictures").rglob("*") if path.is_file()}
     shapes: set[str] = set()
+    boxes: set[str] = set()
     keys: list[str] = []
     for shard in shards.lock.shards:
         with tarfile.open(tmp_path / "set" / shard.name) as tar:
@@ -134,6 +144,7 @@ def test_members_and_schema(small_data: Path, tmp_path: Path, prep: Prep) -> Non
             if extension == "json":
                 keys.append(key)
                 fields = orjson.loads(data)
+                boxes.add(repr(shape(fields.pop("boxes"))))
                 shapes.add(repr(shape(fields)))
                 assert key == f"{shard.name.partition('/')[0]}-{fields['origin']['record']:09d}"
                 if fields["width"]:
@@ -147,6 +158,7 @@ def test_members_and_schema(small_data: Path, tmp_path: Path, prep: Prep) -> Non
         names = list(content)
         assert all(names[i + 1] == name[:-3] + "json" for i, name in enumerate(names) if name.endswith("jpg"))
     assert len(shapes) == 1
+    assert boxes == {"[]", "[['float']]"}
     assert keys == [shards.key(row) for row in range(len(shards))]
     assert {shards[row].image_format for row in range(len(shards))} == {"JPEG", "PNG", "WEBP", ""}
 

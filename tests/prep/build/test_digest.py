@@ -100,12 +100,12 @@ def test_golden_digest(tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
             "name": "LAZY/LAZY-000000.tar",
             "samples": 2,
             "bytes": 3072,
-            "sha256": "416b350f78af515946fc3a9a38470561fb17e8e8ed7c303bc12d4794fb7b9ad1",
+            "sha256": "a472c9af9f5cd45a40eee8eda511032d352685a8b49569dc64ae0fa89f9820fd",
             "dropped_boxes": {},
         }
     ]
-    assert lock["index_sha256"] == "65b9224f6697c7daab6483973ca94dfd780e0820c31def5af6d60dda395e70ea"
-    assert lock["digest"] == "3b22834d67d7fa26884baedd11a82dbe710400b904d6d511f5e38ea6b79b6882"
+    assert lock["index_sha256"] == "75ad9d1cf9f6f1a5a5f21e05d117d1d156e7894f0075d9fbea5372139a90d051"
+    assert lock["digest"] == "1ed97e9ae9e43f18ea68407ea4dbb4ea3977bac6ba18a4f08be78399b1985b73"
     assert result.stdout.splitlines()[-1] == f"digest {lock['digest']}"
 
 

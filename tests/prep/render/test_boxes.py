@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from griffon_prep.images import shrunk_size
 from griffon_prep.records import Record, Rejected
 from griffon_prep.render.boxes import clean_boxes
+from griffon_shards.grammar import clamp_box, round_box
 from griffon_shards.types import BOX_STYLES, BoxXYXY
 
 from ..rendering import BARE, filling, record_of, rendered, texts
@@ -134,6 +136,21 @@ def test_order_is_by_x1_then_y1_then_input() -> None:
     places = [(30.0, 20.0), (10.0, 40.0), (10.0, 20.0), (30.0, 20.0), (10.2, 10.0)]  # the last is written as x 0.010
     record = record_of(*((f"{i}", (x, y, 900.0 - i, 400.0)) for i, (x, y) in enumerate(places)))
     assert [box.phrase for box in clean_boxes(record)[0]] == ["4", "2", "1", "0", "3"]
+
+
+def test_boxes_in_pixels_round_to_the_written_ones_whatever_the_image_is_shrunk_to() -> None:
+    """Among them are coordinates half-way between two thousandths, such as 8 of 640 pixels."""
+    draws = np.random.default_rng(0)
+    for _ in range(2_000):
+        width_px, height_px = draws.integers(20, 2000, 2).tolist()
+        x1, x2 = sorted(draws.integers(-9, width_px + 9, 2).tolist())
+        y1, y2 = sorted(draws.integers(-9, height_px + 9, 2).tolist())
+        record = record_of(("cat", (8.0, 8.0, 16.0, 16.0)), ("cat", (x1, y1, x2, y2)), sides_px=(width_px, height_px))
+        for resize_px in (None, int(draws.integers(10, 2000))):
+            sides_px = shrunk_size(width_px, height_px, resize_px)
+            for box in clean_boxes(record, resize_px)[0]:
+                assert round_box(box.box_xyxy_px, *sides_px) == box.box_xyxy
+                assert clamp_box(box.box_xyxy_px, *sides_px) == box.box_xyxy_px
 
 
 def random_records(seed: int, phrases: int) -> Iterator[Record]:

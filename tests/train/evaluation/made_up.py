@@ -25,8 +25,12 @@ def predicted(
     scores: Sequence[float] | None = None,
     loss: float | None = None,
     targets: int = 0,
+    exact: Sequence[BoxXYXY] | None = None,
 ) -> Prediction:
-    """A prediction about an image of 640x480 pixels. By default each box has the score 0.5."""
+    """A prediction about an image of 640x480 pixels; `exact` are the true boxes in pixels.
+
+    By default each box has the score 0.5.
+    """
     if scores is None and task not in ("REG", "LAZY"):
         scores = [0.5] * len(parse(answer, task, complete=complete).boxes)
     return Prediction(
@@ -38,6 +42,7 @@ def predicted(
             round=round,
             question=question,
             truth=truth,
+            truth_boxes_xyxy_px=None if exact is None else tuple(exact),
             width_px=WIDTH_PX,
             height_px=HEIGHT_PX,
         ),

@@ -43,8 +43,9 @@ def ap_by_hand(marked: Sequence[Marked], threshold: float) -> float:
             truth = [box for label, box in item.truth if label == name]
             true_boxes += len(truth)
             free = set(range(len(truth)))
-            boxes = zip(item.parsed.boxes, item.prediction.box_scores, strict=True)
-            for score, box in sorted(((s, b.box_xyxy) for b, s in boxes if b.label == name), key=lambda pair: -pair[0]):
+            boxes = zip(item.answered, item.prediction.box_scores, strict=True)
+            scored = [(score, box) for (label, box), score in boxes if label == name]
+            for score, box in sorted(scored, key=lambda pair: -pair[0]):
                 best = max(free, key=lambda place: iou(box, truth[place]), default=None)
                 right = best is not None and iou(box, truth[best]) >= threshold
                 if right:
@@ -55,6 +56,18 @@ def ap_by_hand(marked: Sequence[Marked], threshold: float) -> float:
         precision, recall = hits / np.arange(1, len(ranked) + 1), hits / true_boxes
         aps.append(np.mean([max(precision[recall >= level], default=0.0) for level in np.linspace(0, 1, 101)]))
     return float(np.mean(aps))
+
+
+def test_boxes_of_the_annotation_are_the_truth_of_average_precision() -> None:
+    """A perfect answer for a box of a few pixels is not perfect at COCO's highest thresholds."""
+    truth, exact = "cat-[0.100,0.100,0.120,0.125]", (64.2, 47.8, 77.1, 60.2)
+    item = mark(predicted("DET", truth, truth, exact=[exact]))
+    x1, y1, x2, y2 = exact
+    assert coco_truth([item])["annotations"][0]["bbox"] == [x1, y1, x2 - x1, y2 - y1]
+    assert scores(predicted("DET", truth, truth))["coco"]["ap_small"] == pytest.approx(1.0)
+    assert scores(item.prediction)["coco"]["ap_small"] == pytest.approx(
+        0.9
+    )  # its IoU is 0.945: all ten thresholds but 0.95
 
 
 def many() -> list[Prediction]:

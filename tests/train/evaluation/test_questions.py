@@ -1,14 +1,18 @@
 """The questions of a sample: each round alone, except in a conversation, whose rounds build on each other."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from griffon_prep.cli import main
 from griffon_shards.frozen_set import FrozenSet, open_set
-from griffon_shards.support.errors import SettingsError
-from griffon_train.evaluation.questions import Asked, chosen_rows, questions_of
+from griffon_shards.grammar import parse_answer, round_box
+from griffon_shards.sample_json import decode_sample, encode_sample
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_train.evaluation.questions import Asked, chosen_rows, questions_of, questions_of_sample
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,45 @@ def test_later_rounds_about_an_image_show_it_too(demo_data: Path, tmp_path: Path
         assert "<image>" not in questions[1].question.question
         assert texts(questions)[1] == [f"<image>\n{questions[1].question.question}"]
         assert all(asked.has_image for asked in questions)
+
+
+def test_the_true_boxes_in_pixels_are_those_of_the_rounds_own_answer(demo_data: Path, tmp_path: Path) -> None:
+    lines = (demo_data / "manifest.txt").read_text(encoding="utf-8").splitlines()
+    line = next(line for line in lines if line.startswith("VG_grefcoco"))
+    (tmp_path / "manifest.txt").write_text(f"{line} & rounds=4\n", encoding="utf-8")
+    arguments = ["build", "--manifest", str(tmp_path / "manifest.txt"), "--data-root", str(demo_data)]
+    main([*arguments, "--out", str(tmp_path / "set"), "--workers", "1"], standalone_mode=False)
+    counts = []
+    for questions in asked_about(open_set(tmp_path / "set"), "VG"):
+        for question in (asked.question for asked in questions):
+            boxes = question.truth_boxes_xyxy_px
+            assert boxes is not None
+            rounded = [round_box(box, question.width_px, question.height_px) for box in boxes]
+            assert rounded == [box for _, box in parse_answer(question.truth, "VG", "text")]
+            counts.append(len(boxes))
+    assert {0, 1, 2} <= set(counts)
+
+
+def test_questions_without_boxes_have_an_empty_list(frozen: FrozenSet) -> None:
+    for task in ("LAZY", "REG"):
+        for questions in asked_about(frozen, task):
+            assert {asked.question.truth_boxes_xyxy_px for asked in questions} == {()}
+
+
+def test_a_set_from_before_samples_had_boxes_in_pixels(frozen: FrozenSet) -> None:
+    row = frozen.rows_of_source("DET_shapes").start
+    old = re.sub(rb'"boxes":.*?\]\],', b"", encode_sample(frozen[row]))
+    sample = decode_sample(frozen.key(row), frozen[row].image, old)
+    (asked,) = questions_of_sample(sample, frozen.lock.digest, 0, row)
+    assert asked.question.truth_boxes_xyxy_px is None
+
+
+def test_boxes_in_pixels_that_are_not_those_of_the_answers_are_refused(frozen: FrozenSet) -> None:
+    row = frozen.rows_of_source("DET_shapes").start
+    sample = frozen[row]
+    damaged = replace(sample, renderings=(replace(sample.renderings[0], boxes_xyxy_px=((0.0, 0.0, 1.0, 1.0),) * 99),))
+    with pytest.raises(DataError, match="has 99 boxes in pixels, and"):
+        list(questions_of_sample(damaged, frozen.lock.digest, 0, row))
 
 
 def test_the_choice_of_samples(frozen: FrozenSet) -> None:

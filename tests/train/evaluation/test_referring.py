@@ -9,9 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from griffon_shards.grammar import round_box
+from griffon_shards.support.errors import DataError
 from griffon_shards.types import BoxXYXY
+from griffon_train.evaluation.judging import judged
 from griffon_train.evaluation.matching import mark
-from griffon_train.evaluation.predictions import Prediction
+from griffon_train.evaluation.predictions import Prediction, decode_prediction, encode_prediction
 from griffon_train.evaluation.referring import referring_scores
 
 from .made_up import CAT, DOG, FAR, HEIGHT_PX, WIDTH_PX, jittered, pointed, predicted, random_box
@@ -59,6 +61,32 @@ def test_the_conventions_differ_at_the_threshold() -> None:
     half = [pointed([CAT], [(0.1, 0.1, 0.3, 0.5)], "k")]
     assert scores(half, "gt")["one_box"]["accuracy@0.5"] == 0.0
     assert scores(half, "ge")["one_box"]["accuracy@0.5"] == 1.0
+
+
+def test_the_truth_is_the_annotations_and_not_its_three_decimals() -> None:
+    """In 640x480 pixels; the rendered truth is 64 to 83.2 and 48 to 60, and the annotation's box is larger."""
+    rendered, exact = "it-[0.100,0.100,0.130,0.125]", (63.7, 47.8, 83.5, 60.2)
+    for answer, accuracy_rendered, accuracy_exact in (
+        ("it-[0.100,0.100,0.130,0.125]", 1.0, 1.0),  # IoU 1, and 0.938 of the annotation's
+        ("it-[0.100,0.100,0.130,0.123]", 1.0, 0.0),  # IoU 0.92, and 0.86
+        ("it-[0.099,0.099,0.131,0.126]", 0.0, 1.0),  # IoU 0.87, and 0.93
+    ):
+        for boxes, accuracy in ((None, accuracy_rendered), ([exact], accuracy_exact)):
+            prediction = predicted("VG", rendered, answer, exact=boxes)
+            assert scores([prediction])["one_box"]["accuracy@0.9"] == accuracy, (answer, boxes)
+            line = judged(decode_prediction(encode_prediction(prediction, {})), "gt")
+            assert isinstance(line["iou"], float) and (line["iou"] > 0.9) == accuracy
+
+
+def test_an_iou_of_exactly_half_of_an_annotations_box_is_computed_as_half() -> None:
+    half = [predicted("VG", "it-[0.100,0.100,0.500,0.500]", "it-[0.100,0.100,0.300,0.500]", exact=[(64, 48, 320, 240)])]
+    assert scores(half, "gt")["one_box"]["accuracy@0.5"] == 0.0
+    assert scores(half, "ge")["one_box"]["accuracy@0.5"] == 1.0
+
+
+def test_true_boxes_in_pixels_are_as_many_as_the_answers() -> None:
+    with pytest.raises(DataError, match="2 true boxes in pixels, and 1 in the true answer"):
+        scores([predicted("VG", "it-[0.100,0.100,0.500,0.500]", "None", exact=[(64, 48, 320, 240)] * 2)])
 
 
 def test_many_predictions_have_the_scores_of_brute_force() -> None:

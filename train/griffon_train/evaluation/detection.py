@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 
 from griffon_shards.support.errors import DataError
 from griffon_shards.types import BoxXYXY
-from griffon_train.evaluation.matching import Marked, area, in_pixels, iou, name_key, reaches
+from griffon_train.evaluation.matching import Marked, area, iou, name_key, reaches
 
 CocoTruth = dict[str, list[dict[str, object]]]
 CocoResults = list[dict[str, object]]
@@ -51,8 +51,7 @@ def coco_truth(marked: Sequence[Marked]) -> CocoTruth:
         name = question.key if question.round == 0 else f"{question.key}#{question.round}"
         size = {"width": question.width_px, "height": question.height_px}
         images.append({"id": image_id, "file_name": name, **size})
-        for label, box_xyxy in item.truth:
-            box_xyxy_px = in_pixels(box_xyxy, question.width_px, question.height_px)
+        for label, box_xyxy_px in item.truth:
             annotations.append(
                 {
                     "id": len(annotations) + 1,  # pycocotools takes 0 for no match
@@ -89,10 +88,10 @@ def coco_results(marked: Sequence[Marked]) -> CocoResults:
                 f"{question.key}, round {question.round}: {len(scores)} scores for {len(item.parsed.boxes)} answered "
                 "boxes; the predictions are of another version, evaluate again"
             )
-        for box, score in zip(item.parsed.boxes, scores, strict=True):
-            category_id = category_ids.get(name_key(box.label))
+        for (label, box_xyxy_px), score in zip(item.answered, scores, strict=True):
+            category_id = category_ids.get(name_key(label))
             if category_id is not None:
-                bbox = _xywh(in_pixels(box.box_xyxy, question.width_px, question.height_px))
+                bbox = _xywh(box_xyxy_px)
                 results.append({"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score})
     return results
 
@@ -130,21 +129,21 @@ def _wrong_boxes(marked: Sequence[Marked], convention: str) -> dict[str, int]:
     for item in marked:
         true_names = {name_key(label) for label, _ in item.truth}
         hit = {pair.answered for pair in item.pairs if reaches(pair.iou, _DUPLICATE_IOU, convention)}
-        for place, box in enumerate(item.parsed.boxes):
-            if name_key(box.label) not in true_names:
-                is_asked = _is_asked(box.label, item.prediction.question.question)
+        for place, (label, box_xyxy_px) in enumerate(item.answered):
+            if name_key(label) not in true_names:
+                is_asked = _is_asked(label, item.prediction.question.question)
                 absent += is_asked
                 unknown += not is_asked
             elif place not in hit:
-                duplicates += _on_a_true_box(box.label, box.box_xyxy, item, convention)
+                duplicates += _on_a_true_box(label, box_xyxy_px, item, convention)
     return {"unknown_names": unknown, "absent_categories": absent, "duplicates": duplicates}
 
 
-def _on_a_true_box(label: str, box_xyxy: BoxXYXY, item: Marked, convention: str) -> bool:
+def _on_a_true_box(label: str, box_xyxy_px: BoxXYXY, item: Marked, convention: str) -> bool:
     """Whether a box lies on a true box of its name. The caller knows that another answered box has matched that one."""
     return any(
-        reaches(iou(box_xyxy, true_xyxy), _DUPLICATE_IOU, convention)
-        for name, true_xyxy in item.truth
+        reaches(iou(box_xyxy_px, true_xyxy_px), _DUPLICATE_IOU, convention)
+        for name, true_xyxy_px in item.truth
         if name_key(name) == name_key(label)
     )
 

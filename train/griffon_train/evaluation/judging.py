@@ -1,7 +1,7 @@
 """The derived fields of a prediction: its boxes in pixels, their IoU, and whether it is right."""
 
 from griffon_shards.grammar import ANSWERED_WITH_BOXES
-from griffon_train.evaluation.matching import Marked, in_pixels, mark, reaches
+from griffon_train.evaluation.matching import Marked, mark, reaches
 from griffon_train.evaluation.predictions import Prediction
 from griffon_train.evaluation.referring import first_box_iou
 from griffon_train.evaluation.text import is_exact, is_short
@@ -28,7 +28,7 @@ def judged(prediction: Prediction, convention: str) -> dict[str, object]:
     points_at_one = question.task == "VG" and len(item.truth) == 1
     value = first_box_iou(item) if points_at_one else _mean_iou(item)
     right = reaches(value or 0.0, 0.5, convention) if points_at_one else item.exact(0.5, convention)
-    boxes_px = [in_pixels(box.box_xyxy, question.width_px, question.height_px) for box in item.parsed.boxes]
+    boxes_px = [box_xyxy_px for _, box_xyxy_px in item.answered]
     return {"boxes_px": boxes_px, "iou": value, "right": right, "unparsed": item.parsed.unparsed}
 
 

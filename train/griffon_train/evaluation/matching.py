@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from griffon_shards.grammar import ANSWERED_WITH_BOXES
+from griffon_shards.support.errors import DataError
 from griffon_shards.types import BoxXYXY
 from griffon_train.evaluation.answers import ParsedAnswer, parse, truth_boxes
-from griffon_train.evaluation.predictions import Prediction
+from griffon_train.evaluation.predictions import Prediction, Question
 
 CONVENTIONS = ("gt", "ge")
 """Whether a box is right above an IoU (`gt`, as the reference counts) or from it on (`ge`)."""
@@ -42,12 +43,14 @@ class Marked:
     Attributes:
         prediction: the prediction.
         parsed: its answer.
-        truth: labels and boxes (fractions) of the true answer.
+        answered: labels and boxes (pixels) of the answer.
+        truth: labels and boxes (pixels) of the true answer: those of the annotation if the set has them.
         pairs: each box is in at most one pair.
     """
 
     prediction: Prediction
     parsed: ParsedAnswer
+    answered: tuple[tuple[str, BoxXYXY], ...]
     truth: tuple[tuple[str, BoxXYXY], ...]
     pairs: tuple[Pair, ...]
 
@@ -71,18 +74,34 @@ def mark(prediction: Prediction) -> Marked:
     """Parse an answer, and match its boxes with the true ones.
 
     Raises:
-        DataError: the truth is not of the answer grammar.
+        DataError: the truth is not of the answer grammar, or has another number of boxes than in pixels.
     """
     question = prediction.question
     assert question.task in ANSWERED_WITH_BOXES, question.task
     parsed = parse(prediction.answer, question.task, complete=prediction.complete)
-    truth = tuple(truth_boxes(question.truth, question.task))
-    answered = [(box.label, box.box_xyxy) for box in parsed.boxes]
+    truth = tuple(_truth_in_pixels(question))
+    answered = tuple(
+        (box.label, in_pixels(box.box_xyxy, question.width_px, question.height_px)) for box in parsed.boxes
+    )
     if question.task not in NAMED_TASKS:
         pairs = matched([box for _, box in answered], [box for _, box in truth])
     else:
         pairs = _matched_by_name(answered, truth)
-    return Marked(prediction=prediction, parsed=parsed, truth=truth, pairs=tuple(pairs))
+    return Marked(prediction=prediction, parsed=parsed, answered=answered, truth=truth, pairs=tuple(pairs))
+
+
+def _truth_in_pixels(question: Question) -> list[tuple[str, BoxXYXY]]:
+    """Labels and boxes of the true answer: those in pixels, or else the rendered ones."""
+    rendered = truth_boxes(question.truth, question.task)
+    exact = question.truth_boxes_xyxy_px
+    if exact is None:
+        return [(label, in_pixels(box, question.width_px, question.height_px)) for label, box in rendered]
+    if len(exact) != len(rendered):
+        raise DataError(
+            f"{question.key}, round {question.round}: {len(exact)} true boxes in pixels, and {len(rendered)} in the "
+            "true answer; evaluate again"
+        )
+    return [(label, box) for (label, _), box in zip(rendered, exact, strict=True)]
 
 
 def name_key(name: str) -> str:
@@ -123,7 +142,11 @@ def reaches(value: float, threshold: float, convention: str) -> bool:
 
 
 def matched(answered: Sequence[BoxXYXY], truth: Sequence[BoxXYXY]) -> list[Pair]:
-    """Pair boxes (fractions), those with the highest IoU first; boxes that do not overlap stay alone."""
+    """Pair boxes of one unit, those with the highest IoU first; boxes that do not overlap stay alone.
+
+    They are compared in whole thousandths of the unit, as far as they have three decimals, so that an IoU of exactly
+    0.5 is computed as 0.5. Boxes of answers have three decimals in pixels, too, for an image's sides are whole.
+    """
     answered_units, true_units = [_thousandths(box) for box in answered], [_thousandths(box) for box in truth]
     ious = [
         (iou(box, true_box), place, true_place)
@@ -161,6 +184,6 @@ def _matched_by_name(answered: Sequence[tuple[str, BoxXYXY]], truth: Sequence[tu
 
 
 def _thousandths(box_xyxy: BoxXYXY) -> BoxXYXY:
-    """Coordinates of three decimals become whole numbers, so that an IoU of exactly 0.5 is computed as 0.5."""
+    """The box in thousandths of its unit; coordinates of three decimals become whole numbers."""
     x1, y1, x2, y2 = (round(value * 1000, 6) for value in box_xyxy)
     return x1, y1, x2, y2

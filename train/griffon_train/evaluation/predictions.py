@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from griffon_shards.support.errors import DataError
-from griffon_shards.types import TASKS
+from griffon_shards.types import TASKS, BoxXYXY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class Question:
         round: place among the rounds of the sample's conversation, from 0.
         question: the human turn, as rendered.
         truth: the answer, as rendered.
+        truth_boxes_xyxy_px: the boxes of the answer as the annotation has them, in pixels and in the answer's order.
+            None in a set that has only the rendered ones.
         width_px: width of the image, 0 without an image.
         height_px: height of the image, 0 without an image.
     """
@@ -33,6 +35,7 @@ class Question:
     round: int
     question: str
     truth: str
+    truth_boxes_xyxy_px: tuple[BoxXYXY, ...] | None
     width_px: int
     height_px: int
 
@@ -69,6 +72,7 @@ def encode_prediction(prediction: Prediction, judged: Mapping[str, object]) -> b
         "task": question.task,
         "question": question.question,
         "truth": question.truth,
+        "truth_boxes_px": question.truth_boxes_xyxy_px,
         "answer": prediction.answer,
         **judged,
         "complete": prediction.complete,
@@ -97,6 +101,7 @@ def decode_prediction(line: bytes) -> Prediction:
             round=fields["round"],
             question=fields["question"],
             truth=fields["truth"],
+            truth_boxes_xyxy_px=_boxes(fields["truth_boxes_px"]),
             width_px=fields["width"],
             height_px=fields["height"],
         )
@@ -112,6 +117,10 @@ def decode_prediction(line: bytes) -> Prediction:
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"not a line of predictions.jsonl: {error!r}; the line begins {line[:80]!r}") from error
+
+
+def _boxes(boxes: list[list[float]] | None) -> tuple[BoxXYXY, ...] | None:
+    return None if boxes is None else tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in boxes)
 
 
 def place(prediction: Prediction) -> tuple[str, str, int]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from PIL import Image
 
 from griffon_shards.frozen_set import FrozenSet
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.grammar import ANSWERED_WITH_BOXES
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN, BoxXYXY, Sample, Turn
+from griffon_train.evaluation.answers import truth_boxes
 from griffon_train.evaluation.generation import Prompt
 from griffon_train.evaluation.predictions import Question
 
@@ -78,29 +81,39 @@ def chosen_rows(
 
 
 def questions_of(sets: Sequence[FrozenSet], set_no: int, row: int) -> Iterator[Asked]:
-    """Yield the questions of a sample.
+    """Yield the questions of a set's sample, as `questions_of_sample` does.
+
+    Raises:
+        DataError: the sample is missing or damaged, or its boxes do not match its answers.
+    """
+    yield from questions_of_sample(sets[set_no][row], sets[set_no].lock.digest, set_no, row)
+
+
+def questions_of_sample(sample: Sample, digest: str, set_no: int, row: int) -> Iterator[Asked]:
+    """Yield the questions of a sample at a row of a set with this digest.
 
     A round of a LAZY conversation is asked after the true earlier rounds. Rounds of other tasks are questions of their
     own about the same image, so each is asked alone.
 
     Raises:
-        DataError: the sample is missing or damaged.
+        DataError: the boxes do not match the answers.
     """
-    frozen = sets[set_no]
-    sample = frozen[row]
     tag = sample.key.rpartition("-")[0]
-    for number, (earlier, human, truth) in enumerate(_rounds(sample.turns)):
+    rounds = list(_rounds(sample.turns))
+    boxes_xyxy_px = _boxes_of_rounds(sample, [truth.text for _, _, truth in rounds])
+    for number, (earlier, human, truth) in enumerate(rounds):
         turns = (*earlier, human) if sample.task == _TALK else (_alone(human, sample),)
         shown = "".join(turn.text for turn in turns if turn.role == "human")
         yield Asked(
             question=Question(
-                set=frozen.lock.digest,
+                set=digest,
                 key=sample.key,
                 source=tag,
                 task=sample.task,
                 round=number,
                 question=human.text,
                 truth=truth.text,
+                truth_boxes_xyxy_px=boxes_xyxy_px[number],
                 width_px=sample.width_px,
                 height_px=sample.height_px,
             ),
@@ -117,6 +130,21 @@ def _rounds(turns: Sequence[Turn]) -> Iterator[tuple[tuple[Turn, ...], Turn, Tur
     for place in range(len(turns) - 1):
         if turns[place].role == "human" and turns[place + 1].role == "gpt":
             yield tuple(turns[:place]), turns[place], turns[place + 1]
+
+
+def _boxes_of_rounds(sample: Sample, truths: Sequence[str]) -> list[tuple[BoxXYXY, ...] | None]:
+    """The boxes in pixels of each round's answer; None if the set has none."""
+    if sample.boxes_xyxy_px is None:
+        return [None for _ in truths]
+    with_boxes = sample.task in ANSWERED_WITH_BOXES
+    counts = [len(truth_boxes(truth, sample.task)) if with_boxes else 0 for truth in truths]
+    if sum(counts) != len(sample.boxes_xyxy_px):
+        raise DataError(
+            f"{sample.key}: has {len(sample.boxes_xyxy_px)} boxes in pixels, and {sum(counts)} in its answers; verify "
+            "the set with `griffon-shards verify --deep`"
+        )
+    boxes = iter(sample.boxes_xyxy_px)
+    return [tuple(islice(boxes, count)) for count in counts]
 
 
 def _alone(human: Turn, sample: Sample) -> Turn:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from griffon_train.evaluation.matching import SIZES, Marked, in_pixels, matched, reaches, samples_of, size_of
+from griffon_train.evaluation.matching import SIZES, Marked, matched, reaches, samples_of, size_of
 from griffon_train.evaluation.means import mean, means
 
 THRESHOLDS = (0.5, 0.75, 0.9)
@@ -37,13 +37,12 @@ def referring_scores(marked: Sequence[Marked], convention: str) -> dict[str, obj
 
 def first_box_iou(item: Marked) -> float:
     """IoU of the first answered box with the true one; 0 without an answered box."""
-    answered = [box.box_xyxy for box in item.parsed.boxes[:1]]
+    answered = [box_xyxy_px for _, box_xyxy_px in item.answered[:1]]
     return max((pair.iou for pair in matched(answered, [item.truth[0][1]])), default=0.0)
 
 
 def _true_size(item: Marked) -> str:
-    question = item.prediction.question
-    return size_of(in_pixels(item.truth[0][1], question.width_px, question.height_px))
+    return size_of(item.truth[0][1])
 
 
 def _pointing(items: Sequence[Marked], convention: str) -> dict[str, object]:
