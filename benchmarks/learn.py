@@ -1,8 +1,8 @@
 """`make learn`: small models with random weights learn to point at what is named, on plain sample data.
 
-Beside the models a control is trained on labels that are permuted among the images, and each model is shown other images
-than those it is asked about. If labels, coordinates, masks, the order of samples or resumption were wrong, a model
-would score no better than the controls. Two trainings run at a time, on one core each. Rerun the command to resume.
+Beside the models a control is trained on labels that are permuted among the images, and each model is shown other
+images than those it is asked about. If labels, coordinates, masks, the order of samples or resumption were wrong, a
+model would score no better than the controls. Two trainings run at a time, on one core each. Rerun the command to resume.
 """
 
 import os
@@ -81,10 +81,9 @@ def main(seeds: int, steps: int, images: int, held_out: int, points: int, folder
         _new_model(folder / f"model-{seed}", _frozen(trained, seed, images), seed)
     with ThreadPoolExecutor(_AT_ONCE) as threads:  # each waits for a process
         seed_of = {learned[0]: 0, permuted: 0} | {trained: seed for seed, trained in enumerate(learned)}
+        given = ("--steps", steps, "--save-steps", every)
         trainings = [
-            threads.submit(
-                _train, trained, folder / f"model-{seed}", "--seed", seed, "--steps", steps, "--save-steps", every
-            )
+            threads.submit(_train, trained, folder / f"model-{seed}", "--seed", seed, *given)
             for trained, seed in seed_of.items()
         ]
         for training in trainings:
@@ -94,10 +93,7 @@ def main(seeds: int, steps: int, images: int, held_out: int, points: int, folder
             learned=_scores(trained, asked),
             other_images=_scores(trained, elsewhere),
             permuted=_scores(permuted, asked) if trained == learned[0] else None,
-            curve={
-                step: _scores(trained, asked, step, limit=_CURVE_SAMPLES)[_FIGURE]
-                for step in range(every, steps, every)
-            },
+            curve=_curve(trained, asked, range(every, steps, every)),
             minutes=_minutes(trained / "run"),
         )
         for trained in learned
@@ -130,11 +126,15 @@ def _train(trained: Path, model: Path, *options: object) -> None:
     path = trained / "training.log"
     click.echo(f"training {trained}; progress in {path}", err=True)
     with path.open("ab") as log:
-        code = subprocess.run(
-            list(map(str, command)), stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        ).returncode
-    if code:
-        raise click.ClickException(f"{path}: training ended with {code}")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run(list(map(str, command)), stderr=log, env=environment)
+    if ended.returncode:
+        raise click.ClickException(f"{path}: training ended with {ended.returncode}")
+
+
+def _curve(trained: Path, shards: Path, steps: Sequence[int]) -> dict[int, float]:
+    """The accuracy of checkpoints on the first samples of a set."""
+    return {step: _scores(trained, shards, step, limit=_CURVE_SAMPLES)[_FIGURE] for step in steps}
 
 
 def _scores(trained: Path, shards: Path, step: int | None = None, limit: int | None = None) -> Mapping[str, Any]:

@@ -1,9 +1,8 @@
 """Plain sample data: one to three bars of clear colours, apart on a white ground, for a model to learn to point.
 
 A model of a million parameters with random weights learns from them to point within minutes. Images with one bar teach
-it where things are, and the others which one is meant. Positions are hundredths or sixtieths of the sides, so that a box
-has few digits to guess. All images are of one size, so that the labels of one can be given to another: from such
-labels nothing can be learned.
+it where things are, and the others which one is meant. Images are small, so that a box has few digits to guess. All
+images are of one size, so that the labels of one can be given to another: from such labels nothing can be learned.
 """
 
 from __future__ import annotations
