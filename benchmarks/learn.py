@@ -2,7 +2,8 @@
 
 Beside the models a control is trained on labels that are permuted among the images, and each model is shown other
 images than those it is asked about. If labels, coordinates, masks, the order of samples or resumption were wrong, a
-model would score no better than the controls. Two trainings run at a time, on one core each. Rerun the command to resume.
+model would score no better than the controls. Two trainings run at a time, on one core each. Rerun the command to
+resume.
 """
 
 import os
