@@ -7,6 +7,7 @@ resume.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,11 @@ import click
 import orjson
 from common import call, lines, machine, word
 
+import griffon_shards.templates
 from griffon_shards.support.tables import table
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
+_TEMPLATES = Path(griffon_shards.templates.__file__).parent
 _TITLE = "## Learning to point: `make learn`"
 _HELD_OUT_SEED = 1_000_000  # no seed of the data to train on
 _CURVE_SAMPLES = 150
@@ -106,11 +109,14 @@ def main(seeds: int, steps: int, images: int, held_out: int, points: int, folder
 
 
 def _frozen(folder: Path, seed: int, images: int, *options: str) -> Path:
-    """Draw plain sample data and freeze them."""
-    prep, data = [sys.executable, "-m", "griffon_prep"], folder / "data"
+    """Draw plain sample data and freeze them with one wording of the question, as the images are what is to be learned."""
+    prep, data, templates = [sys.executable, "-m", "griffon_prep"], folder / "data", folder / "templates"
+    shutil.copytree(_TEMPLATES, templates, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py*", "__pycache__"))
+    (templates / "1vn.json").write_text('["Locate <expr>."]')
     if not (data / "manifest.txt").exists():
         call([*prep, "sample-data", data, "--plain", "--tasks", "VG", "--seed", seed, "--images", images, *options])
-    call([*prep, "build", "--manifest", data / "manifest.txt", "--data-root", data, "--out", folder / "set"])
+    frozen = ["--data-root", data, "--templates", templates, "--out", folder / "set"]
+    call([*prep, "build", "--manifest", data / "manifest.txt", *frozen])
     return folder / "set"
 
 
