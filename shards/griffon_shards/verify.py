@@ -195,8 +195,11 @@ def _check_boxes(
     if len(boxes_xyxy_px) != len(written):
         yield f"{where}: its JSON lists {len(boxes_xyxy_px)} boxes, its answers hold {len(written)}"
         return
+    width_px, height_px = sample.width_px, sample.height_px
+    if boxes_xyxy_px and min(width_px, height_px) < 1:
+        yield f"{where}: its JSON lists boxes in an image of {width_px}x{height_px} px"
+        return
     for place, (box, answered) in enumerate(zip(boxes_xyxy_px, written, strict=True)):
-        width_px, height_px = sample.width_px, sample.height_px
         if clamp_box(box, width_px, height_px) != box or round_box(box, width_px, height_px) != answered:
             yield f"{where}: box {place} of its JSON is {box}, its answer has {answered} of {width_px}x{height_px} px"
             return

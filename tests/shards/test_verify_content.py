@@ -155,6 +155,11 @@ def test_deep_boxes_in_pixels_that_are_not_those_of_the_answer(
     assert said_of_the_sample(faults_of(altered, deep=True)).startswith(message)
 
 
+def test_deep_boxes_without_an_image(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
+    message = said_of_the_sample(faults_of(make_sample(KEY, size_px=None), deep=True))
+    assert message == "its JSON lists boxes in an image of 0x0 px"
+
+
 def test_deep_a_box_in_pixels_that_leaves_the_image(faults_of: Callable[..., list[str]], make_sample: Make) -> None:
     sample = make_sample(KEY, "cat-[0.100,0.200,1.000,0.400]")
     for right_px, faults in ((64.0, 0), (64.01, 1)):
