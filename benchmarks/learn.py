@@ -109,7 +109,7 @@ def main(seeds: int, steps: int, images: int, held_out: int, points: int, folder
 
 
 def _frozen(folder: Path, seed: int, images: int, *options: str) -> Path:
-    """Draw plain sample data and freeze them with one wording of the question, as the images are what is to be learned."""
+    """Draw plain sample data, and freeze them with one wording of the question: to see is what is to be learned."""
     prep, data, templates = [sys.executable, "-m", "griffon_prep"], folder / "data", folder / "templates"
     shutil.copytree(_TEMPLATES, templates, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py*", "__pycache__"))
     (templates / "1vn.json").write_text('["Locate <expr>."]')
