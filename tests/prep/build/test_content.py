@@ -201,7 +201,7 @@ def test_compressed_annotations(small_data: Path, tmp_path: Path, prep: Prep, su
     assert ours.lock.sources[0].annotation_bytes == len(packed)
     (data / f"det.jsonl{suffix}").write_bytes(packed[:-9])
     result = prep("check", "--manifest", tmp_path / "packed.txt", "--data-root", data)
-    assert result.returncode == 1 and "cut short" in result.stderr and "Traceback" not in result.stderr
+    assert result.returncode == 1 and "damaged or truncated" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_variants(small_data: Path, tmp_path: Path, prep: Prep) -> None:

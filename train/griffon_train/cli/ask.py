@@ -118,10 +118,13 @@ def ask_command(
     MODEL is a saved model or the output folder of a training run. QUESTION is in any words. With --region, it contains
     <region> where the region is meant.
     """
-    from griffon_train.evaluation.inquiry_lines import InquiryLine, category_names  # torch takes seconds to import
+    from transformers.utils.logging import disable_progress_bar  # torch takes seconds to import
+
+    from griffon_train.evaluation.inquiry_lines import InquiryLine, category_names
     from griffon_train.evaluation.predictor import Predictor
     from griffon_train.evaluation.task_prompts import Inquiry
 
+    disable_progress_bar()
     inquiry = Inquiry(
         question=question,
         task=None if task is None else task.upper(),

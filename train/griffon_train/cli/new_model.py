@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from griffon_shards.support.command_line import guard
+from griffon_shards.support.logs import verbosity_option
 
 _COUNT = click.IntRange(1)
 
@@ -53,6 +54,7 @@ _COUNT = click.IntRange(1)
     "--vocabulary", type=_COUNT, default=1000, show_default=True, help="Maximum tokens of a trained tokenizer."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the weights.")
+@verbosity_option
 @guard
 def new_model_command(
     out: Path,
@@ -84,5 +86,4 @@ def new_model_command(
         tokenizer=tokenizer,
         vocabulary=vocabulary,
         seed=seed,
-        say=click.echo,
     )

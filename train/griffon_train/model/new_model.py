@@ -1,7 +1,8 @@
 """A saved Griffon model of any size with random weights, and a tokenizer trained on the text of a shard set."""
 
+import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from griffon_train.model.saving import save_beside
 from griffon_train.text.chat_templates import CHATS, check_tokenizer
 from griffon_train.text.tokenizer import load_tokenizer
 
+_log = logging.getLogger(__name__)
+
 BYTES = "bytes"
 """Names the byte-level tokenizer, which needs no folder."""
 
@@ -41,7 +44,6 @@ def new_model(
     tokenizer: str,
     vocabulary: int,
     seed: int,
-    say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Save a model with random weights, which are a function of the arguments alone.
 
@@ -55,7 +57,6 @@ def new_model(
             the model writes boxes as the set does.
         vocabulary: most tokens of a trained tokenizer, bin tokens apart.
         seed: of the weights.
-        say: gets what was done, in lines.
 
     Raises:
         SettingsError: the sizes do not fit each other, there is no such tokenizer, or `out` is taken.
@@ -78,7 +79,7 @@ def new_model(
         model.save_pretrained(folder)
         save_beside(folder, config, model.generation_config, family_chat(family), made)
     parameters = sum(each.numel() for each in model.parameters())
-    say(f"{out}: {parameters:,} parameters, {len(made):,} tokens, {model.image_tokens} of them for an image")
+    _log.info(f"{out}: {parameters:,} parameters, {len(made):,} tokens, {model.image_tokens} of them for an image")
 
 
 def _refuse_uneven(size: SmallSize, select_layer: int) -> None:
