@@ -11,10 +11,9 @@ from griffon_shards.frozen_set import open_set
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import table
+from griffon_train.config.order import plan_of
 from griffon_train.config.run_folder import METRICS, stored_settings
-from griffon_train.config.settings import Settings, weights_by_tag
 from griffon_train.data.batch_id import batch_id_of, place_id
-from griffon_train.data.lengths import Lengths
 from griffon_train.data.plan import Plan, Step
 from griffon_train.data.seen import Seen, SourceShowings
 from griffon_train.data.steering import Steering
@@ -94,34 +93,19 @@ def _open(run: Path, before: int | None) -> tuple[Seen, int]:
     taken = 0 if last is None else int(last["step"]) + 1
     if before is not None and before > taken:
         raise SettingsError(f"--before-step {before}: {run} has taken {taken:,} steps so far, numbered from 0")
-    seen = Seen(_plan_of(settings), taken if before is None else before, _steering_of(settings))
+    steering = Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
+    sets = [open_set(path) for path in settings.shards]
+    seen = Seen(plan_of(sets, settings.data), taken if before is None else before, steering)
     if last is not None and "batch_id" in last:
         step = seen.plan.step(taken - 1)
         batch_id = batch_id_of(sum(place_id(slot, key) for slot, key in enumerate(seen.keys(step))))
         if batch_id != last["batch_id"]:
-            sets = ", ".join(map(str, settings.shards))
+            given = ", ".join(map(str, settings.shards))
             raise DataError(
-                f"{run}: step {taken - 1} used other samples (batch_id {last['batch_id']}) than {sets} would give now "
+                f"{run}: step {taken - 1} used other samples (batch_id {last['batch_id']}) than {given} would give now "
                 f"({batch_id}): a set or a length table was replaced since; put the original ones back"
             )
     return seen, taken
-
-
-def _plan_of(settings: Settings) -> Plan:
-    sets = [open_set(path) for path in settings.shards]
-    return Plan(
-        sets,
-        seed=settings.data.seed,
-        global_batch=settings.data.global_batch,
-        grouping=settings.data.grouping,
-        window=settings.data.window,
-        lengths=Lengths.counted(sets, settings.data.lengths) if settings.data.lengths else Lengths.estimated(sets),
-        weights=weights_by_tag(settings.data.weights),
-    )
-
-
-def _steering_of(settings: Settings) -> Steering:
-    return Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
 
 
 def _last_logged(run: Path) -> dict[str, Any] | None:

@@ -2,24 +2,22 @@
 
 import logging
 import os
-from collections.abc import Sequence
 from functools import partial
 from typing import BinaryIO
 
 import orjson
 import torch
 
-from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import write_whole
 from griffon_shards.support.folder_lock import lock_folder
 from griffon_shards.support.tables import table
 from griffon_train.config.deepspeed import deepspeed_config, scheduler_passed_over
-from griffon_train.config.groups import DataSettings, MemorySettings
+from griffon_train.config.groups import MemorySettings
+from griffon_train.config.order import plan_of
 from griffon_train.config.run_folder import SETTINGS_NAME
-from griffon_train.config.settings import STEERING, Settings, settings_as_json, weights_by_tag
-from griffon_train.data.lengths import Lengths
-from griffon_train.data.plan import Plan
+from griffon_train.config.settings import STEERING, Settings, settings_as_json
 from griffon_train.data.rank_split import micro_steps
 from griffon_train.data.source_stream import Shows
 from griffon_train.distributed.process_group import ProcessGroup, transformers_progress
@@ -56,7 +54,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     validation_sets = open_validation_sets(settings.logging, settings.checkpointing.keep_best)
     for frozen in (*sets, *validation_sets):
         frozen.check_shards()
-    plan = _plan_of(sets, settings.data)
+    plan = plan_of(sets, settings.data)
     shows = Shows.of(sets)
     _check_before_loading(settings, shows, ranks)
     with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
@@ -93,18 +91,6 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     if ranks.first:
         _store_changes(settings)
     return run
-
-
-def _plan_of(sets: Sequence[FrozenSet], data: DataSettings) -> Plan:
-    return Plan(
-        sets,
-        seed=data.seed,
-        global_batch=data.global_batch,
-        grouping=data.grouping,
-        window=data.window,
-        lengths=Lengths.counted(sets, data.lengths) if data.lengths else Lengths.estimated(sets),
-        weights=weights_by_tag(data.weights),
-    )
 
 
 def _check_before_loading(settings: Settings, shows: Shows, ranks: ProcessGroup) -> None:
