@@ -25,7 +25,7 @@ from griffon_shards.support.tables import table
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _TEMPLATES = Path(griffon_shards.templates.__file__).parent
-_TITLE = "## Learning to point: `make learn`"
+_BEGIN, _END = "<!-- tables of make learn -->", "<!-- end of the tables of make learn -->"
 _HELD_OUT_SEED = 1_000_000  # no seed of the data to train on
 _CURVE_SAMPLES = 150
 _FIGURE = "accuracy@0.5"
@@ -70,7 +70,7 @@ class Scores:
 @click.option("--held-out", type=click.IntRange(2), default=200, help="Images to evaluate on.")
 @click.option("--points", type=click.IntRange(1), default=8, help="Checkpoints to evaluate for the curve.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("learn"), help="Folder for all files.")
-@click.option("--results", is_flag=True, help="Replace the section in benchmarks/RESULTS.md.")
+@click.option("--results", is_flag=True, help="Write the tables into benchmarks/RESULTS.md.")
 def main(seeds: int, steps: int, images: int, held_out: int, points: int, folder: Path, results: bool) -> None:
     """Train models and a control, evaluate them, and say which targets are met."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def main(seeds: int, steps: int, images: int, held_out: int, points: int, folder
     for head, rows in (figures := (_figures(scores), _curves(scores))):
         click.echo(f"\n{table(head, rows)}")
     if results:
-        _write_section([_markdown(head, rows) for head, rows in figures])
+        _write_tables([_markdown(head, rows) for head, rows in figures])
 
 
 def _frozen(folder: Path, seed: int, images: int, *options: str) -> Path:
@@ -209,13 +209,12 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def _write_section(tables: Sequence[str]) -> None:
-    """Replace the tables in our section of RESULTS.md; the text before and after them stays."""
-    before, title, section = _RESULTS.read_text(encoding="utf-8").partition(f"{_TITLE}\n")
-    own, following, after = section.partition("\n## ")
-    text = [part for part in own.strip().split("\n\n") if not part.startswith("|")]
-    own = "\n\n".join([*text[:1], *tables, *text[1:]])
-    _RESULTS.write_text(f"{before}{title}\n{own}\n{following}{after}", encoding="utf-8")
+def _write_tables(tables: Sequence[str]) -> None:
+    """Replace what stands between our marks in RESULTS.md."""
+    before, begin, rest = _RESULTS.read_text(encoding="utf-8").partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    assert begin and end, f"{_RESULTS} has lost the marks of its tables"
+    _RESULTS.write_text("\n\n".join((before + begin, *tables, end + after)), encoding="utf-8")
 
 
 if __name__ == "__main__":
