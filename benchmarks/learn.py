@@ -66,7 +66,7 @@ class Scores:
 @click.command(context_settings={"show_default": True})
 @click.option("--seeds", type=click.IntRange(1), default=3, help="Number of models, each with images of its own.")
 @click.option("--steps", type=click.IntRange(1), default=2000, help="Training steps.")
-@click.option("--images", type=click.IntRange(2), default=8000, help="Images to train on.")
+@click.option("--images", type=click.IntRange(2), default=12000, help="Images to train on.")
 @click.option("--held-out", type=click.IntRange(2), default=200, help="Images to evaluate on.")
 @click.option("--points", type=click.IntRange(1), default=8, help="Checkpoints to evaluate for the curve.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("learn"), help="Folder for all files.")

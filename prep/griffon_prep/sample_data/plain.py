@@ -36,8 +36,8 @@ CATEGORIES = tuple(f"{colour} {kind}" for colour in COLOURS for kind in KINDS)
 
 
 def _expression_records(pictured: Scene) -> list[Record]:
-    """One record a shape: `the red bar`, which fits no other."""
-    return [ccmd.with_expression(pictured, f"the {shape.category}", [shape.box_xyxy_px]) for shape in pictured.shapes]
+    """One record a shape: its colour, which no other has. One word is far easier to learn than `the red bar`."""
+    return [ccmd.with_expression(pictured, shape.colour, [shape.box_xyxy_px]) for shape in pictured.shapes]
 
 
 _RECORDS: Mapping[str, Callable[[Scene], list[Record]]] = {
