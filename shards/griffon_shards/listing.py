@@ -105,8 +105,7 @@ def rows_by_smallest_box(
 
 def _key_order(shards: FrozenSet, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     ranks = np.argsort(np.argsort(np.array([source.tag for source in shards.lock.sources])))
-    facts = shards.index[rows]
-    return [facts["record"].astype(np.int64), ranks[facts["source"]]]
+    return [shards.index["record"][rows].astype(np.int64), ranks[shards.index["source"][rows]]]
 
 
 INDEX_ORDERS: dict[str, Callable[[FrozenSet, NDArray[np.int64]], list[NDArray[np.int64]]]] = {

@@ -132,9 +132,10 @@ def _box(box: Sequence[float]) -> str:
 
 
 def _excerpts(a: str, b: str) -> tuple[str, str]:
-    """Both texts from shortly before their first difference on, so that it is in the same column of both."""
+    """Both texts from the same character on, so that their first difference is visible and in the same column."""
     alike = next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    start = max(0, alike - _KEPT_CHARS)
+    visible = max(len(a), len(b)) <= _EXCERPT_CHARS or alike <= _EXCERPT_CHARS // 2
+    start = 0 if visible else alike - _KEPT_CHARS
     return _excerpt(a, start), _excerpt(b, start)
 
 
