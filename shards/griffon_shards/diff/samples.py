@@ -32,8 +32,8 @@ class PartChange:
 def changed_parts(a: Sample, b: Sample) -> list[PartChange]:
     """The parts that differ, in the order of `PARTS`. At least one, for samples whose bytes differ."""
     changes = [
-        PartChange(part=part, variant=None, a=value(a), b=value(b))
-        for part, value in _OF_SAMPLE.items()
+        PartChange(part=part, variant=None, a=plain(a), b=plain(b))
+        for part, (value, plain) in _OF_SAMPLE.items()
         if value(a) != value(b)
     ]
     for variant, (of_a, of_b) in enumerate(zip(a.renderings, b.renderings, strict=False)):
@@ -70,9 +70,14 @@ def _image(sample: Sample) -> dict[str, object] | None:
     }
 
 
-_OF_SAMPLE: dict[str, Callable[[Sample], object]] = {
-    "image": _image,
-    "variants": lambda sample: len(sample.renderings),
-    "task": lambda sample: sample.task,
-    "origin": lambda sample: {"annotation": sample.origin.annotation, "record": sample.origin.record},
+def _origin(sample: Sample) -> dict[str, object]:
+    return {"annotation": sample.origin.annotation, "record": sample.origin.record}
+
+
+_OF_SAMPLE: dict[str, tuple[Callable[[Sample], object], Callable[[Sample], object]]] = {
+    "image": (lambda sample: (sample.image, sample.image_format, sample.width_px, sample.height_px), _image),
+    "variants": (lambda sample: len(sample.renderings), lambda sample: len(sample.renderings)),
+    "task": (lambda sample: sample.task, lambda sample: sample.task),
+    "origin": (lambda sample: sample.origin, _origin),
 }
+"""By part: what is compared, and what is shown as plain JSON data."""
