@@ -110,8 +110,7 @@ def remove_set(root: Path) -> str:
 @pytest.mark.parametrize(
     "damage", [damage_sample, remove_shard, damage_index, remove_index, alter_lock, remove_lock, remove_set]
 )
-@pytest.mark.parametrize("of_b", [False, True])
-@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize(("of_b", "options"), [(False, []), (True, ["--json"])])
 def test_damage_is_an_error_and_not_a_difference(
     pair: tuple[Path, Path], shards_cli: Cli, damage: Callable[[Path], str], of_b: bool, options: list[str]
 ) -> None:
