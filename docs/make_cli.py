@@ -18,7 +18,7 @@ _HEAD = """# Command reference
 `python docs/make_cli.py` makes this page from the `--help` of every command. Do not edit it by hand.
 
 Progress goes to standard error, results to standard output. Exit codes: 0 done; 1 the data are at fault; 2 the command,
-its manifest or its settings are.
+its manifest or its settings are. `griffon-shards diff` alone exits with 1 for a difference, and with 2 for any error.
 """
 
 

@@ -3,12 +3,17 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import click
+import numpy as np
+from tqdm import tqdm
 
+from griffon_shards.diff.command import diff_command
 from griffon_shards.draw import draw_sample
 from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.listing import ORDERS, matching, rows_by_smallest_box, sorted_rows
 from griffon_shards.lock import read_lock
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.summary import info, totals_table
@@ -52,13 +57,13 @@ def info_command(root: Path, as_json: bool) -> None:
     click.echo(f"digest {lock.digest}")
 
 
-def _choose(root: Path, source: str | None, task: str | None) -> tuple[FrozenSet, Iterator[int]]:
-    """Open a set and select rows by source and task, in the order of the set."""
+def _choose(root: Path, source: str | None, task: str | None) -> tuple[FrozenSet, list[range]]:
+    """Open a set and select rows by source and task: a range for each source, in the order of the set."""
     shards = open_set(root)
     if source is not None:
         shards.rows_of_source(source)  # an unknown source raises an error that lists the sources
     tags = [s.tag for s in shards.lock.sources if source in (None, s.tag) and task in (None, s.task)]
-    return shards, (row for tag in tags for row in shards.rows_of_source(tag))
+    return shards, [shards.rows_of_source(tag) for tag in tags]
 
 
 _SOURCE = click.option("--source", help="Only samples of this source.")
@@ -69,21 +74,63 @@ _TASK = click.option("--task", type=click.Choice(TASKS), help="Only samples of t
 @click.argument("root", metavar="DIR", type=_SET)
 @_SOURCE
 @_TASK
+@click.option("--category", metavar="NAME", help="Only samples with a box of this label; case is ignored.")
+@click.option(
+    "--search", metavar="TEXT", help="Only samples whose questions or answers hold this text; case is ignored."
+)
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(ORDERS),
+    help="By key; by boxes or length, most first; or by the area of the smallest box, smallest first.",
+)
+@click.option("--reverse", is_flag=True, help="The other way round than --sort.")
 @click.option("--limit", type=click.IntRange(1), help="List at most this many samples.")
 @guard
-def ls_command(root: Path, source: str | None, task: str | None, limit: int | None) -> None:
-    """List samples: key, task, shard, bytes, image or text only, boxes, characters of text."""
-    shards, rows = _choose(root, source, task)
-    for count, row in enumerate(rows):
-        if limit is not None and count >= limit:
-            break
+def ls_command(
+    root: Path,
+    source: str | None,
+    task: str | None,
+    category: str | None,
+    search: str | None,
+    order: str | None,
+    reverse: bool,
+    limit: int | None,
+) -> None:
+    """List samples: key, task, shard, bytes, image or text only, boxes, characters of text.
+
+    --category, --search and --sort box-area read samples. All but --sort box-area list them as they are found.
+    """
+    if reverse and order is None:
+        raise SettingsError("--reverse: there is no order to reverse; give --sort, too")
+    shards, ranges = _choose(root, source, task)
+    listed: Iterator[tuple[int, str]]
+    if order == "box-area":
+        candidates = _with_bar(chain.from_iterable(ranges), sum(map(len, ranges)))
+        by_area = rows_by_smallest_box(shards, matching(shards, candidates, category, search), reverse=reverse)
+        areas = ("" if np.isnan(area) else f"  smallest box {area:,.0f} px²" for area in by_area[1])
+        listed = zip(map(int, by_area[0]), areas, strict=True)
+    else:
+        rows: Iterable[int] = chain.from_iterable(ranges)
+        if order is not None:
+            selected = np.concatenate([np.arange(0), *(np.arange(part.start, part.stop) for part in ranges)])
+            rows = sorted_rows(shards, selected, order, reverse=reverse)
+        listed = ((row, "") for row in matching(shards, rows, category, search))
+    for row, area in islice(listed, limit):
         facts = shards.index[row]
         name = shards.lock.shards[int(facts["shard"])].name
         kind = "image" if facts["has_image"] else "text"
         click.echo(
             f"{shards.key(row)}  {TASKS[int(facts['task'])]:8}{name}  {int(facts['bytes']):>10,} B  {kind:6}"
-            f"{int(facts['boxes']):>4} boxes  {int(facts['text_chars']):>7,} characters"
+            f"{int(facts['boxes']):>4} boxes  {int(facts['text_chars']):>7,} characters{area}"
         )
+
+
+def _with_bar(rows: Iterable[int], total: int) -> Iterator[int]:
+    """The same rows, with a progress bar on a terminal."""
+    yield from tqdm(
+        rows, total=total, unit=" samples", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()
+    )
 
 
 @main.command("show")
@@ -129,9 +176,9 @@ def show_command(root: Path, key: str, draw: Path | None) -> None:
 @guard
 def cat_command(root: Path, source: str | None, task: str | None, key: str | None) -> None:
     """Print samples as JSONL: the fields of KEY.json, and the key as `__key__`."""
-    shards, rows = _choose(root, source, task)
+    shards, ranges = _choose(root, source, task)
     out = sys.stdout.buffer
-    selected: Iterable[int] = rows if key is None else [shards.row(key)]
+    selected = chain.from_iterable(ranges) if key is None else [shards.row(key)]
     for row in selected:
         sample = shards[row]
         out.write(b'{"__key__":' + json.dumps(sample.key).encode() + b"," + encode_sample(sample)[1:] + b"\n")
@@ -159,3 +206,6 @@ def verify_command(root: Path, deep: bool, as_json: bool) -> None:
         click.echo(f"error: {fault}", err=True)
     if faults:
         sys.exit(1)
+
+
+main.add_command(diff_command)

@@ -23,12 +23,19 @@ def guard(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
     return _guarded(command, ())
 
 
+def comparing(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """`guard` for a command that exits with 1 to say that its inputs differ: all errors exit with 2, as in diff(1)."""
+    return _guarded(command, (), data_code=2)
+
+
 def resumable(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
     """`guard` for a command that resumes when it is rerun; its messages say so."""
     return _guarded(command, ("rerun the same command to resume",))
 
 
-def _guarded(command: Callable[Arguments, None], how_to_resume: tuple[str, ...]) -> Callable[Arguments, None]:
+def _guarded(
+    command: Callable[Arguments, None], how_to_resume: tuple[str, ...], data_code: int = 1
+) -> Callable[Arguments, None]:
     @wraps(command)
     def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         _prepare()
@@ -37,15 +44,15 @@ def _guarded(command: Callable[Arguments, None], how_to_resume: tuple[str, ...])
         except SettingsError as error:
             _fail(str(error), 2)
         except DataError as error:
-            _fail(str(error), 1)
+            _fail(str(error), data_code)
         except BrokenPipeError:
             # `... | head` is not an error. Discard what is still buffered, or Python complains when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+            sys.exit(data_code)
         except OSError as error:
             message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             disk_is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            _fail("; ".join((message, "free some space", *how_to_resume) if disk_is_full else (message,)), 1)
+            _fail("; ".join((message, "free some space", *how_to_resume) if disk_is_full else (message,)), data_code)
         except KeyboardInterrupt:
             _fail("; ".join(("interrupted", *how_to_resume)), 130)
 
