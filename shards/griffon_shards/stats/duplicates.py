@@ -36,8 +36,8 @@ class ImageGroups:
     Attributes:
         tags: the tags of all sources.
         sources: place in `tags` of each sample; shape [images], uint16. Within a group it ascends.
-        records: record number of each sample; shape [images], uint32.
-        groups: number of each sample's image, ascending from 0; shape [images], int64.
+        records: record number of each sample; shape [images], uint32. Within a source of a group it ascends.
+        starts: whether a sample is the first of its group; shape [images].
     """
 
     def __init__(self, by_tag: Sequence[tuple[str, SourceCounts]]) -> None:
@@ -52,45 +52,53 @@ class ImageGroups:
         self.sources: NDArray[np.uint16] = sources[order]
         self.records: NDArray[np.uint32] = records[order]
         halves = halves[order]
-        self._starts: NDArray[np.bool_] = np.ones(len(order), bool)
-        self._starts[1:] = (halves[1:] != halves[:-1]).any(axis=1)
-        self.groups: NDArray[np.int64] = np.cumsum(self._starts) - 1
+        self.starts: NDArray[np.bool_] = np.ones(len(order), bool)
+        self.starts[1:] = (halves[1:] != halves[:-1]).any(axis=1)
+        # Every image once for each of its sources, by the image's number, from 0 on.
+        new = self.starts.copy()
+        new[1:] |= self.sources[1:] != self.sources[:-1]
+        self._image: NDArray[np.int64] = np.cumsum(self.starts)[new] - 1
+        self._source: NDArray[np.uint16] = self.sources[new]
 
-    def distinct(self, labels: Sequence[int]) -> list[int]:
-        """The number of different images under each label; `labels` has a label, from 0 on, for each source."""
-        number = max(labels, default=-1) + 1
-        labelled = np.array(labels, np.int64)[self.sources] if number else np.zeros(0, np.int64)
-        pairs = np.unique(self.groups * max(number, 1) + labelled)
-        return np.bincount(pairs % max(number, 1), minlength=number)[:number].tolist()
+    def distinct_by_source(self) -> list[int]:
+        """The number of different images of each source."""
+        return [int(images) for images in np.bincount(self._source, minlength=len(self.tags))]
+
+    def distinct(self, sources: Sequence[int]) -> int:
+        """The number of different images in some sources, which are given by their places in `tags`."""
+        chosen = np.zeros(len(self.tags), bool)
+        chosen[list(sources)] = True
+        images = self._image[chosen[self._source]]
+        return int(np.count_nonzero(np.diff(images))) + bool(images.size)
 
     def most_repeated(self) -> tuple[RepeatedImage, ...]:
         """The images that most samples have, at least two each; the first in the set's order among equals."""
-        sizes = np.bincount(self.groups)
-        firsts = np.flatnonzero(self._starts)
-        repeated = np.flatnonzero(sizes > 1)
-        firsts = firsts[repeated]
-        order = np.lexsort((self.records[firsts], self.sources[firsts], -sizes[repeated]))[:_MOST_REPEATED]
+        firsts = np.flatnonzero(self.starts)
+        sizes = np.diff(firsts, append=len(self.starts))
+        repeated = sizes > 1
+        firsts, sizes = firsts[repeated], sizes[repeated]
+        order = np.lexsort((self.records[firsts], self.sources[firsts], -sizes))[:_MOST_REPEATED]
         return tuple(
             RepeatedImage(
                 first_key=f"{self.tags[int(self.sources[first])]}-{int(self.records[first]):09d}", samples=int(size)
             )
-            for first, size in zip(firsts[order], sizes[repeated][order], strict=True)
+            for first, size in zip(firsts[order], sizes[order], strict=True)
         )
 
     def shared(self) -> tuple[SharedImages, ...]:
         """The pairs of sources with images in common, those with most first."""
-        number = max(len(self.tags), 1)
-        pairs = np.unique(self.groups * number + self.sources)  # each image once for each of its sources
-        groups, sources = pairs // number, pairs % number
+        number = len(self.tags)
         together = np.zeros(number * number, np.int64)
+        in_several = np.bincount(self._image)[self._image] > 1
+        images, sources = self._image[in_several], self._source[in_several].astype(np.int64)
         for distance in range(1, number):
-            same = groups[distance:] == groups[:-distance]
+            same = images[distance:] == images[:-distance]
             if not same.any():
                 break
             both = sources[:-distance][same] * number + sources[distance:][same]
             together += np.bincount(both, minlength=number * number)
-        found = np.flatnonzero(together)
-        order = found[np.argsort(-together[found], kind="stable")]
+        pairs = np.flatnonzero(together)
+        order = pairs[np.argsort(-together[pairs], kind="stable")]
         return tuple(
             SharedImages(sources=(self.tags[code // number], self.tags[code % number]), images=int(together[code]))
             for code in order.tolist()

@@ -145,25 +145,22 @@ def make_figures(counts: SetCounts, sources: Sequence[tuple[str, str]], *, diges
         tokenizer: name of the tokenizer that counted tokens, if any.
     """
     by_tag = [(tag, counts.sources.get(tag, SourceCounts())) for tag, _ in sources]
-    tasks = [task for task in TASKS if any(task == own for _, own in sources)]
+    places_of = {task: [place for place, (_, own) in enumerate(sources) if own == task] for task in TASKS}
     images = ImageGroups(by_tag)
-    in_source = images.distinct(range(len(sources)))
-    in_task = images.distinct([tasks.index(task) for _, task in sources])
-    (in_set,) = images.distinct([0] * len(sources)) or [0]
-    parts = [(own, task) for (_, own), (_, task) in zip(by_tag, sources, strict=True)]
-    total = _merged([own for own, _ in parts])
+    total = _merged([own for _, own in by_tag])
     categories = _categories(total)
     return Figures(
         digest=digest,
         tokenizer=tokenizer,
-        total=_group("all", "", total, in_set),
+        total=_group("all", "", total, images.distinct(range(len(sources)))),
         tasks=tuple(
-            _group(task, task, _merged([own for own, its in parts if its == task]), distinct)
-            for task, distinct in zip(tasks, in_task, strict=True)
+            _group(task, task, _merged([by_tag[place][1] for place in places]), images.distinct(places))
+            for task, places in places_of.items()
+            if places
         ),
         sources=tuple(
             _group(tag, task, own, distinct)
-            for (tag, task), (_, own), distinct in zip(sources, by_tag, in_source, strict=True)
+            for (tag, task), (_, own), distinct in zip(sources, by_tag, images.distinct_by_source(), strict=True)
         ),
         categories=categories,
         long_tail=_long_tail([category.boxes for category in categories]),

@@ -34,7 +34,7 @@ code { overflow-wrap: anywhere; font-size: 0.9em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 3px 12px 3px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 600; white-space: normal; vertical-align: bottom; min-width: 5em; max-width: 8em; }
-.wide + .wide { margin-top: 1.5em; }
+section > .wide + .wide { margin-top: 1.5em; }
 td.name, th.name { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 12em; max-width: 40em; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(280px, 100%), 1fr)); gap: 20px; }
 figure { margin: 0; }

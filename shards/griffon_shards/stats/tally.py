@@ -77,5 +77,5 @@ class Tally:
 
 def three_digits(value: int) -> int:
     """The value with everything after its first three digits replaced by zeros."""
-    unit = 10 ** max(0, len(str(value)) - 3)
+    unit = int(10 ** max(0, len(str(value)) - 3))
     return value // unit * unit

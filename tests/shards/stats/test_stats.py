@@ -54,7 +54,7 @@ def values_of(name: str, samples: Sequence[Sample]) -> list[float]:
     """All values of a distribution."""
     boxes = [(sample, box) for sample in samples for _, box in boxes_of(sample)]
     images = [sample for sample in samples if sample.image is not None]
-    return {
+    values: dict[str, Callable[[], list[float]]] = {
         "turns": lambda: [len(s.turns) for s in samples],
         "question_chars": lambda: [sum(len(t.text) for t in s.turns if t.role == "human") for s in samples],
         "answer_chars": lambda: [sum(len(t.text) for t in s.turns if t.role == "gpt") for s in samples],
@@ -66,7 +66,8 @@ def values_of(name: str, samples: Sequence[Sample]) -> list[float]:
         "image_width_px": lambda: [s.width_px for s in images],
         "image_height_px": lambda: [s.height_px for s in images],
         "image_bytes": lambda: [len(s.image or b"") for s in images],
-    }[name]()
+    }
+    return values[name]()
 
 
 def check_distribution(name: str, shown: Distribution, values: Sequence[float]) -> None:
