@@ -10,7 +10,7 @@ from html import escape
 
 from griffon_shards.stats.figures import Category, Distribution, Figures, Group
 from griffon_shards.stats.plots import heat_map, histogram, rank_plot
-from griffon_shards.stats.wording import TITLES, number, one_line
+from griffon_shards.stats.wording import TITLES, box_sizes, long_tail, number, one_line
 
 _NAME_CHARS = 120
 _CATEGORIES = 25
@@ -87,7 +87,7 @@ def sections(figures: Figures) -> str:
     parts.append(_section("Texts", note, _histograms(total, texts)))
     if total.boxes:
         plots = _histograms(total, ("boxes_per_sample", "box_area_share", "box_aspect"))
-        parts.append(_section("Boxes", _box_sizes(total), plots))
+        parts.append(_section("Boxes", f"<p>{_capital(box_sizes(total))}.</p>\n", plots))
         parts.append(_section("Positions of boxes", _heat_maps(figures)))
     if figures.categories:
         parts.append(_section("Categories", *_categories(figures)))
@@ -137,14 +137,8 @@ def _histograms(total: Group, names: Iterable[str]) -> str:
 def _figure(name: str, values: Distribution) -> str:
     shown = {"median": values.p50, "p90": values.p90, "p99": values.p99, "largest": values.most, "mean": values.mean}
     caption = ", ".join(f"{what} {number(name, value)}" for what, value in shown.items())
-    title = TITLES[name][0].upper() + TITLES[name][1:]
-    return f"<figure><h3>{title}</h3>{histogram(name, values)}<figcaption>{caption}</figcaption></figure>\n"
-
-
-def _box_sizes(total: Group) -> str:
-    shares = ", ".join(f"{count:,} {size} ({count / total.boxes:.1%})" for size, count in total.box_sizes.items())
-    flat = f" {total.flat_boxes:,} boxes have no width or no height." if total.flat_boxes else ""
-    return f"<p>By area, with limits at 32² and 96² px: {shares}.{flat}</p>\n"
+    plot = histogram(name, values)
+    return f"<figure><h3>{_capital(TITLES[name])}</h3>{plot}<figcaption>{caption}</figcaption></figure>\n"
 
 
 def _heat_maps(figures: Figures) -> str:
@@ -161,14 +155,9 @@ def _heat_maps(figures: Figures) -> str:
 
 
 def _categories(figures: Figures) -> list[str]:
-    tail, number_of = figures.long_tail, len(figures.categories)
-    few = ", ".join(f"{count:,} have {most:,} or fewer" for most, count in tail.at_most.items())
-    note = (
-        f"<p>{number_of:,} categories in DET and RANDDET. The {tail.half:,} most frequent have half of all boxes, the "
-        f"{tail.nine_tenths:,} most frequent nine tenths. Boxes: {few}.</p>\n"
-    )
+    note = f"<p>In DET and RANDDET, {long_tail(figures)}.</p>\n"
     plot = f"<figure><h3>Boxes by rank</h3>{rank_plot(figures.categories)}</figure>\n"
-    if number_of <= 2 * _CATEGORIES:
+    if len(figures.categories) <= 2 * _CATEGORIES:
         tables = _category_table("category", figures.categories)
     else:
         tables = _category_table("most frequent", figures.categories[:_CATEGORIES])
@@ -203,6 +192,10 @@ def _shared(figures: Figures) -> str:
 
 def _left_out(number_of: int, what: str) -> str:
     return f'<p class="soft">and {number_of:,} more {what}; --json has all</p>\n' if number_of > 0 else ""
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from griffon_shards.stats.figures import Category, Figures, Group
-from griffon_shards.stats.wording import TITLES, number, one_line
+from griffon_shards.stats.wording import TITLES, box_sizes, long_tail, number, one_line
 from griffon_shards.support.tables import table
 
 _CATEGORIES = 10
@@ -15,7 +15,7 @@ def text(figures: Figures) -> str:
     """The tables, one below the other, without a newline at the end."""
     parts = [_groups(figures), _distributions(figures.total)]
     if figures.total.boxes:
-        parts.append(_sizes(figures.total))
+        parts.append(box_sizes(figures.total))
     if figures.categories:
         parts += _categories(figures)
     if figures.total.images:
@@ -49,22 +49,11 @@ def _distributions(total: Group) -> str:
     return _right(head, rows)
 
 
-def _sizes(total: Group) -> str:
-    shares = ", ".join(f"{count:,} {size} ({count / total.boxes:.1%})" for size, count in total.box_sizes.items())
-    flat = f"; {total.flat_boxes:,} without width or height" if total.flat_boxes else ""
-    return f"boxes by area (limits 32² and 96² px): {shares}{flat}"
-
-
 def _categories(figures: Figures) -> list[str]:
-    tail = figures.long_tail
-    few = ", ".join(f"{count:,} have {most:,} or fewer" for most, count in tail.at_most.items())
-    number_of = len(figures.categories)
-    halves = f"{tail.half:,} have half of all boxes, {tail.nine_tenths:,} nine tenths"
-    summary = f"{number_of:,} categories: {halves}; boxes: {few}"
-    if number_of <= 2 * _CATEGORIES:
-        return [summary, _category_table("category", figures.categories)]
+    if len(figures.categories) <= 2 * _CATEGORIES:
+        return [long_tail(figures), _category_table("category", figures.categories)]
     return [
-        summary,
+        long_tail(figures),
         _category_table("most frequent", figures.categories[:_CATEGORIES]),
         _category_table("least frequent", figures.categories[-_CATEGORIES:]),
     ]

@@ -2,6 +2,8 @@
 
 import unicodedata
 
+from griffon_shards.stats.figures import Figures, Group
+
 TITLES = {
     "turns": "turns a sample",
     "question_chars": "question, characters",
@@ -26,6 +28,23 @@ def number(name: str, value: float) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def box_sizes(group: Group) -> str:
+    """The boxes of a group by area."""
+    shares = ", ".join(f"{count:,} {size} ({count / group.boxes:.1%})" for size, count in group.box_sizes.items())
+    flat = f"; {group.flat_boxes:,} without width or height" if group.flat_boxes else ""
+    return f"boxes by area, with limits at 32² and 96² px: {shares}{flat}"
+
+
+def long_tail(figures: Figures) -> str:
+    """How the boxes of DET and RANDDET are spread over categories."""
+    tail, (one, ten, hundred) = figures.long_tail, figures.long_tail.at_most.values()
+    return (
+        f"{len(figures.categories):,} categories: the {tail.half:,} most frequent have half of all boxes, the "
+        f"{tail.nine_tenths:,} most frequent nine tenths; "
+        f"{one:,} have 1 box, {ten:,} at most 10, {hundred:,} at most 100"
+    )
 
 
 def one_line(text: str, limit: int) -> str:
