@@ -1,7 +1,7 @@
 """What is counted of every sample. Counts of parts of a set add up to those of the whole, in any order.
 
 Memory: a source has at most a dozen tallies, of some 100 kB each at the worst, and 20 bytes for each image. A
-distinct category costs about 200 bytes.
+distinct category costs about 300 bytes.
 """
 
 import hashlib

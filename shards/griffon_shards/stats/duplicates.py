@@ -1,6 +1,6 @@
 """Images that several samples share: the same bytes, by the first 16 bytes of their SHA-256.
 
-Grouping sorts all digests at once. At its peak it takes about 80 bytes for each sample with an image.
+Grouping sorts all digests at once. At its peak it takes about 85 bytes for each sample with an image.
 """
 
 from collections.abc import Sequence
