@@ -1,6 +1,5 @@
 """The command line `griffon-prep`."""
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -22,6 +21,7 @@ from griffon_prep.sources.resolve import find_sources
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.support.command_line import guard, resumable
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import table
 from griffon_shards.templates import load_templates
 from griffon_shards.types import BOX_STYLES, TASKS
@@ -36,10 +36,6 @@ def _share(_context: click.Context, _option: click.Parameter, value: str) -> Fra
     if not 0 <= share <= 1:
         raise click.BadParameter(f"{value!r} is not a share between 0 and 1; expected for example 1% or 0.01")
     return share
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -65,7 +61,10 @@ _SOURCE_OPTIONS = (
         help="Folder that relative paths in the manifest start from.  [default: the current folder]",
     ),
     click.option(
-        "--workers", type=_COUNT, default=_cores, help="Number of worker processes.  [default: one per CPU core]"
+        "--workers",
+        type=_COUNT,
+        default=available_cores,
+        help="Number of worker processes.  [default: one per CPU core]",
     ),
     click.option(
         "--seed",

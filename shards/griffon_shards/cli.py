@@ -16,9 +16,12 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.listing import ORDERS, matching, rows_by_smallest_box, sorted_rows
 from griffon_shards.lock import read_lock
 from griffon_shards.sample_json import encode_sample
+from griffon_shards.stats import count_set, html_page, json_text, terminal
 from griffon_shards.summary import info, totals_table
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.files import write_whole
+from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import size
 from griffon_shards.types import TASKS
 from griffon_shards.verify import verify_set
@@ -183,6 +186,31 @@ def cat_command(root: Path, source: str | None, task: str | None, key: str | Non
         sample = shards[row]
         out.write(b'{"__key__":' + json.dumps(sample.key).encode() + b"," + encode_sample(sample)[1:] + b"\n")
     out.flush()  # here, so that `guard` handles a closed pipe or a full disk
+
+
+@main.command("stats")
+@click.argument("root", metavar="DIR", type=_SET)
+@click.option("--tokenizer", metavar="FOLDER", type=_SET, help="Also count tokens, with the tokenizer.json of FOLDER.")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write a page with plots to this file."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=available_cores,
+    help="Number of worker processes.  [default: one per CPU core]",
+)
+@guard
+def stats_command(root: Path, tokenizer: Path | None, html: Path | None, as_json: bool, workers: int) -> None:
+    """Count samples, boxes, categories, lengths and images, by source and task. Every sample is read."""
+    with tqdm(unit=" samples", total=len(open_set(root)), disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+        figures = count_set(root, workers=workers, tokenizer=tokenizer, done=bar.update)
+    if html is not None:
+        write_whole(html, html_page(figures, root.resolve().name).encode())
+    click.echo(json_text(figures) if as_json else terminal.text(figures))
+    if html is not None and not as_json:
+        click.echo(f"\nwrote {html}")
 
 
 @main.command("verify")

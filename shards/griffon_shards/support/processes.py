@@ -1,4 +1,4 @@
-"""Processes that must not outlive their parent."""
+"""Processes that must not outlive their parent, and how many to start."""
 
 import ctypes
 import multiprocessing
@@ -9,6 +9,11 @@ import threading
 from multiprocessing.process import BaseProcess
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def available_cores() -> int:
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def end_with_parent() -> None:
