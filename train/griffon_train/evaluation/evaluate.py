@@ -99,7 +99,9 @@ def evaluate(evaluation: Evaluation, ranks: ProcessGroup) -> Result:
         figures = {**identity, **metrics(predictions, evaluation.convention)}
         if out is not None and ranks.first:
             lines = (encode_prediction(each, judged(each, evaluation.convention)) for each in predictions)
-            finish(out, lines, orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+            encoded = orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+            chosen = set(map(place, predictions))
+            finish(out, lines, encoded, [each for at, each in before.items() if at not in chosen])
     return Result(predictions=predictions, metrics=figures)
 
 
@@ -211,7 +213,7 @@ def _prediction(asked: Asked, answer: Answer, image: Image.Image | None, loaded:
     task = asked.question.task
     scores: tuple[float, ...] = ()
     if task in ANSWERED_WITH_BOXES:
-        parsed = parse(answer.text, task, complete=answer.complete)
+        parsed = parse(answer.text, task, complete=answer.complete, question=asked.question.question)
         scores = box_scores(parsed, answer.token_ends, answer.token_logprobs)
     loss, targets = None, 0
     if task == _TALK:
