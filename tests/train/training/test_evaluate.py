@@ -206,8 +206,8 @@ def test_checkpoints_that_are_not_there_or_damaged(launcher: Launcher, trained: 
 
     assert said(trained, "latest")[0] == 2
     code, line = said(trained, 7)
-    assert code == 1
-    assert "there are checkpoints after these steps: 1, 2" in line
+    assert code == 2
+    assert "has no such checkpoint; there are checkpoints after these steps: 1, 2" in line
     assert said(trained / "model", 1)[0] == 2
     path = next(checkpoint_of(trained, 1).glob("*.safetensors"))
     whole = path.read_bytes()

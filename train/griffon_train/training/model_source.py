@@ -117,6 +117,12 @@ def _find(run: Path, name: str, ranks: ProcessGroup) -> TrainingCheckpoint:
         raise SettingsError(
             f"--from {name}: expected {LAST}, {BEST}, a step, or a checkpoint's name such as step-00000100"
         )
+    steps = checkpoint_folders.steps_there(run)
+    if int(match[1]) not in steps:
+        raise SettingsError(
+            f"--from {name}: {run} has no such checkpoint; there are checkpoints after these steps: "
+            f"{', '.join(map(str, steps)) or 'none'}"
+        )
     return checkpoint_folders.at_step(run, int(match[1]), ranks)
 
 
