@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 import torch
+from click.testing import CliRunner
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from griffon_shards.frozen_set import open_set
