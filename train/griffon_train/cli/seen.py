@@ -103,8 +103,8 @@ def _open(run: Path, before: int | None) -> tuple[Seen, int]:
         if batch_id != last["batch_id"]:
             given = ", ".join(map(str, settings.shards))
             raise DataError(
-                f"{run}: step {step.number} used other samples (batch_id {last['batch_id']}) than {given} would give now "
-                f"({batch_id}): a set or a length table was replaced since; put the original ones back"
+                f"{run}: step {step.number} used other samples (batch_id {last['batch_id']}) than {given} would give "
+                f"now ({batch_id}): a set or a length table was replaced since; put the original ones back"
             )
     return seen, taken
 
