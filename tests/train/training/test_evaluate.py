@@ -199,6 +199,16 @@ def test_a_run_its_checkpoints_and_its_exported_model_are_the_same_model(
     assert weights(trained, "--from", 1) not in last
 
 
+def test_a_set_with_the_boxes_of_another_style_is_warned_of(
+    launcher: Launcher, trained: Path, frozen_set: Path, bin_set: Path
+) -> None:
+    warning = "writes boxes as bin, and the model as text"
+    for shards, warned in ((frozen_set, False), (bin_set, True)):
+        ended = launcher.run("evaluate", trained, "--shards", shards, *OPTIONS, "--task", "REG", world_size=1)
+        assert ended.codes == [0], ended.said
+        assert (warning in ended.said[0]) == warned
+
+
 def test_checkpoints_that_are_not_there_or_damaged(launcher: Launcher, trained: Path, frozen_set: Path) -> None:
     def said(model: Path, name: object) -> tuple[int, str]:
         ended = launcher.run("evaluate", model, "--shards", frozen_set, *OPTIONS, "--from", name, world_size=1)
