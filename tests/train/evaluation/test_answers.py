@@ -97,6 +97,15 @@ def test_of_an_answer_that_was_cut_off_the_complete_boxes_count() -> None:
 
 def test_a_broken_box_is_not_swallowed_by_the_label_of_the_next() -> None:
     assert parse("cat-[0.1,0.2]&dog-[0.100,0.200,0.300,0.400]", "VG", complete=True).unparsed == "broken_box"
+
+
+@pytest.mark.parametrize("label", ["a can (0.5 l)", "sign [2, 3]", "a key <bin"])
+def test_a_label_of_the_question_is_no_broken_box(label: str) -> None:
+    answer = f"{label}-[0.100,0.200,0.300,0.400]&{label}-[0.500,0.600,0.700,0.800]"
+    prediction = predicted("VG", answer, answer, question=f"Where is {label}?")
+    assert judged(prediction, "gt")["right"] is True
+    swallowed = predicted("VG", answer, f"{label}-[0.5&{answer}", question=f"Where is {label}?", scores=[])
+    assert judged(swallowed, "gt")["unparsed"] == "broken_box"
     run_together = "cat-[0.100,0.200,0.300,0.400]dog-[0.500,0.600,0.700,0.800]"
     parsed = parse(run_together, "DET", complete=True)
     assert not parsed.strict and [box.label for box in parsed.boxes] == ["cat", "dog"]

@@ -145,9 +145,13 @@ def test_what_the_reader_should_know_goes_to_standard_error(ask: Ask, image: Pat
         (("IMAGE", "it", "--task", "vg", "--box", "1,2,3,4"), 2, "task VG does not take a box"),
         (("IMAGE", "--task", "reg", "--box", "1,2,3"), 2, "'1,2,3': expected x1,y1,x2,y2 in pixels"),
         (("IMAGE", "it", "--task", "lazy"), 2, "'lazy' is not one of"),
-        (("IMAGE", "Where?", "--draw", "out.xyz"), 2, "--draw out.xyz: unknown file extension '.xyz'"),
+        (("IMAGE", "Where?", "--draw", "out.xyz"), 2, "--draw out.xyz: images with the extension '.xyz' cannot be"),
+        (("IMAGE", "Where?", "--draw", "out.psd"), 2, "--draw out.psd: images with the extension '.psd' cannot be"),
+        (("IMAGE", "Where?", "--draw", "none/out.png"), 2, "--draw none/out.png: there is no folder none; make it"),
+        (("IMAGE", " "), 2, "no question; give one, or a task"),
+        (("IMAGE", " ", "--task", "vg"), 2, "task VG needs a question"),
         (("IMAGE", "Where?", "--questions", "-"), 2, "--questions has the questions; leave out QUESTION"),
-        (("IMAGE", "--questions", "none.jsonl"), 1, "none.jsonl: No such file or directory"),
+        (("IMAGE", "--questions", "none.jsonl"), 2, "File 'none.jsonl' does not exist"),
         (("IMAGE", "Where?", "--templates", "none"), 2, "none/nvn.json: cannot be read"),
         (("IMAGE", "Where?", "--from", "last"), 2, "is not the output folder of a run"),
     ],
@@ -178,6 +182,11 @@ def test_a_line_that_cannot_be_asked_is_named(ask: Ask, image: Path, line: str, 
     assert message in said.stderr
     assert said.exit_code == 1
     assert [json.loads(answered)["answer"] for answered in said.stdout.splitlines()] == ["None"]
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    (line,) = read_inquiries([b'\xef\xbb\xbf{"question": "Where?"}\r\n'], "q.jsonl", None)
+    assert line.inquiry.question == "Where?"
 
 
 def test_a_line_that_is_not_utf_8_is_named() -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import SettingsError
+from griffon_train.cli.main import main
 from griffon_train.model.new_model import new_model
 from griffon_train.model.presets import FAMILIES, SmallSize, family_chat, preset_config
 from griffon_train.text.chat_templates import encode
@@ -154,6 +156,11 @@ def test_what_makes_no_model_is_refused(
     assert (said.returncode, said.stdout) == (2, "")
     assert said.stderr.startswith(f"error: {message}") and len(said.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_seed_that_is_no_64_bit_number_is_refused(tmp_path: Path) -> None:
+    given = ["new-model", str(tmp_path / "out"), "--like", "qwen2", "--seed", str(2**63)]
+    assert CliRunner().invoke(main, given).exit_code == 2
 
 
 def test_a_folder_that_is_taken_is_left_alone(tmp_path: Path) -> None:

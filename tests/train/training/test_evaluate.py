@@ -199,6 +199,16 @@ def test_a_run_its_checkpoints_and_its_exported_model_are_the_same_model(
     assert weights(trained, "--from", 1) not in last
 
 
+def test_a_set_with_the_boxes_of_another_style_is_warned_of(
+    launcher: Launcher, trained: Path, frozen_set: Path, bin_set: Path
+) -> None:
+    warning = "writes boxes as bin, and the model as text"
+    for shards, warned in ((frozen_set, False), (bin_set, True)):
+        ended = launcher.run("evaluate", trained, "--shards", shards, *OPTIONS, "--task", "REG", world_size=1)
+        assert ended.codes == [0], ended.said
+        assert (warning in ended.said[0]) == warned
+
+
 def test_checkpoints_that_are_not_there_or_damaged(launcher: Launcher, trained: Path, frozen_set: Path) -> None:
     def said(model: Path, name: object) -> tuple[int, str]:
         ended = launcher.run("evaluate", model, "--shards", frozen_set, *OPTIONS, "--from", name, world_size=1)
@@ -206,8 +216,8 @@ def test_checkpoints_that_are_not_there_or_damaged(launcher: Launcher, trained: 
 
     assert said(trained, "latest")[0] == 2
     code, line = said(trained, 7)
-    assert code == 1
-    assert "there are checkpoints after these steps: 1, 2" in line
+    assert code == 2
+    assert "has no such checkpoint; there are checkpoints after these steps: 1, 2" in line
     assert said(trained / "model", 1)[0] == 2
     path = next(checkpoint_of(trained, 1).glob("*.safetensors"))
     whole = path.read_bytes()

@@ -77,6 +77,11 @@ def test_a_run_is_refused_once_its_set_is_another(
     said = train_cli("seen", run, "--step", 0)
     assert said.returncode == 1
     assert "step 5 used other samples" in said.stderr
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step":6,"skipped":true,"epoch":0,"group":"text"}\n')
+    said = train_cli("seen", run, "--step", 0)
+    assert said.returncode == 1
+    assert "step 5 used other samples" in said.stderr
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def _box(_context: click.Context, _option: click.Parameter, value: str | None) -
 )
 @click.option(
     "--questions",
-    type=click.Path(dir_okay=False, allow_dash=True),
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     help="File of questions as JSON lines, or - for standard input. Keys: image, question, task, categories, box, "
     "region, id.",
 )
@@ -181,8 +181,12 @@ def _check_drawing(draw: Path | None, *, is_folder: bool) -> None:
         return
     if is_folder:
         draw.mkdir(parents=True, exist_ok=True)
-    elif draw.suffix.lower() not in Image.registered_extensions():
-        raise SettingsError(f"--draw {draw}: unknown file extension {draw.suffix!r}; name it .png or .jpg")
+    elif Image.registered_extensions().get(draw.suffix.lower()) not in Image.SAVE:  # some formats are only read
+        raise SettingsError(
+            f"--draw {draw}: images with the extension {draw.suffix!r} cannot be written; name it .png or .jpg"
+        )
+    elif not draw.parent.is_dir():
+        raise SettingsError(f"--draw {draw}: there is no folder {draw.parent}; make it first")
 
 
 def _lines_of(questions: str, image: str | None) -> "Iterable[InquiryLine]":

@@ -53,7 +53,7 @@ _COUNT = click.IntRange(1)
 @click.option(
     "--vocabulary", type=_COUNT, default=1000, show_default=True, help="Maximum tokens of a trained tokenizer."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the weights.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the weights.")
 @verbosity_option
 @guard
 def new_model_command(

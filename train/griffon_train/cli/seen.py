@@ -89,41 +89,43 @@ def _open(run: Path, before: int | None) -> tuple[Seen, int]:
         DataError: the sets are not those that the run was trained on.
     """
     settings = stored_settings(run)
-    last = _last_logged(run)
-    taken = 0 if last is None else int(last["step"]) + 1
+    logged = _last_logged(run)
+    taken = int(logged[-1]["step"]) + 1 if logged else 0
     if before is not None and before > taken:
         raise SettingsError(f"--before-step {before}: {run} has taken {taken:,} steps so far, numbered from 0")
     steering = Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
     sets = [open_set(path) for path in settings.shards]
     seen = Seen(plan_of(sets, settings.data), taken if before is None else before, steering)
-    if last is not None and "batch_id" in last:
-        step = seen.plan.step(taken - 1)
+    last = next((fields for fields in reversed(logged) if "batch_id" in fields), None)  # a skipped step has none
+    if last is not None:
+        step = seen.plan.step(last["step"])
         batch_id = batch_id_of(sum(place_id(slot, key) for slot, key in enumerate(seen.keys(step))))
         if batch_id != last["batch_id"]:
             given = ", ".join(map(str, settings.shards))
             raise DataError(
-                f"{run}: step {taken - 1} used other samples (batch_id {last['batch_id']}) than {given} would give now "
-                f"({batch_id}): a set or a length table was replaced since; put the original ones back"
+                f"{run}: step {step.number} used other samples (batch_id {last['batch_id']}) than {given} would give "
+                f"now ({batch_id}): a set or a length table was replaced since; put the original ones back"
             )
     return seen, taken
 
 
-def _last_logged(run: Path) -> dict[str, Any] | None:
-    """The last complete line of a run's metrics, or None before the first step."""
+def _last_logged(run: Path) -> list[dict[str, Any]]:
+    """The last complete lines of a run's metrics, in order; none before the first step."""
     path = run / METRICS
     if not path.exists():
-        return None
+        return []
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         lines = file.read().split(b"\n")[:-1]  # the last one is empty, or is being written
-    for line in reversed(lines):
+    logged = []
+    for line in lines:
         try:
             fields = orjson.loads(line)
         except orjson.JSONDecodeError:
             continue
         if isinstance(fields, dict) and type(fields.get("step")) is int:
-            return fields
-    return None
+            logged.append(fields)
+    return logged
 
 
 def _show_key(seen: Seen, key: str, as_json: bool) -> None:

@@ -64,20 +64,22 @@ class ParsedAnswer:
     unparsed: str | None = None
 
 
-def parse(answer: str, task: str, *, complete: bool) -> ParsedAnswer:
+def parse(answer: str, task: str, *, complete: bool, question: str = "") -> ParsedAnswer:
     """Read the boxes of an answer.
 
     Args:
         answer: the generated text.
         task: one of `griffon_shards.grammar.ANSWERED_WITH_BOXES`.
         complete: False if generation stopped at the limit of new tokens.
+        question: what was asked. A label in it is a label, even if it looks like a broken box, as "a can (0.5 l)" does.
     """
     for style in BOX_STYLES:
         try:
             items = parse_answer(answer, task, style)
         except ValueError:
             continue
-        if not any(_PART_OF_BOX.search(label) for label, _ in items):  # a label swallows a broken box before its own
+        # A label swallows a broken box before its own.
+        if not any(_PART_OF_BOX.search(label) and label not in question for label, _ in items):
             return ParsedAnswer(boxes=tuple(_placed(items, style)), strict=True)
     return _parse_leniently(answer, task, complete)
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.files import sync_folder, write_whole
+from griffon_shards.support.files import TEMPORARY_PREFIX, remove_temporaries, sync_folder, write_whole
 from griffon_shards.support.folder_lock import lock_folder
 from griffon_train.evaluation.predictions import Prediction, decode_prediction, encode_prediction, place
 
@@ -42,7 +42,7 @@ def claim(out: Path, identity: Mapping[str, Any]) -> BinaryIO:
     if out.is_file():
         raise SettingsError(f"--out {out}: a file; give a folder")
     stored_at = out / _IDENTITY
-    if out.is_dir() and not stored_at.exists() and any(path.name != "lock" for path in out.iterdir()):
+    if out.is_dir() and not stored_at.exists() and any(map(_is_foreign, out.iterdir())):
         raise SettingsError(f"--out {out}: is not empty and holds no evaluation; give another folder")
     out.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(
@@ -50,12 +50,15 @@ def claim(out: Path, identity: Mapping[str, Any]) -> BinaryIO:
         whose=f"--out {out}: another evaluation is writing into it",
         instead="wait for it, or give another folder",
     )
+    remove_temporaries(out)
     if not stored_at.exists():
         write_whole(stored_at, orjson.dumps(identity, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
         return lock
     try:
         stored = orjson.loads(stored_at.read_bytes())
     except orjson.JSONDecodeError:
+        stored = {}
+    if not isinstance(stored, dict):
         stored = {}
     different = [name for name in identity if stored.get(name) != identity[name]]
     if different:
@@ -65,6 +68,11 @@ def claim(out: Path, identity: Mapping[str, Any]) -> BinaryIO:
             f"--out {out} holds another evaluation ({changes}); give another folder, or delete this one"
         )
     return lock
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a path is not what an evaluation leaves that was killed before it named itself."""
+    return path.name != "lock" and not path.name.startswith(TEMPORARY_PREFIX)
 
 
 def read_answers(out: Path) -> dict[Place, Prediction]:
@@ -81,12 +89,19 @@ def read_answers(out: Path) -> dict[Place, Prediction]:
     return answers
 
 
-def finish(out: Path, predictions: Iterable[bytes], metrics: bytes) -> None:
-    """Write the results, and delete the ranks' files, which they replace."""
+def finish(out: Path, predictions: Iterable[bytes], metrics: bytes, others: Iterable[Prediction]) -> None:
+    """Write the results, and delete the ranks' files, which they replace.
+
+    `others` are answers to questions that this evaluation did not choose; they are kept for one that does.
+    """
+    kept = out / _ANSWERS.replace("*", "kept")
+    if lines := b"".join(encode_prediction(each, {}) for each in others):
+        write_whole(kept, lines)
     write_whole(out / PREDICTIONS, b"".join(predictions))
     write_whole(out / METRICS, metrics)
     for path in out.glob(_ANSWERS):
-        path.unlink()
+        if path != kept or not lines:
+            path.unlink()
     sync_folder(out)
 
 

@@ -79,6 +79,8 @@ def evaluate(evaluation: Evaluation, ranks: ProcessGroup) -> Result:
         SettingsError: `out` holds another evaluation, or a question has a region and the model no tower for it.
         DataError: a sample cannot be read.
     """
+    if ranks.first:
+        _warn_of_other_box_styles(evaluation)
     asked = _own_questions(evaluation, ranks)
     limit = evaluation.max_new_tokens or _longest(asked, evaluation.loaded, ranks)
     identity = _identity(evaluation, limit)
@@ -99,8 +101,21 @@ def evaluate(evaluation: Evaluation, ranks: ProcessGroup) -> Result:
         figures = {**identity, **metrics(predictions, evaluation.convention)}
         if out is not None and ranks.first:
             lines = (encode_prediction(each, judged(each, evaluation.convention)) for each in predictions)
-            finish(out, lines, orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+            encoded = orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+            chosen = set(map(place, predictions))
+            finish(out, lines, encoded, [each for at, each in before.items() if at not in chosen])
     return Result(predictions=predictions, metrics=figures)
+
+
+def _warn_of_other_box_styles(evaluation: Evaluation) -> None:
+    """Answers are read in any style, but questions are asked as their set writes them."""
+    style = evaluation.loaded.model.config.box_style
+    for frozen in evaluation.sets:
+        if (of_set := frozen.lock.render["boxes"]) != style:
+            _log.warning(
+                f"{frozen.root}: writes boxes as {of_set}, and the model as {style}, so its questions are not those "
+                f"that the model knows; build the set with --boxes {style} for scores that count"
+            )
 
 
 def _identity(evaluation: Evaluation, max_new_tokens: int) -> dict[str, Any]:
@@ -211,7 +226,7 @@ def _prediction(asked: Asked, answer: Answer, image: Image.Image | None, loaded:
     task = asked.question.task
     scores: tuple[float, ...] = ()
     if task in ANSWERED_WITH_BOXES:
-        parsed = parse(answer.text, task, complete=answer.complete)
+        parsed = parse(answer.text, task, complete=answer.complete, question=asked.question.question)
         scores = box_scores(parsed, answer.token_ends, answer.token_logprobs)
     loss, targets = None, 0
     if task == _TALK:

@@ -1,5 +1,6 @@
 """Questions as JSON lines, for asking many of them with one load of the model."""
 
+import codecs
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -44,10 +45,11 @@ def read_inquiries(lines: Iterable[bytes], where: str, default_image: str | None
         DataError: a line is not such an object.
     """
     for line_no, line in enumerate(lines, 1):
-        if not line.strip():
+        text = line.removeprefix(codecs.BOM_UTF8) if line_no == 1 else line
+        if not text.strip():
             continue
         try:
-            fields = msgspec.json.decode(line, type=_Fields)
+            fields = msgspec.json.decode(text, type=_Fields)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{where}, line {line_no}: {error}; expected a JSON object with "

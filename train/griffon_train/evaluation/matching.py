@@ -78,7 +78,7 @@ def mark(prediction: Prediction) -> Marked:
     """
     question = prediction.question
     assert question.task in ANSWERED_WITH_BOXES, question.task
-    parsed = parse(prediction.answer, question.task, complete=prediction.complete)
+    parsed = parse(prediction.answer, question.task, complete=prediction.complete, question=question.question)
     truth = tuple(_truth_in_pixels(question))
     answered = tuple(
         (box.label, in_pixels(box.box_xyxy, question.width_px, question.height_px)) for box in parsed.boxes

@@ -200,7 +200,7 @@ def _of_array(pixels: NDArray[np.uint8]) -> Image.Image:
 def _reply(question: str, task: str | None, image: Image.Image | None, answer: Answer) -> Reply:
     parsed = ParsedAnswer()
     if image is not None and (task is None or task in ANSWERED_WITH_BOXES):
-        parsed = parse(answer.text, task or "VG", complete=answer.complete)
+        parsed = parse(answer.text, task or "VG", complete=answer.complete, question=question)
     may_lack_boxes = task is None and parsed.unparsed not in _FAULTS
     scores = box_scores(parsed, answer.token_ends, answer.token_logprobs)
     return Reply(

@@ -62,7 +62,7 @@ def prompt_of(inquiry: Inquiry, image: Image.Image | None, templates: Templates,
 
 def _own_question(inquiry: Inquiry, image: Image.Image | None) -> str:
     question = inquiry.question
-    if not question:
+    if not question or not question.strip():
         raise SettingsError(f"no question; give one, or a task: {', '.join(TASK_PROMPTS)}")
     _check_fields(inquiry, "a question without a task", needed="question", allowed=("question", "region_xyxy_px"))
     if (inquiry.region_xyxy_px is not None) != (REGION_TOKEN in question):
@@ -90,9 +90,10 @@ def _task_question(inquiry: Inquiry, image: Image.Image | None, templates: Templ
 
 def _check_fields(inquiry: Inquiry, what: str, *, needed: str, allowed: tuple[str, ...]) -> None:
     for name, said in _FIELDS.items():
-        if name == needed and not getattr(inquiry, name):
+        value = getattr(inquiry, name)
+        if name == needed and not (value.strip() if isinstance(value, str) else value):
             raise SettingsError(f"{what} needs {said}")
-        if name not in allowed and getattr(inquiry, name) is not None:
+        if name not in allowed and value is not None:
             raise SettingsError(f"{what} does not take {said}; leave it out")
 
 

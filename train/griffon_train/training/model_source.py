@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,16 +88,33 @@ def _of_checkpoint(run: Path, name: str, dtype: torch.dtype, ranks: ProcessGroup
             model, tokenizer = load_model(replace(stored, model=replace(stored.model, attention="auto")), torch.float32)
         _check_frozen(model, checkpoint)
         parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for parameter_name, flat in trained_weights(checkpoint):
-                parameter = parameters.get(parameter_name)
-                if parameter is None or parameter.numel() != flat.numel():
-                    raise DataError(f"{checkpoint.path}: {parameter_name} does not fit the model of the run's settings")
-                parameter.copy_(flat.view_as(parameter))
-                moved()
+        fill(parameters, checkpoint, moved)
         for parameter in parameters.values():  # not the buffers: rotary frequencies need float32
             parameter.data = parameter.data.to(dtype)
     return LoadedModel(model, tokenizer, _chat(stored, model, tokenizer))
+
+
+def fill(
+    parameters: Mapping[str, torch.nn.Parameter], checkpoint: TrainingCheckpoint, moved: Callable[[], object]
+) -> None:
+    """Copy the weights of a checkpoint into parameters, by name.
+
+    Raises:
+        DataError: a weight has no such parameter, or the checkpoint was deleted meanwhile.
+    """
+    try:
+        with torch.no_grad():
+            for name, flat in trained_weights(checkpoint):
+                parameter = parameters.get(name)
+                if parameter is None or parameter.numel() != flat.numel():
+                    raise DataError(f"{checkpoint.path}: {name} does not fit the model of the run's settings")
+                parameter.copy_(flat.view_as(parameter))
+                moved()
+    except FileNotFoundError:
+        raise DataError(
+            f"{checkpoint.path}: was deleted while it was read, as a run that trains deletes older checkpoints; give a "
+            "later one, or raise --keep of the run"
+        ) from None
 
 
 def _find(run: Path, name: str, ranks: ProcessGroup) -> TrainingCheckpoint:
@@ -116,6 +134,12 @@ def _find(run: Path, name: str, ranks: ProcessGroup) -> TrainingCheckpoint:
     if match is None:
         raise SettingsError(
             f"--from {name}: expected {LAST}, {BEST}, a step, or a checkpoint's name such as step-00000100"
+        )
+    steps = checkpoint_folders.steps_there(run)
+    if int(match[1]) not in steps:
+        raise SettingsError(
+            f"--from {name}: {run} has no such checkpoint; there are checkpoints after these steps: "
+            f"{', '.join(map(str, steps)) or 'none'}"
         )
     return checkpoint_folders.at_step(run, int(match[1]), ranks)
 
