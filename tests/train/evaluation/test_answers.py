@@ -111,6 +111,16 @@ def test_a_label_of_the_question_is_no_broken_box(label: str) -> None:
     assert not parsed.strict and [box.label for box in parsed.boxes] == ["cat", "dog"]
 
 
+@pytest.mark.parametrize(
+    "before", ["None&", "dog-[nan,0.1,0.2,0.3]&", "dog-[10%,1%,2%,3%]&", "dog-[x1,y1,x2,y2]&", "a dog & None & "]
+)
+def test_an_answer_that_contradicts_itself_is_never_right(before: str) -> None:
+    box = "[0.100,0.200,0.300,0.400]"
+    prediction = predicted("VG", f"cat-{box}", f"{before}cat-{box}", question="Where is cat?", scores=[])
+    judgement = judged(prediction, "gt")
+    assert (judgement["unparsed"], judgement["right"]) == ("broken_box", False)
+
+
 @given(
     st.lists(st.tuples(labels, boxes), max_size=4), st.sampled_from(BOX_STYLES), st.sampled_from(ANSWERED_WITH_BOXES)
 )

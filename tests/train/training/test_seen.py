@@ -109,3 +109,13 @@ def test_an_unknown_key_and_a_folder_without_a_run(trained: Path, train_cli: Run
     said = train_cli("seen", tmp_path)
     assert (said.returncode, said.stdout) == (2, "")
     assert "give the --output-dir of a run" in said.stderr
+
+
+def test_a_truncated_log_proves_nothing(trained: Path, train_cli: Run, tmp_path: Path) -> None:
+    """The run has a checkpoint of a later step, so its log does not list all that it has used."""
+    copy = shutil.copytree(trained, tmp_path / "run")
+    log = copy / "metrics.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:2]))
+    result = train_cli("seen", copy)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"{log}: ends after 2 steps, but there is a checkpoint after {STEPS}: " in result.stderr

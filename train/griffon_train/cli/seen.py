@@ -22,6 +22,7 @@ _TAIL_BYTES = 1 << 20
 """Enough of the end of metrics.jsonl for its last complete lines."""
 
 _STEPS = 3
+_CHECKPOINT = "checkpoints/step-[0-9]*[0-9]"
 
 
 @click.command("seen")
@@ -91,6 +92,12 @@ def _open(run: Path, before: int | None) -> tuple[Seen, int]:
     settings = stored_settings(run)
     logged = _last_logged(run)
     taken = int(logged[-1]["step"]) + 1 if logged else 0
+    saved = max((int(path.name.removeprefix("step-")) for path in run.glob(_CHECKPOINT)), default=0)
+    if saved > taken:
+        raise DataError(
+            f"{run / METRICS}: ends after {taken:,} steps, but there is a checkpoint after {saved:,}: the log was truncated "
+            "or replaced, and what it does not list cannot be ruled out; restore it from a copy"
+        )
     if before is not None and before > taken:
         raise SettingsError(f"--before-step {before}: {run} has taken {taken:,} steps so far, numbered from 0")
     steering = Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)

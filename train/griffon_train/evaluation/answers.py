@@ -29,6 +29,9 @@ _BIN = r"<\s?bin[\s_]?([0-9]{1,4})\s?>"
 _BIN_BOX = r"[\[(]?" + r"[\s,;]{0,2}".join([_BIN] * 4) + r"[\])]?"
 _LENIENT_BOX = re.compile(f"{_TEXT_BOX}|{_BIN_BOX}", re.IGNORECASE)
 _PART_OF_BOX = re.compile(r"[\[({<]\s{0,2}-?(?:[0-9]*\.[0-9]|[0-9]+\s{0,2}[,;])|<\s?bin", re.IGNORECASE)
+_NOT_A_LABEL = re.compile(rf"{_PART_OF_BOX.pattern}|\[[^\]]*\]|(?:^|&)\s*{NO_BOXES}\s*&", re.IGNORECASE)
+"""What a label may not hold, unless the question does: a broken box such as `[nan,0.1]`, or `None` beside boxes."""
+
 _AROUND_LABEL = " \t\r\n&,;:.|*\"'-–—"
 
 
@@ -78,8 +81,8 @@ def parse(answer: str, task: str, *, complete: bool, question: str = "") -> Pars
             items = parse_answer(answer, task, style)
         except ValueError:
             continue
-        # A label swallows a broken box before its own.
-        if not any(_PART_OF_BOX.search(label) and label not in question for label, _ in items):
+        # A label swallows what stands before it.
+        if not any(_NOT_A_LABEL.search(f"{label}&") and label not in question for label, _ in items):
             return ParsedAnswer(boxes=tuple(_placed(items, style)), strict=True)
     return _parse_leniently(answer, task, complete)
 
@@ -140,7 +143,7 @@ def _parse_leniently(answer: str, task: str, complete: bool) -> ParsedAnswer:
     position = 0
     for match in _LENIENT_BOX.finditer(answer):
         before = answer[position : match.start()]
-        if _PART_OF_BOX.search(before):
+        if _NOT_A_LABEL.search(before):
             return ParsedAnswer(unparsed="broken_box")
         box_xyxy = _coordinates(match)
         if not all(0.0 <= value <= 1.0 for value in box_xyxy):
