@@ -95,8 +95,8 @@ def _open(run: Path, before: int | None) -> tuple[Seen, int]:
     saved = max((int(path.name.removeprefix("step-")) for path in run.glob(_CHECKPOINT)), default=0)
     if saved > taken:
         raise DataError(
-            f"{run / METRICS}: ends after {taken:,} steps, but there is a checkpoint after {saved:,}: the log was truncated "
-            "or replaced, and what it does not list cannot be ruled out; restore it from a copy"
+            f"{run / METRICS}: ends after {taken:,} steps, but there is a checkpoint after {saved:,}: the log was "
+            "truncated or replaced, and what it does not list cannot be ruled out; restore it from a copy"
         )
     if before is not None and before > taken:
         raise SettingsError(f"--before-step {before}: {run} has taken {taken:,} steps so far, numbered from 0")
