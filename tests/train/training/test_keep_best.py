@@ -15,8 +15,9 @@ FIGURE = "source/DET_shapes"
 def command(shards: Path, run: Path, val_shards: Path, *options: object) -> list[object]:
     fixed = ("--stage", "custom", "--model", "tiny-qwen2", "--global-batch", 4, "--micro-batch", 2, "--workers", 0)
     validation = ("--val-shards", val_shards, "--val-steps", 1, "--keep-best", FIGURE)
-    # The rate is so high that the first steps are the best ones.
-    steps = ("--steps", 5, "--lr", 1.0, "--schedule", "constant", "--clip", 0, "--save-steps", 100, "--keep", 1)
+    # From step 3 on the rate is so high that the steps before are the best ones.
+    rates = ("--lr", 1e-3, "--schedule", "constant", "--warmup-ratio", 0, "--lr-from", "3=3")
+    steps = ("--steps", 5, *rates, "--save-steps", 100, "--keep", 1)
     return ["run", *fixed, "--shards", shards, "--output-dir", run, *steps, *validation, *options]
 
 

@@ -6,7 +6,7 @@ import re
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -161,8 +161,10 @@ def distributed_session(wanted_device: str, stall_s: float, requests: Requests |
     """
     device = device_of(wanted_device)
     _prepare(device)
+    alone = _alone_if_not_launched()
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     watchdog = Watchdog(rank, stall_s)
+    together = world_size == 1  # after an error, other ranks may not answer
     try:
         _join(device, watchdog, rank, world_size)
         try:
@@ -173,10 +175,13 @@ def distributed_session(wanted_device: str, stall_s: float, requests: Requests |
                 watchdog=watchdog,
                 requests=requests or Requests(),
             )
-        except SystemExit:  # all ranks stop together; after an error the others may not answer
-            distributed.destroy_process_group()
+            together = True
+        except SystemExit:  # all ranks stop together
+            together = True
             raise
-        distributed.destroy_process_group()
+        finally:
+            if together:
+                distributed.destroy_process_group()
     except RuntimeError as error:
         problem = _communication_problem(error)
         if problem is None:
@@ -184,6 +189,8 @@ def distributed_session(wanted_device: str, stall_s: float, requests: Requests |
         raise DataError(f"rank {rank}{problem}") from None
     finally:
         watchdog.close()
+        for name in alone:
+            del os.environ[name]
 
 
 def _prepare(device: torch.device) -> None:
@@ -194,7 +201,6 @@ def _prepare(device: torch.device) -> None:
         torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's workers tokenize in parallel already
-    _alone_if_not_launched()
     _quiet()
 
 
@@ -260,14 +266,16 @@ def _communication_problem(error: RuntimeError) -> str | None:
     return None
 
 
-def _alone_if_not_launched() -> None:
+def _alone_if_not_launched() -> Mapping[str, object]:
+    """Put into the environment what a launcher would, if none did; return what was put there."""
     if "RANK" in os.environ:
-        return
+        return {}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in alone.items()})
+    return alone
 
 
 @contextmanager
