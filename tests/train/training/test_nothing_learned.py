@@ -64,10 +64,10 @@ def test_a_run_that_learns_nothing_ends_with_what_to_change(
 def test_truncation_is_reported_and_a_run_that_learns_continues(
     launcher: Launcher, frozen_set: Path, tmp_path: Path
 ) -> None:
-    options = ("--max-length", 64, "--steps", 3, *SMALL)
+    options = ("--max-length", 80, "--steps", 3, *SMALL)
     ended = launcher.run(*command(frozen_set, tmp_path / "run", *options), world_size=1)
     assert ended.codes == [0], ended.said
-    assert "are longer than --max-length 64" in ended.said[0]
+    assert "are longer than --max-length 80" in ended.said[0]
     steps = metrics_of(tmp_path / "run")
     last = ended.said[0].split("step 3/3")[1].splitlines()[0]
     cut, untaught = (sum(step[name] for step in steps[1:]) / 8 for name in ("overlong", "without_targets"))
