@@ -34,7 +34,7 @@ _WANTED_MINUTES = 40
 _AT_ONCE = 2
 
 _TASKS = "VG,LAZY"
-"""Tasks to train on. Without the captions a model learns where bars are before it sees their colours, and stays there."""
+"""Tasks to train on. Without captions a model learns where bars are before it sees their colours, and stays there."""
 
 _MODEL: Sequence[object] = ("--like", "qwen2", "--image-size", 70, "--select-layer", -1, "--vocabulary", 350)
 _TRAINING: Sequence[object] = (
