@@ -18,6 +18,7 @@ from griffon_shards.support.logs import verbosity_option
 from griffon_shards.support.tables import table
 from griffon_shards.templates import Templates, load_templates
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
+from griffon_train.cli.model_options import model_options
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,13 +70,6 @@ def _box(_context: click.Context, _option: click.Parameter, value: str | None) -
 @click.option(
     "--draw", type=_PATH, help="Write the image with the answered boxes to this file; with --questions, to this folder."
 )
-@click.option(
-    "--from",
-    "checkpoint",
-    metavar="CHECKPOINT",
-    help="Checkpoint of the run MODEL: a step, a name such as step-00000100, last or best.  [default: the run's "
-    "result, or its last checkpoint if it has none]",
-)
 @click.option("--templates", type=_PATH, help="Folder with question templates.  [default: the built-in templates]")
 @click.option(
     "--max-new-tokens",
@@ -85,14 +79,7 @@ def _box(_context: click.Context, _option: click.Parameter, value: str | None) -
     help="Tokens after which an answer is cut off.",
 )
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Questions answered together.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Device.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "bfloat16", "float32"]),
-    default="auto",
-    show_default=True,
-    help="Data type of the weights; auto is bfloat16 on CUDA and float32 on CPU.",
-)
+@model_options
 @verbosity_option
 @guard
 def ask_command(

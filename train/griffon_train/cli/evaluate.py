@@ -12,6 +12,7 @@ from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
 from griffon_shards.support.logs import verbosity_option
 from griffon_shards.types import TASKS
+from griffon_train.cli.model_options import model_options
 
 if TYPE_CHECKING:
     from griffon_train.evaluation.evaluate import Result
@@ -31,13 +32,6 @@ _PATH = click.Path(path_type=Path)
     help="Shard folder made by griffon-prep build; repeat for several folders.",
 )
 @click.option("--out", type=_PATH, help="Folder for predictions.jsonl and metrics.json.  [default: only print a table]")
-@click.option(
-    "--from",
-    "checkpoint",
-    metavar="CHECKPOINT",
-    help="Checkpoint of the run MODEL: a step, a name such as step-00000100, last or best.  [default: the run's "
-    "result, or its last checkpoint if it has none]",
-)
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Questions answered together.")
 @click.option(
     "--max-new-tokens",
@@ -49,7 +43,7 @@ _PATH = click.Path(path_type=Path)
     type=click.Choice(["gt", "ge"]),
     default="gt",
     show_default=True,
-    help="Whether a box is right above a threshold of IoU, or also at it.",
+    help="gt: a box is right if its IoU is above the threshold; ge: also if it equals it.",
 )
 @click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Only this task; repeat for several.")
 @click.option("--source", "sources", metavar="TAG", multiple=True, help="Only this source; repeat for several.")
@@ -59,14 +53,7 @@ _PATH = click.Path(path_type=Path)
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the boxes of DET and RANDDET as COCO results to this file, and the true ones beside it.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Device.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "bfloat16", "float32"]),
-    default="auto",
-    show_default=True,
-    help="Data type of the weights; auto is bfloat16 on CUDA and float32 on CPU.",
-)
+@model_options
 @click.option(
     "--stall-s",
     type=click.FloatRange(1),

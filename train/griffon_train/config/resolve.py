@@ -135,27 +135,7 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
             memory.offload == "all" and memory.zero == 2,
             f"{named('offload')} needs --zero 3, as ZeRO-2 keeps all weights on every device; got {named('zero')}",
         ),
-        (
-            logging.val_steps is not None and not logging.val_shards,
-            f"{named('val_steps')} has nothing to validate on; also give --val-shards",
-        ),
-        (
-            logging.val_steps is None and len(logging.val_shards) > 0,
-            f"{named('val_shards')} would never be read; also give --val-steps",
-        ),
-        (
-            logging.val_generate is not None and not logging.val_shards,
-            f"{named('val_generate')} has nothing to ask about; also give --val-shards and --val-steps",
-        ),
-        (
-            logging.val_generate is not None and memory.zero == 3,
-            f"{named('val_generate')} needs complete weights on every device, which {named('zero')} does not keep; "
-            "give --zero 2, or evaluate checkpoints with griffon-train evaluate",
-        ),
-        (
-            settings.checkpointing.keep_best is not None and not logging.val_shards,
-            f"{named('keep_best')} needs a validation; also give --val-shards and --val-steps",
-        ),
+        *_validation_contradictions(settings, named),
         (
             settings.from_run is not None and model.pretrain_mm_mlp_adapter is not None,
             f"{named('from_run')} and {named('pretrain_mm_mlp_adapter')} contradict each other: each provides a "
@@ -183,6 +163,34 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
     weights_by_tag(data.weights)
     Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
     zero_config(memory, settings.optimizer)
+
+
+def _validation_contradictions(settings: Settings, named: Callable[[str], str]) -> tuple[tuple[bool, str], ...]:
+    """Whether each contradiction about validation holds, and its message."""
+    logging = settings.logging
+    return (
+        (
+            logging.val_steps is not None and not logging.val_shards,
+            f"{named('val_steps')} has nothing to validate on; also give --val-shards",
+        ),
+        (
+            logging.val_steps is None and len(logging.val_shards) > 0,
+            f"{named('val_shards')} would never be read; also give --val-steps",
+        ),
+        (
+            logging.val_generate is not None and not logging.val_shards,
+            f"{named('val_generate')} has nothing to ask about; also give --val-shards and --val-steps",
+        ),
+        (
+            logging.val_generate is not None and settings.memory.zero == 3,
+            f"{named('val_generate')} needs complete weights on every device, which {named('zero')} does not keep; "
+            "give --zero 2, or evaluate checkpoints with griffon-train evaluate",
+        ),
+        (
+            settings.checkpointing.keep_best is not None and not logging.val_shards,
+            f"{named('keep_best')} needs a validation; also give --val-shards and --val-steps",
+        ),
+    )
 
 
 def _impossible(values: Mapping[str, Any], named: Callable[[str], str]) -> Iterator[str]:
