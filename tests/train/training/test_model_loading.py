@@ -341,12 +341,13 @@ def test_a_part_that_the_model_has_already_is_not_given_a_second_time(kind: str,
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("message", [{}, {"projector": "conv_reduce", "select_layer": -2}], ids=["recipe", "as it is"])
+@pytest.mark.parametrize("repeated", [{}, {"projector": "conv_reduce", "select_layer": -2}], ids=["recipe", "as it is"])
 def test_settings_equal_to_the_recipe_or_model_are_accepted(
-    stage: str, message: dict[str, object], saved: Path
+    stage: str, repeated: dict[str, object], saved: Path
 ) -> None:
     for given in ({"model": "region"}, {"from_run": "run"}):
-        load_model(settings(stage=stage, **placed_in(saved, given), **message), torch.float32)
+        model, _ = load_model(settings(stage=stage, **placed_in(saved, given), **repeated), torch.float32)
+        assert (model.config.projector, model.config.select_layer) == ("conv_reduce", -2)
 
 
 def test_a_folder_with_the_name_of_a_preset_is_told_from_it(
