@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 	$(BIN)/griffon-prep build --manifest manifests/demo_visual_referring.txt --data-root demo/data --out demo/shards_visual
 	$(DEMO_TRAIN) --stage visual_referring --from demo/sft --shards demo/shards_visual --steps 10 --output-dir demo/visual_referring
 	@echo "The models are tiny and hardly trained, so the scores show the way and nothing else; make learn trains one that points."
-	$(BIN)/griffon-train evaluate demo/sft --shards demo/shards --task VG --limit 20 --max-new-tokens 40 --out demo/evaluation
+	$(BIN)/griffon-train evaluate demo/sft --shards demo/shards --source VG_shapes --max-new-tokens 40 --out demo/evaluation
 	$(BIN)/griffon-train ask demo/sft "demo/data/pictures/shapes/shape 0003 黑色.jpg" --task vg "the cross" --max-new-tokens 40
 	@echo
 	@$(BIN)/griffon-shards info demo/shards
