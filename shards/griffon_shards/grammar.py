@@ -11,10 +11,17 @@ from math import isfinite
 from griffon_shards.types import BoxXYXY
 
 NO_BOXES = "None"
-_TEXT_BOX = r"\[{0},{0},{0},{0}\]".format(r"([0-9]\.[0-9]{3})")
-_BIN_BOX = r"<bin_{0}><bin_{0}><bin_{0}><bin_{0}>".format(r"(0|[1-9][0-9]{0,3})")
-_BOX_PATTERN = {"text": _TEXT_BOX, "bin": _BIN_BOX}
+_COORDINATE = {"text": r"[0-9]\.[0-9]{3}", "bin": r"(?:0|[1-9][0-9]{0,3})"}
+_BOX = {"text": r"\[{0},{0},{0},{0}\]", "bin": r"<bin_{0}><bin_{0}><bin_{0}><bin_{0}>"}
+_BOX_PATTERN = {style: box.format(f"({_COORDINATE[style]})") for style, box in _BOX.items()}
 _BOX_IN_TEXT = {style: re.compile(box) for style, box in _BOX_PATTERN.items()}
+_LABEL = {
+    (style, labelled): re.compile(
+        ("(.+?)-" if labelled else "()") + box.format(_COORDINATE[style]) + "(?:&|$)", re.DOTALL
+    )
+    for style, box in _BOX.items()
+    for labelled in (True, False)
+}
 _ITEM = {
     (style, labelled): re.compile(("(.+?)-" if labelled else "()") + box + "(?:&|$)", re.DOTALL)
     for style, box in _BOX_PATTERN.items()
@@ -90,6 +97,15 @@ def parse_answer(answer: str, task: str, style: str) -> list[tuple[str, BoxXYXY]
     if not boxes:
         raise ValueError(f"an answer of task {task} is empty; no box at all is written {NO_BOXES!r}")
     return boxes
+
+
+def labels_of(answers: Sequence[str], task: str, style: str) -> list[str]:
+    """The labels of all boxes in answers of a box-writing task, in order: `parse_answer` without numbers and checks.
+
+    It takes a sixth of the time. Labels of VISJ are empty.
+    """
+    label = _LABEL[style, task in LABELLED_TASKS]
+    return [name for answer in answers for name in label.findall(answer)]
 
 
 def parse_boxes_in(text: str, style: str) -> list[BoxXYXY]:

@@ -12,6 +12,7 @@ from griffon_shards.grammar import (
     box_fault,
     format_answer,
     format_box,
+    labels_of,
     parse_answer,
     parse_boxes_in,
     round_box,
@@ -75,6 +76,7 @@ def test_what_is_written_is_read_back(
     answer = format_answer([(label, round_box(box, width_px, height_px)) for label, box in written], style)
     parsed = parse_answer(answer, task, style)
     assert [label for label, _ in parsed] == [label for label, _ in written]
+    assert labels_of([answer, "None", answer], task, style) == 2 * [label for label, _ in written]
     for (_, box), (_, box_px) in zip(parsed, written, strict=True):
         for value, source_px, side_px in zip(box, box_px, (width_px, height_px) * 2, strict=True):
             assert abs(value - min(max(source_px / side_px, 0.0), 1.0)) <= 0.0005 + 1e-9

@@ -1,6 +1,6 @@
-"""Images that several samples share: the same bytes, by the first 16 bytes of their SHA-256.
+"""Images that several samples share, by their fingerprints.
 
-Grouping sorts all digests at once. At its peak it takes about 85 bytes for each sample with an image.
+Grouping sorts all fingerprints at once. At its peak it takes about 85 bytes for each sample with an image.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from griffon_shards.stats.counts import DIGEST_BYTES, SourceCounts
+from griffon_shards.stats.counts import FINGERPRINT_BYTES, SourceCounts
 
 _MOST_REPEATED = 10
 
@@ -43,8 +43,8 @@ class ImageGroups:
     def __init__(self, by_tag: Sequence[tuple[str, SourceCounts]]) -> None:
         self.tags = [tag for tag, _ in by_tag]
         counts = [source for _, source in by_tag]
-        halves = np.frombuffer(b"".join(source.image_digests for source in counts), "<u8").reshape(-1, 2)
-        assert halves.itemsize * halves.shape[1] == DIGEST_BYTES
+        halves = np.frombuffer(b"".join(source.image_fingerprints for source in counts), "<u8").reshape(-1, 2)
+        assert halves.itemsize * halves.shape[1] == FINGERPRINT_BYTES
         lengths = [len(source.image_records) for source in counts]
         sources = np.repeat(np.arange(len(counts), dtype=np.uint16), lengths)
         records = np.concatenate([np.zeros(0, np.uint32), *(np.array(s.image_records, np.uint32) for s in counts)])

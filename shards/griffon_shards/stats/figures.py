@@ -145,6 +145,8 @@ def make_figures(counts: SetCounts, sources: Sequence[tuple[str, str]], *, diges
         tokenizer: name of the tokenizer that counted tokens, if any.
     """
     by_tag = [(tag, counts.sources.get(tag, SourceCounts())) for tag, _ in sources]
+    for _, own in by_tag:
+        own.settle()
     places_of = {task: [place for place, (_, own) in enumerate(sources) if own == task] for task in TASKS}
     images = ImageGroups(by_tag)
     total = _merged([own for _, own in by_tag])

@@ -8,7 +8,11 @@ add up to the tally of the whole, bit for bit, in any order.
 from bisect import bisect_right
 from collections import Counter
 
-_EXACT_BELOW = 1000
+import numpy as np
+from numpy.typing import NDArray
+
+_EXACT_DIGITS = 3
+_POWERS = np.array([10**power for power in range(19)])  # all that an int64 holds
 _STEPS = (10, 15, 20, 30, 50, 70)
 BIN_STARTS = (0, 1, 2, 3, 5, 7, *(step * 10**decade for decade in range(14) for step in _STEPS))
 """Starts of a histogram's bins. Each has two digits at most, so that no counter straddles two bins."""
@@ -34,22 +38,23 @@ class Tally:
         self.most: int | None = None
         self.counters: Counter[int] = Counter()
 
-    def add(self, value: int) -> None:
-        """Count one value."""
-        self.count += 1
-        self.total += value
-        if self.least is None or value < self.least:
-            self.least = value
-        if self.most is None or value > self.most:
-            self.most = value
-        self.counters[value if value < _EXACT_BELOW else three_digits(value)] += 1
+    def add(self, values: NDArray[np.int64]) -> None:
+        """Count some values; shape [values]."""
+        if not values.size:
+            return
+        self.count += len(values)
+        self.total += int(values.sum())
+        self._widen(int(values.min()), int(values.max()))
+        counted, numbers = np.unique(_three_digits(values), return_counts=True)
+        for value, number in zip(counted.tolist(), numbers.tolist(), strict=True):
+            self.counters[value] += number
 
     def merge(self, other: "Tally") -> None:
         """Count everything that `other` has counted."""
         self.count += other.count
         self.total += other.total
-        ends = [end for end in (self.least, self.most, other.least, other.most) if end is not None]
-        self.least, self.most = (min(ends), max(ends)) if ends else (None, None)
+        if other.least is not None and other.most is not None:
+            self._widen(other.least, other.most)
         self.counters.update(other.counters)
 
     def percentiles(self, *percents: int) -> list[int]:
@@ -74,8 +79,13 @@ class Tally:
             numbers[bisect_right(BIN_STARTS, value) - 1 - first] += number
         return list(zip(BIN_STARTS[first : last + 1], numbers, strict=True))
 
+    def _widen(self, least: int, most: int) -> None:
+        self.least = least if self.least is None else min(self.least, least)
+        self.most = most if self.most is None else max(self.most, most)
 
-def three_digits(value: int) -> int:
-    """The value with everything after its first three digits replaced by zeros."""
-    unit = int(10 ** max(0, len(str(value)) - 3))
-    return value // unit * unit
+
+def _three_digits(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The values with everything after their first three digits replaced by zeros."""
+    digits = np.searchsorted(_POWERS, values, side="right")
+    units = _POWERS[np.maximum(digits - _EXACT_DIGITS, 0)]
+    return values // units * units

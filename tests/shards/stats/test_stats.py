@@ -15,7 +15,7 @@ import pytest
 
 from griffon_shards import FrozenSet, open_set
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
-from griffon_shards.stats import Figures, count_set, json_text
+from griffon_shards.stats import Figures, SetCounts, count_set, json_text, make_figures
 from griffon_shards.stats.figures import Distribution, Group
 from griffon_shards.types import BoxXYXY, Sample
 
@@ -239,6 +239,16 @@ def test_a_flat_box_has_no_aspect(
     assert "box_aspect" not in total.distributions
 
 
+def test_a_box_that_is_flat_but_for_a_rounding_error(
+    tmp_path: Path, write_set: Callable[..., Path], make_sample: Callable[..., Sample]
+) -> None:
+    sample = make_sample("VISJ-000000000", "[0.100,0.200,0.900,0.200]", size_px=(1000, 1000))
+    rendering = replace(sample.renderings[0], boxes_xyxy_px=((100.0, 200.0, 900.0, 200.0 + 2**-44),))
+    total = count_set(write_set(tmp_path / "set", [replace(sample, renderings=(rendering,))]), workers=1).total
+    assert (total.boxes, total.flat_boxes, total.box_sizes["small"]) == (1, 0, 1)
+    assert total.distributions["box_aspect"].most >= 1e9
+
+
 @pytest.mark.parametrize("options", [["--json"], [], ["--html"]])
 @pytest.mark.parametrize("kind", ["empty", "text"])
 def test_sets_without_samples_or_images(
@@ -257,6 +267,21 @@ def test_sets_without_samples_or_images(
         total: dict[str, Any] = json.loads(result.stdout)["total"]
         assert (total["samples"], total["images"], total["boxes"]) == (3 if kind == "text" else 0, 0, 0)
         assert total["distributions"].get("answer_chars", {}).get("p50") == (9 if kind == "text" else None)
+
+
+def test_more_samples_than_are_counted_at_a_time(make_sample: Callable[..., Sample]) -> None:
+    """Counts in several goes, and of parts that are added up, are those of all values at once."""
+    counts, parts = SetCounts("text"), [SetCounts("text") for _ in range(4)]
+    lengths = [(7 * place) % 3001 for place in range(20_000)]
+    for place, length in enumerate(lengths):
+        sample = make_sample(f"LAZY-{place:09d}", "x" * length, size_px=None)
+        counts.add(sample)
+        parts[place % 3 + 1].add(sample)
+    for part in parts[1:]:
+        parts[0].merge(part)
+    figures, merged = (make_figures(chosen, [("LAZY", "LAZY")], digest="") for chosen in (counts, parts[0]))
+    assert json_text(figures) == json_text(merged)
+    check_distribution("answer_chars", figures.total.distributions["answer_chars"], lengths)
 
 
 def test_damage_is_named(
