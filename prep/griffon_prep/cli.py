@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from functools import wraps
 from pathlib import Path
@@ -129,7 +129,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_settings(**values: Any) -> None:  # noqa: ANN401 - click's values, of every type
-        build_only = {name: values.pop(name) for name in ("out", "reuse", "recheck", "overwrite") if name in values}
+        build_only = {name: values.pop(name) for name in ("out", "reuse", "recheck", "overwrite", "no_report") if name in values}
         name = Path(values["manifest"] or values["data_path"] or "").stem
         command(settings=_settings(**values), name=name, **build_only)
 
@@ -174,13 +174,21 @@ def _settings(
 @click.option("--reuse", type=click.Path(path_type=Path), help="Frozen set to hard-link unchanged sources from.")
 @click.option("--recheck", is_flag=True, help="If the set is frozen, also check that its images have not changed.")
 @click.option("--overwrite", is_flag=True, help="Delete any set in the output folder first.")
+@click.option("--no-report", is_flag=True, help="Write no report.html: statistics, rejects and example images.")
 @resumable
 @_source_options
 def build_command(
-    settings: BuildSettings, name: str, out: Path | None, reuse: Path | None, recheck: bool, overwrite: bool
+    settings: BuildSettings,
+    name: str,
+    out: Path | None,
+    reuse: Path | None,
+    recheck: bool,
+    overwrite: bool,
+    no_report: bool,
 ) -> None:
     """Build a frozen shard set. An interrupted build resumes."""
     out = out or Path("frozen") / name
+    settings = replace(settings, report=not no_report)
     lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite)
     click.echo(totals_table(lock))
     click.echo(f"digest {lock.digest}")

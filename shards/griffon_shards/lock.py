@@ -17,6 +17,8 @@ from griffon_shards.support.files import write_whole
 
 LOCK_NAME = "griffon.lock.json"
 REJECTS_NAME = "rejects.jsonl"
+REPORT_NAME = "report.html"
+"""The build's page about the set: written beside it, not part of it, and read by nobody."""
 FORMAT_VERSION = 1
 FIRST_WITH_BOXES = 3
 """The `render_version` since which samples have their answers' boxes in pixels."""

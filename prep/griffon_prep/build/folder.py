@@ -12,13 +12,13 @@ import orjson
 from griffon_prep.sources.annotation_hashes import AnnotationHashes
 from griffon_shards.index import INDEX_NAME
 from griffon_shards.interop import ENERGON_FOLDER, HUGGING_FACE_NAME, WIDS_NAME
-from griffon_shards.lock import LOCK_NAME, REJECTS_NAME
+from griffon_shards.lock import LOCK_NAME, REJECTS_NAME, REPORT_NAME
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import remove_temporaries, write_whole
 from griffon_shards.support.folder_lock import lock_folder
 
 WORK_NAME = ".griffon-build"
-_OURS = (REJECTS_NAME, INDEX_NAME, WIDS_NAME, HUGGING_FACE_NAME, ENERGON_FOLDER)
+_OURS = (REPORT_NAME, REJECTS_NAME, INDEX_NAME, WIDS_NAME, HUGGING_FACE_NAME, ENERGON_FOLDER)
 
 
 class BuildFolder:
@@ -114,10 +114,12 @@ class BuildFolder:
                 shard.unlink()
             if not any(folder.iterdir()):
                 folder.rmdir()
+        for counts in self.work.glob("*.counts"):
+            counts.unlink()
         self.clear_work()
 
     def clear_work(self) -> None:
-        """Remove the work files except the cache of annotation hashes."""
+        """Remove the work files except the cache of annotation hashes, and the counts that `--reuse` takes over."""
         (self.work / "build.json").unlink(missing_ok=True)
         for path in self.work.iterdir():
             if path.is_dir():

@@ -18,12 +18,16 @@ def shard_count(source: ScannedSource, settings: RenderSettings) -> int:
     return -(-source.used_records // _shard_size(source, settings))
 
 
-def shard_jobs(source: ScannedSource, settings: RenderSettings, out: Path | None) -> Iterator[ShardJob]:
+def shard_jobs(
+    source: ScannedSource, settings: RenderSettings, out: Path | None, *, counted: bool = False
+) -> Iterator[ShardJob]:
     """The jobs that make the source's shards, in order. Without `out` they write nothing."""
     shard_size = _shard_size(source, settings)
     for shard_no, first in enumerate(range(0, source.used_records, shard_size)):
         stop = min(first + shard_size, source.used_records)
-        yield ShardJob(source=source, settings=settings, out=out, shard_no=shard_no, first=first, stop=stop)
+        yield ShardJob(
+            source=source, settings=settings, out=out, shard_no=shard_no, first=first, stop=stop, counted=counted
+        )
 
 
 def estimate_job(source: ScannedSource, settings: RenderSettings) -> ShardJob:

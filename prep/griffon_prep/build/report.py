@@ -42,6 +42,11 @@ def report_path(work: Path, shard_no: int) -> Path:
     return work / f"{shard_no:06d}.report"
 
 
+def counts_path(work: Path, shard_no: int) -> Path:
+    """Path of the counts of a finished shard's samples in its source's work folder."""
+    return work / f"{shard_no:06d}.counts"
+
+
 def write_report(work: Path, report: ShardReport, rows: bytes) -> None:
     """Write the report of a finished shard: a line of JSON, followed by its index rows."""
     write_whole(report_path(work, report.shard_no), orjson.dumps(asdict(report)) + b"\n" + rows)

@@ -19,6 +19,7 @@ class BuildSettings:
         allow_empty: allow sources without samples, as long as another source has one.
         workers: number of worker processes.
         start_method: multiprocessing start method; the result does not depend on it.
+        report: write `report.html` into the set's folder.
     """
 
     sources: Sequence[SourceInput]
@@ -27,6 +28,7 @@ class BuildSettings:
     workers: int
     start_method: str = "spawn"
     allow_empty: bool = False
+    report: bool = True
 
     def allowed_rejects(self, used_records: int) -> int:
         """Maximum number of rejects among so many records of a source, without those that do not count."""

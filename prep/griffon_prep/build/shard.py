@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from griffon_prep.build.report import Reject, ShardReport, read_report, write_report
+from griffon_prep.build.report import Reject, ShardReport, counts_path, read_report, write_report
 from griffon_prep.build.sample_maker import SampleMaker, boxes_written, text_chars
 from griffon_prep.readers import FORMATS
 from griffon_prep.readers.rounds import Rounds
@@ -23,6 +23,8 @@ from griffon_prep.sources.scan import ScannedSource, naming_source, read_vocabul
 from griffon_shards.index import INDEX_DTYPE, idx_bytes, idx_path, write_idx
 from griffon_shards.permutation import permutation_key, permute
 from griffon_shards.sample_json import encode_sample
+from griffon_shards.stats.counts import SourceCounts
+from griffon_shards.stats.counts_file import encode_counts
 from griffon_shards.support.files import begin_write_back, whole_file
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, sample_bytes
 from griffon_shards.types import TASKS, Sample
@@ -42,6 +44,7 @@ class ShardJob:
         shard_no: number of the shard within its source.
         first: first position in the shuffled order that belongs to the shard.
         stop: one past the last position.
+        counted: also count the samples, for the build's report.
     """
 
     source: ScannedSource
@@ -50,6 +53,7 @@ class ShardJob:
     shard_no: int
     first: int
     stop: int
+    counted: bool = False
 
     @property
     def tag(self) -> str:
@@ -80,24 +84,29 @@ def make_shard(job: ShardJob) -> ShardReport:
     maker = _maker(job.source, job.settings)
     if job.out is None:
         with naming_source(job.source.source, job.source.files):
-            return _make_samples(job, maker, None)[0]
+            return _make_samples(job, maker, None, None)[0]
     if report := _finished(job, maker):
         return report
     tar = job.out / job.name
     tar.parent.mkdir(parents=True, exist_ok=True)
+    counts = SourceCounts() if job.counted else None
     with naming_source(job.source.source, job.source.files), whole_file(tar) as file:
-        report, rows = _make_samples(job, maker, file)
+        report, rows = _make_samples(job, maker, file, counts)
     if report.samples:
         write_idx(tar, rows["offset"].tolist(), report.bytes - len(END_OF_ARCHIVE))
     else:
         tar.unlink()
         idx_path(tar).unlink(missing_ok=True)
+    if counts is not None:
+        counts_path(job.work, job.shard_no).write_bytes(encode_counts(counts, report.sha256))
     write_report(job.work, report, rows.tobytes())
     return report
 
 
-def _make_samples(job: ShardJob, maker: SampleMaker, file: BinaryIO | None) -> tuple[ShardReport, NDArray[np.void]]:
-    """Make the samples of a shard and write them; returns the report and the index rows, shape [samples]."""
+def _make_samples(
+    job: ShardJob, maker: SampleMaker, file: BinaryIO | None, counts: SourceCounts | None
+) -> tuple[ShardReport, NDArray[np.void]]:
+    """Make the samples of a shard, write and count them; returns the report and the index rows, shape [samples]."""
     rows = np.zeros(job.stop - job.first, INDEX_DTYPE)
     digest = hashlib.sha256()
     rejects: list[Reject] = []
@@ -115,6 +124,8 @@ def _make_samples(job: ShardJob, maker: SampleMaker, file: BinaryIO | None) -> t
         if file is not None:
             file.write(raw)
             written_back = begin_write_back(file, written_back, offset)
+        if counts is not None:
+            counts.add(sample, job.settings.boxes, None)
         dropped.update(dropped_here)
         offset += len(raw)
         samples += 1

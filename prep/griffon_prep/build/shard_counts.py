@@ -1,0 +1,138 @@
+"""Counts of a build's samples for its report. Each job counts its shard as it makes it; they are added up at the end.
+
+A shard that was finished before without being counted (hard-linked from another set, or made with --no-report) is read
+again, in the worker processes. The counts of a frozen set's sources stay in its work folder, so that `--reuse` need not
+read the images of unchanged sources.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from griffon_prep.build.folder import WORK_NAME
+from griffon_prep.build.plan import shard_jobs
+from griffon_prep.build.report import counts_path, read_report
+from griffon_prep.build.settings import BuildSettings
+from griffon_prep.build.shard import ShardJob
+from griffon_prep.sources.scan import ScannedSource
+from griffon_shards.index import INDEX_DTYPE
+from griffon_shards.sample_json import decode_sample
+from griffon_shards.stats.counts import SetCounts, SourceCounts
+from griffon_shards.stats.counts_file import decode_counts, encode_counts
+from griffon_shards.support.files import write_whole
+from griffon_shards.support.tables import size
+from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.tar import split_sample
+
+_log = logging.getLogger(__name__)
+
+_Shard = tuple[ShardJob, str, int]  # with the shard's SHA-256 and its bytes
+
+
+def gather_counts(
+    scanned: Sequence[ScannedSource], settings: BuildSettings, out: Path, reused: Path | None, pool: LocalPool
+) -> None:
+    """Write the counts of each source into the work folder of a build whose shards are all finished.
+
+    Args:
+        scanned: the sources.
+        settings: the settings of the build.
+        out: the build's output folder.
+        reused: the set that unchanged sources were linked from, or None.
+        pool: counts shards that nobody has counted.
+    """
+    uncounted: list[tuple[ScannedSource, list[_Shard]]] = []
+    for source in scanned:
+        tag = source.source.tag
+        shards = list(_shards(source, settings, out))
+        if reused is None or not _copy_counts(reused, out, tag, [sha256 for _, sha256, _ in shards]):
+            uncounted.append((source, shards))
+    missing = [shard for _, shards in uncounted for shard in shards if _counts_of(shard) is None]
+    if missing:
+        total = size(sum(shard_bytes for _, _, shard_bytes in missing))
+        _log.info(f"counting {len(missing):,} finished shards ({total}) for report.html; --no-report leaves it out")
+        for _ in pool.run(_count_shard, missing):
+            pass
+    for source, shards in uncounted:
+        merged = SourceCounts()
+        for shard in shards:
+            counts = _counts_of(shard)
+            assert counts is not None, f"{shard[0].name} was not counted"
+            merged.merge(counts)
+        tag = source.source.tag
+        counted = _hash_of(sha256 for _, sha256, _ in shards)
+        write_whole(_source_path(out, tag), encode_counts(merged, counted))
+
+
+def read_counts(root: Path, style: str, shards_by_tag: dict[str, list[str]]) -> SetCounts | None:
+    """The counts of a frozen set from its work folder, or None if those of a source are missing.
+
+    Args:
+        root: the set's folder.
+        style: how its answers write boxes.
+        shards_by_tag: the SHA-256 of the shards of each source.
+    """
+    counts = SetCounts(style)
+    for tag, sha256s in shards_by_tag.items():
+        data = _read(_source_path(root, tag))
+        own = None if data is None else decode_counts(data, _hash_of(sha256s))
+        if own is None:
+            return None
+        counts.sources[tag] = own
+    return counts
+
+
+def _shards(source: ScannedSource, settings: BuildSettings, out: Path) -> Iterator[_Shard]:
+    """The finished shards of a source that have samples."""
+    for job in shard_jobs(source, settings.render, out):
+        finished = read_report(job.work, job.shard_no)
+        assert finished is not None, f"{job.name} was not made"
+        if finished[0].samples:
+            yield job, finished[0].sha256, finished[0].bytes
+
+
+def _count_shard(shard: _Shard) -> None:
+    """Count a shard from its tar."""
+    job, sha256, _ = shard
+    finished = read_report(job.work, job.shard_no)
+    assert job.out is not None and finished is not None
+    counts = SourceCounts()
+    path = job.out / job.name
+    with path.open("rb") as tar:
+        for sample_bytes in np.frombuffer(finished[1], INDEX_DTYPE)["bytes"].tolist():
+            key, image, json = split_sample(tar.read(sample_bytes), str(path))
+            counts.add(decode_sample(key, image, json), job.settings.boxes, None)
+    counts_path(job.work, job.shard_no).write_bytes(encode_counts(counts, sha256))
+
+
+def _counts_of(shard: _Shard) -> SourceCounts | None:
+    job, sha256, _ = shard
+    data = _read(counts_path(job.work, job.shard_no))
+    return None if data is None else decode_counts(data, sha256)
+
+
+def _copy_counts(reused: Path, out: Path, tag: str, sha256s: Sequence[str]) -> bool:
+    """Take the counts of a source from the set that it was linked from; returns whether they are there."""
+    data = _read(_source_path(reused, tag))
+    if data is None or decode_counts(data, _hash_of(sha256s)) is None:
+        return False
+    write_whole(_source_path(out, tag), data)
+    return True
+
+
+def _source_path(root: Path, tag: str) -> Path:
+    return root / WORK_NAME / f"{tag}.counts"
+
+
+def _hash_of(sha256s: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sha256s).encode()).hexdigest()
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
