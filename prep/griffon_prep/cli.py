@@ -122,6 +122,7 @@ _SOURCE_OPTIONS = (
     ),
 )
 """The options that `build` and `check` share. Those of `RenderSettings` have its defaults."""
+_BUILD_ONLY = ("out", "reuse", "recheck", "overwrite", "no_report")
 
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -129,7 +130,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_settings(**values: Any) -> None:  # noqa: ANN401 - click's values, of every type
-        build_only = {name: values.pop(name) for name in ("out", "reuse", "recheck", "overwrite", "no_report") if name in values}
+        build_only = {name: values.pop(name) for name in _BUILD_ONLY if name in values}
         name = Path(values["manifest"] or values["data_path"] or "").stem
         command(settings=_settings(**values), name=name, **build_only)
 

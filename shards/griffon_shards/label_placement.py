@@ -72,4 +72,5 @@ def _common(starts: _Floats, length: int, spans: _Floats) -> _Floats:
 
 def _gaps(starts: _Floats, length: int, start: float, stop: float) -> _Floats:
     """Along one axis, the distances between labels and a box, 0 where they touch; shape [positions]."""
-    return np.maximum(np.maximum(start - (starts + length), starts - stop - 1), 0.0)
+    gaps: _Floats = np.maximum(np.maximum(start - (starts + length), starts - stop - 1), 0.0)
+    return gaps

@@ -80,6 +80,11 @@ class BuildFolder:
         """Whether the folder holds a frozen set."""
         return (self.out / LOCK_NAME).exists()
 
+    @property
+    def read_only(self) -> bool:
+        """Whether the folder holds a frozen set that cannot be written to."""
+        return self._elsewhere is not None
+
     def plan(self) -> dict[str, Any] | None:
         """The plan of the unfinished build in the folder, or None."""
         try:

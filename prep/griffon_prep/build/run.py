@@ -18,7 +18,7 @@ from griffon_prep.build.identity import identity, identity_of_lock
 from griffon_prep.build.plan import estimate_job, saving, shard_count, shard_jobs
 from griffon_prep.build.progress import Progress
 from griffon_prep.build.report import Reject, ShardReport, read_report
-from griffon_prep.build.report_page import write_report_page
+from griffon_prep.build.report_page import write_missing_page, write_report_page
 from griffon_prep.build.reuse import link_unchanged
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard import make_shard
@@ -27,7 +27,7 @@ from griffon_prep.records import UNCOUNTED_REASONS
 from griffon_prep.sources.annotation_hashes import AnnotationHashes
 from griffon_prep.sources.scan import ScannedSource, scan_source
 from griffon_shards.frozen_set import open_set
-from griffon_shards.lock import REPORT_NAME, Lock, read_lock
+from griffon_shards.lock import Lock, read_lock
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import counts, size
 from griffon_shards.support.worker_pool import LocalPool
@@ -98,8 +98,8 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
             lock = _check_same(out, settings, sha256s)
             if recheck:
                 _recheck(lock, settings, folder, sha256s)
-            if settings.report and not (out / REPORT_NAME).exists():  # the build was killed before it had written it
-                write_report_page(out, settings)
+            if not folder.read_only:
+                write_missing_page(out, settings)
             _log.info(f"{out}: up to date")
             return lock
         check_no_other_set(folder, plan)
@@ -116,16 +116,14 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
                 _check_space(scanned, settings, out, pool)
             source_counts = run_jobs(scanned, settings, out, pool, stop_early=True)
             check_counts(scanned, source_counts, settings)
-            if settings.report:
-                gather_counts(scanned, settings, out, reuse, pool)
+            gather_counts(scanned, settings, out, reuse, pool)
         if sha256s != folder.stamps.sha256s(settings.sources):
             raise DataError(
                 f"{out}: an annotation file changed during the build; use --overwrite to start over with the new one"
             )
         lock = freeze(out, settings.render, scanned)
         folder.clear_work()
-        if settings.report:
-            write_report_page(out, settings)
+        write_report_page(out, settings)
         return lock
 
 

@@ -35,7 +35,7 @@ _Shard = tuple[ShardJob, str, int]  # with the shard's SHA-256 and its bytes
 def gather_counts(
     scanned: Sequence[ScannedSource], settings: BuildSettings, out: Path, reused: Path | None, pool: LocalPool
 ) -> None:
-    """Write the counts of each source into the work folder of a build whose shards are all finished.
+    """Write the counts of each source into the work folder of a build whose shards are all finished, for its report.
 
     Args:
         scanned: the sources.
@@ -44,6 +44,8 @@ def gather_counts(
         reused: the set that unchanged sources were linked from, or None.
         pool: counts shards that nobody has counted.
     """
+    if not settings.report:
+        return
     uncounted: list[tuple[ScannedSource, list[_Shard]]] = []
     for source in scanned:
         tag = source.source.tag

@@ -1,6 +1,6 @@
 """The figures of a set as one HTML file: no scripts, no addresses, nothing to load, so that it can be mailed.
 
-Every text that comes from the set goes through `_text`, and the page's policy forbids everything but its own style.
+Every text that comes from the set goes through `text`, and the page's policy forbids everything but its own style.
 """
 
 import hashlib
@@ -40,6 +40,10 @@ td.name, th.name { text-align: left; white-space: normal; overflow-wrap: anywher
 figure { margin: 0; }
 figure h3 { font-size: 1em; margin: 0 0 4px; overflow-wrap: anywhere; }
 figcaption { font-size: 0.87em; }
+section > h3 { font-size: 1em; margin: 1.5em 0 0.5em; overflow-wrap: anywhere; }
+.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(240px, 100%), 1fr)); gap: 20px; }
+.examples img { display: block; max-width: 100%; height: auto; }
+.examples figcaption { overflow-wrap: anywhere; }
 svg.plot { width: 100%; height: auto; }
 svg.map { width: 100%; max-width: 320px; height: auto; }
 svg text { font: 10px system-ui, sans-serif; fill: var(--soft); }
@@ -56,21 +60,23 @@ _POLICY = (
 )
 
 
-def html_page(figures: Figures, name: str, more: str = "") -> str:
+def html_page(figures: Figures, name: str, more: str = "", *, with_images: bool = False) -> str:
     """The complete page.
 
     Args:
         figures: what it shows.
         name: the set's name, for the title.
         more: further sections as HTML, whose texts are escaped already; they stand before those of the figures.
+        with_images: allow images that are part of the page, as `data:` URLs.
     """
     title = f"{escape(one_line(name, _NAME_CHARS))}: statistics"
+    policy = f"{_POLICY}; img-src data:" if with_images else _POLICY
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        f'<p class="soft">set <code>{_text(figures.digest)}</code></p>\n{more}{sections(figures)}</body>\n</html>\n'
+        f'<p class="soft">set <code>{text(figures.digest)}</code></p>\n{more}{sections(figures)}</body>\n</html>\n'
     )
 
 
@@ -78,26 +84,27 @@ def sections(figures: Figures) -> str:
     """The sections of the page below its title, as HTML."""
     total = figures.total
     parts = [
-        _section(
+        section(
             "Samples", _summary(total), _groups("task", (*figures.tasks, total)), _groups("source", figures.sources)
         )
     ]
     texts = ("question_chars", "answer_chars", "question_tokens", "answer_tokens", "turns")
-    note = f"<p>Tokens are those of the tokenizer {_text(figures.tokenizer)}.</p>" if figures.tokenizer else ""
-    parts.append(_section("Texts", note, _histograms(total, texts)))
+    note = f"<p>Tokens are those of the tokenizer {text(figures.tokenizer)}.</p>" if figures.tokenizer else ""
+    parts.append(section("Texts", note, _histograms(total, texts)))
     if total.boxes:
         plots = _histograms(total, ("boxes_per_sample", "box_area_share", "box_aspect"))
-        parts.append(_section("Boxes", f"<p>{_capital(box_sizes(total))}.</p>\n", plots))
-        parts.append(_section("Positions of boxes", _heat_maps(figures)))
+        parts.append(section("Boxes", f"<p>{_capital(box_sizes(total))}.</p>\n", plots))
+        parts.append(section("Positions of boxes", _heat_maps(figures)))
     if figures.categories:
-        parts.append(_section("Categories", *_categories(figures)))
+        parts.append(section("Categories", *_categories(figures)))
     if total.images:
         plots = _histograms(total, ("image_width_px", "image_height_px", "image_bytes"))
-        parts.append(_section("Images", _formats(total), plots, _repeated(figures), _shared(figures)))
+        parts.append(section("Images", _formats(total), plots, _repeated(figures), _shared(figures)))
     return "".join(parts)
 
 
-def _section(title: str, *parts: str) -> str:
+def section(title: str, *parts: str) -> str:
+    """A section of the page. Its parts are HTML."""
     return f"<section>\n<h2>{title}</h2>\n{''.join(parts)}</section>\n"
 
 
@@ -115,13 +122,13 @@ def _groups(title: str, groups: Sequence[Group]) -> str:
     )
     rows = [
         (
-            *(_text(group.name), f"{group.samples:,}", f"{group.images:,}", f"{group.distinct_images:,}"),
+            *(text(group.name), f"{group.samples:,}", f"{group.images:,}", f"{group.distinct_images:,}"),
             *(f"{group.boxes:,}", _median(group, "boxes_per_sample"), f"{group.without_boxes:,}"),
             *(f"{group.categories:,}", _median(group, "question_chars"), _median(group, "answer_chars")),
         )
         for group in groups[:_GROUPS]
     ]
-    return _table(f"Figures by {title}", head, rows) + _left_out(len(groups) - _GROUPS, "sources")
+    return table(f"Figures by {title}", head, rows) + _left_out(len(groups) - _GROUPS, "sources")
 
 
 def _median(group: Group, name: str) -> str:
@@ -143,7 +150,7 @@ def _figure(name: str, values: Distribution) -> str:
 
 def _heat_maps(figures: Figures) -> str:
     maps = [
-        f"<figure><h3>{_text(group.name)}</h3>{heat_map(group.name, group.heat)}"
+        f"<figure><h3>{text(group.name)}</h3>{heat_map(group.name, group.heat)}"
         f"<figcaption>{group.boxes:,} boxes</figcaption></figure>\n"
         for group in (figures.total, *figures.tasks)
         if group.boxes
@@ -166,28 +173,28 @@ def _categories(figures: Figures) -> list[str]:
 
 
 def _category_table(title: str, categories: Sequence[Category]) -> str:
-    rows = [(_text(item.name), f"{item.boxes:,}", f"{item.samples:,}") for item in categories]
-    return _table(f"Categories, {title}", (title, "boxes", "samples"), rows)
+    rows = [(text(item.name), f"{item.boxes:,}", f"{item.samples:,}") for item in categories]
+    return table(f"Categories, {title}", (title, "boxes", "samples"), rows)
 
 
 def _formats(total: Group) -> str:
-    formats = ", ".join(f"{_text(name)} {count:,}" for name, count in total.formats.items())
+    formats = ", ".join(f"{text(name)} {count:,}" for name, count in total.formats.items())
     return (
         f"<p>{total.images:,} samples have an image: {formats}. {total.distinct_images:,} images are different.</p>\n"
     )
 
 
 def _repeated(figures: Figures) -> str:
-    rows = [(_text(image.first_key), f"{image.samples:,}") for image in figures.repeated_images]
-    return _table("Most repeated images", ("most repeated image, first in", "samples"), rows) if rows else ""
+    rows = [(text(image.first_key), f"{image.samples:,}") for image in figures.repeated_images]
+    return table("Most repeated images", ("most repeated image, first in", "samples"), rows) if rows else ""
 
 
 def _shared(figures: Figures) -> str:
     pairs = figures.shared_images
-    rows = [(" and ".join(_text(tag) for tag in pair.sources), f"{pair.images:,}") for pair in pairs[:_PAIRS]]
+    rows = [(" and ".join(text(tag) for tag in pair.sources), f"{pair.images:,}") for pair in pairs[:_PAIRS]]
     if not rows:
         return ""
-    return _table("Images in several sources", ("in both", "images"), rows) + _left_out(len(pairs) - _PAIRS, "pairs")
+    return table("Images in several sources", ("in both", "images"), rows) + _left_out(len(pairs) - _PAIRS, "pairs")
 
 
 def _left_out(number_of: int, what: str) -> str:
@@ -198,11 +205,13 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that can be scrolled sideways. Cells are HTML; the first of a row is its name."""
-    heads = "".join(f'<th scope="col"{_name(place)}>{cell}</th>' for place, cell in enumerate(head))
+def table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]], named: Sequence[int] = (0,)) -> str:
+    """A table that can be scrolled sideways. Cells are HTML; the columns `named` hold text, the others numbers."""
+    kinds = [' class="name"' if place in named else "" for place in range(len(head))]
+    heads = "".join(f'<th scope="col"{kind}>{cell}</th>' for kind, cell in zip(kinds, head, strict=True))
     lines = "".join(
-        "<tr>" + "".join(f"<td{_name(place)}>{cell}</td>" for place, cell in enumerate(row)) + "</tr>\n" for row in rows
+        "<tr>" + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>\n"
+        for row in rows
     )
     return (
         f'<div class="wide" role="region" aria-label="{escape(label)}" tabindex="0"><table>\n'
@@ -210,10 +219,6 @@ def _table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     )
 
 
-def _name(place: int) -> str:
-    return "" if place else ' class="name"'
-
-
-def _text(text: str) -> str:
+def text(text: str) -> str:
     """Text of a set as HTML: one line, escaped, and isolated from the direction of the text around it."""
     return f"<bdi>{escape(one_line(text, _NAME_CHARS))}</bdi>"

@@ -88,4 +88,5 @@ def _three_digits(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """The values with everything after their first three digits replaced by zeros."""
     digits = np.searchsorted(_POWERS, values, side="right")
     units = _POWERS[np.maximum(digits - _EXACT_DIGITS, 0)]
-    return values // units * units
+    rounded: NDArray[np.int64] = values // units * units
+    return rounded

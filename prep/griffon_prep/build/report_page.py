@@ -1,0 +1,168 @@
+"""`report.html`: the statistics page of a set that was just frozen, with its rejects and examples of each source.
+
+It is made of the frozen set and of the counts in its work folder alone, so that a build that was killed before it had
+written the page writes the same one when it is rerun.
+"""
+
+from base64 import b64encode
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+import orjson
+
+from griffon_prep.build.settings import BuildSettings
+from griffon_prep.build.shard_counts import read_counts
+from griffon_shards.draw import draw_sample
+from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.lock import REJECTS_NAME, REPORT_NAME
+from griffon_shards.stats import html_page, make_figures
+from griffon_shards.stats.html_page import section, table, text
+from griffon_shards.summary import totals
+from griffon_shards.support.errors import DataError
+from griffon_shards.support.files import write_whole
+from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.types import Sample
+
+_EXAMPLES = 9  # of each source
+_MOST_SOURCES = 100  # with examples
+_MOST_EXAMPLES_BYTES = 3_000_000  # of all of them
+_MOST_ROWS = 200  # of the table of rejects
+_DETAILS = 3  # rejected records shown for each source and reason
+_LONGEST_PX = 280
+_QUALITY = 70
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A sample as the page shows it. Without an image, `jpeg` is empty; `fault` says why an image cannot be drawn."""
+
+    key: str
+    question: str
+    answer: str
+    jpeg: bytes
+    fault: str
+
+
+def write_report_page(out: Path, settings: BuildSettings) -> None:
+    """Write the page into the folder of a frozen set, if the settings ask for it and the set's samples were counted."""
+    if not settings.report:
+        return
+    frozen = open_set(out)
+    lock = frozen.lock
+    sha256s: dict[str, list[str]] = {source.tag: [] for source in lock.sources}
+    for shard in lock.shards:
+        sha256s[shard.name.partition("/")[0]].append(shard.sha256)
+    counts = read_counts(out, settings.render.boxes, sha256s)
+    if counts is None:
+        return
+    figures = make_figures(counts, [(source.tag, source.task) for source in lock.sources], digest=lock.digest)
+    more = _rejects(frozen) + _examples_section(_examples(frozen, settings), len(lock.sources))
+    page = html_page(figures, out.resolve().name, more, with_images=True)
+    write_whole(out / REPORT_NAME, page.encode())
+
+
+def write_missing_page(out: Path, settings: BuildSettings) -> None:
+    """Write the page if there is none, because the build was killed just before or somebody has deleted it."""
+    if not (out / REPORT_NAME).exists():
+        write_report_page(out, settings)
+
+
+def _rejects(frozen: FrozenSet) -> str:
+    """The section about records that were left out, and boxes that were dropped."""
+    sources = totals(frozen.lock)
+    rejected = [(source.tag, reason, count) for source in sources for reason, count in source.rejected.items()]
+    dropped = [(source.tag, reason, count) for source in sources for reason, count in source.dropped_boxes.items()]
+    records, used = sum(source.records for source in sources), sum(source.samples for source in sources)
+    parts = [
+        f"<p>{records:,} records became {used:,} samples; {sum(row[2] for row in rejected):,} were rejected.</p>\n"
+    ]
+    if rejected:
+        details = _details(frozen.root / REJECTS_NAME)
+        rows = [
+            (text(tag), text(reason), f"{count:,}", "<br>".join(map(text, details[tag, reason])))
+            for tag, reason, count in rejected[:_MOST_ROWS]
+        ]
+        head = ("source", "reason", "records", "the first of them")
+        parts.append(table("Rejected records", head, rows, named=(0, 1, 3)))
+        parts.append(_left_out(len(rejected) - _MOST_ROWS, "rows"))
+        parts.append(f"<p><code>{REJECTS_NAME}</code> lists all of them.</p>\n")
+    if dropped:
+        boxes = [(text(tag), text(reason), f"{count:,}") for tag, reason, count in dropped[:_MOST_ROWS]]
+        parts.append(table("Dropped boxes", ("source", "reason", "boxes dropped"), boxes, named=(0, 1)))
+        parts.append(_left_out(len(dropped) - _MOST_ROWS, "rows"))
+    return section("Rejects", *parts)
+
+
+def _details(path: Path) -> Mapping[tuple[str, str], list[str]]:
+    """Record number and detail of the first few rejected records, by source and reason."""
+    details: dict[tuple[str, str], list[str]] = defaultdict(list)
+    with path.open("rb") as file:
+        for line in file:
+            fields = orjson.loads(line)
+            shown = details[fields["source"], fields["reason"]]
+            if len(shown) < _DETAILS:
+                shown.append(f"{fields['record']}: {fields['detail']}")
+    return details
+
+
+def _examples(frozen: FrozenSet, settings: BuildSettings) -> dict[str, list[Example]]:
+    """The first samples of the first sources. Samples are in shuffled order, so these are random ones."""
+    tags = [source.tag for source in frozen.lock.sources if source.samples][:_MOST_SOURCES]
+    jobs = [(str(frozen.root), tag) for tag in tags]
+    with LocalPool(max(1, min(settings.workers, len(jobs))), settings.start_method) as pool:
+        by_tag = dict(pool.run(_examples_of, jobs))
+    return {tag: by_tag[tag] for tag in tags}
+
+
+def _examples_of(job: tuple[str, str]) -> tuple[str, list[Example]]:
+    root, tag = job
+    frozen = open_set(root)
+    return tag, [_example(frozen[row], frozen.lock.render["boxes"]) for row in frozen.rows_of_source(tag)[:_EXAMPLES]]
+
+
+def _example(sample: Sample, style: str) -> Example:
+    jpeg, fault = BytesIO(), ""
+    if sample.image is not None:
+        try:
+            draw_sample(sample, style, longest_px=_LONGEST_PX).save(jpeg, "JPEG", quality=_QUALITY)
+        except DataError as error:  # a set that was built with --check none or header may hold damaged images
+            fault = str(error)
+    return Example(
+        key=sample.key,
+        question=sample.turns[0].text,
+        answer=sample.turns[1].text if len(sample.turns) > 1 else "",
+        jpeg=jpeg.getvalue(),
+        fault=fault,
+    )
+
+
+def _examples_section(examples: Mapping[str, Sequence[Example]], sources: int) -> str:
+    parts: list[str] = []
+    size_bytes = shown = 0
+    for tag, own in examples.items():
+        figures = "".join(_figure(example) for example in own)
+        size_bytes += len(figures.encode())
+        if size_bytes > _MOST_EXAMPLES_BYTES:
+            break
+        parts.append(f'<h3>{text(tag)}</h3>\n<div class="examples">\n{figures}</div>\n')
+        shown += 1
+    left_out = sum(1 for own in list(examples.values())[shown:] if own) + sources - len(examples)
+    return section("Examples", *parts, _left_out(left_out, "sources without examples here"))
+
+
+def _figure(example: Example) -> str:
+    if example.jpeg:
+        data = b64encode(example.jpeg).decode()
+        image = f'<img alt="{escape(example.key)} with its boxes" src="data:image/jpeg;base64,{data}">'
+    else:
+        image = f"<p>{text(example.fault)}</p>" if example.fault else ""
+    caption = f"<b>{text(example.key)}</b><br>{text(example.question)}<br>{text(example.answer)}"
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>\n"
+
+
+def _left_out(number_of: int, what: str) -> str:
+    return f'<p class="soft">and {number_of:,} more {what}</p>\n' if number_of > 0 else ""
