@@ -1,6 +1,7 @@
 """The command line `griffon-shards`."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -23,10 +24,13 @@ from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
 from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import size
+from griffon_shards.terminal_image import encode_for_terminal
+from griffon_shards.terminal_query import Terminal, find_terminal
 from griffon_shards.types import TASKS
 from griffon_shards.verify import verify_set
 
 _SET = click.Path(path_type=Path)
+_TERMINAL = Path("-")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -140,11 +144,14 @@ def _with_bar(rows: Iterable[int], total: int) -> Iterator[int]:
 @click.argument("root", metavar="DIR", type=_SET)
 @click.argument("key")
 @click.option(
-    "--draw", type=click.Path(path_type=Path, dir_okay=False), help="Write the image with its boxes to this file."
+    "--draw",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the image with its boxes to this file, or with `-` show it in the terminal.",
 )
 @guard
 def show_command(root: Path, key: str, draw: Path | None) -> None:
     """Show one sample: its conversation and its origin. With --draw, also draw its boxes on its image."""
+    terminal = _image_terminal() if draw == _TERMINAL else None  # ask before anything is written
     shards = open_set(root)
     row = shards.row(key)
     sample = shards[row]
@@ -164,11 +171,27 @@ def show_command(root: Path, key: str, draw: Path | None) -> None:
             click.echo(f"\n[{turn.role}] {turn.text}")
     if draw is not None:
         drawing = draw_sample(sample, shards.lock.render["boxes"])
+        if terminal is not None:
+            click.echo("")
+            click.echo(encode_for_terminal(drawing, terminal.protocol, terminal.size_px), nl=False)
+            return
         try:
             drawing.save(draw)
         except ValueError as error:  # Pillow does not know the extension
             raise SettingsError(f"--draw {draw}: {error}; name it .png or .jpg") from None
         click.echo(f"\nwrote {draw}")
+
+
+def _image_terminal() -> Terminal:
+    if not sys.stdout.isatty():
+        raise SettingsError("--draw -: standard output is not a terminal; give a file instead: --draw FILE.png")
+    terminal = find_terminal(os.environ)
+    if terminal is None:
+        raise SettingsError(
+            "--draw -: this terminal does not show images (it knows neither sixel graphics nor the protocols of kitty "
+            "and iTerm2); give a file instead: --draw FILE.png"
+        )
+    return terminal
 
 
 @main.command("cat")

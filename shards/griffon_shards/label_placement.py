@@ -14,7 +14,8 @@ from griffon_shards.types import BoxXYXY
 _ROWS = 12  # label heights above and below a box that are tried
 _ON_LABEL = 10.0  # cost of covering a label's worth of other labels, where covering a complete box costs 1
 _TOUCHING_LABEL = 2.0  # cost of covering any part of a label
-_ROW_AWAY = 0.05  # cost of each label height between a label and its box
+_BESIDE = 0.05  # cost of a place to the left or right of a box, where it is less clear which box is meant
+_ROW_AWAY = 0.1  # cost of each label height between a label and its box
 
 _Floats = NDArray[np.float64]
 
@@ -48,6 +49,7 @@ def place_labels(
             _ON_LABEL * on_labels_px2 / (width_px * height_px)
             + _TOUCHING_LABEL * (on_labels_px2 > 0)
             + on_boxes
+            + _BESIDE * np.array([0, 0, 1, 1])
             + _ROW_AWAY * gaps_px / height_px
         )
         row, column = np.unravel_index(np.argmin(costs.round(9)), costs.shape)  # the first of equals
