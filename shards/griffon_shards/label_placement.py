@@ -69,7 +69,8 @@ def _common(starts: _Floats, length: int, spans: _Floats) -> _Floats:
         Lengths; shape [positions, spans].
     """
     common = np.minimum(starts[:, None] + length, spans[:, 1]) - np.maximum(starts[:, None], spans[:, 0])
-    return np.maximum(common, 0.0)
+    lengths: _Floats = np.maximum(common, 0.0)
+    return lengths
 
 
 def _gaps(starts: _Floats, length: int, start: float, stop: float) -> _Floats:

@@ -60,8 +60,8 @@ def write_report_page(out: Path, settings: BuildSettings) -> None:
     if counts is None:
         return
     figures = make_figures(counts, [(source.tag, source.task) for source in lock.sources], digest=lock.digest)
-    more = _rejects(frozen) + _examples_section(_examples(frozen, settings), len(lock.sources))
-    page = html_page(figures, out.resolve().name, more, with_images=True)
+    examples = _examples_section(_examples(frozen, settings), sum(1 for source in lock.sources if source.samples))
+    page = html_page(figures, out.resolve().name, _rejects(frozen), examples, with_images=True)
     write_whole(out / REPORT_NAME, page.encode())
 
 
@@ -77,9 +77,8 @@ def _rejects(frozen: FrozenSet) -> str:
     rejected = [(source.tag, reason, count) for source in sources for reason, count in source.rejected.items()]
     dropped = [(source.tag, reason, count) for source in sources for reason, count in source.dropped_boxes.items()]
     records, used = sum(source.records for source in sources), sum(source.samples for source in sources)
-    parts = [
-        f"<p>{records:,} records became {used:,} samples; {sum(row[2] for row in rejected):,} were rejected.</p>\n"
-    ]
+    rejects = sum(count for _, _, count in rejected)
+    parts = [f"<p>{records:,} records, {used:,} samples, {rejects:,} rejected records.</p>\n"]
     if rejected:
         details = _details(frozen.root / REJECTS_NAME)
         rows = [
@@ -141,17 +140,18 @@ def _example(sample: Sample, style: str) -> Example:
 
 
 def _examples_section(examples: Mapping[str, Sequence[Example]], sources: int) -> str:
+    """The section with as many sources as there is room for; `sources` is the number of those that have samples."""
     parts: list[str] = []
-    size_bytes = shown = 0
+    size_bytes = 0
     for tag, own in examples.items():
-        figures = "".join(_figure(example) for example in own)
+        figures = "".join(map(_figure, own))
         size_bytes += len(figures.encode())
         if size_bytes > _MOST_EXAMPLES_BYTES:
             break
         parts.append(f'<h3>{text(tag)}</h3>\n<div class="examples">\n{figures}</div>\n')
-        shown += 1
-    left_out = sum(1 for own in list(examples.values())[shown:] if own) + sources - len(examples)
-    return section("Examples", *parts, _left_out(left_out, "sources without examples here"))
+    note = "<p>The first samples of each source, which are in random order, in their first wording.</p>\n"
+    left_out = _left_out(sources - len(parts), "sources, for which there is no room here")
+    return section("Examples", note, *parts, left_out)
 
 
 def _figure(example: Example) -> str:

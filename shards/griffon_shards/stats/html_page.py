@@ -60,13 +60,14 @@ _POLICY = (
 )
 
 
-def html_page(figures: Figures, name: str, more: str = "", *, with_images: bool = False) -> str:
+def html_page(figures: Figures, name: str, more: str = "", after: str = "", *, with_images: bool = False) -> str:
     """The complete page.
 
     Args:
         figures: what it shows.
         name: the set's name, for the title.
         more: further sections as HTML, whose texts are escaped already; they stand before those of the figures.
+        after: further sections that stand after them.
         with_images: allow images that are part of the page, as `data:` URLs.
     """
     title = f"{escape(one_line(name, _NAME_CHARS))}: statistics"
@@ -76,7 +77,8 @@ def html_page(figures: Figures, name: str, more: str = "", *, with_images: bool 
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        f'<p class="soft">set <code>{text(figures.digest)}</code></p>\n{more}{sections(figures)}</body>\n</html>\n'
+        f'<p class="soft">set <code>{text(figures.digest)}</code></p>\n'
+        f"{more}{sections(figures)}{after}</body>\n</html>\n"
     )
 
 
