@@ -61,7 +61,8 @@ def write_report_page(out: Path, settings: BuildSettings) -> None:
         return
     figures = make_figures(counts, [(source.tag, source.task) for source in lock.sources], digest=lock.digest)
     examples = _examples_section(_examples(frozen, settings), sum(1 for source in lock.sources if source.samples))
-    page = html_page(figures, out.resolve().name, _rejects(frozen), examples, with_images=True)
+    name = f"set {lock.digest[:12]}"  # not the folder's name: equal sets have equal pages
+    page = html_page(figures, name, _rejects(frozen), examples, with_images=True)
     write_whole(out / REPORT_NAME, page.encode())
 
 

@@ -79,7 +79,8 @@ def test_25_kills(small_data: Path, tmp_path: Path, digest: str, prep: Prep) -> 
     assert result.stdout.splitlines()[-1] == digest
     assert all((out / name.rpartition("-")[0] / name).stat().st_ino == inode for name, inode in survivors.items())
     assert not [path for path in out.rglob("*") if path.name.startswith(".tmp-")]
-    assert sorted(path.name for path in (out / ".griffon-build").iterdir()) == ["annotations.json", "lock"]
+    left = {path.name for path in (out / ".griffon-build").iterdir() if path.suffix != ".counts"}
+    assert left == {"annotations.json", "lock"}
 
 
 def test_interrupt(small_data: Path, tmp_path: Path, digest: str, prep: Prep) -> None:
