@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -27,6 +28,7 @@ _HERE = Path(__file__).resolve().parent
 _MOST_OF_TAR = 2.0
 _LEAST_OF_SHARD_WRITER = 3.0
 _LEAST_OF_CHECK = 0.75
+_MOST_OF_NO_REPORT = 1.03
 _MOST_BYTES = {"worker": 150_000_000, "parent": 200_000_000}
 _LARGE_LIMIT = 2000
 _LARGE_IMAGES = 1000
@@ -46,7 +48,7 @@ class Bench:
         """What contenders write; removed after each run."""
         return self.folder / "out"
 
-    def build_command(self, manifest: str, check: str) -> list[str]:
+    def build_command(self, manifest: str, check: str, *more: str) -> list[str]:
         """The command line of a build."""
         options = {
             "--manifest": self.folder / manifest,
@@ -56,7 +58,7 @@ class Bench:
             "--check": check,
         }
         words = [str(word) for option in options.items() for word in option]
-        return [str(Path(sys.executable).with_name("griffon-prep")), "build", *words]
+        return [str(Path(sys.executable).with_name("griffon-prep")), "build", *words, *more]
 
     def expect_samples(self, wanted: int) -> None:
         """See that the build which ran last has made what it should, or its speed means nothing."""
@@ -123,7 +125,11 @@ def speed(bench: Bench, runs: int) -> str:
         Contender(name="griffon-prep build --check decode", run=lambda bench: _run_build(bench, "decode")),
         Contender(name=f"bare decode check, {bench.workers} processes", run=_run_check),
     )
-    contenders = (ours, tar, writer, decoding, checking)
+    bare, bare_decoding = (
+        Contender(name=f"griffon-prep build --check {check} --no-report", run=partial(_run_bare_build, check=check))
+        for check in ("header", "decode")
+    )
+    contenders = (ours, bare, tar, writer, decoding, bare_decoding, checking)
     for number in range(runs):
         for contender in contenders:
             _time(bench, contender)
@@ -132,6 +138,8 @@ def speed(bench: Bench, runs: int) -> str:
         _target("A wall time of tar", ours, tar, most=_MOST_OF_TAR),
         _target("A samples/s of ShardWriter", writer, ours, least=_LEAST_OF_SHARD_WRITER),
         _target("B samples/s of the bare check", checking, decoding, least=_LEAST_OF_CHECK),
+        _target("D wall time of --no-report, header", ours, bare, most=_MOST_OF_NO_REPORT),
+        _target("D wall time of --no-report, decode", decoding, bare_decoding, most=_MOST_OF_NO_REPORT),
     ]
     times = table(
         ("contender", "median s", "min-max s", "CPU s", "others' CPU s", "samples/s"),
@@ -222,6 +230,10 @@ def _time(bench: Bench, contender: Contender) -> None:
 
 def _run_build(bench: Bench, check: str) -> None:
     call(bench.build_command("det.txt", check))
+
+
+def _run_bare_build(bench: Bench, check: str) -> None:
+    call(bench.build_command("det.txt", check, "--no-report"))
 
 
 def _run_tar(bench: Bench) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 _KITTY_CHUNK = 4096  # base64 characters in one sequence, the most that the protocol allows
 _SIXEL_ROWS = 6
 _SIXEL_COLOURS = 256
+_MOST_SIXEL_PX = 1000  # of each side; xterm shows no more, unless it is set up to
 _LEAST_RUN = 4  # sixels that are shorter with a repeat count
 
 
@@ -47,6 +48,7 @@ def _iterm2(image: Image.Image) -> bytes:
 
 
 def _sixel(image: Image.Image) -> bytes:
+    image.thumbnail((_MOST_SIXEL_PX, _MOST_SIXEL_PX), Image.Resampling.BICUBIC)
     indexed = image.quantize(_SIXEL_COLOURS, dither=Image.Dither.NONE)
     palette = np.array(indexed.getpalette(), np.int64).reshape(-1, 3)
     places = np.asarray(indexed)

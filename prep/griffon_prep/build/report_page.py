@@ -25,7 +25,6 @@ from griffon_shards.summary import totals
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import write_whole
 from griffon_shards.support.worker_pool import LocalPool
-from griffon_shards.types import Sample
 
 _EXAMPLES = 9  # of each source
 _MOST_SOURCES = 100  # with examples
@@ -121,14 +120,19 @@ def _examples(frozen: FrozenSet, settings: BuildSettings) -> dict[str, list[Exam
 def _examples_of(job: tuple[str, str]) -> tuple[str, list[Example]]:
     root, tag = job
     frozen = open_set(root)
-    return tag, [_example(frozen[row], frozen.lock.render["boxes"]) for row in frozen.rows_of_source(tag)[:_EXAMPLES]]
+    return tag, [_example(frozen, row) for row in frozen.rows_of_source(tag)[:_EXAMPLES]]
 
 
-def _example(sample: Sample, style: str) -> Example:
+def _example(frozen: FrozenSet, row: int) -> Example:
+    try:
+        sample = frozen[row]
+    except DataError as error:  # a shard that was linked from another set may be damaged
+        return Example(key=frozen.key(row), question="", answer="", jpeg=b"", fault=str(error))
     jpeg, fault = BytesIO(), ""
     if sample.image is not None:
         try:
-            draw_sample(sample, style, longest_px=_LONGEST_PX).save(jpeg, "JPEG", quality=_QUALITY)
+            image = draw_sample(sample, frozen.lock.render["boxes"], longest_px=_LONGEST_PX)
+            image.save(jpeg, "JPEG", quality=_QUALITY)
         except DataError as error:  # a set that was built with --check none or header may hold damaged images
             fault = str(error)
     return Example(

@@ -46,27 +46,24 @@ def gather_counts(
     """
     if not settings.report:
         return
-    uncounted: list[tuple[ScannedSource, list[_Shard]]] = []
+    merged: dict[str, SourceCounts] = {}
+    hashes: dict[str, str] = {}
+    missing: list[_Shard] = []
     for source in scanned:
-        tag = source.source.tag
-        shards = list(_shards(source, settings, out))
-        if reused is None or not _copy_counts(reused, out, tag, [sha256 for _, sha256, _ in shards]):
-            uncounted.append((source, shards))
-    missing = [shard for _, shards in uncounted for shard in shards if _counts_of(shard) is None]
+        tag, shards = source.source.tag, list(_shards(source, settings, out))
+        hashes[tag] = _hash_of(sha256 for _, sha256, _ in shards)
+        if reused is not None and _copy_counts(reused, out, tag, hashes[tag]):
+            continue
+        merged[tag] = SourceCounts()
+        missing += [shard for shard in shards if not _merge_shard(merged[tag], shard)]
     if missing:
         total = size(sum(shard_bytes for _, _, shard_bytes in missing))
         _log.info(f"counting {len(missing):,} finished shards ({total}) for report.html; --no-report leaves it out")
-        for _ in pool.run(_count_shard, missing):
-            pass
-    for source, shards in uncounted:
-        merged = SourceCounts()
-        for shard in shards:
-            counts = _counts_of(shard)
-            assert counts is not None, f"{shard[0].name} was not counted"
-            merged.merge(counts)
-        tag = source.source.tag
-        counted = _hash_of(sha256 for _, sha256, _ in shards)
-        write_whole(_source_path(out, tag), encode_counts(merged, counted))
+        for shard in pool.run(_count_shard, missing):
+            counted = _merge_shard(merged[shard[0].tag], shard)
+            assert counted, f"{shard[0].name} was not counted"
+    for tag, counts in merged.items():
+        write_whole(_source_path(out, tag), encode_counts(counts, hashes[tag]))
 
 
 def read_counts(root: Path, style: str, shards_by_tag: dict[str, list[str]]) -> SetCounts | None:
@@ -96,8 +93,8 @@ def _shards(source: ScannedSource, settings: BuildSettings, out: Path) -> Iterat
             yield job, finished[0].sha256, finished[0].bytes
 
 
-def _count_shard(shard: _Shard) -> None:
-    """Count a shard from its tar."""
+def _count_shard(shard: _Shard) -> _Shard:
+    """Count a shard from its tar; returns the shard."""
     job, sha256, _ = shard
     finished = read_report(job.work, job.shard_no)
     assert job.out is not None and finished is not None
@@ -108,18 +105,24 @@ def _count_shard(shard: _Shard) -> None:
             key, image, json = split_sample(tar.read(sample_bytes), str(path))
             counts.add(decode_sample(key, image, json), job.settings.boxes, None)
     counts_path(job.work, job.shard_no).write_bytes(encode_counts(counts, sha256))
+    return shard
 
 
-def _counts_of(shard: _Shard) -> SourceCounts | None:
+def _merge_shard(merged: SourceCounts, shard: _Shard) -> bool:
+    """Add the counts of a shard; returns whether they are there."""
     job, sha256, _ = shard
     data = _read(counts_path(job.work, job.shard_no))
-    return None if data is None else decode_counts(data, sha256)
+    counts = None if data is None else decode_counts(data, sha256)
+    if counts is None:
+        return False
+    merged.merge(counts)
+    return True
 
 
-def _copy_counts(reused: Path, out: Path, tag: str, sha256s: Sequence[str]) -> bool:
+def _copy_counts(reused: Path, out: Path, tag: str, counted: str) -> bool:
     """Take the counts of a source from the set that it was linked from; returns whether they are there."""
     data = _read(_source_path(reused, tag))
-    if data is None or decode_counts(data, _hash_of(sha256s)) is None:
+    if data is None or decode_counts(data, counted) is None:
         return False
     write_whole(_source_path(out, tag), data)
     return True
