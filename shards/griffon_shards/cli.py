@@ -25,6 +25,7 @@ from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import size
 from griffon_shards.types import TASKS
 from griffon_shards.verify import verify_set
+from griffon_shards.view.command import view_command
 
 _SET = click.Path(path_type=Path)
 
@@ -237,3 +238,4 @@ def verify_command(root: Path, deep: bool, as_json: bool) -> None:
 
 
 main.add_command(diff_command)
+main.add_command(view_command)

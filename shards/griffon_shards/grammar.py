@@ -6,6 +6,7 @@ In tasks with labels, each box is preceded by its label and a hyphen. An answer 
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
 
 from griffon_shards.types import BoxXYXY
@@ -66,12 +67,27 @@ def format_answer(boxes: Sequence[tuple[str, BoxXYXY]], style: str) -> str:
     return "&".join(f"{label}-{format_box(box, style)}" if label else format_box(box, style) for label, box in boxes)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenBox:
+    """A box in a text: characters [start, end), with its label if it has one, and the box as fractions."""
+
+    start: int
+    end: int
+    label: str
+    box_xyxy: BoxXYXY
+
+
 def parse_answer(answer: str, task: str, style: str) -> list[tuple[str, BoxXYXY]]:
     """Read an answer of a box-writing task back: labels (empty for VISJ) and boxes as fractions.
 
     Raises:
         ValueError: the text is not of the grammar, or a coordinate is outside [0, 1].
     """
+    return [(item.label, item.box_xyxy) for item in locate_answer(answer, task, style)]
+
+
+def locate_answer(answer: str, task: str, style: str) -> list[WrittenBox]:
+    """`parse_answer` with the characters that write each label and box."""
     if answer == NO_BOXES:
         return []
     item = _ITEM[style, task in LABELLED_TASKS]
@@ -85,7 +101,8 @@ def parse_answer(answer: str, task: str, style: str) -> list[tuple[str, BoxXYXY]
         box = _box(match.groups()[1:], style)
         if max(box) > 1.0:
             raise ValueError(f"a coordinate is above 1 at character {position}: {answer!r:.200}")
-        boxes.append((match.group(1), box))
+        end = match.end() - (answer[match.end() - 1] == "&")
+        boxes.append(WrittenBox(start=position, end=end, label=match.group(1), box_xyxy=box))
         position = match.end()
     if not boxes:
         raise ValueError(f"an answer of task {task} is empty; no box at all is written {NO_BOXES!r}")
@@ -94,7 +111,15 @@ def parse_answer(answer: str, task: str, style: str) -> list[tuple[str, BoxXYXY]
 
 def parse_boxes_in(text: str, style: str) -> list[BoxXYXY]:
     """All boxes (fractions) in a text, in order."""
-    return [_box(match.groups(), style) for match in _BOX_IN_TEXT[style].finditer(text)]
+    return [item.box_xyxy for item in locate_boxes_in(text, style)]
+
+
+def locate_boxes_in(text: str, style: str) -> list[WrittenBox]:
+    """`parse_boxes_in` with the characters that write each box, without labels."""
+    return [
+        WrittenBox(start=match.start(), end=match.end(), label="", box_xyxy=_box(match.groups(), style))
+        for match in _BOX_IN_TEXT[style].finditer(text)
+    ]
 
 
 def count_boxes(text: str, style: str) -> int:
