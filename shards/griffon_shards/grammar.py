@@ -83,11 +83,19 @@ def parse_answer(answer: str, task: str, style: str) -> list[tuple[str, BoxXYXY]
     Raises:
         ValueError: the text is not of the grammar, or a coordinate is outside [0, 1].
     """
-    return [(item.label, item.box_xyxy) for item in locate_answer(answer, task, style)]
+    return [(label, box) for _, _, label, box in _written(answer, task, style)]
 
 
 def locate_answer(answer: str, task: str, style: str) -> list[WrittenBox]:
     """`parse_answer` with the characters that write each label and box."""
+    return [
+        WrittenBox(start=start, end=end, label=label, box_xyxy=box)
+        for start, end, label, box in _written(answer, task, style)
+    ]
+
+
+def _written(answer: str, task: str, style: str) -> list[tuple[int, int, str, BoxXYXY]]:
+    """Start, end, label and box of everything that an answer lists."""
     if answer == NO_BOXES:
         return []
     item = _ITEM[style, task in LABELLED_TASKS]
@@ -101,9 +109,9 @@ def locate_answer(answer: str, task: str, style: str) -> list[WrittenBox]:
         box = _box(match.groups()[1:], style)
         if max(box) > 1.0:
             raise ValueError(f"a coordinate is above 1 at character {position}: {answer!r:.200}")
-        end = match.end() - (answer[match.end() - 1] == "&")
-        boxes.append(WrittenBox(start=position, end=end, label=match.group(1), box_xyxy=box))
-        position = match.end()
+        end = match.end()
+        boxes.append((position, end - (answer[end - 1] == "&"), match.group(1), box))
+        position = end
     if not boxes:
         raise ValueError(f"an answer of task {task} is empty; no box at all is written {NO_BOXES!r}")
     return boxes
@@ -111,7 +119,7 @@ def locate_answer(answer: str, task: str, style: str) -> list[WrittenBox]:
 
 def parse_boxes_in(text: str, style: str) -> list[BoxXYXY]:
     """All boxes (fractions) in a text, in order."""
-    return [item.box_xyxy for item in locate_boxes_in(text, style)]
+    return [_box(match.groups(), style) for match in _BOX_IN_TEXT[style].finditer(text)]
 
 
 def locate_boxes_in(text: str, style: str) -> list[WrittenBox]:

@@ -31,7 +31,7 @@ from griffon_shards.view.statistics import Statistics
 from griffon_shards.view.viewed_set import ViewedSet
 
 _THUMBNAILS_BYTES = 500_000_000
-_READERS = 3  # processes that read samples while this one writes the sidecar
+_READERS = 4  # processes that read samples; writing the sidecar takes a quarter of the time of reading
 _BACKLOG = 2048
 
 
@@ -101,7 +101,7 @@ def _beside(root: Path) -> Path:
 
 
 def _built_sidecar(frozen: FrozenSet, cache: Path) -> Path:
-    readers = max(1, min(_READERS, available_cores() - 1))
+    readers = min(_READERS, available_cores())
     with tqdm(
         desc=f"reading {frozen.root}",
         total=len(frozen),

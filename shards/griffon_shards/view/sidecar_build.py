@@ -3,6 +3,7 @@
 It is a file in a cache folder, named by the set's digest, and gets its name when it is complete.
 """
 
+import contextlib
 import heapq
 import logging
 import sqlite3
@@ -16,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from griffon_shards.frozen_set import FrozenSet
-from griffon_shards.listing import INDEX_ORDERS
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.listing import INDEX_ORDERS, boxes_of_variants
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import TEMPORARY_PREFIX
 from griffon_shards.support.folder_lock import lock_folder
 from griffon_shards.support.worker_pool import LocalPool
@@ -31,6 +32,7 @@ _FEW_ROWS = 5000  # read in less time than a process takes to start
 _POSTINGS_PER_CHUNK = 1 << 18
 _CACHE_KIB = 32_000
 _PAUSE_S = 0.5
+_MAX_READ_AGAIN = 1000
 _SCHEMA = f"""
 CREATE TABLE facts (name TEXT PRIMARY KEY, value);
 CREATE TABLE columns (name TEXT PRIMARY KEY, data BLOB);
@@ -86,16 +88,26 @@ def ensure_sidecar(
 
 
 def is_complete(path: Path, frozen: FrozenSet) -> bool:
-    """Whether a file is the sidecar of a set."""
+    """Whether a file is the sidecar of a set, and what could not be read when it was built still cannot."""
     if not path.is_file():
         return False
     try:
-        with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as connection:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             facts = dict(connection.execute("SELECT name, value FROM facts"))
-        connection.close()
+            if facts.get("digest") != frozen.lock.digest or facts.get("samples") != len(frozen):
+                return False
+            (damaged,) = connection.execute("SELECT data FROM columns WHERE name = 'damaged'").fetchone()
     except sqlite3.DatabaseError:
         return False
-    return facts.get("digest") == frozen.lock.digest and facts.get("samples") == len(frozen)
+    return not any(_is_readable(frozen, row) for row in np.frombuffer(damaged, "<u4")[:_MAX_READ_AGAIN].tolist())
+
+
+def _is_readable(frozen: FrozenSet, row: int) -> bool:
+    try:
+        boxes_of_variants(frozen[row], frozen, row)
+    except (DataError, OSError):
+        return False
+    return True
 
 
 class _Locked:
@@ -131,7 +143,7 @@ def _build(frozen: FrozenSet, path: Path, workers: int, done: Callable[[int], ob
         rows = len(frozen)
         columns = {"width": np.zeros(rows, "<u4"), "height": np.zeros(rows, "<u4"), "area": np.full(rows, np.nan)}
         postings = _Postings()
-        damaged = 0
+        damaged = array("I")
         for block in _blocks(frozen, workers):
             stop = block.start + len(block.texts)
             connection.executemany(
@@ -140,13 +152,13 @@ def _build(frozen: FrozenSet, path: Path, workers: int, done: Callable[[int], ob
             for name, values in (("width", block.width_px), ("height", block.height_px), ("area", block.area_px2)):
                 columns[name][block.start : stop] = values
             postings.add(block.labels)
-            damaged += block.damaged
+            damaged.extend(block.damaged)
             done(stop - block.start)
         connection.execute("INSERT INTO text (text) VALUES ('optimize')")
         _write_categories(connection, postings)
         del postings
-        _write_columns(connection, columns, frozen)
-        facts = {"digest": frozen.lock.digest, "samples": rows, "damaged": damaged}
+        _write_columns(connection, {**columns, "damaged": np.array(damaged, "<u4")}, frozen)
+        facts = {"digest": frozen.lock.digest, "samples": rows, "damaged": len(damaged)}
         connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
         connection.execute("COMMIT")
     finally:

@@ -25,7 +25,7 @@ class RowBlock:
         height_px: heights.
         area_px2: areas of the smallest boxes, type `d`; NaN without boxes.
         labels: rows that have a box of a label, by label.
-        damaged: number of samples that could not be read.
+        damaged: rows that could not be read.
     """
 
     start: int
@@ -34,27 +34,27 @@ class RowBlock:
     height_px: "array[int]"
     area_px2: "array[float]"
     labels: dict[str, list[int]]
-    damaged: int
+    damaged: list[int]
 
 
 def read_rows(job: tuple[str, int, int]) -> RowBlock:
-    """Read the rows [start, stop) of the set in a folder. Damaged samples are counted; the page shows their errors."""
+    """Read the rows [start, stop) of the set in a folder. Damaged samples are listed; the page shows their errors."""
     root, start, stop = job
     frozen = open_set(Path(root))
     texts: list[str] = []
     widths_px, heights_px, areas_px2 = array("I"), array("I"), array("d")
     rows_by_label: dict[str, list[int]] = {}
-    damaged = 0
+    damaged: list[int] = []
     for row in range(start, stop):
-        width_px, height_px, area_px2, text, labels = 0, 0, float("nan"), "", set[str]()
+        width_px, height_px, area_px2, text, labels = 0, 0, float("nan"), "", dict[str, None]()
         try:
             sample = frozen[row]
             width_px, height_px, text = sample.width_px, sample.height_px, _text(sample)
             if int(frozen.index[row]["boxes"]):
-                labels = {label for label, _ in boxes_of_variants(sample, frozen, row)}
+                labels = dict.fromkeys(label for label, _ in boxes_of_variants(sample, frozen, row))
                 area_px2 = smallest_box_of(sample, frozen, row)
-        except DataError:
-            damaged += 1
+        except (DataError, OSError):
+            damaged.append(row)
         texts.append(text)
         widths_px.append(width_px)
         heights_px.append(height_px)
