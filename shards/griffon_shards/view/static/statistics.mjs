@@ -87,7 +87,7 @@ function figuresOf(group, chosen, set) {
     ["with an image", group.images],
     ["different images", group.distinct_images],
     ["boxes", group.boxes],
-    ["without a box", group.without_boxes, toGrid(set, { ...filter, boxes: "0-0" })],
+    ["without a box", group.without_boxes],
     ["categories", group.categories],
   ].map(([name, value, target]) => {
     const count = element("dd", {}, target && value ? element("a", { href: target, "aria-label": `${value} ${name}` }, value.toLocaleString("en")) : value.toLocaleString("en"));
