@@ -103,7 +103,7 @@ class Predictions:
         return {
             "verdict": _RANKS[rank] if rank < _UNSCORED else None,
             "iou": None if np.isnan(iou) else iou,
-            "boxes": [box for item in predictions for box in item["boxes"]],
+            "boxes": [{"box": box["box"], "label": box["label"]} for item in predictions for box in item["boxes"]],
         }
 
 

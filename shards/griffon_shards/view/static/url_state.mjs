@@ -69,7 +69,7 @@ export function onChange(callback) {
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("a[href^='/']");
     if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    const target = new URL(link.href);
+    const target = new URL(link.getAttribute("href"), location); // a link in an SVG has no plain `href`
     if (target.pathname !== "/" || link.target) return;
     event.preventDefault();
     open(target.searchParams, { focus: link.dataset.focus ?? link.id });

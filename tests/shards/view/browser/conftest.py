@@ -100,7 +100,9 @@ def browser() -> "Iterator[Browser]":
 @pytest.fixture(scope="session")
 def context(browser: "Browser") -> "BrowserContext":
     clipboard = ["clipboard-read", "clipboard-write"]
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, permissions=clipboard)
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 900}, permissions=clipboard, reduced_motion="reduce", color_scheme="light"
+    )
     context.set_default_timeout(WAIT_MS)
     return context
 
