@@ -137,7 +137,13 @@ def listen(host: str, port: int | None) -> socket.socket:
 def make_server(app: ASGIApp) -> uvicorn.Server:
     """A server of an application, whose `run` takes the sockets."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2, ws="none"
+        app,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        ws="none",
     )
     return uvicorn.Server(config)
 
