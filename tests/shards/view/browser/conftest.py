@@ -108,15 +108,21 @@ def context(browser: "Browser") -> "BrowserContext":
 
 
 @pytest.fixture
-def page(context: "BrowserContext", site: Site) -> "Iterator[Page]":
-    """A page on the grid of set 0. At the end: nothing ran that must not, and nothing was reported on the console."""
+def page(context: "BrowserContext") -> "Iterator[Page]":
+    """An empty page. At the end: nothing ran that must not, and nothing was reported on the console."""
     page = context.new_page()
     reports: list[str] = []
     page.on("console", lambda message: reports.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: reports.append(str(error)))
     page.on("dialog", lambda dialog: reports.append(f"dialog: {dialog.message}"))
-    page.goto(site.url)
     yield page
     assert page.evaluate("window.broken") is None
     page.close()
     assert [report for report in reports if "Failed to load resource" not in report] == []
+
+
+@pytest.fixture
+def grid(page: "Page", site: Site) -> "Page":
+    """The same page on the grid of set 0."""
+    page.goto(site.url)
+    return page

@@ -22,33 +22,33 @@ def wait_for(page: "Page", samples: int) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(re.compile(rf"^{samples} samples?$"))
 
 
-def test_task_and_source(page: "Page") -> None:
-    filters = page.get_by_role("form", name="filters")
+def test_task_and_source(grid: "Page") -> None:
+    filters = grid.get_by_role("form", name="filters")
     filters.get_by_label("VISJ", exact=False).first.check()
-    wait_for(page, 1)
+    wait_for(grid, 1)
     filters.get_by_role("group", name="Task").get_by_label("REG").check()
-    wait_for(page, 2)
-    page.get_by_role("button", name="remove the filter task: VISJ").click()
-    wait_for(page, 1)
+    wait_for(grid, 2)
+    grid.get_by_role("button", name="remove the filter task: VISJ").click()
+    wait_for(grid, 1)
     expect(filters.get_by_role("group", name="Task").get_by_label("VISJ")).not_to_be_checked()
-    page.get_by_role("button", name="Clear filters").click()
-    wait_for(page, 85)
+    grid.get_by_role("button", name="Clear filters").click()
+    wait_for(grid, 85)
     filters.get_by_role("group", name="Source").get_by_label("LAZY_talk").check()
-    wait_for(page, 1)
-    expect(page.locator(".card .key")).to_have_text("LAZY_talk-000000000")
+    wait_for(grid, 1)
+    expect(grid.locator(".card .key")).to_have_text("LAZY_talk-000000000")
 
 
-def test_category_is_found_by_its_first_letters(page: "Page") -> None:
-    category = page.get_by_role("group", name="Category")
+def test_category_is_found_by_its_first_letters(grid: "Page") -> None:
+    category = grid.get_by_role("group", name="Category")
     expect(category.get_by_role("checkbox").first).to_be_visible()
     category.get_by_label("Find a category").press_sequentially("red")
     expect(category.get_by_role("checkbox")).to_have_count(1)
-    page.keyboard.press("Enter")
-    wait_for(page, sum(count >= 3 for count in BOXED.values()))
-    expect(page).to_have_url(re.compile(r"category=red\+bird"))
+    grid.keyboard.press("Enter")
+    wait_for(grid, sum(count >= 3 for count in BOXED.values()))
+    expect(grid).to_have_url(re.compile(r"category=red\+bird"))
     category.get_by_label("Find a category").fill("dog")
     category.get_by_role("checkbox", name="dog").check()
-    wait_for(page, sum(count >= 2 for count in BOXED.values()))
+    wait_for(grid, sum(count >= 2 for count in BOXED.values()))
 
 
 @pytest.mark.parametrize(
@@ -62,23 +62,23 @@ def test_category_is_found_by_its_first_letters(page: "Page") -> None:
         ("Smallest box, % of the image", "15", "", 2),
     ],
 )
-def test_ranges(page: "Page", name: str, least: str, most: str, samples: int | None) -> None:
-    wait_for(page, 85)
+def test_ranges(grid: "Page", name: str, least: str, most: str, samples: int | None) -> None:
+    wait_for(grid, 85)
     if least:
-        page.get_by_label(f"{name}: at least").fill(least)
-        page.keyboard.press("Tab")
+        grid.get_by_label(f"{name}: at least").fill(least)
+        grid.keyboard.press("Tab")
     if most:
-        page.get_by_label(f"{name}: at most").fill(most)
-        page.keyboard.press("Enter")
+        grid.get_by_label(f"{name}: at most").fill(most)
+        grid.keyboard.press("Enter")
     if samples is None:
-        expect(page.get_by_role("heading", level=1)).not_to_have_text("85 samples")
+        expect(grid.get_by_role("heading", level=1)).not_to_have_text("85 samples")
     else:
-        wait_for(page, samples)
-    expect(page.locator(".chip")).to_have_count(1)
-    page.go_back()
+        wait_for(grid, samples)
+    expect(grid.locator(".chip")).to_have_count(1)
+    grid.go_back()
     if least and most:
-        page.go_back()
-    wait_for(page, 85)
+        grid.go_back()
+    wait_for(grid, 85)
 
 
 def test_filters_are_set_from_a_link(page: "Page", site: "Site") -> None:

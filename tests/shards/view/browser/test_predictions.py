@@ -20,29 +20,29 @@ def wait_for(page: "Page", *keys: str) -> None:
     expect(page.locator(".card .key")).to_have_text(list(keys))
 
 
-def test_the_worst_come_first(page: "Page") -> None:
-    page.get_by_role("button", name="Worst first").click()
-    expect(page.locator(".card .key").first).to_have_text(UNPARSED)
-    assert page.locator(".card .key").all_inner_texts()[:3] == [UNPARSED, WRONG, RIGHT]
-    badges = page.locator(".card .badge")
+def test_the_worst_come_first(grid: "Page") -> None:
+    grid.get_by_role("button", name="Worst first").click()
+    expect(grid.locator(".card .key").first).to_have_text(UNPARSED)
+    assert grid.locator(".card .key").all_inner_texts()[:3] == [UNPARSED, WRONG, RIGHT]
+    badges = grid.locator(".card .badge")
     assert badges.all_inner_texts()[:3] == ["unparsed · IoU 0.00", "wrong · IoU 0.25", "right · IoU 1.00"]
-    page.get_by_label("Sort by").select_option("iou")
-    page.get_by_role("button", name="order: ascending").click()
-    expect(page.locator(".card .key").first).to_have_text(RIGHT)
+    grid.get_by_label("Sort by").select_option("iou")
+    grid.get_by_role("button", name="order: ascending").click()
+    expect(grid.locator(".card .key").first).to_have_text(RIGHT)
 
 
-def test_filters_by_verdict_and_iou(page: "Page") -> None:
+def test_filters_by_verdict_and_iou(grid: "Page") -> None:
     for verdict, key in (("right", RIGHT), ("wrong", WRONG), ("unparsed", UNPARSED)):
-        page.get_by_label("Prediction", exact=True).select_option(verdict)
-        wait_for(page, key)
-    page.get_by_label("Prediction", exact=True).select_option("")
-    expect(page.locator(".card")).to_have_count(60)
-    page.get_by_label("IoU of the prediction: at least").fill("0.2")
-    page.get_by_label("IoU of the prediction: at least").press("Enter")
-    wait_for(page, RIGHT, WRONG)
-    page.get_by_label("IoU of the prediction: at most").fill("0.9")
-    page.get_by_label("IoU of the prediction: at most").press("Enter")
-    wait_for(page, WRONG)
+        grid.get_by_label("Prediction", exact=True).select_option(verdict)
+        wait_for(grid, key)
+    grid.get_by_label("Prediction", exact=True).select_option("")
+    expect(grid.locator(".card")).to_have_count(60)
+    grid.get_by_label("IoU of the prediction: at least").fill("0.2")
+    grid.get_by_label("IoU of the prediction: at least").press("Enter")
+    wait_for(grid, RIGHT, WRONG)
+    grid.get_by_label("IoU of the prediction: at most").fill("0.9")
+    grid.get_by_label("IoU of the prediction: at most").press("Enter")
+    wait_for(grid, WRONG)
 
 
 def test_predicted_boxes_are_dashed_beside_the_true_ones(page: "Page", site: "Site") -> None:
