@@ -28,6 +28,7 @@ from griffon_shards.terminal_image import encode_for_terminal
 from griffon_shards.terminal_query import Terminal, find_terminal
 from griffon_shards.types import TASKS
 from griffon_shards.verify import verify_set
+from griffon_shards.view.command import view_command
 
 _SET = click.Path(path_type=Path)
 _TERMINAL = Path("-")
@@ -260,3 +261,4 @@ def verify_command(root: Path, deep: bool, as_json: bool) -> None:
 
 
 main.add_command(diff_command)
+main.add_command(view_command)

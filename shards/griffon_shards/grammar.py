@@ -6,6 +6,7 @@ In tasks with labels, each box is preceded by its label and a hyphen. An answer 
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
 
 from griffon_shards.types import BoxXYXY
@@ -73,12 +74,35 @@ def format_answer(boxes: Sequence[tuple[str, BoxXYXY]], style: str) -> str:
     return "&".join(f"{label}-{format_box(box, style)}" if label else format_box(box, style) for label, box in boxes)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenBox:
+    """A box in a text: characters [start, end), with its label if it has one, and the box as fractions."""
+
+    start: int
+    end: int
+    label: str
+    box_xyxy: BoxXYXY
+
+
 def parse_answer(answer: str, task: str, style: str) -> list[tuple[str, BoxXYXY]]:
     """Read an answer of a box-writing task back: labels (empty for VISJ) and boxes as fractions.
 
     Raises:
         ValueError: the text is not of the grammar, or a coordinate is outside [0, 1].
     """
+    return [(label, box) for _, _, label, box in _written(answer, task, style)]
+
+
+def locate_answer(answer: str, task: str, style: str) -> list[WrittenBox]:
+    """`parse_answer` with the characters that write each label and box."""
+    return [
+        WrittenBox(start=start, end=end, label=label, box_xyxy=box)
+        for start, end, label, box in _written(answer, task, style)
+    ]
+
+
+def _written(answer: str, task: str, style: str) -> list[tuple[int, int, str, BoxXYXY]]:
+    """Start, end, label and box of everything that an answer lists."""
     if answer == NO_BOXES:
         return []
     item = _ITEM[style, task in LABELLED_TASKS]
@@ -92,8 +116,9 @@ def parse_answer(answer: str, task: str, style: str) -> list[tuple[str, BoxXYXY]
         box = _box(match.groups()[1:], style)
         if max(box) > 1.0:
             raise ValueError(f"a coordinate is above 1 at character {position}: {answer!r:.200}")
-        boxes.append((match.group(1), box))
-        position = match.end()
+        end = match.end()
+        boxes.append((position, end - (answer[end - 1] == "&"), match.group(1), box))
+        position = end
     if not boxes:
         raise ValueError(f"an answer of task {task} is empty; no box at all is written {NO_BOXES!r}")
     return boxes
@@ -111,6 +136,14 @@ def labels_of(answers: Sequence[str], task: str, style: str) -> list[str]:
 def parse_boxes_in(text: str, style: str) -> list[BoxXYXY]:
     """All boxes (fractions) in a text, in order."""
     return [_box(match.groups(), style) for match in _BOX_IN_TEXT[style].finditer(text)]
+
+
+def locate_boxes_in(text: str, style: str) -> list[WrittenBox]:
+    """`parse_boxes_in` with the characters that write each box, without labels."""
+    return [
+        WrittenBox(start=match.start(), end=match.end(), label="", box_xyxy=_box(match.groups(), style))
+        for match in _BOX_IN_TEXT[style].finditer(text)
+    ]
 
 
 def count_boxes(text: str, style: str) -> int:

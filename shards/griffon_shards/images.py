@@ -24,6 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from griffon_shards.support.errors import DataError
+from griffon_shards.types import BoxXYXY
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused. This is Pillow's own limit: half a gigabyte of RGB."""
@@ -187,16 +188,50 @@ def decode(data: bytes, mode: str = "RGB") -> Image.Image:
         ImageError: it is not a supported image, or is damaged.
     """
     with _opened(data) as image:
-        orientation = _tiff_orientation(image)
-        pixels: Image.Image = image
-        if image.mode.startswith("I;16"):  # Pillow would clip values above 255
-            pixels = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        elif image.mode == "P" and "transparency" in image.info:
-            pixels = image.convert("RGBA")  # the same colours, without Pillow's warning
-        elif image.mode == "LAB":
-            pixels = image.convert("RGB")  # the only mode that Pillow converts it to
-        pixels = pixels.convert(mode)
-        return pixels.transpose(_UNDOING[orientation]) if orientation in _UNDOING else pixels
+        return _as_stored(image, mode)
+
+
+def decode_small(data: bytes, side_px: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """`decode` to RGB, made smaller so that no side is longer than `side_px`. A JPEG is decoded at a reduced size.
+
+    Args:
+        data: the file's bytes.
+        side_px: longest side of the result.
+        max_pixels: the most pixels that are decoded.
+
+    Raises:
+        ImageError: it is not a supported image, is damaged, or has too many pixels.
+    """
+    with _opened(data) as image:
+        image.draft("RGB", (side_px, side_px))
+        width_px, height_px = image.size
+        if width_px * height_px > max_pixels:
+            raise ImageError(f"{width_px}x{height_px} pixels, at most {max_pixels:,} are shown in a small image")
+        pixels = _as_stored(image, "RGB")
+    pixels.thumbnail((side_px, side_px))
+    return pixels
+
+
+def cropped(image: Image.Image, region_xyxy_px: BoxXYXY) -> Image.Image:
+    """Crop a region of an image, at least one pixel wide and high."""
+    x1, y1, x2, y2 = region_xyxy_px
+    left, top = min(int(x1), image.width - 1), min(int(y1), image.height - 1)
+    right, bottom = max(left + 1, min(round(x2), image.width)), max(top + 1, min(round(y2), image.height))
+    return image.reduce(1, (left, top, right, bottom))  # `crop` warns about very large regions
+
+
+def _as_stored(image: ImageFile, mode: str) -> Image.Image:
+    """The pixels of an open image, as `decode` has them."""
+    orientation = _tiff_orientation(image)
+    pixels: Image.Image = image
+    if image.mode.startswith("I;16"):  # Pillow would clip values above 255
+        pixels = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        pixels = image.convert("RGBA")  # the same colours, without Pillow's warning
+    elif image.mode == "LAB":
+        pixels = image.convert("RGB")  # the only mode that Pillow converts it to
+    pixels = pixels.convert(mode)
+    return pixels.transpose(_UNDOING[orientation]) if orientation in _UNDOING else pixels
 
 
 def orientation(data: bytes) -> int:

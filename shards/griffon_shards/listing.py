@@ -42,7 +42,7 @@ def _can_have_label(facts: np.void) -> bool:
 
 def _has_category(sample: Sample, shards: FrozenSet, row: int, category: str) -> bool:
     wanted = category.casefold()
-    return any(label.casefold() == wanted for label, _ in _labelled_boxes(sample, shards, row))
+    return any(label.casefold() == wanted for label, _ in boxes_of_variants(sample, shards, row))
 
 
 def _holds(sample: Sample, text: str) -> bool:
@@ -50,8 +50,12 @@ def _holds(sample: Sample, text: str) -> bool:
     return any(wanted in turn.text.casefold() for item in sample.renderings for turn in item.turns)
 
 
-def _labelled_boxes(sample: Sample, shards: FrozenSet, row: int) -> list[tuple[str, BoxXYXY]]:
-    """Labels and boxes (as fractions) of all variants."""
+def boxes_of_variants(sample: Sample, shards: FrozenSet, row: int) -> list[tuple[str, BoxXYXY]]:
+    """Labels and boxes (as fractions) of all variants of the sample in a row.
+
+    Raises:
+        DataError: an answer is not of the grammar.
+    """
     style = shards.lock.render["boxes"]
     try:
         variants = [replace(sample, renderings=(item,)) for item in sample.renderings]
@@ -65,15 +69,17 @@ def smallest_box_px2(shards: FrozenSet, row: int) -> float:
 
     Boxes are as exact as the set has them: where it has none in pixels, they are those that are written.
     """
-    if not int(shards.index[row]["boxes"]):
-        return float("nan")
-    sample = shards[row]
+    return smallest_box_of(shards[row], shards, row) if int(shards.index[row]["boxes"]) else float("nan")
+
+
+def smallest_box_of(sample: Sample, shards: FrozenSet, row: int) -> float:
+    """`smallest_box_px2` of a sample that is read already."""
     boxes = [box for item in sample.renderings for box in item.boxes_xyxy_px or ()]
     if not boxes:
         width_px, height_px = sample.width_px, sample.height_px
         boxes = [
             (x1 * width_px, y1 * height_px, x2 * width_px, y2 * height_px)
-            for _, (x1, y1, x2, y2) in _labelled_boxes(sample, shards, row)
+            for _, (x1, y1, x2, y2) in boxes_of_variants(sample, shards, row)
         ]
     return min(((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes), default=float("nan"))
 

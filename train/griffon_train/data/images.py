@@ -6,7 +6,7 @@ from PIL import Image
 
 from griffon_shards import images
 from griffon_shards.support.errors import DataError
-from griffon_shards.types import BoxXYXY, Sample
+from griffon_shards.types import Sample
 
 IMAGE_PX = 1022
 """Side of the vision tower's input."""
@@ -36,9 +36,5 @@ def resized(image: Image.Image, side_px: int) -> Pixels:
     return np.asarray(image.resize((side_px, side_px), Image.Resampling.BILINEAR))
 
 
-def cropped(image: Image.Image, region_xyxy_px: BoxXYXY) -> Image.Image:
-    """Crop a region of an image, at least one pixel wide and high."""
-    x1, y1, x2, y2 = region_xyxy_px
-    left, top = min(int(x1), image.width - 1), min(int(y1), image.height - 1)
-    right, bottom = max(left + 1, min(round(x2), image.width)), max(top + 1, min(round(y2), image.height))
-    return image.reduce(1, (left, top, right, bottom))  # `crop` warns about very large regions
+cropped = images.cropped
+"""Crops the region of a sample, as `griffon-shards view` shows it."""

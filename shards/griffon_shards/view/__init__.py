@@ -1,0 +1,4 @@
+"""`griffon-shards view`: a local page that shows frozen sets.
+
+`server` has the routes, `access` the checks of every request; all else knows nothing of HTTP.
+"""

@@ -1,0 +1,114 @@
+"""Samples that somebody marked as doubtful: a small JSONL file beside the set, never in it.
+
+A line is `{"key": ..., "note": ...}`. `griffon-prep build --exclude-keys FILE` leaves the marked samples out of the
+next set. A line that is not JSON counts as a key without a note, so that a file may be written by hand.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+
+from griffon_shards.support.errors import DataError
+from griffon_shards.support.files import write_whole
+
+MAX_NOTE_CHARS = 2000
+
+
+class Marks:
+    """The marks in a file. Threads may share it; other processes may write the file, too, but not in the same moment.
+
+    Attributes:
+        path: the file, which need not exist.
+        version: changes whenever the marks do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.version = 0
+        self._lock = threading.Lock()
+        self._state: tuple[int, int] | None = None
+        self._lines: dict[str, dict[str, object]] = {}
+        self._error: str | None = None
+        self.notes()
+
+    def notes(self) -> dict[str, str]:
+        """Keys and notes, in the order of the file."""
+        with self._lock:
+            self._reload()
+            return {key: str(line.get("note", "")) for key, line in self._lines.items()}
+
+    @property
+    def error(self) -> str | None:
+        """Why marks cannot be written, or None."""
+        with self._lock:
+            self._reload()
+        if self._error is not None:
+            return self._error
+        target = self.path if self.path.exists() else self.path.parent
+        if not (os.access(target, os.W_OK) and os.access(self.path.parent, os.W_OK)):
+            return f"{self.path}: cannot be written; give another file with --marks"
+        return None
+
+    def put(self, key: str, note: str) -> None:
+        """Mark a sample, or change its note.
+
+        Raises:
+            DataError: the file is damaged.
+            OSError: the file cannot be written.
+        """
+        self._change(lambda lines: lines.update({key: {**lines.get(key, {}), "key": key, "note": note}}))
+
+    def delete(self, key: str) -> None:
+        """Take a mark away, if there is one. Raises as `put`."""
+        self._change(lambda lines: lines.pop(key, None))
+
+    def _change(self, change: Callable[[dict[str, dict[str, object]]], object]) -> None:
+        with self._lock:
+            self._reload()
+            if self._error is not None:
+                raise DataError(self._error)
+            lines = dict(self._lines)
+            change(lines)
+            write_whole(
+                self.path, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines.values())
+            )
+            self._reload()
+
+    def _reload(self) -> None:
+        """Read the file if it has changed."""
+        try:
+            status = self.path.stat()
+            state = (status.st_mtime_ns, status.st_size)
+        except FileNotFoundError:
+            state = (0, 0)
+        if state == self._state:
+            return
+        self._state, self.version = state, self.version + 1
+        try:
+            data = self.path.read_bytes() if state != (0, 0) else b""
+            self._lines, self._error = _parsed(data), None
+        except (OSError, ValueError) as error:
+            self._lines, self._error = (
+                {},
+                f"{self.path}: {error}; marks are neither shown nor written until it is mended",
+            )
+
+
+def _parsed(data: bytes) -> dict[str, dict[str, object]]:
+    lines: dict[str, dict[str, object]] = {}
+    for number, raw in enumerate(data.splitlines(), 1):
+        text = raw.strip()
+        if not text:
+            continue
+        if not text.startswith(b"{"):
+            key = text.decode()
+            lines[key] = {"key": key}
+            continue
+        line = orjson.loads(text)
+        if not isinstance(line.get("key"), str):
+            raise DataError(f"line {number} has no key")
+        lines[line["key"]] = line
+    return lines

@@ -1,0 +1,106 @@
+"""Marks: a small JSONL file beside the set."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import ORIGIN, View
+
+HEADERS = {"origin": ORIGIN}
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    return tmp_path / "out.marks.jsonl"
+
+
+@pytest.fixture
+def marked(frozen_set: Path, open_view: Callable[..., View], marks: Path) -> View:
+    return open_view(frozen_set, marks=marks)
+
+
+def put(view: View, row: int, note: object) -> int:
+    return view.client.put(f"/api/marks/0/{row}", json={"note": note}, headers=HEADERS).status_code
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_mark_is_written_shown_filtered_by_and_taken_away(marked: View, marks: Path) -> None:
+    key = marked.sets[0].frozen.key(7)
+    assert put(marked, 7, 'wrong box\n"左"') == 200
+    assert lines(marks) == [{"key": key, "note": 'wrong box\n"左"'}]
+    assert marked.get("/api/marks") == [{"set": 0, "key": key, "row": 7, "note": 'wrong box\n"左"'}]
+    assert marked.rows(marked=1) == [7]
+    assert marked.get("/api/samples/0/7")["mark"] == 'wrong box\n"左"'
+    put(marked, 3, "")
+    put(marked, 7, "changed")
+    assert [line["note"] for line in lines(marks)] == ["changed", ""]
+    assert (marked.rows(marked=1), marked.rows(marked=1, sort="order", desc=1)) == ([3, 7], [7, 3])
+    assert marked.client.delete("/api/marks/0/7", headers=HEADERS).status_code == 200
+    assert marked.client.delete("/api/marks/0/7", headers=HEADERS).status_code == 200
+    assert (marked.rows(marked=1), len(lines(marks))) == ([3], 1)
+
+
+def test_what_others_wrote_into_the_file_is_kept_and_shown(marked: View, marks: Path) -> None:
+    first = marked.sets[0].frozen.key(0)
+    marks.write_text(f'DET_old-000000001\n{{"key": "{first}", "note": "n", "by": "Ann"}}\n\n', encoding="utf-8")
+    assert [mark["key"] for mark in marked.get("/api/marks")] == [first]
+    put(marked, 1, "new")
+    assert [line["key"] for line in lines(marks)] == ["DET_old-000000001", first, marked.sets[0].frozen.key(1)]
+    assert lines(marks)[1]["by"] == "Ann"
+
+
+@pytest.mark.parametrize("content", [b'{"key": "DET', b'{"note": "no key"}\n', b"\xff\xfe\n", b'{"key": 7}\n'])
+def test_a_damaged_file_is_left_alone(marked: View, marks: Path, content: bytes) -> None:
+    marks.write_bytes(content)
+    answer = marked.client.put("/api/marks/0/0", json={"note": "x"}, headers=HEADERS)
+    assert answer.status_code == 422
+    assert str(marks) in answer.json()["error"]
+    assert marks.read_bytes() == content
+    sets = marked.get("/api/sets")
+    assert (sets["marks_writable"], str(marks) in sets["marks_error"]) == (False, True)
+    assert marked.rows(marked=1) == []
+    marks.unlink()
+    assert put(marked, 0, "x") == 200
+
+
+def test_a_folder_that_cannot_be_written_is_reported(
+    frozen_set: Path, tmp_path: Path, open_view: Callable[..., View]
+) -> None:
+    marks = tmp_path / "missing" / "marks.jsonl"
+    view = open_view(frozen_set, marks=marks)
+    assert put(view, 0, "x") == 500
+    sets = view.get("/api/sets")
+    assert (sets["marks_writable"], str(marks) in sets["marks_error"]) == (False, True)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"note": 7}', b'{"note": null}', b'{"text": ""}', b'"note"'])
+def test_a_body_that_is_no_note_is_refused(marked: View, marks: Path, body: bytes) -> None:
+    headers = {**HEADERS, "content-type": "application/json"}
+    assert marked.client.put("/api/marks/0/0", content=body, headers=headers).status_code == 400
+    assert not marks.exists()
+
+
+def test_notes_have_a_limit(marked: View, marks: Path) -> None:
+    assert put(marked, 0, "x" * 2001) == 400
+    assert put(marked, 0, "x" * 5000) == 413
+    assert put(marked, 0, "左" * 1300) == 200
+    form = {**HEADERS, "content-type": "text/plain"}
+    assert marked.client.put("/api/marks/0/0", content=b'{"note": ""}', headers=form).status_code == 415
+    assert put(marked, 10**9, "x") == 404
+    assert len(lines(marks)) == 1
+
+
+def test_marks_lie_beside_the_set_by_default(copy_of_set: Path, open_view: Callable[..., View]) -> None:
+    other = copy_of_set.with_name("other")
+    copy_of_set.rename(other)
+    copy = other.with_name("copy")
+    copy.symlink_to(other)
+    view = open_view(other, copy)  # two of them, so that no file of marks is given
+    put(view, 0, "x")
+    assert lines(other.with_name("other.marks.jsonl"))[0]["note"] == "x"
+    assert [mark["set"] for mark in view.get("/api/marks")] == [0, 1]  # both lead to one set
