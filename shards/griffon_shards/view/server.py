@@ -18,10 +18,10 @@ from starlette.routing import Route
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import TASKS
 from griffon_shards.view import pictures
+from griffon_shards.view.errors import NotFoundError, TooSlowError
 from griffon_shards.view.filters import PREDICTION_SORTS, SORTS, VERDICTS, Parameters, filters_of, page_of
 from griffon_shards.view.marks import MAX_NOTE_CHARS
 from griffon_shards.view.pictures import Picture, Thumbnails
-from griffon_shards.view.sidecar import TooSlowError
 from griffon_shards.view.statistics import Statistics
 from griffon_shards.view.viewed_set import ViewedSet
 
@@ -39,7 +39,7 @@ _PICTURE_THREADS = 2  # a thread decodes 120 MB at most
 _MAX_BODY_BYTES = 4096
 _STATUS: Mapping[type[Exception], int] = {
     SettingsError: 400,
-    IndexError: 404,
+    NotFoundError: 404,
     DataError: 422,
     OSError: 500,
     sqlite3.Error: 500,
@@ -236,7 +236,7 @@ class _Views:
 
     def _set(self, number: int) -> ViewedSet:
         if number >= len(self._sets):
-            raise IndexError(f"there is no set {number}; sets are numbered from 0 to {len(self._sets) - 1}")
+            raise NotFoundError(f"there is no set {number}; sets are numbered from 0 to {len(self._sets) - 1}")
         return self._sets[number]
 
     def _place(self, request: Request) -> tuple[ViewedSet, int]:

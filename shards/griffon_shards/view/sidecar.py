@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from griffon_shards.view.errors import TooSlowError
 from griffon_shards.view.text_index import match_expression
 
 Rows = NDArray[np.uint32]
@@ -19,10 +20,6 @@ _QUERY_S = 5.0
 _STEPS_BETWEEN_CHECKS = 100_000
 _CACHE_KIB = 4_000
 _AFTER_ALL = "\U0010ffff"
-
-
-class TooSlowError(Exception):
-    """A query took too long and was stopped."""
 
 
 class Sidecar:

@@ -66,13 +66,14 @@ def ensure_sidecar(
         done: called with the number of samples read since the last call.
 
     Raises:
+        DataError: the sidecar cannot be written, or a process was killed.
         OSError: the folder cannot be written.
     """
     path = sidecar_path(cache, frozen)
     if is_complete(path, frozen):
         return path
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _Locked(cache / f"{frozen.lock.digest}.lock"):
+    with _locked(cache / f"{frozen.lock.digest}.lock"):
         if is_complete(path, frozen):  # another process has just built it
             return path
         temporary = cache / f"{TEMPORARY_PREFIX}{path.name}"
@@ -82,6 +83,8 @@ def ensure_sidecar(
             for older in cache.glob(f"{frozen.lock.digest}.v*.sqlite"):
                 older.unlink()
             temporary.replace(path)
+        except sqlite3.Error as error:
+            raise DataError(f"{temporary}: {error}; free some space, or give another folder with --cache") from error
         finally:
             temporary.unlink(missing_ok=True)
     return path
@@ -110,26 +113,21 @@ def _is_readable(frozen: FrozenSet, row: int) -> bool:
     return True
 
 
-class _Locked:
-    """Hold the lock of a sidecar, and wait for another process that does."""
-
-    def __init__(self, path: Path) -> None:
-        waiting = False
-        while True:
-            try:
-                self._file = lock_folder(path, whose=f"{path}: another process builds this sidecar", instead="wait")
-                return
-            except SettingsError as error:
-                if not waiting:
-                    _LOG.info("%s", error)
-                waiting = True
-                time.sleep(_PAUSE_S)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a sidecar; wait for another process that does."""
+    waiting = False
+    while True:
+        try:
+            file = lock_folder(path, whose=f"{path}: another process builds this sidecar", instead="waiting for it")
+            break
+        except SettingsError as error:
+            if not waiting:
+                _LOG.info("%s", error)
+            waiting = True
+            time.sleep(_PAUSE_S)
+    with file:
+        yield
 
 
 def _build(frozen: FrozenSet, path: Path, workers: int, done: Callable[[int], object]) -> None:
@@ -242,10 +240,12 @@ def _write_categories(connection: sqlite3.Connection, postings: _Postings) -> No
 
 def _write_columns(connection: sqlite3.Connection, columns: dict[str, NDArray[Any]], frozen: FrozenSet) -> None:
     """Image sizes, areas, and the complete set in every order but its own."""
-    everything = np.arange(len(frozen))
-    orders = {f"by {name}": np.lexsort(keys(frozen, everything)) for name, keys in INDEX_ORDERS.items()}
-    for name in ("boxes", "length"):  # `ls` lists the most first
-        orders[f"by {name}"] = np.argsort(frozen.index[{"boxes": "boxes", "length": "text_chars"}[name]], kind="stable")
+    everything, index = np.arange(len(frozen)), frozen.index
+    orders = {
+        "by key": np.lexsort(INDEX_ORDERS["key"](frozen, everything)),
+        "by boxes": np.argsort(index["boxes"], kind="stable"),
+        "by length": np.argsort(index["text_chars"], kind="stable"),
+    }
     area, pixels = columns["area"], columns["width"].astype(np.float64) * columns["height"]
     share = np.divide(area, pixels, out=np.full(len(frozen), np.nan), where=pixels > 0)
     orders |= {"by area": np.argsort(area, kind="stable"), "by smallest": np.argsort(share, kind="stable")}

@@ -9,6 +9,7 @@ from typing import Any
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.support.errors import DataError
 from griffon_shards.view import cards
+from griffon_shards.view.errors import NotFoundError
 from griffon_shards.view.filters import Filters
 from griffon_shards.view.marks import Marks
 from griffon_shards.view.predictions import Predictions
@@ -59,9 +60,11 @@ class ViewedSet:
         return [{"set": self.number, **count} for count in self.rejects.counts()]
 
     def check(self, row: int) -> None:
-        """Raise IndexError if there is no such row."""
+        """Raise NotFoundError if there is no such row."""
         if not 0 <= row < len(self.frozen):
-            raise IndexError(f"set {self.number} has {len(self.frozen)} samples, from row 0 on; there is no row {row}")
+            raise NotFoundError(
+                f"set {self.number} has {len(self.frozen)} samples, from row 0 on; there is no row {row}"
+            )
 
     def cards(self, filters: Filters, offset: int, limit: int) -> tuple[int, list[dict[str, Any]]]:
         """The number of samples that pass, and the cards of some. Raises as `select`."""
