@@ -22,12 +22,10 @@ class Marks:
 
     Attributes:
         path: the file, which need not exist.
-        version: changes whenever the marks do.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.version = 0
         self._lock = threading.Lock()
         self._state: tuple[int, int] | None = None
         self._lines: dict[str, dict[str, object]] = {}
@@ -86,7 +84,7 @@ class Marks:
             state = (0, 0)
         if state == self._state:
             return
-        self._state, self.version = state, self.version + 1
+        self._state = state
         try:
             data = self.path.read_bytes() if state != (0, 0) else b""
             self._lines, self._error = _parsed(data), None

@@ -20,6 +20,7 @@ from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.processes import available_cores
 from griffon_shards.view.access import Access, is_loopback
 from griffon_shards.view.command import DEFAULT_PORT
+from griffon_shards.view.key_rows import KeyRows
 from griffon_shards.view.marks import Marks
 from griffon_shards.view.predictions import Predictions
 from griffon_shards.view.rejects import Rejects
@@ -85,6 +86,7 @@ def open_sets(
             number=number,
             name=str(root),
             frozen=frozen,
+            key_rows=KeyRows(frozen),
             sidecar=Sidecar(_built_sidecar(frozen, cache)),
             predictions=answers or None,
             marks=Marks(marks or _beside(root)),
