@@ -170,6 +170,7 @@ def _blocks(frozen: FrozenSet, workers: int) -> Iterator[RowBlock]:
     if rows <= _FEW_ROWS:
         yield from map(read_rows, jobs)
         return
+    _LOG.info("reading the categories and texts of %s, once: %s samples", frozen.root, f"{rows:,}")
     with LocalPool(workers) as pool:
         yield from _in_order(pool.run(read_rows, jobs))
 
