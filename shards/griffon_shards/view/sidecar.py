@@ -35,7 +35,7 @@ class Sidecar:
         self._local = threading.local()
         facts = dict(self._connection.execute("SELECT name, value FROM facts"))
         self.samples: int = facts["samples"]
-        self.damaged: int = facts["damaged"]
+        self.damaged: int = len(facts["damaged"]) // 4
 
     @cached_property
     def width_px(self) -> NDArray[np.uint32]:

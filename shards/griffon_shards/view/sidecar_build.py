@@ -25,7 +25,7 @@ from griffon_shards.support.worker_pool import LocalPool
 from griffon_shards.view import text_index
 from griffon_shards.view.sidecar_rows import RowBlock, read_rows
 
-VERSION = 1
+VERSION = 2
 """Raised when a sidecar of older code no longer serves."""
 _ROWS_PER_BLOCK = 1000
 _FEW_ROWS = 5000  # read in less time than a process takes to start
@@ -97,12 +97,12 @@ def is_complete(path: Path, frozen: FrozenSet) -> bool:
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             facts = dict(connection.execute("SELECT name, value FROM facts"))
-            if facts.get("digest") != frozen.lock.digest or facts.get("samples") != len(frozen):
-                return False
-            (damaged,) = connection.execute("SELECT data FROM columns WHERE name = 'damaged'").fetchone()
     except sqlite3.DatabaseError:
         return False
-    return not any(_is_readable(frozen, row) for row in np.frombuffer(damaged, "<u4")[:_MAX_READ_AGAIN].tolist())
+    if facts.get("digest") != frozen.lock.digest or facts.get("samples") != len(frozen):
+        return False
+    damaged = np.frombuffer(facts["damaged"], "<u4")[:_MAX_READ_AGAIN].tolist()
+    return not any(_is_readable(frozen, row) for row in damaged)
 
 
 def _is_readable(frozen: FrozenSet, row: int) -> bool:
@@ -155,8 +155,8 @@ def _build(frozen: FrozenSet, path: Path, workers: int, done: Callable[[int], ob
         connection.execute("INSERT INTO text (text) VALUES ('optimize')")
         _write_categories(connection, postings)
         del postings
-        _write_columns(connection, {**columns, "damaged": np.array(damaged, "<u4")}, frozen)
-        facts = {"digest": frozen.lock.digest, "samples": rows, "damaged": len(damaged)}
+        _write_columns(connection, columns, frozen)
+        facts = {"digest": frozen.lock.digest, "samples": rows, "damaged": np.array(damaged, "<u4").tobytes()}
         connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
         connection.execute("COMMIT")
     finally:
