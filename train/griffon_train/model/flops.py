@@ -7,7 +7,7 @@ nothing trained is before need no backward pass.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,26 +63,26 @@ class ModelFlops:
         vision, region, text = config.vision_config, config.region_config, config.get_text_config()
         tower: Any = model.vision_tower
         layers = config.select_layer % (len(tower.encoder.layers) + 1)
-        self._patches = config.patches_a_side**2 + 1
-        self._tower_attention = 4.0 * layers * self._patches**2 * vision.hidden_size
-        used = [*tower.encoder.layers[:layers].parameters(), tower.embeddings.patch_embedding.weight]
-        self._vision = _part(used, times=self._patches, upstream=False)
-        self._projector = _part(model.projector.parameters(), times=model.image_tokens, upstream=self._vision.backward)
+        patches = config.patches_a_side**2
+        self._tower_attention = 4.0 * layers * (patches + 1) ** 2 * vision.hidden_size
+        # Images need no gradient, so the matrix that reads them has no backward pass but its own gradient.
+        self._embedding = replace(_part([tower.embeddings.patch_embedding.weight], times=patches), backward=False)
+        self._vision = _part(tower.encoder.layers[:layers].parameters(), times=patches + 1)
+        trained = self._vision.backward or self._embedding.trained > 0
+        self._projector = _part(model.projector.parameters(), times=model.image_tokens, upstream=trained)
         self._region = self._region_projector = _Part(0.0, 0.0, False)
         self._region_attention = 0.0
         if region is not None and model.region_tower is not None and model.region_projector is not None:
             patches = (region.image_size // region.patch_size) ** 2 + 1
             self._region_attention = 4.0 * region.num_hidden_layers * patches**2 * region.hidden_size
             whole: Any = model.region_tower
-            seen = [*whole.encoder.parameters(), whole.embeddings.patch_embedding.weight]
-            self._region = _part(seen, times=patches, upstream=False)
-            self._region_projector = _part(model.region_projector.parameters(), times=1, upstream=False)
+            self._region = _part([*whole.encoder.parameters(), whole.embeddings.patch_embedding.weight], times=patches)
+            self._region_projector = _part(model.region_projector.parameters())
         upstream = self._projector.backward or self._region_projector.backward
         head, embeddings = model.get_output_embeddings().weight, model.get_input_embeddings().weight
         matrices = [each for each in model.language_model.parameters() if each is not head and each is not embeddings]
-        trained = any(each.requires_grad for each in model.language_model.parameters())
-        self._language = _part(matrices, times=1, upstream=upstream or trained)
-        self._head = _part([head], times=1, upstream=upstream or trained)
+        upstream = upstream or any(each.requires_grad for each in model.language_model.parameters())
+        self._language, self._head = _part(matrices, upstream=upstream), _part([head], upstream=upstream)
         width = text.num_attention_heads * (
             getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         )
@@ -91,7 +91,8 @@ class ModelFlops:
     def of(self, counts: StepCounts) -> float:
         """The operations of a step with these samples."""
         return (
-            self._vision.operations(counts.images, counts.images * self._tower_attention)
+            self._embedding.operations(counts.images)
+            + self._vision.operations(counts.images, counts.images * self._tower_attention)
             + self._projector.operations(counts.images)
             + self._region.operations(counts.regions, counts.regions * self._region_attention)
             + self._region_projector.operations(counts.regions)
@@ -100,7 +101,7 @@ class ModelFlops:
         )
 
 
-def _part(parameters: Iterable[torch.nn.Parameter], *, times: int, upstream: bool) -> _Part:
+def _part(parameters: Iterable[torch.nn.Parameter], *, times: int = 1, upstream: bool = False) -> _Part:
     """Count matrices; ZeRO-3 leaves a sharded weight's shape in `ds_shape`."""
     shapes = [(getattr(each, "ds_shape", each.shape), each.requires_grad) for each in parameters]
     sizes = [(float(torch.Size(shape).numel()), trains) for shape, trains in shapes if len(shape) > 1]

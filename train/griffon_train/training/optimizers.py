@@ -5,6 +5,7 @@ checkpoint of one resumes with another.
 """
 
 import logging
+import os
 import subprocess
 from typing import Any
 
@@ -67,8 +68,10 @@ def _unless_built() -> str | None:
     from deepspeed.ops.op_builder import CPUAdamBuilder  # only after `distributed_session` selected the accelerator
 
     try:
-        for line in compiling.announcements({"cpu_adam": ("ninja", "c++")}):
-            _log.info(line)
+        lines = compiling.announcements({"cpu_adam": ("ninja", "c++")})
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            for line in lines:
+                _log.warning(line)  # at this level also on machines without rank 0
         CPUAdamBuilder().load(verbose=False)
     except SettingsError:
         return "ninja or a C++ compiler is missing"
