@@ -119,7 +119,9 @@ def test_every_optimizer_trains_alike_and_resumes_the_others(frozen_set: Path, t
         kill_after(EVERY, train_command("small-qwen2", frozen_set, other, *same, "--optimizer", "adamw"), other, log)
         said = finish(*train_command("small-qwen2", frozen_set, other, *same, *options), log=log)
         assert "resuming at step" in said
-        assert [line["loss"] for line in metrics_of(other)] == pytest.approx(expected, rel=1e-4)
+        assert [line["loss"] for line in metrics_of(other)] == pytest.approx(expected, rel=2e-3)
+        index = orjson.loads((checkpoint_of(other, STEPS) / "checkpoint.json").read_bytes())
+        assert index["optimizer_steps"] == STEPS
 
 
 def test_a_model_answers_and_is_evaluated(frozen_set: Path, demo_data: Path, tmp_path: Path) -> None:
