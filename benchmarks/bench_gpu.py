@@ -62,7 +62,7 @@ def main(
         processes = []
         for name in only or _VARIANTS:
             number = [*_VARIANTS].index(name)
-            command = [sys.executable, __file__, "part", name, str(own), str(steps), model]
+            command = [sys.executable, __file__, "part", "--", name, str(own), str(steps), model]
             with (own / f"{number}.log").open("wb") as log:
                 processes.append((name, number, subprocess.Popen(command, stdout=log, stderr=log)))
         _report(processes, own, end)
