@@ -69,7 +69,7 @@ def main(
 
 
 def _report(processes: list[tuple[str, int, subprocess.Popen[bytes]]], own: Path, end: float) -> None:
-    rows = []
+    rows, kernels = [], ""
     for name, number, process in processes:
         (own / f"go-{number}").touch()
         try:
@@ -81,11 +81,13 @@ def _report(processes: list[tuple[str, int, subprocess.Popen[bytes]]], own: Path
         if path.exists():
             found = orjson.loads(path.read_bytes())
             rows.append((name, *(found[each] for each in _COLUMNS)))
+            kernels = kernels or found["kernels"]
         else:
             log = (own / f"{number}.log").read_text(encoding="utf-8", errors="replace")
             click.echo(f"{name}: not measured ({process.returncode}):\n{log[-3000:]}", err=True)
             rows.append((name, *("-" for _ in _COLUMNS)))
     click.echo(table(("configuration", *_COLUMNS), rows))
+    click.echo(kernels)
 
 
 _COLUMNS = ("s a step", "samples/s", "tokens/s", "MFU", "peak memory", "data wait", "last loss", "on")
@@ -123,6 +125,7 @@ def part_command(name: str, own: Path, steps: int, model: str) -> None:
         shares = job.loader(stop=1000).steps()
         warm = [one_step(job, step, shares) for step in range(_WARM_UP)]
         figures = [one_step(job, step, shares) for step in range(_WARM_UP, _WARM_UP + steps)]
+        kernels = _kernels(lambda: one_step(job, _WARM_UP + steps, shares)) if not changes and patch is None else ""
         seconds = median(each.seconds for each in figures)
         timings = [each.timing for each in figures]
         mfus = [each.mfu for each in figures if each.mfu is not None]
@@ -135,6 +138,7 @@ def part_command(name: str, own: Path, steps: int, model: str) -> None:
             "data wait": f"{median(each['data_wait'] for each in timings):.1%}",
             "last loss": f"{figures[-1].metrics['loss']:.4f}",
             "on": torch.cuda.get_device_name(),
+            "kernels": kernels,
             "first steps": [round(each.seconds, 2) for each in warm],
             "all": [round(each.seconds, 3) for each in figures],
         }
@@ -142,6 +146,15 @@ def part_command(name: str, own: Path, steps: int, model: str) -> None:
         click.echo(orjson.dumps(found).decode())
         sys.stdout.flush()
         os._exit(0)  # what is left would only be freed
+
+
+def _kernels(step: Callable[[], Any]) -> str:
+    """The GPU's time in a step, by kernel."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        step()
+    return profiled.key_averages().table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=70)
 
 
 def _await(path: Path) -> None:

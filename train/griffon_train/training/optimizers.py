@@ -94,8 +94,20 @@ def make_optimizer(kind: str, groups: list[dict[str, Any]], settings: OptimizerS
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         optimizer: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, **same)
+        optimizer.register_step_pre_hook(_renew)
         return optimizer
     return torch.optim.AdamW(groups, **same, fused=True if kind == "adamw_fused" else None)
+
+
+def _renew(optimizer: Any, *_: object) -> None:  # noqa: ANN401 - DeepSpeed is not typed
+    """Replace the native object of DeepSpeed's CPU Adam before a step.
+
+    It multiplies up the powers of its betas from step to step, and takes them with `pow` only after a resumption, which
+    rounds differently. A new one takes them with `pow`, so a step does not depend on where the run was resumed.
+    """
+    group = optimizer.param_groups[0]
+    numbers = (group["lr"], *group["betas"], group["eps"], group["weight_decay"])
+    optimizer.ds_opt_adam.create_adam(optimizer.opt_id, *numbers, optimizer.adam_w_mode, False)
 
 
 def step_count(optimizer: torch.optim.Optimizer, flat: torch.Tensor, steps: int) -> int | torch.Tensor:
