@@ -131,7 +131,14 @@ def test_timing_has_its_own_file(resumed: tuple[Path, list[str]]) -> None:
     lines = lines_of(run / "timing.jsonl")
     assert [line["step"] for line in lines] == list(range(STEPS))
     for line in lines:
-        assert line.keys() == {"step", "seconds", "samples_per_s", "tokens_per_s", "data_wait"}
+        assert line.keys() == {
+            "step",
+            "seconds",
+            "samples_per_s",
+            "tokens_per_s",
+            "tokens_per_s_per_device",
+            "data_wait",
+        }
         assert line["seconds"] > 0
         assert line["samples_per_s"] * line["seconds"] == pytest.approx(GLOBAL_BATCH, rel=0.01)
         assert 4 < line["tokens_per_s"] / line["samples_per_s"] < MAX_LENGTH * 1.01
@@ -158,7 +165,7 @@ def test_lines_of_progress(resumed: tuple[Path, list[str]]) -> None:
     run, output = resumed
     line = re.compile(
         r"^[\d-]+ [\d:]+ \[rank 0\] step (\d+)/12  loss ([\d.]+)  lr (\S+)  "
-        r"norm (\S+)  [\d.]+ samples/s  [\d,]+ tokens/s  "
+        r"norm (\S+)  [\d.]+ samples/s  [\d,]+ tokens/s per device  "
         r"data wait \d+%  (?:overlong \d+%  )?(?:without targets \d+%  )?\d+:\d\d:\d\d left$",
         re.MULTILINE,
     )

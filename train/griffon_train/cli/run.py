@@ -17,7 +17,7 @@ from griffon_train.distributed.signals import listening
 _ANSWERS: dict[str, Any] = {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"}
 """Options for which `--freeze-llm`, `--freeze-llm True` and `--freeze-llm=false` are all valid."""
 
-_METAVARS = {"weights": "TAG=W", "skip_steps": "A:B", "lr_from": "STEP=LR"}
+_METAVARS = {"weights": "TAG=W", "skip_steps": "A:B", "lr_from": "STEP=LR", "profile_steps": "A:B"}
 
 _NAMES = {
     other: name for name, option in OPTIONS.items() for other in (name, option.reference_name, option.spelling) if other

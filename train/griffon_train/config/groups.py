@@ -26,6 +26,9 @@ from griffon_train.text.tokenization import OVERLONG
 ATTENTIONS = ("auto", "eager", "sdpa", "flex_attention", "flash_attention_2")
 """Attention implementations, as transformers calls them; `auto` is our choice among them."""
 
+OPTIMIZERS = ("auto", "adamw", "adamw_fused", "cpu_adam")
+"""Implementations of AdamW; `griffon_train.training.optimizers` makes them."""
+
 PROJECTOR_TYPES = ("conv_reduce", "linear", "mlp2x_gelu")
 """Types of projectors, as LLaVA and Griffon call them; `griffon_train.model.projector` makes them."""
 
@@ -159,6 +162,14 @@ class DataSettings:
 class OptimizerSettings:
     """The learning rate of each step, and AdamW."""
 
+    optimizer: Annotated[
+        str,
+        one_of(*OPTIMIZERS),
+        Option(
+            "Implementation of AdamW; auto is adamw on CPU, adamw_fused on CUDA, and there with --offload DeepSpeed's "
+            "cpu_adam if it can be compiled."
+        ),
+    ] = "auto"
     lr: Annotated[Positive, Option("Peak learning rate.", reference_name="learning_rate")] = 2e-5
     projector_lr: Annotated[
         Positive | None,
@@ -258,5 +269,9 @@ class LoggingSettings:
     log_every: Annotated[Count, Option("Print progress every N steps.", reference_name="logging_steps")] = 10
     log_hook: Annotated[
         str | None, Option("Python function, as module:function, called with every metrics record.", unset="none")
+    ] = None
+    profile_steps: Annotated[
+        str | None,
+        Option("Write a trace of the steps A to B - 1 for chrome://tracing or Perfetto.", unset="none"),
     ] = None
     stall_s: Annotated[Positive, Option("End the run with an error after this many seconds without progress.")] = 600.0

@@ -62,7 +62,9 @@ FOREIGN: Mapping[str, Foreign] = {
     ),
     "tf32": Foreign("TF32 is always on", _ON),
     "fp16": Foreign("float16 training is not supported; use --dtype bfloat16", _OFF),
-    "optim": Foreign("the optimizer is always AdamW", ("adamw_torch",)),
+    "optim": Foreign(
+        "the optimizer is always AdamW; --optimizer chooses its implementation", ("adamw_torch", "adamw_torch_fused")
+    ),
     "report_to": Foreign(
         "TensorBoard files and metrics.jsonl are always written; for other loggers, such as Weights & Biases, use "
         "--log-hook module:function",

@@ -29,7 +29,7 @@ from griffon_train.config.settings import (
     values_of,
     weights_by_tag,
 )
-from griffon_train.data.steering import Steering
+from griffon_train.data.steering import Steering, steps_between
 
 RECIPES = Path(__file__).parent / "recipes"
 """Holds a TOML file for each stage."""
@@ -162,6 +162,8 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
         yield f"{', '.join(flags)}: {error}"
     weights_by_tag(data.weights)
     Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
+    if logging.profile_steps is not None:
+        steps_between("--profile-steps", logging.profile_steps, "profiles")
     zero_config(memory, settings.optimizer)
 
 

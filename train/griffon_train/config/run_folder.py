@@ -15,6 +15,9 @@ PROJECTOR_NAME = "mm_projector.bin"
 METRICS, TIMING, VALIDATION = "metrics.jsonl", "timing.jsonl", "validation.jsonl"
 """Log files of a run, with a line for each step; steps are numbered from 0."""
 
+PROFILE = "profile"
+"""Holds the traces of a run with `--profile-steps`."""
+
 BEST_NAME = "best.json"
 """Names the best checkpoint of a run with `--keep-best`, relative to the run's folder."""
 

@@ -14,7 +14,6 @@ from functools import partial
 from itertools import count, islice
 from typing import Any, Protocol, TypeVar
 
-import torch
 from torch.utils.data import DataLoader
 
 from griffon_shards.support.errors import DataError
@@ -82,6 +81,7 @@ class Loader:
         region_px: int = REGION_PX,
         stall_s: float = STALL_S,
         stop_signal: StopSignal | None = None,
+        pinned: bool = False,
     ) -> None:
         """Prepare the loader; workers start when iteration starts.
 
@@ -99,8 +99,10 @@ class Loader:
             region_px: side of the regions.
             stall_s: seconds that a micro-batch may take; not checked without workers.
             stop_signal: the other ranks, which may request a stop before the next micro-batch.
+            pinned: put images into pinned memory, to copy them to a GPU.
         """
         self._plan, self._stall_s, self._workers, self._stop_signal = plan, stall_s, workers, stop_signal
+        self._pinned = pinned
         self._start, self._stop, self._skipped = start, stop, skipped
         self._micro_batch, self._world_size = micro_batch, world_size
         self._slots_of = partial(rank_slots, plan, rank=rank, world_size=world_size, micro_batch=micro_batch)
@@ -146,7 +148,7 @@ class Loader:
             collate_fn=_as_it_is,
             num_workers=self._workers,
             prefetch_factor=AHEAD if self._workers else None,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._pinned,
             timeout=_LOOK_EVERY_S if self._workers else 0,
             # Workers only read and decode; forking them takes milliseconds, importing torch again seconds.
             multiprocessing_context="fork" if self._workers and sys.platform == "linux" else None,

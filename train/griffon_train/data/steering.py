@@ -37,7 +37,7 @@ class Steering:
             step, rate = _rate(given)
             if rates.setdefault(step, rate) != rate:
                 raise SettingsError(f"--lr-from {given}: step {step} already has {rates[step]}; give one rate per step")
-        return cls(skipped=_merged(map(_skipped, skip_steps)), rates=tuple(sorted(rates.items())))
+        return cls(skipped=_merged(_skipped(given) for given in skip_steps), rates=tuple(sorted(rates.items())))
 
     def __contains__(self, step: object) -> bool:
         return isinstance(step, int) and any(first <= step < stop for first, stop in self.skipped)
@@ -71,15 +71,30 @@ class Steering:
         return " ".join(options) or "neither --skip-steps nor --lr-from"
 
 
-def _skipped(given: str) -> tuple[int, int]:
+def steps_between(option: str, given: str, does: str) -> range:
+    """Parse `A:B`, the steps A to B - 1, or `A`, that step alone.
+
+    Args:
+        option: name of the option, for the message.
+        given: its value.
+        does: what it does to the steps, for the message.
+
+    Raises:
+        SettingsError: the value is malformed, or there are no such steps.
+    """
     match = re.fullmatch(r"(\d+)(?::(\d+))?", given)
-    first, stop = (int(match[1]), int(match[2] or int(match[1]) + 1)) if match else (0, 0)
-    if first >= stop:
+    steps = range(int(match[1]), int(match[2] or int(match[1]) + 1)) if match else range(0)
+    if not steps:
         raise SettingsError(
-            f"--skip-steps {given}: expected A:B with A below B, which skips the steps A to B - 1, "
+            f"{option} {given}: expected A:B with A below B, which {does} the steps A to B - 1, "
             "as numbered in metrics.jsonl"
         )
-    return first, stop
+    return steps
+
+
+def _skipped(given: str) -> tuple[int, int]:
+    steps = steps_between("--skip-steps", given, "skips")
+    return steps.start, steps.stop
 
 
 def _rate(given: str) -> tuple[int, float]:

@@ -59,9 +59,17 @@ class GriffonForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the features of images; [P, 3, side, side] to [P, image_tokens, width]."""
-        states = self.vision_tower(pixel_values, output_hidden_states=True).hidden_states
-        features: torch.Tensor = self.projector(states[self.config.select_layer][:, 1:])
+        features: torch.Tensor = self.projector(self._selected_state(pixel_values)[:, 1:])
         return self._scaled(features)
+
+    def _selected_state(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the vision tower's hidden state `select_layer`; no layer after it is computed."""
+        tower: Any = self.vision_tower
+        layers = list(tower.encoder.layers)
+        state: torch.Tensor = tower.pre_layrnorm(tower.embeddings(pixel_values))
+        for layer in layers[: self.config.select_layer % (len(layers) + 1)]:
+            state = layer(state, None)
+        return state
 
     def region_features(self, region_values: torch.Tensor) -> torch.Tensor:
         """Return the features of regions; [R, 3, side, side] to [R, width]."""

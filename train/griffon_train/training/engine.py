@@ -8,6 +8,7 @@ import torch
 
 from griffon_train.config.groups import OptimizerSettings
 from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.training.optimizers import make_optimizer
 
 Engine = Any
 """DeepSpeed is not typed."""
@@ -27,7 +28,7 @@ def parameter_groups(model: GriffonForConditionalGeneration, settings: Optimizer
 
 
 def make_engine(
-    model: GriffonForConditionalGeneration, settings: OptimizerSettings, config: Mapping[str, Any]
+    model: GriffonForConditionalGeneration, settings: OptimizerSettings, config: Mapping[str, Any], kind: str
 ) -> Engine:
     """Create the DeepSpeed engine.
 
@@ -35,12 +36,11 @@ def make_engine(
         model: on the CPU, with its parts frozen, in the precision to train in.
         settings: settings of the run.
         config: DeepSpeed configuration.
+        kind: implementation of AdamW, as `griffon_train.training.optimizers.select_optimizer` returns it.
     """
     import deepspeed  # only after `distributed_session` has selected the accelerator
 
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, settings), betas=(settings.beta1, settings.beta2), eps=settings.epsilon
-    )
+    optimizer = make_optimizer(kind, parameter_groups(model, settings), settings)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=dict(config))
     return engine
 

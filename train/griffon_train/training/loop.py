@@ -4,16 +4,17 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 
 from griffon_shards.support.errors import DataError
 from griffon_train.config.settings import Settings
+from griffon_train.data.batch import Batch
 from griffon_train.data.loader import StepBatches
 from griffon_train.data.rank_split import micro_steps
 from griffon_train.distributed.process_group import distributed_session
 from griffon_train.distributed.signals import Requests, Stopped
-from griffon_train.model.collate import collate
 from griffon_train.model.loss import loss_sums
 from griffon_train.training.engine import learning_rate_factor
 from griffon_train.training.loss_stats import LossAccumulator
@@ -49,7 +50,9 @@ def train(settings: Settings, requests: Requests) -> None:
                 if step in run.steering:
                     run.skip(step)
                 else:
+                    run.profile.before(step)
                     figures = one_step(run, step, shares)
+                    run.profile.after(step)
                     run.report(figures)
                     learned.add(figures)
                 learned.check(step)
@@ -78,17 +81,15 @@ def one_step(run: RunState, step: int, shares: Iterator[StepBatches]) -> StepFig
     _seed(run, step)
     accumulator = LossAccumulator()
     keys: list[str] = []
-    for _ in range(count):
-        asked = time.perf_counter()
-        batch = next(share.batches)
-        wait_s += time.perf_counter() - asked
+    batches = _Timed(share.batches)
+    for batch, inputs in run.inputs.of(islice(batches, count)):
         keys += filter(None, batch.keys)
-        inputs = collate(batch, run.ranks.device, run.dtype)
         losses_B = loss_sums(run.engine, inputs)
         run.engine.backward(losses_B.sum() * scale)
         run.engine.step()
         accumulator.add(batch, losses_B.detach())
     totals = accumulator.over(run.ranks)
+    wait_s += batches.seconds
     norm = float(run.engine.get_global_grad_norm())
     if not (math.isfinite(totals.loss) and math.isfinite(norm)):
         all_keys = " ".join(key for of_rank in run.ranks.gathered(keys) for key in of_rank)
@@ -116,8 +117,31 @@ def one_step(run: RunState, step: int, shares: Iterator[StepBatches]) -> StepFig
     }
     seconds = time.perf_counter() - began
     return StepFigures(
-        step=step, metrics=metrics, samples=run.plan.global_batch, tokens=totals.tokens, seconds=seconds, wait_s=wait_s
+        step=step,
+        metrics=metrics,
+        samples=run.plan.global_batch,
+        tokens=totals.counts.tokens,
+        seconds=seconds,
+        wait_s=wait_s,
+        **run.device_figures(totals.counts, seconds),
     )
+
+
+class _Timed:
+    """An iterator over micro-batches that adds up the time spent waiting for them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches, self.seconds = batches, 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        asked = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self.seconds += time.perf_counter() - asked
 
 
 class _Learned:

@@ -9,6 +9,7 @@ from griffon_train.data.batch import Batch
 from griffon_train.data.batch_id import batch_id_of, place_id
 from griffon_train.data.source_stream import GROUPINGS, task_group
 from griffon_train.distributed.process_group import ProcessGroup
+from griffon_train.model.flops import StepCounts
 
 _GROUPS = GROUPINGS["task"]
 
@@ -22,7 +23,7 @@ class LossTotals:
         loss_by_group: the same for each task group that has target tokens.
         overlong: number of samples longer than `--max-length`.
         without_targets: number of samples without target tokens.
-        tokens: number of tokens of all samples, without padding.
+        counts: tokens, images and other sums, for the operations of the step.
         batch_id: hash of the samples' slots and keys; equal batches of two runs have the same.
     """
 
@@ -30,7 +31,7 @@ class LossTotals:
     loss_by_group: Mapping[str, float]
     overlong: int
     without_targets: int
-    tokens: int
+    counts: StepCounts
     batch_id: str
 
 
@@ -61,7 +62,8 @@ class LossAccumulator:
 
     def __init__(self) -> None:
         self._sums = LossSums(len(_GROUPS))
-        self._overlong = self._without_targets = self._tokens = self._batch_id = 0
+        self._overlong = self._without_targets = self._batch_id = 0
+        self._tokens = self._squared_tokens = self._images = self._regions = 0
 
     def add(self, batch: Batch, losses_B: torch.Tensor) -> None:
         """Add a micro-batch; its losses stay on the device until `over`."""
@@ -71,24 +73,35 @@ class LossAccumulator:
             if example is not None:
                 self._without_targets += not example.targets
                 self._tokens += len(example.ids)
+                self._squared_tokens += len(example.ids) ** 2
+        self._images += len(batch.pixels_PHWC)
+        self._regions += len(batch.regions_RHWC)
         self._batch_id += sum(place_id(slot, key) for slot, key in zip(batch.slots, batch.keys, strict=True) if key)
         self._overlong += sum(batch.overlong)
 
     def over(self, ranks: ProcessGroup) -> LossTotals:
         """The totals over all ranks. Every rank calls this."""
         losses_of_rank, targets_of_rank = self._sums.of_rank()
-        others = (self._overlong, self._without_targets, self._tokens, self._batch_id)
-        values = ranks.sums([*losses_of_rank, *targets_of_rank, *others])
+        seen = (self._tokens, self._squared_tokens, self._images, self._regions)
+        others = (self._overlong, self._without_targets, self._batch_id)
+        values = ranks.sums([*losses_of_rank, *targets_of_rank, *seen, *others])
         losses, counts = values[: len(_GROUPS)], values[len(_GROUPS) : 2 * len(_GROUPS)]
+        tokens, squared_tokens, images, regions, overlong, without_targets, batch_id = map(int, values[-7:])
         return LossTotals(
             loss=sum(losses) / max(sum(counts), 1.0),
             loss_by_group={
                 group: loss / count for group, loss, count in zip(_GROUPS, losses, counts, strict=True) if count
             },
-            overlong=int(values[-4]),
-            without_targets=int(values[-3]),
-            tokens=int(values[-2]),
-            batch_id=batch_id_of(int(values[-1])),
+            overlong=overlong,
+            without_targets=without_targets,
+            counts=StepCounts(
+                tokens=tokens,
+                squared_tokens=squared_tokens,
+                targets=int(sum(counts)),
+                images=images,
+                regions=regions,
+            ),
+            batch_id=batch_id_of(batch_id),
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from griffon_shards.support.tables import size
 from griffon_train.config.run_folder import METRICS, TIMING, VALIDATION
 from griffon_train.training.log_files import Appended
 from griffon_train.training.log_hook import Hook
@@ -21,7 +22,7 @@ from griffon_train.training.validation_figures import ValidationTotals
 
 _log = logging.getLogger(__name__)
 
-_CHARTS = ("loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "data_wait")
+_CHARTS = ("loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "data_wait", "mfu", "peak_memory_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,9 @@ class StepFigures:
         tokens: number of tokens in the global batch, with image tokens and without padding.
         seconds: duration of the step.
         wait_s: time that rank 0 waited for data, part of `seconds`.
+        devices: number of ranks.
+        mfu: share of the GPUs' operations that the model needed (`griffon_train.model.flops`); None if unknown.
+        peak_memory_bytes: most memory that tensors took on rank 0's GPU so far; None on the CPU.
     """
 
     step: int
@@ -43,17 +47,26 @@ class StepFigures:
     tokens: int
     seconds: float
     wait_s: float
+    devices: int
+    mfu: float | None = None
+    peak_memory_bytes: int | None = None
 
     @property
     def timing(self) -> dict[str, Any]:
         """Figures that depend on the clock."""
-        return {
+        timing = {
             "step": self.step,
             "seconds": round(self.seconds, 6),
             "samples_per_s": round(self.samples / self.seconds, 3),
             "tokens_per_s": round(self.tokens / self.seconds, 1),
+            "tokens_per_s_per_device": round(self.tokens / self.seconds / self.devices, 1),
             "data_wait": round(self.wait_s / self.seconds, 4),
         }
+        if self.mfu is not None:
+            timing["mfu"] = round(self.mfu, 4)
+        if self.peak_memory_bytes is not None:
+            timing["peak_memory_bytes"] = self.peak_memory_bytes
+        return timing
 
 
 class Reporter:
@@ -112,7 +125,7 @@ class Reporter:
         self._write(METRICS, figures.metrics)
         self._write(TIMING, figures.timing)
         fields = {**figures.metrics, **figures.timing}
-        charts = {f"train/{name}": fields[name] for name in _CHARTS}
+        charts = {f"train/{name}": fields[name] for name in _CHARTS if name in fields}
         charts |= {f"train/loss/{group}": value for group, value in figures.metrics["loss_by_task"].items()}
         self._show(charts, figures.step)
         if self._hook is not None:
@@ -175,12 +188,19 @@ class Reporter:
         counts = {"overlong": self._overlong, "without targets": self._without_targets}
         shares = "".join(f"{name} {count / self._samples:.0%}  " for name, count in counts.items() if count)
         self._samples = self._overlong = self._without_targets = 0
+        left = f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
         return (
             f"step {done}/{self._steps}  loss {fields['loss']:.4f}  lr {fields['lr']:.3g}  "
             f"norm {fields['grad_norm']:.3g}  "
-            f"{fields['samples_per_s']:.1f} samples/s  {fields['tokens_per_s']:,.0f} tokens/s  "
-            f"data wait {fields['data_wait']:.0%}  {shares}{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+            f"{fields['samples_per_s']:.1f} samples/s  {fields['tokens_per_s_per_device']:,.0f} tokens/s per device  "
+            f"{_gpu_figures(fields)}data wait {fields['data_wait']:.0%}  {shares}{left}"
         )
+
+
+def _gpu_figures(fields: Mapping[str, Any]) -> str:
+    mfu = f"MFU {fields['mfu']:.1%}  " if "mfu" in fields else ""
+    memory = f"peak {size(fields['peak_memory_bytes'])}  " if "peak_memory_bytes" in fields else ""
+    return mfu + memory
 
 
 def first_logged(run: Path, steps: int) -> list[Mapping[str, Any]]:

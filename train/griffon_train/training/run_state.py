@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -24,7 +24,8 @@ from griffon_train.data.sequential_order import SequentialOrder, StepOrder
 from griffon_train.data.steering import Steering
 from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.evaluation.saved_model import LoadedModel
-from griffon_train.model.collate import collate
+from griffon_train.model.collate import InputsAhead
+from griffon_train.model.flops import ModelFlops, StepCounts, peak_flops
 from griffon_train.model.loss import loss_sums
 from griffon_train.training import checkpoint_folders, checkpoints
 from griffon_train.training.best_checkpoint import best_checkpoint, record_best
@@ -32,6 +33,7 @@ from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
 from griffon_train.training.metrics import Reporter, StepFigures
 from griffon_train.training.model_loading import default_chat
+from griffon_train.training.profiling import StepProfile
 from griffon_train.training.validation_figures import ValidationLosses, validation_scores
 from griffon_train.training.zero_shards import ShardedState
 
@@ -51,6 +53,8 @@ class RunState:
         steps: number of steps of the run.
         steering: steps to skip, and changes of the learning rate.
         rates: learning rates of the engine.
+        inputs: brings micro-batches to the device.
+        profile: records the steps of `--profile-steps`.
     """
 
     def __init__(
@@ -85,6 +89,9 @@ class RunState:
         self.steps = steps_of(settings.data, plan)
         self.steering = Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
         self.rates = Rates(engine)
+        self.inputs = InputsAhead(ranks.device, self.dtype)
+        self.profile = StepProfile(settings.output_dir, settings.logging.profile_steps, ranks.rank, ranks.device)
+        self._flops = ModelFlops(engine.module)
         self._encode, self._tokenizer, self._lock = encode, tokenizer, lock
         self._state = ShardedState(engine, ranks.rank)
         self._frozen_sha256 = frozen_sha256
@@ -152,7 +159,19 @@ class RunState:
             region_px=config.vision_config.image_size if region is None else region.image_size,
             stall_s=self.settings.logging.stall_s,
             stop_signal=self.ranks,
+            pinned=self.ranks.device.type == "cuda",
         )
+
+    def device_figures(self, counts: StepCounts, seconds: float) -> dict[str, Any]:
+        """Figures of a step about its devices: their number, and on GPUs how much of them it used."""
+        figures: dict[str, Any] = {"devices": self.ranks.world_size}
+        device = self.ranks.device
+        if device.type == "cuda":
+            figures["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
+            peak = peak_flops(torch.cuda.get_device_name(device)) if self.dtype == torch.bfloat16 else None
+            if peak is not None:
+                figures["mfu"] = self._flops.of(counts) / seconds / self.ranks.world_size / peak
+        return figures
 
     def report(self, figures: StepFigures) -> None:
         """Log a step.
@@ -216,10 +235,10 @@ class RunState:
         order = SequentialOrder(sets, self.plan.global_batch)
         self.engine.eval()
         losses = ValidationLosses(order)
-        for batch in self.loader(order=order, stop=order.steps):
+        for batch, inputs in self.inputs.of(self.loader(order=order, stop=order.steps)):
             self.ranks.watchdog.now(f"validating after step {step}")
             with torch.no_grad():
-                losses.add(batch, loss_sums(self.engine, collate(batch, self.ranks.device, self.dtype)))
+                losses.add(batch, loss_sums(self.engine, inputs))
         totals = losses.over(self.ranks)
         samples = self.settings.logging.val_generate
         if samples is not None:
@@ -283,6 +302,7 @@ class RunState:
         """
         if done > self._saved:
             self.save(done)
+        self.profile.close()
         again = f"saved: rerun the same command to resume at step {done}" if done else "rerun the same command to start"
         if self.ranks.first:
             name = signal.Signals(number).name
@@ -295,6 +315,7 @@ class RunState:
         Raises:
             DataError: the result cannot be written.
         """
+        self.profile.close()
         run, alone = self.settings.output_dir, self.settings.freezing.trained_parts() == ("projector",)
         result = run / (PROJECTOR_NAME if alone else MODEL_NAME)
         if self.start < self.steps or not result.exists():

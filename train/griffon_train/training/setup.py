@@ -36,6 +36,7 @@ from griffon_train.training.checks import (
 from griffon_train.training.data_checks import check_taught, remarks
 from griffon_train.training.engine import Engine, make_engine
 from griffon_train.training.model_loading import default_chat, load_model, placed, unchecked_parts
+from griffon_train.training.optimizers import select_optimizer
 from griffon_train.training.run_state import RunState, steps_of
 
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
         frozen.check_shards()
     plan = plan_of(sets, settings.data)
     shows = Shows.of(sets)
-    _check_before_loading(settings, shows, ranks)
+    optimizer = _check_before_loading(settings, shows, ranks)
     with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
         model, tokenizer = load_model(settings, _dtype(settings.memory, ranks))
     check_sets_fit([*sets, *validation_sets], model.config)
@@ -86,19 +87,20 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
         image_tokens=model.image_tokens,
     )
     lock = _lock_run(settings, ranks)
-    engine = _engine(model, settings, ranks)
+    engine = _engine(model, settings, ranks, optimizer)
     run = RunState(settings, ranks, plan, engine, encode_one, tokenizer, frozen_sha256, lock)
     if ranks.first:
         _store_changes(settings)
     return run
 
 
-def _check_before_loading(settings: Settings, shows: Shows, ranks: ProcessGroup) -> None:
-    """Make the checks that need no model, which may take minutes to load."""
+def _check_before_loading(settings: Settings, shows: Shows, ranks: ProcessGroup) -> str:
+    """Make the checks that need no model, which may take minutes to load; return the optimizer to use."""
     check_same_settings(settings)
     check_taught(settings.freezing.trained_parts(), shows, settings, image_tokens=0)
     check_log_hook(settings.logging.log_hook, ranks)
     compiling.announce(settings.memory, settings.optimizer)
+    return select_optimizer(settings, ranks)
 
 
 def _prepare(model: GriffonForConditionalGeneration, settings: Settings, shows: Shows) -> None:
@@ -114,7 +116,7 @@ def _prepare(model: GriffonForConditionalGeneration, settings: Settings, shows: 
     model.train()
 
 
-def _engine(model: GriffonForConditionalGeneration, settings: Settings, ranks: ProcessGroup) -> Engine:
+def _engine(model: GriffonForConditionalGeneration, settings: Settings, ranks: ProcessGroup, optimizer: str) -> Engine:
     data = settings.data
     config = deepspeed_config(
         settings.memory,
@@ -124,7 +126,9 @@ def _engine(model: GriffonForConditionalGeneration, settings: Settings, ranks: P
         dtype="bfloat16" if model.dtype == torch.bfloat16 else "float32",
     )
     ranks.watchdog.now("making DeepSpeed's engine")
-    return make_engine(model, settings.optimizer, config)
+    if ranks.first:
+        _log.info(f"optimizer: {optimizer}")
+    return make_engine(model, settings.optimizer, config, optimizer)
 
 
 def _store_changes(settings: Settings) -> None:

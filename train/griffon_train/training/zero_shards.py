@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from griffon_train.training.engine import Engine
+from griffon_train.training.optimizers import step_count
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's moments, as torch names them."""
@@ -52,13 +53,14 @@ class ShardedState:
         for name in MOMENTS:
             if name not in state:
                 state[name] = torch.zeros_like(flat.data)
-        state.setdefault("step", torch.tensor(0.0))  # AdamW assumes that a non-empty state is complete
+        if "step" not in state:  # AdamW assumes that a non-empty state is complete
+            state["step"] = step_count(self._zero.optimizer, flat, 0)
         return {name: state[name] for name in MOMENTS}
 
     def set_steps(self, steps: int) -> None:
         """Set the number of optimizer steps, on which AdamW's bias correction depends."""
         for flat in self.buffers:
-            self._zero.optimizer.state[flat]["step"] = torch.tensor(float(steps))
+            self._zero.optimizer.state[flat]["step"] = step_count(self._zero.optimizer, flat, steps)
 
     def steps(self) -> int:
         """Number of optimizer steps taken."""
