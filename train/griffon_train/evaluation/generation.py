@@ -6,7 +6,7 @@ for each token.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from griffon_shards.support.errors import DataError
 from griffon_shards.types import BoxXYXY, Turn
 from griffon_train.data.images import cropped, resized
+from griffon_train.evaluation.one_thread import one_thread
 from griffon_train.model.generation import generation_config
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.normalize import normalised
@@ -51,13 +52,15 @@ class Answer:
     Attributes:
         text: without the template's end mark, and without whitespace around it, which some templates add.
         complete: whether the model ended it; False if it was cut off.
+        tokens: the generated tokens. The last one of a complete answer is the end mark.
         token_ends: for each generated token, the number of characters of `text` decoded up to and with it. A token that
-            ends within a character counts as the one before. The last token of a complete answer is the end mark.
+            ends within a character counts as the one before.
         token_logprobs: natural log-probability of each generated token.
     """
 
     text: str
     complete: bool
+    tokens: tuple[int, ...]
     token_ends: tuple[int, ...]
     token_logprobs: tuple[float, ...]
 
@@ -65,8 +68,9 @@ class Answer:
 class Generator:
     """Answers prompts with a model.
 
-    The answers do not depend on which prompts share a batch: in float32 they are the same but for rounding. In bfloat16
-    rounding can decide between two tokens that are almost equally likely.
+    The answers do not depend on which prompts share a batch, but for rounding, which can decide between two tokens that
+    are almost equally likely: hardly ever in float32, sometimes in bfloat16. The log-probabilities differ in their last
+    digits; those of `scored_alone` do not.
     """
 
     def __init__(
@@ -108,6 +112,29 @@ class Generator:
             embeds_BLW = self._embedded(input_ids_BL, prompts)
             generated = self._generated(embeds_BLW, mask_BL, max_new_tokens)
         return [self._answer(tokens, logprobs) for tokens, logprobs in generated]
+
+    @one_thread()
+    @torch.no_grad()
+    def scored_alone(self, prompt: Prompt, answer: Answer) -> Answer:
+        """Return the answer to a prompt with log-probabilities that do not depend on the batch it was made in.
+
+        They are computed for this answer alone, in one pass over the prompt and the answer.
+
+        Raises:
+            DataError: as for `answers`.
+        """
+        if not answer.tokens:
+            return answer
+        input_ids_1L = torch.tensor([[*self._ids(prompt), *answer.tokens[:-1]]], device=self._model.device)
+        logits_TV = self._model.language_model(
+            inputs_embeds=self._embedded(input_ids_1L, [prompt]),
+            attention_mask=torch.ones_like(input_ids_1L),
+            use_cache=False,
+            logits_to_keep=len(answer.tokens),
+        ).logits[0]
+        tokens_T1 = torch.tensor(answer.tokens, device=logits_TV.device)[:, None]
+        logprobs_T = logits_TV.float().log_softmax(dim=-1).gather(1, tokens_T1)[:, 0]
+        return replace(answer, token_logprobs=tuple(logprobs_T.tolist()))
 
     def _ids(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt, with its image expanded."""
@@ -197,6 +224,7 @@ class Generator:
         return Answer(
             text=stripped,
             complete=complete,
+            tokens=tuple(tokens),
             token_ends=tuple(min(max(0, end - leading), len(stripped)) for end in ends),
             token_logprobs=tuple(logprobs),
         )

@@ -48,7 +48,8 @@ class Prediction:
         question: the question.
         answer: the generated text.
         complete: False if generation stopped at the limit of new tokens.
-        box_scores: a score in [0, 1] for each box that the answer parses to (`answers.box_scores`), in their order.
+        box_scores: DET and RANDDET only: a score in [0, 1] for each box that the answer parses to
+            (`answers.box_scores`), in their order.
         loss: LAZY only: the summed loss of the true answer in nats, given the true turns before it.
         targets: LAZY only: the number of tokens in that sum, else 0.
     """
