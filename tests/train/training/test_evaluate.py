@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from pycocotools.cocoeval import COCOeval
 from griffon_shards.frozen_set import open_set
 from griffon_train.data.images import decode
 from griffon_train.evaluation.generation import Prompt
+from griffon_train.evaluation.matching import NAMED_TASKS
+from griffon_train.evaluation.predictions import decode_prediction, encode_prediction
 from griffon_train.evaluation.questions import chosen_rows, questions_of
 
 from ..evaluation.conftest import learn
@@ -111,6 +114,7 @@ def test_a_killed_evaluation_resumes_on_another_number_of_ranks(
     total = len(lines_of(reference["predictions.jsonl"]))
     assert 5 <= before < total
     assert f"{total} questions, {before} of them answered before" in ended.said[0]
+    assert "answers-00001.jsonl: 1 damaged or incomplete line, the first at line" in ended.said[0]
     assert results_of(out) == reference
     again = launcher.run(*arguments, world_size=1)  # nothing is left to ask
     assert f"{total} questions, {total} of them answered before" in again.said[0]
@@ -166,12 +170,13 @@ def test_answers_that_are_right_score_so_and_others_can_read_them(
 ) -> None:
     """The answers on disk are replaced by the true ones, which the rerun takes for the model's."""
     out = tmp_path / "out"
-    lines = lines_of(evaluated(trained, out)["predictions.jsonl"])
-    for line in lines:
-        line["answer"], line["complete"] = line["truth"], True
-        boxes = line["truth"].count("[") if line["task"] in ("DET", "RANDDET", "VG", "VISJ") else 0
-        line["box_scores"] = [0.5] * boxes
-    (out / "predictions.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    right = []
+    for line in evaluated(trained, out)["predictions.jsonl"].splitlines():
+        prediction = decode_prediction(line)
+        truth, task = prediction.question.truth, prediction.question.task
+        scores = (0.5,) * truth.count("[") if task in NAMED_TASKS else ()
+        right.append(replace(prediction, answer=truth, complete=True, box_scores=scores))
+    (out / "predictions.jsonl").write_bytes(b"".join(encode_prediction(each, {}) for each in right))
     metrics = orjson.loads(evaluated(trained, out, "--coco-json", tmp_path / "boxes.json")["metrics.json"])
     tasks = metrics["tasks"]
     assert tasks["VG"]["one_box"]["accuracy@0.9"] == tasks["VG"]["sets"]["exact"] == 1

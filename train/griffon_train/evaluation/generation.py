@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from griffon_shards.support.errors import DataError
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import BoxXYXY, Turn
 from griffon_train.data.images import cropped, resized
 from griffon_train.evaluation.one_thread import one_thread
@@ -98,8 +98,9 @@ class Generator:
             max_new_tokens: tokens after which an answer is cut off.
 
         Raises:
+            SettingsError: a prompt has a region, and the model no region tower.
             DataError: a conversation lacks `<image>` or `<region>`, does not end with a question, or has a region
-                without an image or for a model without a region tower.
+                without an image.
         """
         if not prompts:
             return []
@@ -121,7 +122,7 @@ class Generator:
         They are computed for this answer alone, in one pass over the prompt and the answer.
 
         Raises:
-            DataError: as for `answers`.
+            SettingsError, DataError: as for `answers`.
         """
         if not answer.tokens:
             return answer
@@ -142,7 +143,7 @@ class Generator:
         if regions and not images:
             raise DataError("a region without an image; give the image that the region is a part of")
         if regions and self._model.region_tower is None:
-            raise DataError("a region, but the model has no region tower; use one trained for visual referring")
+            raise SettingsError("a region, but the model has no region tower; use one trained for visual referring")
         encoded = encode(self._chat, prompt.turns, self._tokenizer, images=images, regions=regions, prompt=True)
         takes = {IMAGE_TOKEN_ID: self._model.image_tokens}
         return [token for each in encoded.ids for token in [each] * takes.get(each, 1)]

@@ -1,5 +1,9 @@
-"""The questions of an evaluation and the model's answers, and their lines in `predictions.jsonl`."""
+"""The questions of an evaluation and the model's answers, and their lines in `predictions.jsonl`.
 
+A line ends with the CRC-32 of the rest of it: an evaluation that resumes does not ask again what it finds on disk.
+"""
+
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +67,10 @@ class Prediction:
 
 
 def encode_prediction(prediction: Prediction, judged: Mapping[str, object]) -> bytes:
-    """A line of `predictions.jsonl`, with its newline. `judged` holds the fields that follow from the prediction."""
+    """A line of `predictions.jsonl`, with its newline. `judged` holds the fields that follow from the prediction.
+
+    `crc32`, the last field, is that of the line without it.
+    """
     question = prediction.question
     fields = {
         "set": question.set,
@@ -83,7 +90,8 @@ def encode_prediction(prediction: Prediction, judged: Mapping[str, object]) -> b
         "width": question.width_px,
         "height": question.height_px,
     }
-    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    line = orjson.dumps(fields)
+    return b'%b,"crc32":%d}\n' % (line.removesuffix(b"}"), zlib.crc32(line))
 
 
 def decode_prediction(line: bytes) -> Prediction:
@@ -94,6 +102,9 @@ def decode_prediction(line: bytes) -> Prediction:
     """
     try:
         fields: dict[str, Any] = orjson.loads(line)
+        rest, _, _ = line.rpartition(b',"crc32":')
+        if zlib.crc32(rest + b"}") != fields["crc32"]:
+            raise ValueError("its CRC-32 is not the recorded one")
         question = Question(
             set=fields["set"],
             key=fields["key"],
