@@ -28,6 +28,7 @@ class Question:
         truth: the answer, as rendered.
         truth_boxes_xyxy_px: the boxes of the answer as the annotation has them, in pixels and in the answer's order.
             None in a set that has only the rendered ones.
+        image: digest of the image's bytes, by which questions about one image are known; empty without an image.
         width_px: width of the image, 0 without an image.
         height_px: height of the image, 0 without an image.
     """
@@ -40,6 +41,7 @@ class Question:
     question: str
     truth: str
     truth_boxes_xyxy_px: tuple[BoxXYXY, ...] | None
+    image: str
     width_px: int
     height_px: int
 
@@ -87,6 +89,7 @@ def encode_prediction(prediction: Prediction, judged: Mapping[str, object]) -> b
         "box_scores": prediction.box_scores,
         "loss": prediction.loss,
         "targets": prediction.targets,
+        "image": question.image,
         "width": question.width_px,
         "height": question.height_px,
     }
@@ -114,6 +117,7 @@ def decode_prediction(line: bytes) -> Prediction:
             question=fields["question"],
             truth=fields["truth"],
             truth_boxes_xyxy_px=_boxes(fields["truth_boxes_px"]),
+            image=fields["image"],
             width_px=fields["width"],
             height_px=fields["height"],
         )
