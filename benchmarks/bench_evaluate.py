@@ -11,6 +11,7 @@ import torch
 from bench_read_sets import make_sets, many_rows
 from common import call, machine, scratch, word
 
+from griffon_prep.sample_data import write_plain_data
 from griffon_prep.sample_data.paint import paint
 from griffon_prep.sample_data.plain import plain_scene
 from griffon_shards.frozen_set import open_set
@@ -40,16 +41,25 @@ def main(runs: int, folder: Path | None) -> None:
     """Measure generation and `seen`, and say which targets are met."""
     with scratch(folder, keep=False) as own:
         click.echo(machine(own))
-        rows = [_generation(family, own, runs) for family in _FAMILIES]
+        questions = _questions(own)
+        rows = [_generation(family, questions, own, runs) for family in _FAMILIES]
         _, tasks = make_sets(own, 500)
         rows += _seen(many_rows(tasks, own / "many", _ROWS), own / "run", runs)
         click.echo(table(("target", "found", "wanted", ""), rows))
 
 
-def _generation(family: str, own: Path, runs: int) -> Row:
+def _questions(own: Path) -> Path:
+    """A set whose text the tokenizers are trained on; with a token for each byte, prompts would be far longer."""
+    manifest = write_plain_data(own / "plain", seed=0, images=200, tasks=["VG", "DET"])
+    command = [sys.executable, "-m", "griffon_prep", "build", "--manifest", manifest]
+    call([*command, "--data-root", manifest.parent, "--out", own / "plain-set"])
+    return own / "plain-set"
+
+
+def _generation(family: str, questions: Path, own: Path, runs: int) -> Row:
     """Answers to questions about as many images, all of `_NEW_TOKENS` tokens, in batches and one by one."""
     size = {"family": family, "size": _SIZE, "projector": "mlp2x_gelu", "select_layer": -2}
-    new_model(own / family, tokenizer="bytes", vocabulary=1000, seed=0, **size)  # type: ignore[arg-type]
+    new_model(own / family, tokenizer=str(questions), vocabulary=1000, seed=0, **size)  # type: ignore[arg-type]
     loaded = open_saved(own / family, "cpu", "float32")
     generator = Generator(loaded.model, loaded.tokenizer, chat=family_chat(family))
     images = [paint(plain_scene(0, number)) for number in range(_QUESTIONS)]

@@ -1,5 +1,6 @@
 """A tiny model that has learned a few answers by heart, saved as a run saves it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +55,18 @@ def learned_prompts() -> list[tuple[Prompt, str]]:
 @pytest.fixture(scope="session")
 def learned_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model that answers `LEARNED` and `LEARNED_TEXT`."""
-    return learn(tmp_path_factory.mktemp("learned") / "model", "tiny-qwen2")
+    return learn(tmp_path_factory.mktemp("learned") / "model", "tiny-qwen2", learned_prompts())
 
 
-def learn(folder: Path, name: str) -> Path:
+def learn(folder: Path, name: str, prompts: Sequence[tuple[Prompt, str]], loss_below: float = 0.01) -> Path:
+    """Save a model that has seen some prompts and their answers until its loss for each token is below a limit."""
     torch.manual_seed(0)
     config: Any = preset_config(name)
     config._attn_implementation = dict(attention_of(config.text_config))
     model: Any = GriffonForConditionalGeneration(config)
     tokenizer, chat = byte_tokenizer(), FAMILY_CHATS[config.text_config.model_type]
     ids, labels, images, regions = [], [], [], []
-    for prompt, answer in learned_prompts():
+    for prompt, answer in prompts:
         pictures, shown = int(prompt.image is not None), int(prompt.region_xyxy_px is not None)
         turns = (*prompt.turns, Turn(role="gpt", text=answer))
         encoded = encode(chat, turns, tokenizer, images=pictures, regions=shown)
@@ -88,9 +90,9 @@ def learn(folder: Path, name: str) -> Path:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if loss.item() < 0.01:
+        if loss.item() < loss_below:
             break
-    assert loss.item() < 0.01
+    assert loss.item() < loss_below
     model.save_pretrained(folder)
     save_beside(folder, model.config, model.generation_config, chat, tokenizer)
     return folder

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from griffon_shards.grammar import format_answer, round_box
 from griffon_shards.types import BoxXYXY
 from griffon_train.evaluation.answers import parse
+from griffon_train.evaluation.matching import NAMED_TASKS
 from griffon_train.evaluation.predictions import Prediction, Question
 
 WIDTH_PX, HEIGHT_PX = 640, 480
@@ -26,12 +27,13 @@ def predicted(
     loss: float | None = None,
     targets: int = 0,
     exact: Sequence[BoxXYXY] | None = None,
+    image: str = "0123456789abcdef",
 ) -> Prediction:
     """A prediction about an image of 640x480 pixels; `exact` are the true boxes in pixels.
 
-    By default each box has the score 0.5.
+    By default each box of DET and RANDDET has the score 0.5.
     """
-    if scores is None and task not in ("REG", "LAZY"):
+    if scores is None and task in NAMED_TASKS:
         scores = [0.5] * len(parse(answer, task, complete=complete).boxes)
     return Prediction(
         question=Question(
@@ -43,6 +45,7 @@ def predicted(
             question=question,
             truth=truth,
             truth_boxes_xyxy_px=None if exact is None else tuple(exact),
+            image=image,
             width_px=WIDTH_PX,
             height_px=HEIGHT_PX,
         ),

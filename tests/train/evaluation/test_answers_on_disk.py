@@ -49,3 +49,13 @@ def test_answers_to_questions_that_are_not_chosen_now_are_kept(tmp_path: Path) -
     finish(tmp_path, [encode_prediction(each, {}) for each in (first, second)], b"{}", [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "predictions.jsonl"]
     assert read_answers(tmp_path) == {place(first): first, place(second): second}
+
+
+def test_an_answer_in_which_a_bit_flipped_is_asked_again(tmp_path: Path) -> None:
+    first, second = answered("a"), answered("b")
+    file = AnswerFile(tmp_path, 0)
+    file.append([first, second])
+    file.close()
+    (path,) = tmp_path.glob("answers-*.jsonl")
+    path.write_bytes(path.read_bytes().replace(b'"answer":"None"', b'"answer":"Nond"', 1))
+    assert read_answers(tmp_path) == {place(second): second}

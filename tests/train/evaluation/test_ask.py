@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from PIL import Image
 from griffon_shards.support.errors import DataError
 from griffon_train.cli.main import main
 from griffon_train.evaluation.inquiry_lines import read_inquiries
+from griffon_train.model.bin_tokens import byte_tokenizer
+from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.presets import preset_config
+from griffon_train.model.saving import save_beside
 
 from .conftest import drawing
 
@@ -119,6 +124,22 @@ def test_questions_as_json_lines(ask: Ask, image: Path, tmp_path: Path, source: 
     assert changed_pixels(drawings / "3.png") == (20, 20, 101, 61)
 
 
+@pytest.mark.parametrize("given_id", ["123456789012345678901234567890", "1e999", '{"a": [1.0, "\\u00e9", "é"]}', '""'])
+def test_an_id_is_repeated_as_it_is(ask: Ask, given_id: str) -> None:
+    said = ask("--questions", "-", "--json", questions=f'{{"question": "Say hello.", "image": null, "id": {given_id}}}')
+    assert said.stdout.startswith(f'{{"id":{given_id},"image":null,')
+
+
+def test_a_region_for_a_model_without_a_region_tower_is_refused(image: Path, tmp_path: Path) -> None:
+    model: Any = GriffonForConditionalGeneration(preset_config("tiny-qwen2", region=False))
+    model.save_pretrained(tmp_path / "model")
+    save_beside(tmp_path / "model", model.config, model.generation_config, "qwen2", byte_tokenizer())
+    given = ["ask", str(tmp_path / "model"), str(image), "--task", "visj", "--region", "20,20,100,60"]
+    said = CliRunner().invoke(main, given, catch_exceptions=False)
+    assert said.exit_code == 2
+    assert "a region, but the model has no region tower; use one trained for visual referring" in said.stderr
+
+
 def test_answers_to_several_questions_are_told_apart(ask: Ask, image: Path) -> None:
     said = ask(image, "--questions", "-", questions=QUESTIONS)
     assert said.stdout.startswith(f"text: Say hello.\nHello, you.\n\n{image}: ")
@@ -140,6 +161,7 @@ def test_what_the_reader_should_know_goes_to_standard_error(ask: Ask, image: Pat
         (("IMAGE",), 2, "no question; give one, or a task"),
         (("none.jpg", "Where?"), 1, "none.jpg: no such image"),
         ((".", "Where?"), 1, ".: a folder; give an image in it"),
+        (("", "Where?"), 1, "the path of an image is empty; give one"),
         ((__file__, "Where?"), 1, "cannot be read as an image: not an image, or one of an unsupported format"),
         (("IMAGE", "--task", "det"), 2, "task DET needs categories"),
         (("IMAGE", "it", "--task", "vg", "--box", "1,2,3,4"), 2, "task VG does not take a box"),
@@ -175,6 +197,8 @@ def test_what_cannot_be_asked_is_refused_with_its_remedy(
         ('{"task": "reg"}', "line 2: task REG needs a box"),
         ('{"question": "What is <region>?", "region": [1, 2, 3, 4], "image": null}', "line 2: the question 'What is"),
         ('{"question": "it", "image": "none.png"}', "line 2: none.png: no such image"),
+        ('{"question": "it", "image": ""}', "line 2: the path of an image is empty; give one, or null"),
+        (f'{{"id": {"[" * 9999 + "]" * 9999}}}', "line 2: maximum recursion depth exceeded"),
     ],
 )
 def test_a_line_that_cannot_be_asked_is_named(ask: Ask, image: Path, line: str, message: str) -> None:

@@ -10,15 +10,28 @@ from griffon_train.evaluation.captioning import captioning_scores, cider, words
 from .made_up import predicted
 
 REFERENCES = ["the red cup", "a dog's tail", "the red cup on the left table", "man", "a red dog"]
+SEVERAL = [
+    ["the red cup", "cup on the left"],
+    ["a dog's tail"],
+    ["the red cup", "a cup", "left"],
+    ["man"],
+    ["a red dog"],
+]
 
 
-def cider_by_hand(answers: list[str], references: list[str]) -> float:
-    """CIDEr-D with one reference each: Vedantam et al., 2015, with clipping and the penalty of lengths."""
+def alone(references: list[str]) -> list[list[str]]:
+    return [[reference] for reference in references]
+
+
+def cider_by_hand(answers: list[str], references: list[list[str]]) -> float:
+    """CIDEr-D: Vedantam et al., 2015, with clipping and the penalty of lengths; the mean over references."""
 
     def vector(text: str, n: int) -> dict[tuple[str, ...], float]:
         tokens = text.split()
         grams = Counter(tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1))
-        documents = {gram: sum(gram in ngrams(reference, n) for reference in references) for gram in grams}
+        documents = {
+            gram: sum(any(gram in ngrams(text, n) for text in of_answer) for of_answer in references) for gram in grams
+        }
         return {gram: count * log(len(references) / max(1, documents[gram])) for gram, count in grams.items()}
 
     def ngrams(text: str, n: int) -> set[tuple[str, ...]]:
@@ -26,14 +39,15 @@ def cider_by_hand(answers: list[str], references: list[str]) -> float:
         return {tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)}
 
     total = 0.0
-    for answer, reference in zip(answers, references, strict=True):
-        for n in range(1, 5):
-            ours, theirs = vector(answer, n), vector(reference, n)
-            norms = [sqrt(sum(value**2 for value in side.values())) for side in (ours, theirs)]
-            dot = sum(min(value, theirs.get(gram, 0.0)) * theirs.get(gram, 0.0) for gram, value in ours.items())
-            pairs = [max(0, len(text.split()) - 1) for text in (answer, reference)]
-            penalty = exp(-((pairs[0] - pairs[1]) ** 2) / (2 * 6.0**2))
-            total += 10 / 4 * penalty * (dot / (norms[0] * norms[1]) if all(norms) else 0.0)
+    for answer, of_answer in zip(answers, references, strict=True):
+        for reference in of_answer:
+            for n in range(1, 5):
+                ours, theirs = vector(answer, n), vector(reference, n)
+                norms = [sqrt(sum(value**2 for value in side.values())) for side in (ours, theirs)]
+                dot = sum(min(value, theirs.get(gram, 0.0)) * theirs.get(gram, 0.0) for gram, value in ours.items())
+                pairs = [max(0, len(text.split()) - 1) for text in (answer, reference)]
+                penalty = exp(-((pairs[0] - pairs[1]) ** 2) / (2 * 6.0**2))
+                total += 10 / 4 * penalty * (dot / (norms[0] * norms[1]) if all(norms) else 0.0) / len(of_answer)
     return total / len(answers)
 
 
@@ -48,18 +62,43 @@ def cider_by_hand(answers: list[str], references: list[str]) -> float:
     ids=["perfect", "near", "empty and other", "swapped"],
 )
 def test_cider_is_that_of_its_definition(answers: list[str]) -> None:
-    assert cider(answers, REFERENCES) == pytest.approx(cider_by_hand(answers, REFERENCES), abs=1e-12)
+    for references in (alone(REFERENCES), SEVERAL):
+        assert cider(answers, references) == pytest.approx(cider_by_hand(answers, references), abs=1e-12)
 
 
 def test_case_and_punctuation_do_not_count_for_cider() -> None:
-    assert cider(["The red, cup!", *REFERENCES[1:]], REFERENCES) == cider(REFERENCES, REFERENCES)
+    references = alone(REFERENCES)
+    assert cider(["The red, cup!", *REFERENCES[1:]], references) == cider(REFERENCES, references)
     assert words("The dog’s tail, 3-4 «été»") == ["the", "dog’s", "tail", "3", "4", "été"]
 
 
 def test_too_little_text_for_cider() -> None:
     assert cider([], []) is None
-    assert cider(["a"], ["..."]) == 0.0
-    assert cider(["a cup"], ["a cup"]) == 0.0  # with one reference, every word is in all of them
+    assert cider(["a"], [["..."]]) == 0.0
+    assert cider(["a cup"], [["a cup"]]) == 0.0  # with one question, every word is in all of them
+
+
+def test_expressions_of_one_box_in_one_image_are_references_of_one_answer() -> None:
+    box, other = "[0.100,0.100,0.500,0.500]", "[0.100,0.100,0.500,0.501]"
+    asked = [
+        ("a", f"Describe {box}.", "the red cup", "red cup"),
+        ("a", f"What is at {box}?", "cup on the left", "never counted"),
+        ("a", f"Describe {other}.", "man", "man"),
+        ("b", f"Describe {box}.", "a red dog", "a dog"),
+        ("b", "Describe <bin_100><bin_100><bin_500><bin_500>.", "dog", ""),
+        ("b", "Describe it.", "a dog's tail", "tail"),
+        ("b", "Describe it.", "tail", "tail"),
+    ]
+    predictions = [
+        predicted("REG", truth, answer, key=str(number), question=question, image=image)
+        for number, (image, question, truth, answer) in enumerate(asked)
+    ]
+    scores = captioning_scores(predictions)
+    references = [["the red cup", "cup on the left"], ["man"], ["a red dog", "dog"], ["a dog's tail"], ["tail"]]
+    assert scores["cider"] == pytest.approx(cider_by_hand(["red cup", "man", "a dog", "tail", "tail"], references))
+    assert (scores["questions"], scores["boxes"]) == (7, 5)
+    two_sources = [*predictions, predicted("REG", "cup", "cup", question=f"{box}", image="a", source="REG_other")]
+    assert captioning_scores(two_sources)["boxes"] == 6
 
 
 def test_exact_match() -> None:

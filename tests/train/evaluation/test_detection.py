@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from griffon_shards.grammar import checked_box, format_answer
 from griffon_shards.support.errors import DataError
 from griffon_shards.types import BoxXYXY
-from griffon_train.evaluation.detection import coco_results, coco_truth, detection_scores
+from griffon_train.evaluation.detection import average_precision, coco_results, coco_truth, detection_scores
 from griffon_train.evaluation.matching import Marked, iou, mark
 from griffon_train.evaluation.predictions import Prediction
 
@@ -146,6 +146,72 @@ def test_ap50_of_rendered_instances_is_that_of_pycocotools_on_the_annotation() -
     coco = scores(*predictions)["coco"]
     assert coco["ap50"] == pytest.approx(evaluation.stats[1], abs=0.001)
     assert coco["ap"] == pytest.approx(evaluation.stats[0], abs=0.02)  # small boxes at high IoU
+
+
+PUBLISHED_TRUTH = {
+    42: [(4, (214.15, 41.29, 562.41, 285.07))],
+    73: [(2, (13.00, 22.75, 548.98, 632.42)), (2, (1.66, 3.32, 270.26, 275.23))],
+    74: [
+        (4, (61.87, 276.25, 358.29, 379.43)),
+        (1, (2.75, 3.66, 162.15, 316.06)),
+        (0, (295.55, 93.96, 313.97, 152.79)),
+        (0, (326.94, 97.05, 340.49, 122.98)),
+        (0, (356.62, 95.47, 372.33, 147.55)),
+        (0, (462.08, 105.09, 493.74, 146.99)),
+        (0, (277.11, 103.84, 292.44, 150.72)),
+    ],
+    133: [(5, (13.99, 2.87, 640.00, 421.52))],
+}
+PUBLISHED_RESULTS = {
+    42: [(4, (258.15, 41.29, 606.41, 285.07), 0.236)],
+    73: [(3, (61.00, 22.75, 565.00, 632.42), 0.318), (2, (12.66, 3.32, 281.26, 275.23), 0.726)],
+    74: [
+        (4, (87.87, 276.25, 384.29, 379.43), 0.546),
+        (1, (0.00, 3.66, 142.15, 316.06), 0.3),
+        (0, (296.55, 93.96, 314.97, 152.79), 0.407),
+        (0, (328.94, 97.05, 342.49, 122.98), 0.611),
+        (0, (356.62, 95.47, 372.33, 147.55), 0.335),
+        (0, (464.08, 105.09, 495.74, 146.99), 0.805),
+        (0, (276.11, 103.84, 291.44, 150.72), 0.953),
+    ],
+    133: [(5, (0.00, 2.87, 601.00, 421.52), 0.699)],
+}
+
+
+def test_the_published_figures_of_cocos_own_example() -> None:
+    """Four images of `instances_val2014_fakebbox100_results.json`, which COCO's API is released with.
+
+    torchmetrics checks its own AP against these figures, which it computed with pycocotools.
+    """
+
+    def xywh(box: BoxXYXY) -> list[float]:
+        return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+
+    annotations: list[dict[str, object]] = []
+    for image_id, boxes in PUBLISHED_TRUTH.items():
+        for category, box in boxes:
+            x, y, width, height = xywh(box)
+            named = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category + 1, "iscrowd": 0}
+            annotations.append({**named, "bbox": [x, y, width, height], "area": width * height})
+    truth: dict[str, list[dict[str, object]]] = {
+        "images": [{"id": image_id} for image_id in PUBLISHED_TRUTH],
+        "annotations": annotations,
+        "categories": [{"id": number} for number in range(1, 7)],
+    }
+    results: list[dict[str, object]] = [
+        {"image_id": image_id, "category_id": category + 1, "bbox": xywh(box), "score": score}
+        for image_id, boxes in PUBLISHED_RESULTS.items()
+        for category, box, score in boxes
+    ]
+    figures = average_precision(truth, results)
+    assert {name: round(value or 0.0, 3) for name, value in figures.items()} == {
+        "ap": 0.706,
+        "ap50": 0.901,
+        "ap75": 0.846,
+        "ap_small": 0.689,
+        "ap_medium": 0.8,
+        "ap_large": 0.701,
+    }
 
 
 def test_the_example_in_the_documentation_of_coco() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from griffon_shards.support.errors import DataError
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.evaluation.generation import Generator, Prompt, decoded
 from griffon_train.model.bin_tokens import BIN_TOKENS, byte_tokenizer
 from griffon_train.model.griffon import GriffonForConditionalGeneration
@@ -128,6 +128,28 @@ def test_answers_do_not_depend_on_the_batch_also_when_rows_end_at_different_time
                 assert answer.token_logprobs == pytest.approx(expected.token_logprobs, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_scores_computed_alone_are_the_same_in_every_digit_and_run_on_one_thread(name: str) -> None:
+    model = made(name)
+    generator, asked = generator_of(model), prompts()
+    answers = generator.answers(asked, NEW_TOKENS)
+    together = [generator.scored_alone(prompt, answer) for prompt, answer in zip(asked, answers, strict=True)]
+    threads: set[int] = set()
+    model.language_model.register_forward_pre_hook(lambda *_: threads.add(torch.get_num_threads()))
+    for prompt, of_batch, expected in zip(asked, answers, together, strict=True):
+        assert expected.token_logprobs == pytest.approx(of_batch.token_logprobs, abs=1e-5)
+        (alone,) = generator.answers([prompt], NEW_TOKENS)
+        threads.clear()
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            assert generator.scored_alone(prompt, alone) == expected
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(before)
+        assert threads == {1}
+
+
 def test_images_and_regions_are_seen_by_the_prompts_that_they_belong_to() -> None:
     """Another image or region changes the log-probabilities of its own prompt and of no other."""
     model = made("tiny-qwen2")
@@ -211,7 +233,7 @@ def test_prompts_that_cannot_be_asked(prompt: Prompt, message: str) -> None:
 
 def test_a_region_for_a_model_without_a_region_tower() -> None:
     model: Model = GriffonForConditionalGeneration(preset_config("tiny-llama2", region=False))
-    with pytest.raises(DataError, match="no region tower; use one trained for visual referring"):
+    with pytest.raises(SettingsError, match="no region tower; use one trained for visual referring"):
         generator_of(model).answers([prompts()[2]], 2)
 
 
@@ -220,3 +242,4 @@ def test_no_prompts_and_no_tokens() -> None:
     assert generator.answers([], 5) == []
     (answer,) = generator.answers(prompts()[:1], 0)
     assert (answer.text, answer.complete, answer.token_ends) == ("", False, ())
+    assert generator.scored_alone(prompts()[0], answer) == answer

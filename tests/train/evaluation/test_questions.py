@@ -95,6 +95,17 @@ def test_questions_without_boxes_have_an_empty_list(frozen: FrozenSet) -> None:
             assert {asked.question.truth_boxes_xyxy_px for asked in questions} == {()}
 
 
+def test_questions_about_one_image_have_its_digest(frozen: FrozenSet) -> None:
+    images: dict[bytes | None, set[str]] = {}
+    for row in range(len(frozen)):
+        images.setdefault(frozen[row].image, set()).update(
+            asked.question.image for asked in questions_of([frozen], 0, row)
+        )
+    digests = [digest for (digest,) in images.values()]
+    assert len(set(digests)) == len(images) == 25  # those of the sample data, and none
+    assert images[None] == {""}
+
+
 def test_a_set_from_before_samples_had_boxes_in_pixels(frozen: FrozenSet) -> None:
     row = frozen.rows_of_source("DET_shapes").start
     old = re.sub(rb'"boxes":.*?\]\],', b"", encode_sample(frozen[row]))

@@ -102,6 +102,15 @@ def test_a_damaged_line_is_an_error(line: bytes) -> None:
         decode_prediction(line)
 
 
+def test_a_line_in_which_a_bit_flipped_is_an_error() -> None:
+    line = encode_prediction(of_all_tasks()[0], {}).rstrip()
+    for place in range(8 * len(line)):
+        flipped = bytearray(line)
+        flipped[place // 8] ^= 1 << place % 8
+        with pytest.raises(DataError, match=r"not a line of predictions\.jsonl"):
+            decode_prediction(bytes(flipped))
+
+
 def test_the_line_says_whether_the_answer_is_right() -> None:
     half = (0.1, 0.1, 0.3, 0.5)
     right = judged(pointed([CAT], [half, CAT], "k"), "ge")

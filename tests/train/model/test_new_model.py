@@ -1,5 +1,6 @@
 """New models: what their tokenizers know, that their weights follow from the seed, and what is refused."""
 
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from griffon_shards.frozen_set import open_set
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.cli.main import main
 from griffon_train.model.new_model import new_model
 from griffon_train.model.presets import FAMILIES, SmallSize, family_chat, preset_config
@@ -168,3 +169,22 @@ def test_a_folder_that_is_taken_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="is not empty"):
         made(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("room", [0, 10_000])
+def test_a_full_disk_is_an_error_in_one_line(room: int, tmp_path: Path) -> None:
+    """Whether the configuration or the weights fill the disk, nothing is left."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+    try:
+        with pytest.raises(DataError, match="model cannot be written: "):
+            made(tmp_path / "model", vocabulary=300)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file/model cannot be written: File exists"):
+        made(tmp_path / "file" / "model")

@@ -2,23 +2,27 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from griffon_train.model.bin_tokens import byte_tokenizer
-from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.model.presets import preset_config
+from griffon_shards.frozen_set import open_set
+from griffon_train.data.images import decode
+from griffon_train.evaluation.generation import Prompt
+from griffon_train.evaluation.matching import NAMED_TASKS
+from griffon_train.evaluation.predictions import decode_prediction, encode_prediction
+from griffon_train.evaluation.questions import chosen_rows, questions_of
 
+from ..evaluation.conftest import learn
 from .conftest import Options, checkpoint_of, command
 from .launcher import Ended, Launcher
 
-LIMIT, TOKENS = 3, 8
+LIMIT, TOKENS = 3, 50
 OPTIONS: Options = ("--limit", LIMIT, "--max-new-tokens", TOKENS, "--device", "cpu", "--dtype", "float32")
 
 Files = dict[str, bytes]
@@ -26,19 +30,23 @@ Files = dict[str, bytes]
 
 @pytest.fixture(scope="module")
 def trained(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps with a checkpoint after each. It begins with weights so large that answers vary."""
+    """A run of two steps with a checkpoint after each, of a model that has almost learned to write boxes."""
     folder = tmp_path_factory.mktemp("evaluate")
-    torch.manual_seed(0)
-    model = GriffonForConditionalGeneration(preset_config("tiny-gemma2"))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3 if parameter.dim() > 1 else 1)
-    model.save_pretrained(folder / "model")
-    byte_tokenizer().save_pretrained(folder / "model")
+    learn(folder / "model", "tiny-gemma2", first_boxes(frozen_set), loss_below=0.15)
     steps = ("--steps", 2, "--save-steps", 1, "--keep", 9, "--global-batch", 2, "--workers", 0)
     ended = launcher.run(*command(frozen_set, folder / "run", *steps, "--model", folder / "model"), world_size=2)
     assert ended.codes == [0, 0], ended.said
     return folder / "run"
+
+
+def first_boxes(root: Path) -> list[tuple[Prompt, str]]:
+    """Questions that are answered with boxes, and the first box of each answer."""
+    frozen = open_set(root)
+    rows = chosen_rows([frozen], tasks=("RANDDET", "VG", "VISJ"), sources=(), limit=LIMIT)
+    asked = [each for set_no, row in rows for each in questions_of([frozen], set_no, row)]
+    return [
+        (each.prompt(decode(frozen[each.row], each.question.key)), each.question.truth.split("&")[0]) for each in asked
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +85,10 @@ def lines_of(data: bytes) -> list[dict[str, Any]]:
 def test_ranks_and_batches_do_not_change_the_results(
     world_size: int, batch: int, evaluated: Callable[..., Files], trained: Path, reference: Files, tmp_path: Path
 ) -> None:
-    answers = {line["answer"] for line in lines_of(reference["predictions.jsonl"])}
-    assert len(answers) > 5  # else equal results would say little
+    lines = lines_of(reference["predictions.jsonl"])
+    assert len({line["answer"] for line in lines}) > 5  # else equal results would say little
+    assert {"RANDDET", "VG"} <= {line["task"] for line in lines if line["boxes_px"]}
+    assert len({score for line in lines for score in line["box_scores"]}) > 1
     assert evaluated(trained, tmp_path / "out", "--batch", batch, world_size=world_size) == reference
 
 
@@ -104,6 +114,7 @@ def test_a_killed_evaluation_resumes_on_another_number_of_ranks(
     total = len(lines_of(reference["predictions.jsonl"]))
     assert 5 <= before < total
     assert f"{total} questions, {before} of them answered before" in ended.said[0]
+    assert "answers-00001.jsonl: 1 damaged or incomplete line, the first at line" in ended.said[0]
     assert results_of(out) == reference
     again = launcher.run(*arguments, world_size=1)  # nothing is left to ask
     assert f"{total} questions, {total} of them answered before" in again.said[0]
@@ -140,7 +151,7 @@ def test_another_evaluation_is_refused_and_another_convention_is_not(
         return launcher.run(*arguments, world_size=1)
 
     for options, change in [
-        (("--max-new-tokens", 9), "'max_new_tokens': 8"),
+        (("--max-new-tokens", 9), f"'max_new_tokens': {TOKENS}"),
         (("--from", 1), "weights_sha256"),
         (("--dtype", "bfloat16"), "'dtype': 'float32'"),
     ]:
@@ -159,12 +170,13 @@ def test_answers_that_are_right_score_so_and_others_can_read_them(
 ) -> None:
     """The answers on disk are replaced by the true ones, which the rerun takes for the model's."""
     out = tmp_path / "out"
-    lines = lines_of(evaluated(trained, out)["predictions.jsonl"])
-    for line in lines:
-        line["answer"], line["complete"] = line["truth"], True
-        boxes = line["truth"].count("[") if line["task"] in ("DET", "RANDDET", "VG", "VISJ") else 0
-        line["box_scores"] = [0.5] * boxes
-    (out / "predictions.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    right = []
+    for line in evaluated(trained, out)["predictions.jsonl"].splitlines():
+        prediction = decode_prediction(line)
+        truth, task = prediction.question.truth, prediction.question.task
+        scores = (0.5,) * truth.count("[") if task in NAMED_TASKS else ()
+        right.append(replace(prediction, answer=truth, complete=True, box_scores=scores))
+    (out / "predictions.jsonl").write_bytes(b"".join(encode_prediction(each, {}) for each in right))
     metrics = orjson.loads(evaluated(trained, out, "--coco-json", tmp_path / "boxes.json")["metrics.json"])
     tasks = metrics["tasks"]
     assert tasks["VG"]["one_box"]["accuracy@0.9"] == tasks["VG"]["sets"]["exact"] == 1

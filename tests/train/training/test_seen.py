@@ -84,6 +84,14 @@ def test_a_run_is_refused_once_its_set_is_another(
     assert "step 5 used other samples" in said.stderr
 
 
+def test_nothing_is_before_the_first_step(trained: Path, train_cli: Run, keys: list[list[str]]) -> None:
+    before = ("seen", trained, "--before-step", 0)
+    assert train_cli(*before).stdout == "no step was taken before step 0\n"
+    assert train_cli(*before, "--group", "text").stdout == "no step of group text was taken before step 0\n"
+    assert train_cli(*before, "--json").stdout == ""
+    assert train_cli(*before, "--key", keys[0][0]).stdout == f"{keys[0][0]}: never used in 0 steps\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -254,7 +254,7 @@ def _fields(line: "InquiryLine", reply: "Reply") -> dict[str, Any]:
         "boxes": boxes,
         "unparsed": reply.unparsed,
     }
-    return fields if line.id is None else {"id": line.id, **fields}
+    return fields if line.id is None else {"id": orjson.Fragment(line.id), **fields}
 
 
 def _draw(path: Path, line: "InquiryLine", image: "Image | None", reply: "Reply") -> None:

@@ -77,7 +77,11 @@ def seen_command(
             raise SettingsError(
                 f"--group {group}: the run's plan has the groups {', '.join(seen.plan.groups)} (its --grouping)"
             )
-        _show_steps(seen, seen.last_steps(steps or _STEPS, group), as_json)
+        shown = seen.last_steps(steps or _STEPS, group)
+        if not shown and not as_json:
+            of_group = "" if group is None else f" of group {group}"
+            click.echo(f"no step{of_group} was taken before step {before}")
+        _show_steps(seen, shown, as_json)
     else:
         _show_sources(seen, source, as_json)
 
@@ -209,6 +213,6 @@ def _show_steps(seen: Seen, steps: list[Step], as_json: bool) -> None:
 
 def _extent(seen: Seen) -> str:
     if not seen.stop:
-        return "no steps: none was taken"
+        return "0 steps"
     skipped = f" ({seen.skipped:,} skipped)" if seen.skipped else ""
     return f"steps 0 to {seen.stop - 1:,}{skipped}"

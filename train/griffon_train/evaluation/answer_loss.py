@@ -8,6 +8,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from griffon_train.data.images import cropped, resized
+from griffon_train.evaluation.one_thread import one_thread
 from griffon_train.evaluation.questions import Asked
 from griffon_train.model.collate import ModelInputs
 from griffon_train.model.griffon import GriffonForConditionalGeneration
@@ -18,6 +19,7 @@ from griffon_train.text.chat_templates import IGNORE, encode, expand_and_truncat
 _ANY_LENGTH = 1 << 62
 
 
+@one_thread()
 @torch.no_grad()
 def answer_loss(
     model: GriffonForConditionalGeneration,
@@ -28,7 +30,8 @@ def answer_loss(
 ) -> tuple[float, int]:
     """Return the loss of a question's true answer in nats, summed over its tokens, and their number.
 
-    Each answer is computed alone, so that the result does not depend on the batch size, not even in its last bits.
+    Each answer is computed alone and on one thread, so that the result depends neither on the batch size nor on the
+    number of processes, not even in its last bits.
 
     Raises:
         DataError: the conversation lacks `<image>` or `<region>`.

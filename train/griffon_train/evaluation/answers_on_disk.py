@@ -1,9 +1,10 @@
 """The answers of an evaluation that goes on: a file for each rank, to which every finished batch is appended.
 
 A kill loses at most the batches that were being answered. Any number of ranks resumes from the files of any other: all
-of them are read, and a line that a kill or a bad disk left unreadable only means that its question is asked again.
+of them are read, and a line that a kill or a bad disk has damaged only means that its question is asked again.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import TEMPORARY_PREFIX, remove_temporaries, sync_folder, write_whole
 from griffon_shards.support.folder_lock import lock_folder
 from griffon_train.evaluation.predictions import Prediction, decode_prediction, encode_prediction, place
+
+_log = logging.getLogger(__name__)
 
 PREDICTIONS, METRICS = "predictions.jsonl", "metrics.json"
 """The results in an output folder."""
@@ -76,16 +79,25 @@ def _is_foreign(path: Path) -> bool:
 
 
 def read_answers(out: Path) -> dict[Place, Prediction]:
-    """Read all answers in an output folder, by set, key and round."""
+    """Read all answers in an output folder, by set, key and round. Lines that cannot be read are logged."""
     answers = {}
     for path in (*sorted(out.glob(_ANSWERS)), out / PREDICTIONS):
-        if path.exists():
-            for line in path.read_bytes().splitlines():
-                try:
-                    prediction = decode_prediction(line)
-                except DataError:  # it is asked again
-                    continue
-                answers[place(prediction)] = prediction
+        if not path.exists():
+            continue
+        unreadable = []
+        for line_no, line in enumerate(path.read_bytes().splitlines(), 1):
+            try:
+                prediction = decode_prediction(line)
+            except DataError:
+                if line:
+                    unreadable.append(line_no)
+                continue
+            answers[place(prediction)] = prediction
+        if unreadable:
+            _log.info(
+                f"{path}: {len(unreadable)} damaged or incomplete line{'s' * (len(unreadable) > 1)}, the first at line "
+                f"{unreadable[0]}; what cannot be read is asked again"
+            )
     return answers
 
 

@@ -13,15 +13,15 @@ import orjson
 from PIL import Image
 
 from griffon_shards.frozen_set import FrozenSet
-from griffon_shards.grammar import ANSWERED_WITH_BOXES
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.data.images import decode
 from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.evaluation.answer_loss import answer_loss
 from griffon_train.evaluation.answers import box_scores, parse
 from griffon_train.evaluation.answers_on_disk import AnswerFile, Place, claim, finish, read_answers
-from griffon_train.evaluation.generation import Answer, Generator
+from griffon_train.evaluation.generation import Answer, Generator, Prompt
 from griffon_train.evaluation.judging import judged
+from griffon_train.evaluation.matching import NAMED_TASKS
 from griffon_train.evaluation.predictions import Prediction, encode_prediction, place
 from griffon_train.evaluation.questions import Asked, questions_of
 from griffon_train.evaluation.report import metrics
@@ -201,8 +201,8 @@ def _answered(
             prompts = [each.prompt(image) for each, image in zip(batch, shown, strict=True)]
             answers = generator.answers(prompts, max_new_tokens)
             yield [
-                _prediction(each, answer, image, loaded)
-                for each, answer, image in zip(batch, answers, shown, strict=True)
+                _prediction(each, answer, prompt, generator, loaded)
+                for each, answer, prompt in zip(batch, answers, prompts, strict=True)
             ]
             progress.add(len(batch))
             moved()
@@ -222,23 +222,29 @@ def _images(sets: Sequence[FrozenSet], batch: Sequence[Asked]) -> dict[tuple[int
     return {(set_no, row): decode(sets[set_no][row], sets[set_no].where(row)) for set_no, row in sorted(rows)}
 
 
-def _prediction(asked: Asked, answer: Answer, image: Image.Image | None, loaded: LoadedModel) -> Prediction:
+def _prediction(asked: Asked, answer: Answer, prompt: Prompt, generator: Generator, loaded: LoadedModel) -> Prediction:
     task = asked.question.task
-    scores: tuple[float, ...] = ()
-    if task in ANSWERED_WITH_BOXES:
-        parsed = parse(answer.text, task, complete=answer.complete, question=asked.question.question)
-        scores = box_scores(parsed, answer.token_ends, answer.token_logprobs)
     loss, targets = None, 0
     if task == _TALK:
-        loss, targets = answer_loss(loaded.model, loaded.tokenizer, loaded.chat, asked, image)
+        loss, targets = answer_loss(loaded.model, loaded.tokenizer, loaded.chat, asked, prompt.image)
     return Prediction(
         question=asked.question,
         answer=answer.text,
         complete=answer.complete,
-        box_scores=scores,
+        box_scores=_box_scores(asked, answer, prompt, generator) if task in NAMED_TASKS else (),
         loss=loss,
         targets=targets,
     )
+
+
+def _box_scores(asked: Asked, answer: Answer, prompt: Prompt, generator: Generator) -> tuple[float, ...]:
+    """The scores of an answer's boxes. They take another pass of the model, so only those that AP ranks have one."""
+    question = asked.question
+    parsed = parse(answer.text, question.task, complete=answer.complete, question=question.question)
+    if not parsed.boxes:
+        return ()
+    scored = generator.scored_alone(prompt, answer)
+    return box_scores(parsed, scored.token_ends, scored.token_logprobs)
 
 
 class _Progress:

@@ -6,7 +6,7 @@ for each token.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from griffon_shards.support.errors import DataError
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import BoxXYXY, Turn
 from griffon_train.data.images import cropped, resized
+from griffon_train.evaluation.one_thread import one_thread
 from griffon_train.model.generation import generation_config
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.normalize import normalised
@@ -51,13 +52,15 @@ class Answer:
     Attributes:
         text: without the template's end mark, and without whitespace around it, which some templates add.
         complete: whether the model ended it; False if it was cut off.
+        tokens: the generated tokens. The last one of a complete answer is the end mark.
         token_ends: for each generated token, the number of characters of `text` decoded up to and with it. A token that
-            ends within a character counts as the one before. The last token of a complete answer is the end mark.
+            ends within a character counts as the one before.
         token_logprobs: natural log-probability of each generated token.
     """
 
     text: str
     complete: bool
+    tokens: tuple[int, ...]
     token_ends: tuple[int, ...]
     token_logprobs: tuple[float, ...]
 
@@ -65,8 +68,9 @@ class Answer:
 class Generator:
     """Answers prompts with a model.
 
-    The answers do not depend on which prompts share a batch: in float32 they are the same but for rounding. In bfloat16
-    rounding can decide between two tokens that are almost equally likely.
+    The answers do not depend on which prompts share a batch, but for rounding, which can decide between two tokens that
+    are almost equally likely: hardly ever in float32, sometimes in bfloat16. The log-probabilities differ in their last
+    digits; those of `scored_alone` do not.
     """
 
     def __init__(
@@ -94,8 +98,9 @@ class Generator:
             max_new_tokens: tokens after which an answer is cut off.
 
         Raises:
+            SettingsError: a prompt has a region, and the model no region tower.
             DataError: a conversation lacks `<image>` or `<region>`, does not end with a question, or has a region
-                without an image or for a model without a region tower.
+                without an image.
         """
         if not prompts:
             return []
@@ -109,13 +114,36 @@ class Generator:
             generated = self._generated(embeds_BLW, mask_BL, max_new_tokens)
         return [self._answer(tokens, logprobs) for tokens, logprobs in generated]
 
+    @one_thread()
+    @torch.no_grad()
+    def scored_alone(self, prompt: Prompt, answer: Answer) -> Answer:
+        """Return the answer to a prompt with log-probabilities that do not depend on the batch it was made in.
+
+        They are computed for this answer alone, in one pass over the prompt and the answer.
+
+        Raises:
+            SettingsError, DataError: as for `answers`.
+        """
+        if not answer.tokens:
+            return answer
+        input_ids_1L = torch.tensor([[*self._ids(prompt), *answer.tokens[:-1]]], device=self._model.device)
+        logits_TV = self._model.language_model(
+            inputs_embeds=self._embedded(input_ids_1L, [prompt]),
+            attention_mask=torch.ones_like(input_ids_1L),
+            use_cache=False,
+            logits_to_keep=len(answer.tokens),
+        ).logits[0]
+        tokens_T1 = torch.tensor(answer.tokens, device=logits_TV.device)[:, None]
+        logprobs_T = logits_TV.float().log_softmax(dim=-1).gather(1, tokens_T1)[:, 0]
+        return replace(answer, token_logprobs=tuple(logprobs_T.tolist()))
+
     def _ids(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt, with its image expanded."""
         images, regions = int(prompt.image is not None), int(prompt.region_xyxy_px is not None)
         if regions and not images:
             raise DataError("a region without an image; give the image that the region is a part of")
         if regions and self._model.region_tower is None:
-            raise DataError("a region, but the model has no region tower; use one trained for visual referring")
+            raise SettingsError("a region, but the model has no region tower; use one trained for visual referring")
         encoded = encode(self._chat, prompt.turns, self._tokenizer, images=images, regions=regions, prompt=True)
         takes = {IMAGE_TOKEN_ID: self._model.image_tokens}
         return [token for each in encoded.ids for token in [each] * takes.get(each, 1)]
@@ -197,6 +225,7 @@ class Generator:
         return Answer(
             text=stripped,
             complete=complete,
+            tokens=tuple(tokens),
             token_ends=tuple(min(max(0, end - leading), len(stripped)) for end in ends),
             token_logprobs=tuple(logprobs),
         )

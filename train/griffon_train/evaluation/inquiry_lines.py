@@ -3,7 +3,6 @@
 import codecs
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -15,16 +14,23 @@ from griffon_train.evaluation.task_prompts import Inquiry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InquiryLine:
-    """A line of questions: its number from 1, its `id` of any kind, the path of its image or None, and the inquiry."""
+    """A line of questions.
+
+    Attributes:
+        line_no: its number, from 1.
+        id: the JSON text of its `id`, which can be any value; None without one.
+        image: the path of its image, or None.
+        inquiry: the inquiry.
+    """
 
     line_no: int
-    id: Any
+    id: bytes | None
     image: str | None
     inquiry: Inquiry
 
 
 class _Fields(msgspec.Struct, forbid_unknown_fields=True):
-    id: Any = None
+    id: msgspec.Raw = msgspec.Raw()
     image: str | UnsetType | None = UNSET
     question: str | None = None
     task: str | None = None
@@ -49,15 +55,16 @@ def read_inquiries(lines: Iterable[bytes], where: str, default_image: str | None
         if not text.strip():
             continue
         try:
-            fields = msgspec.json.decode(text, type=_Fields)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            fields = msgspec.json.decode(text.decode(), type=_Fields)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DataError(
                 f"{where}, line {line_no}: {error}; expected a JSON object with "
                 f"{', '.join(_Fields.__struct_fields__)}, got {line.strip().decode(errors='replace'):.80}"
             ) from None
+        given_id = bytes(fields.id)
         yield InquiryLine(
             line_no=line_no,
-            id=fields.id,
+            id=None if given_id in (b"", b"null") else given_id,
             image=default_image if fields.image is UNSET else fields.image,
             inquiry=Inquiry(
                 question=fields.question,

@@ -1,5 +1,9 @@
-"""The questions of an evaluation and the model's answers, and their lines in `predictions.jsonl`."""
+"""The questions of an evaluation and the model's answers, and their lines in `predictions.jsonl`.
 
+A line ends with the CRC-32 of the rest of it: an evaluation that resumes does not ask again what it finds on disk.
+"""
+
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +28,7 @@ class Question:
         truth: the answer, as rendered.
         truth_boxes_xyxy_px: the boxes of the answer as the annotation has them, in pixels and in the answer's order.
             None in a set that has only the rendered ones.
+        image: digest of the image's bytes, by which questions about one image are known; empty without an image.
         width_px: width of the image, 0 without an image.
         height_px: height of the image, 0 without an image.
     """
@@ -36,6 +41,7 @@ class Question:
     question: str
     truth: str
     truth_boxes_xyxy_px: tuple[BoxXYXY, ...] | None
+    image: str
     width_px: int
     height_px: int
 
@@ -48,7 +54,8 @@ class Prediction:
         question: the question.
         answer: the generated text.
         complete: False if generation stopped at the limit of new tokens.
-        box_scores: a score in [0, 1] for each box that the answer parses to (`answers.box_scores`), in their order.
+        box_scores: DET and RANDDET only: a score in [0, 1] for each box that the answer parses to
+            (`answers.box_scores`), in their order.
         loss: LAZY only: the summed loss of the true answer in nats, given the true turns before it.
         targets: LAZY only: the number of tokens in that sum, else 0.
     """
@@ -62,7 +69,10 @@ class Prediction:
 
 
 def encode_prediction(prediction: Prediction, judged: Mapping[str, object]) -> bytes:
-    """A line of `predictions.jsonl`, with its newline. `judged` holds the fields that follow from the prediction."""
+    """A line of `predictions.jsonl`, with its newline. `judged` holds the fields that follow from the prediction.
+
+    `crc32`, the last field, is that of the line without it.
+    """
     question = prediction.question
     fields = {
         "set": question.set,
@@ -79,10 +89,12 @@ def encode_prediction(prediction: Prediction, judged: Mapping[str, object]) -> b
         "box_scores": prediction.box_scores,
         "loss": prediction.loss,
         "targets": prediction.targets,
+        "image": question.image,
         "width": question.width_px,
         "height": question.height_px,
     }
-    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    line = orjson.dumps(fields)
+    return b'%b,"crc32":%d}\n' % (line.removesuffix(b"}"), zlib.crc32(line))
 
 
 def decode_prediction(line: bytes) -> Prediction:
@@ -93,6 +105,9 @@ def decode_prediction(line: bytes) -> Prediction:
     """
     try:
         fields: dict[str, Any] = orjson.loads(line)
+        rest, _, _ = line.rpartition(b',"crc32":')
+        if zlib.crc32(rest + b"}") != fields["crc32"]:
+            raise ValueError("its CRC-32 is not the recorded one")
         question = Question(
             set=fields["set"],
             key=fields["key"],
@@ -102,6 +117,7 @@ def decode_prediction(line: bytes) -> Prediction:
             question=fields["question"],
             truth=fields["truth"],
             truth_boxes_xyxy_px=_boxes(fields["truth_boxes_px"]),
+            image=fields["image"],
             width_px=fields["width"],
             height_px=fields["height"],
         )

@@ -153,8 +153,8 @@ class Predictor:
         """Answer inquiries in one batch; images as `image_of` returns them.
 
         Raises:
-            SettingsError: an inquiry lacks something, or has a box that is not in its image.
-            DataError: the model has no region tower.
+            SettingsError: an inquiry lacks something, has a box that is not in its image, or has a region and the model
+                no region tower.
         """
         prompts = [prompt_of(inquiry, image, self._templates, self._box_style) for image, inquiry in inquiries]
         answers = self._generator.answers(prompts, max_new_tokens)
@@ -175,6 +175,8 @@ def image_of(given: ImageSource) -> Image.Image | None:
     """
     if given is None:
         return None
+    if given == "":
+        raise DataError("the path of an image is empty; give one, or null (in Python: None) for a question about text")
     if isinstance(given, np.ndarray):
         return opened(_of_array(given))
     if not isinstance(given, str | Path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
 
 from PIL import Image
@@ -15,6 +16,7 @@ from griffon_train.evaluation.generation import Prompt
 from griffon_train.evaluation.predictions import Question
 
 _TALK = "LAZY"
+_DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,7 @@ def questions_of_sample(sample: Sample, digest: str, set_no: int, row: int) -> I
         DataError: the boxes do not match the answers.
     """
     tag = sample.key.rpartition("-")[0]
+    image = "" if sample.image is None else blake2b(sample.image, digest_size=_DIGEST_BYTES).hexdigest()
     rounds = list(_rounds(sample.turns))
     boxes_xyxy_px = _boxes_of_rounds(sample, [truth.text for _, _, truth in rounds])
     for number, (earlier, human, truth) in enumerate(rounds):
@@ -114,6 +117,7 @@ def questions_of_sample(sample: Sample, digest: str, set_no: int, row: int) -> I
                 question=human.text,
                 truth=truth.text,
                 truth_boxes_xyxy_px=boxes_xyxy_px[number],
+                image=image,
                 width_px=sample.width_px,
                 height_px=sample.height_px,
             ),

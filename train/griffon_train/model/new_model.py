@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import LOCK_NAME
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import refuse_taken, whole_folder
 from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN
 from griffon_train.given_folder import existing_folder
@@ -60,7 +61,7 @@ def new_model(
 
     Raises:
         SettingsError: the sizes do not fit each other, there is no such tokenizer, or `out` is taken.
-        DataError: the set is damaged.
+        DataError: the set is damaged, or `out` cannot be written.
     """
     refuse_taken(out)
     _refuse_uneven(size, select_layer)
@@ -75,9 +76,12 @@ def new_model(
     embeddings: Any = model.vision_tower.embeddings
     with torch.no_grad():
         embeddings.position_embedding.weight[1:] = grid_positions(config.patches_a_side, size.vision_width)
-    with whole_folder(out) as folder:
-        model.save_pretrained(folder)
-        save_beside(folder, config, model.generation_config, family_chat(family), made)
+    try:
+        with whole_folder(out) as folder:
+            model.save_pretrained(folder)
+            save_beside(folder, config, model.generation_config, family_chat(family), made)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     parameters = sum(each.numel() for each in model.parameters())
     _log.info(f"{out}: {parameters:,} parameters, {len(made):,} tokens, {model.image_tokens} of them for an image")
 

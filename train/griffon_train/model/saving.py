@@ -25,7 +25,14 @@ def save_beside(
 
     Raises:
         SettingsError: the template is unknown, or the tokenizer lacks its control tokens.
+        OSError: a file cannot be written.
     """
-    processor_of(config, chat, tokenizer).save_pretrained(folder)
+    processor = processor_of(config, chat, tokenizer)
+    try:
+        processor.save_pretrained(folder)
+    except Exception as error:  # tokenizers raises plain Exception
+        if type(error) is not Exception:
+            raise
+        raise OSError(str(error)) from error
     # `save_pretrained` refuses settings that published folders have, such as a temperature without sampling.
     generation_config(generation, chat, tokenizer).to_json_file(folder / GENERATION_NAME, use_diff=True)

@@ -44,19 +44,10 @@ def export(
                 shutil.rmtree(target, ignore_errors=True)
                 with whole_folder(target, moved) as folder:
                     model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)
-                    _save_beside(folder, model, chat, tokenizer)
+                    save_beside(folder, model.config, model.generation_config, chat, tokenizer)
         except (OSError, SafetensorError) as error:
             problem = f"{target} cannot be written: {(isinstance(error, OSError) and error.strerror) or error}"
     ranks.raise_if_any(problem, DataError)
-
-
-def _save_beside(folder: Path, model: Any, chat: str, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: ANN401
-    try:
-        save_beside(folder, model.config, model.generation_config, chat, tokenizer)
-    except Exception as error:  # tokenizers raises plain Exception
-        if type(error) is not Exception:
-            raise
-        raise OSError(str(error)) from error
 
 
 def _gathered_weights(model: Any, ranks: ProcessGroup, prefix: str) -> dict[str, torch.Tensor]:  # noqa: ANN401
