@@ -50,12 +50,14 @@ class Rejected(Exception):
 class Region:
     """A named box: a category or expression, and the corners in pixels as the annotation gives them.
 
-    A `crowd` box covers many objects of one category. It is never an answer, but the category counts as present.
+    A `crowd` box covers many objects of one category. It is never an answer, but the category counts as present. So does
+    that of a box which the manifest line leaves out (`left_out`).
     """
 
     phrase: str
     box_xyxy_px: BoxXYXY
     crowd: bool = False
+    left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from fractions import Fraction
 from io import StringIO
 from pathlib import Path
 
+from griffon_prep.readers.voc import DIFFICULT
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.types import TASKS
 
@@ -137,10 +138,20 @@ def _any_word(_value: str) -> str | None:
     return None  # the reader checks the names of formats and splits
 
 
+def _difficult_fault(value: str) -> str | None:
+    return None if value in DIFFICULT else f"expected one of {', '.join(DIFFICULT)}"
+
+
+def _first_pixel_fault(value: str) -> str | None:
+    return None if value in ("0", "1") else "expected 0 or 1, the number of the first pixel of a row"
+
+
 _OPTION_FAULT = {
     "format": _any_word,
     "weight": _weight_fault,
     "limit": _count_fault,
     "split": _any_word,
     "rounds": _count_fault,
+    "difficult": _difficult_fault,
+    "first_pixel": _first_pixel_fault,
 }

@@ -140,7 +140,7 @@ def _files_to_read(source: SourceInput, work: Path) -> AnnotationFiles:
     """The files that the reader opens: the originals, or their decompressed copies, as it needs random access."""
 
     def plain(path: Path) -> Path:
-        return work / f"unpacked-{unpacked_name(path)}" if is_packed(path) else path
+        return work / f"unpacked-{unpacked_name(path)}" if path.is_file() and is_packed(path) else path
 
     return AnnotationFiles(
         annotation=plain(source.annotation),
