@@ -37,9 +37,12 @@ FURTHER_INPUTS: dict[str, Callable[[Path, Mapping[str, str]], dict[str, Path]]] 
     "voc": voc.further_inputs,
     "openimages": openimages.further_inputs,
 }
-"""For formats whose further files and folders have no fixed names: functions that find them, from annotation and options."""
+"""Functions that find the further files and folders of formats where these have no fixed names."""
 
 _LEADING = ("data.y*ml", "dataset.y*ml", "*.y*ml", "*annotations-bbox.csv*")
+
+COMMON_OPTIONS = ("format", "weight", "limit", "orientation")
+"""Manifest options that every format accepts."""
 
 ROUNDS_TASKS = ("REG", "VG")
 """Tasks that accept the manifest option `rounds=`."""
@@ -80,7 +83,7 @@ def find_format(
             f"{name}: format {format_name} supports {', '.join(supported)}, not {task}; "
             "start the TAG of the manifest line with one of these tasks"
         )
-    if unknown := set(options) - {"format", "weight", "limit", *FORMATS[format_name].OPTIONS}:
+    if unknown := set(options) - {*COMMON_OPTIONS, *FORMATS[format_name].OPTIONS}:
         raise SettingsError(f"{name}: format {format_name} does not take the option {', '.join(sorted(unknown))}")
     if "rounds" in options and task not in ROUNDS_TASKS:
         raise SettingsError(f"{name}: rounds= is for {' and '.join(ROUNDS_TASKS)}, not {task}")

@@ -86,7 +86,7 @@ class Format(Protocol):
 
     @property
     def OPTIONS(self) -> Sequence[str]:
-        """Manifest options that the format takes besides `format`, `weight` and `limit`."""
+        """Manifest options that the format takes besides those that all formats take."""
 
     @property
     def COMPANIONS(self) -> Sequence[str]:

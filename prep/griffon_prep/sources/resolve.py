@@ -57,6 +57,11 @@ class SourceInput:
         ]
 
     @property
+    def upright(self) -> bool:
+        """Whether images are stored as their EXIF orientation shows them, because their boxes refer to that."""
+        return self.options.get("orientation") == "shown"
+
+    @property
     def rounds(self) -> int:
         """Maximum number of questions per sample."""
         return int(self.options.get("rounds", "1"))

@@ -13,6 +13,7 @@ from griffon_prep.readers import FORMATS
 from griffon_prep.readers.base import AnnotationFiles, Reader, Scan
 from griffon_prep.readers.rounds import samples_of, write_rounds
 from griffon_prep.records import Rejected
+from griffon_prep.sources.box_check import check_boxes
 from griffon_prep.sources.compressed import is_packed, unpack, unpacked_name
 from griffon_prep.sources.resolve import SourceInput
 from griffon_shards.support.errors import DataError, SettingsError
@@ -92,12 +93,14 @@ def _scan(source: SourceInput, files: AnnotationFiles) -> dict[str, Any]:
     scan = FORMATS[source.format].scan(files)
     if not scan.records:
         raise DataError(f"{source.annotation}: has no records")
+    reader = FORMATS[source.format].Reader(files)
+    check_boxes(reader, scan.records, source.options, source.image_root, str(source.annotation))
     write_whole(files.work / _VOCABULARY, orjson.dumps(scan.vocabulary))
     return {
         "records": _grouped(scan, source.rounds, files.work),
         "questions": scan.records,
         "with_rounds": 0 if scan.round_keys is None else samples_of(scan.round_keys, SUGGESTED_ROUNDS),
-        "has_images": _has_images(FORMATS[source.format].Reader(files), scan.records),
+        "has_images": _has_images(reader, scan.records),
         "notes": scan.notes,
     }
 
