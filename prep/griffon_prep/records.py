@@ -119,7 +119,8 @@ def in_pixels(record: Record) -> Record:
 
     def scaled(box: BoxXYXY) -> BoxXYXY:
         x1, y1, x2, y2 = box
-        return x1 * x_scale, y1 * y_scale, x2 * x_scale, y2 * y_scale
+        # To a millionth of a pixel, without the noise of binary fractions, which would decide ties of later roundings.
+        return round(x1 * x_scale, 6), round(y1 * y_scale, 6), round(x2 * x_scale, 6), round(y2 * y_scale, 6)
 
     return replace(
         record,

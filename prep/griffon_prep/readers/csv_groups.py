@@ -113,8 +113,8 @@ def _check_together(rows: np.ndarray, file: Path, column: str) -> None:
         return
     first, second = (int(rows["offset"][order[twice[0] + i]]) for i in (0, 1))
     raise DataError(
-        f"{file}: rows of the same {column} are not together (bytes {first:,} and {second:,}), so an image's boxes cannot "
-        f"be read at once; sort the file: (head -n 1 {file.name}; tail -n +2 {file.name} | LC_ALL=C sort -s -t, -k1,1)"
+        f"{file}: rows of the same {column} are not together (bytes {first:,} and {second:,}), so an image's boxes "
+        f"cannot be read at once; sort the rows: tail -n +2 {file.name} | LC_ALL=C sort -s -t, -k1,1"
     )
 
 

@@ -1,4 +1,4 @@
-"""Annotations that are folders: the files below them in a fixed order, their hash, and a table of names in the work folder.
+"""Annotations that are folders: their files in a fixed order, their hash, and a table of names in the work folder.
 
 A source's folder is hashed as `sha256sum` would list its files, and read file by file: any process can read the file of
 any record alone.
@@ -6,6 +6,7 @@ any record alone.
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def files_below(folder: Path, endings: frozenset[str]) -> list[str]:
         DataError: the name of a file is not UTF-8.
         OSError: the storage fails.
     """
-    paths = [path for path in _walk(os.fspath(folder), "", set()) if os.path.splitext(path)[1].lower() in endings]
+    paths = [path for path in _walk(os.fspath(folder), "", set()) if posixpath.splitext(path)[1].lower() in endings]
     try:
         return sorted(paths, key=str.encode)
     except UnicodeEncodeError as error:
@@ -96,7 +97,7 @@ def stamp_of_input(path: Path) -> tuple[int, int]:
 
 
 def _is_text(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in TEXTS
+    return posixpath.splitext(name)[1].lower() in TEXTS
 
 
 def write_names(table: Path, names: Sequence[str]) -> None:

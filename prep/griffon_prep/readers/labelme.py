@@ -3,7 +3,6 @@
 `imageData`, the image that a file may contain, is not used: labelme encodes it again, turned by its EXIF orientation.
 """
 
-import os
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -79,7 +78,7 @@ class Reader:
                 height_px=0 if unknown else side_field(fields, "imageHeight"),
                 regions=regions,
                 never_absent_phrases=others,
-                image_elsewhere=(os.path.splitext(file)[0] + os.path.splitext(image_path)[1],),
+                image_elsewhere=(posixpath.splitext(file)[0] + posixpath.splitext(image_path)[1],),
             )
         except Rejected as rejected:
             raise Rejected(rejected.reason, f"{file}: {rejected.detail}") from None

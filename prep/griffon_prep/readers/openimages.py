@@ -1,7 +1,7 @@
 """The `openimages` format: the CSV files of Open Images; boxes by image in fractions of its sides, and verified labels.
 
-Boxes stand as XMin, XMax, YMin, YMax. A label that a human verified as absent (Confidence 0) is the only one that may be
-called absent, because an image was searched for few of the 600 classes.
+Boxes stand as XMin, XMax, YMin, YMax. A label that a human verified as absent (Confidence 0) is the only one
+that may be called absent, because an image was searched for few of the 600 classes.
 """
 
 import csv
@@ -70,8 +70,8 @@ def further_inputs(annotation: Path, _options: Mapping[str, str]) -> dict[str, P
             inputs[what] = path
     if _DESCRIPTIONS not in inputs:
         raise SettingsError(
-            f"{annotation}: format openimages needs {descriptions[0]} in the same folder, for the names of the classes; "
-            "add the file"
+            f"{annotation}: format openimages needs {descriptions[0]} in the same folder, for the names of the "
+            "classes; add the file"
         )
     return inputs
 
@@ -80,13 +80,13 @@ def scan(inputs: AnnotationFiles) -> Scan:
     """Write the indexes of boxes and of labels into the work folder."""
     names = _names(inputs.companions[_DESCRIPTIONS])
     images = write_groups(inputs.annotation, inputs.work / _BOXES, _IMAGE)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if _VERIFIED in inputs.companions:
         write_groups(inputs.companions[_VERIFIED], inputs.work / _LABELS, _IMAGE)
     elif inputs.task != "VISJ":
         notes = (
-            "no file of verified labels is next to the boxes (annotations-human-imagelabels-boxable.csv), so no category "
-            "is called absent",
+            "no file of verified labels is next to the boxes (annotations-human-imagelabels-boxable.csv), so no "
+            "category is called absent",
         )
     vocabulary = tuple(sorted({name for name in names.values() if IMAGE_TOKEN not in name}))
     return Scan(records=images, vocabulary=vocabulary, notes=notes)
@@ -101,9 +101,8 @@ def _names(file: Path) -> dict[str, str]:
     names: dict[str, str] = {}
     for line_no, (label, name) in _pairs(file):
         if names.setdefault(label, name) != name:
-            raise DataError(
-                f"{file}, line {line_no}: {short(label)} is {short(names[label])} and {short(name)}; remove the wrong line"
-            )
+            both = f"{short(names[label])} and {short(name)}"
+            raise DataError(f"{file}, line {line_no}: {short(label)} is called {both}; remove the wrong line")
     if not names:
         raise DataError(f"{file}: has no classes; download it again")
     return names
@@ -119,8 +118,8 @@ def _pairs(file: Path) -> Iterator[tuple[int, tuple[str, str]]]:
                     continue
                 if len(fields) != 2 or is_blank(fields[0]) or is_blank(fields[1]):
                     raise DataError(
-                        f"{file}, line {reader.line_num}: expected the id of a class and its name, got {short(fields)}; "
-                        "fix the line, or download the file again"
+                        f"{file}, line {reader.line_num}: expected the id of a class and its name, got "
+                        f"{short(fields)}; fix the line, or download the file again"
                     )
                 yield reader.line_num, (fields[0].strip(), fields[1].strip())
     except (UnicodeDecodeError, csv.Error) as error:

@@ -1,4 +1,4 @@
-"""The `voc` format: a folder of Pascal VOC's XML files, one per image, as VOC, ImageNet, LabelImg and others write them.
+"""The `voc` format: a folder of Pascal VOC's XML files, one per image, as VOC, ImageNet and LabelImg write them.
 
 XML is read without document types, entities and references to anything outside (defusedxml).
 
@@ -7,7 +7,7 @@ pixel in the image has coordinates (1, 1)" (section 3.3). A box of xmin 1 and xm
 detectron2's reader. With `first_pixel=0` the numbers are corners as they are.
 """
 
-import os
+import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -94,8 +94,8 @@ def scan(inputs: AnnotationFiles) -> Scan:
     notes = []
     if counts["at 0"] and _first_pixel(inputs.options) == 1:
         notes.append(
-            f"{counts['at 0']:,} of {counts['boxes']:,} boxes begin before pixel 1, the first of VOC; if the program that "
-            "wrote the files counts from 0, add first_pixel=0 to the manifest line"
+            f"{counts['at 0']:,} of {counts['boxes']:,} boxes begin before pixel 1, the first of VOC; if the program "
+            "that wrote the files counts from 0, add first_pixel=0 to the manifest line"
         )
     return Scan(records=len(files), vocabulary=tuple(sorted(names)), notes=tuple(notes))
 
@@ -111,7 +111,7 @@ def _of_split(listing: Path, files: list[str]) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{listing}: not UTF-8 at byte {error.start}; save the list as UTF-8") from None
     wanted = {line.strip(): number for number, line in enumerate(lines, 1) if line.strip()}
-    chosen = [file for file in files if wanted.pop(os.path.splitext(file)[0].rpartition("/")[2], None) is not None]
+    chosen = [file for file in files if wanted.pop(posixpath.splitext(file)[0].rpartition("/")[2], None) is not None]
     if wanted:
         name, number = next(iter(wanted.items()))
         raise DataError(
@@ -240,10 +240,10 @@ def _image_paths(file: str, root: Element) -> Iterator[str]:
     may lack its ending (ImageNet) or be from before a renaming.
     """
     folders, _, name = file.rpartition("/")
-    stem = os.path.splitext(name)[0]
+    stem = posixpath.splitext(name)[0]
     below = [folder for folder in folders.split("/") if folder and folder.lower() != "annotations"]
     stated = _text(root, "filename").replace("\\", "/").rpartition("/")[2]
-    ending = os.path.splitext(stated)[1]
+    ending = posixpath.splitext(stated)[1]
     suffixes = dict.fromkeys([ending] if ending.lower() in IMAGES else [])
     suffixes.update(dict.fromkeys(_SUFFIXES))
     first, *others = suffixes

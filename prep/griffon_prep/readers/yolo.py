@@ -1,10 +1,11 @@
 """The `yolo` format: Ultralytics' `data.yaml`, and a text file of boxes for each image, in fractions of its sides.
 
 A line is a class and a box (centre and size), the corners of an oriented box, or the points of an outline; with
-`kpt_shape` a box and keypoints. Lines are judged as Ultralytics does (`verify_image_label` in ultralytics/data/utils.py).
+`kpt_shape` a box and keypoints. Lines are judged as by Ultralytics (`verify_image_label` in ultralytics/data/utils.py).
 """
 
 import os
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def further_inputs(annotation: Path, options: Mapping[str, str]) -> dict[str, Pa
 
 
 def _name(path: Path, split: YoloSplit) -> str:
-    return os.path.relpath(path, split.root).replace(os.sep, "/")
+    return posixpath.relpath(path, split.root)
 
 
 def _labels_of(folder: Path, split: YoloSplit) -> Path:
@@ -70,7 +71,7 @@ def _labels_of(folder: Path, split: YoloSplit) -> Path:
 
 def _label_paths(image: str) -> tuple[str, str]:
     """Return where the label of an image may be: in `labels` instead of `images`, or beside the image."""
-    stem, _ = os.path.splitext(f"/{image}")
+    stem, _ = posixpath.splitext(f"/{image}")
     return "/labels/".join(stem.rsplit("/images/", 1))[1:] + ".txt", stem[1:] + ".txt"
 
 
@@ -121,24 +122,24 @@ def _images(part: Path, split: YoloSplit) -> Iterator[str]:
             raise DataError(f"{part}, line {line_no}: not UTF-8; save the list as UTF-8") from None
         if "\0" in path:
             raise DataError(f"{part}, line {line_no}: has a NUL character, so this is not a list of images")
-        if os.path.splitext(path)[1].lower() in IMAGES:
+        if posixpath.splitext(path)[1].lower() in IMAGES:
             yield _listed(path, os.fspath(part.parent), root)
 
 
 def _listed(path: str, beside: str, root: str) -> str:
     """Return a path of a list relative to the root; the list may be of another machine."""
-    below = [os.path.join(beside, path), os.path.join(root, path)]
+    below = [posixpath.join(beside, path), posixpath.join(root, path)]
     if path.startswith("/") or path[1:3] == ":/":
         parts = [part for part in path.split("/") if part]
-        below += [os.path.join(root, *parts[first:]) for first in range(1, len(parts))]
-    found = next(filter(os.path.exists, below), os.path.join(root, path.lstrip("/")))
-    return os.path.relpath(found, root).replace(os.sep, "/")
+        below += [posixpath.join(root, *parts[first:]) for first in range(1, len(parts))]
+    found = next(filter(posixpath.exists, below), posixpath.join(root, path.lstrip("/")))
+    return posixpath.relpath(found, root)
 
 
 def _label(root: Path, image: str) -> str | None:
     """Return the path of an image's label, or None if it has none."""
-    paths = (os.path.join(root, path) for path in _label_paths(image))
-    return next(filter(os.path.isfile, paths), None)
+    paths = (posixpath.join(root, path) for path in _label_paths(image))
+    return next(filter(posixpath.isfile, paths), None)
 
 
 class Reader:
@@ -153,7 +154,7 @@ class Reader:
         """Return the record with this number. Raises Rejected if it cannot be used."""
         image = self._names[record_no]
         label = _label(self._split.root, image)
-        if label is None and not os.path.exists(os.path.join(self._split.root, image)):
+        if label is None and not posixpath.exists(posixpath.join(self._split.root, image)):
             raise Rejected("picture_not_found", f"{image}: neither the image nor its label is there")
         return Record(
             record_no=record_no,
@@ -165,11 +166,9 @@ class Reader:
 
 def _regions(label: str, data: YoloData) -> tuple[Region, ...]:
     """Return the boxes of a label, as fractions."""
-    name = os.path.basename(label)
-    with open(label, "rb") as file:  # noqa: PTH123
-        raw = file.read()
+    name = posixpath.basename(label)
     try:
-        text = raw.decode("utf-8-sig")
+        text = Path(label).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Rejected("bad_record", f"{name}: not UTF-8 at byte {error.start}") from None
     regions = []

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from griffon_prep.sample_data import box_folders
 from griffon_prep.sample_data import ccmd_writer as ccmd
 from griffon_prep.sample_data import coco_writer as coco
 from griffon_prep.sample_data import llava_writer as llava
@@ -149,6 +150,7 @@ def _written(out: Path, seed: int, images: int) -> Path:
         for number in range(images):
             yield from records(scene(seed, number))
 
+    write_bytes(out / "yolo/data.yaml", box_folders.DATA_YAML.encode())
     for name, records in _LINES.items():
         write_lines(out / name, every(records))
     for name, records in _ARRAYS.items():
@@ -158,16 +160,39 @@ def _written(out: Path, seed: int, images: int) -> Path:
     for name, members in _COCO.items():
         arrays = {member: every(records) for member, records in members.items()}
         write_object(out / name, {**arrays, "categories": coco.category_records()})
+    _write_open_images(out / "openimages", [scene(seed, number) for number in range(images)])
     manifest = out / "manifest.txt"
     write_bytes(manifest, manifest_text(images).encode())
     return manifest
 
 
 def _write_images(out: Path, pictured: Scene) -> None:
-    """Write the image under its own name and those that formats prescribe, and the empty image after it, if any."""
-    coded = encode(pictured)
-    write_bytes(out / "pictures" / pictured.image_path, coded)
-    write_bytes(out / "lvis" / coco.lvis_image_path(pictured), coded)
-    write_bytes(out / "visual_genome" / visual_genome.picture_path(pictured), coded)
-    for empty in coco.empty_scenes(pictured):
-        write_bytes(out / "pictures" / empty.image_path, encode(empty))
+    """Write the image, and the empty image after it, if any, under its own name and those that formats prescribe."""
+    for shown in box_folders.shown_scenes(pictured):
+        coded = encode(shown)
+        write_bytes(out / "pictures" / shown.image_path, coded)
+        write_bytes(out / "yolo/images/train" / shown.image_path, coded)
+        _write_annotations(out, shown)
+        if shown.shapes:
+            write_bytes(out / "lvis" / coco.lvis_image_path(shown), coded)
+            write_bytes(out / "visual_genome" / visual_genome.picture_path(shown), coded)
+            write_bytes(out / "openimages" / f"{box_folders.open_images_id(shown)}.jpg", coded)
+
+
+def _write_annotations(out: Path, shown: Scene) -> None:
+    """Write the files of the formats that have one for each image."""
+    if shown.shapes:  # an image without a label has no objects
+        label = out / "yolo/labels/train" / box_folders.annotation_name(shown, ".txt")
+        write_bytes(label, box_folders.yolo_label(shown).encode())
+    xml = box_folders.voc_annotation(shown)
+    write_bytes(out / "voc/Annotations" / box_folders.annotation_name(shown, ".xml"), xml.encode())
+    shapes = box_folders.labelme_annotation(shown)
+    write_bytes(out / "labelme" / box_folders.annotation_name(shown, ".json"), shapes)
+
+
+def _write_open_images(folder: Path, scenes: Sequence[Scene]) -> None:
+    boxes = box_folders.BOXES_HEAD + "".join(map(box_folders.box_rows, scenes))
+    labels = box_folders.LABELS_HEAD + "".join(map(box_folders.label_rows, scenes))
+    write_bytes(folder / "train-annotations-bbox.csv", boxes.encode())
+    write_bytes(folder / "train-annotations-human-imagelabels-boxable.csv", labels.encode())
+    write_bytes(folder / "class-descriptions-boxable.csv", box_folders.CLASS_DESCRIPTIONS.encode())

@@ -32,6 +32,13 @@ VISJ_coco & coco/instances.json & pictures
 # LVIS: images by the end of their web addresses; only categories that were looked for are called absent.
 DET_lvis & lvis/lvis_v1_train.json & lvis
 
+# YOLO, Pascal VOC and labelme: a file for each image; Open Images: rows of CSV files, crowds as groups.
+DET_yolo & yolo/data.yaml & yolo
+VISJ_yolo & yolo/data.yaml & yolo
+DET_voc & voc/Annotations & pictures
+DET_labelme & labelme & pictures
+DET_openimages & openimages/train-annotations-bbox.csv & openimages
+
 # Visual Genome; with rounds=4, up to four questions about an image share one sample.
 DET_vg & visual_genome/objects.json & visual_genome
 REG_vg & visual_genome/region_descriptions.json & visual_genome & rounds=4

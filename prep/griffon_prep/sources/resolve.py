@@ -124,7 +124,7 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
         task=line.task,
         data_root=root,
         annotation=annotation,
-        companions=_companions(annotation, format_name, line.options),
+        companions=companions_of(annotation, format_name, line.options),
         image_root=absolute_root(image_root),
         options={name: value for name, value in line.options.items() if name != "weight"},
         weight=str(line.weight),
@@ -139,7 +139,13 @@ def _path_hint(path: str) -> str:
     return "relative paths start from --data-root"
 
 
-def _companions(annotation: Path, format_name: str, options: Mapping[str, str]) -> dict[str, Path]:
+def companions_of(annotation: Path, format_name: str, options: Mapping[str, str]) -> dict[str, Path]:
+    """Find the files and folders that a format reads besides an annotation, by their published names.
+
+    Raises:
+        SettingsError: one of them is missing.
+        DataError: the file that names them is damaged.
+    """
     inputs = {name: _companion(annotation, name, format_name) for name in FORMATS[format_name].COMPANIONS}
     if format_name in FURTHER_INPUTS:
         inputs |= FURTHER_INPUTS[format_name](annotation, options)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from griffon_prep.readers import FORMATS
+from griffon_prep.readers import FOLDERS, FORMATS, FURTHER_INPUTS
 from griffon_prep.records import Record
 from griffon_shards.support.errors import SettingsError
 
@@ -14,13 +14,18 @@ from ..conftest import Prep
 from .reading import read_source
 
 ANNOTATIONS = [
-    (name, file) for name, module in FORMATS.items() for file in module.EXAMPLES if file not in module.COMPANIONS
+    (name, file)
+    for name, module in FORMATS.items()
+    for file in ([""] if name in {*FOLDERS, *FURTHER_INPUTS} else module.EXAMPLES)
+    if file not in module.COMPANIONS
 ]
+"""Examples to read; where the examples are the files of one source, their folder."""
 
 
 def write(folder: Path, name: str) -> None:
     for file, content in FORMATS[name].EXAMPLES.items():
         path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".p":
             path.write_bytes(pickle.dumps(json.loads(content), protocol=2))
         else:

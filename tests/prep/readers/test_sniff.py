@@ -61,7 +61,7 @@ def test_by_name(tmp_path: Path) -> None:
     [
         ({"frames": []}, "DET", {}, r"matches no known format \(llava, ccmd, .*\).*format="),
         ({"id": 1}, "LAZY", {}, "matches no known format"),
-        (OBJECTS, "DET", {"format": "yolo"}, "unknown format 'yolo'; format= takes one of llava, ccmd, "),
+        (OBJECTS, "DET", {"format": "createml"}, "unknown format 'createml'; format= takes one of llava, ccmd, "),
         (LLAVA, "DET", {}, "format llava supports LAZY, not DET"),
         (OBJECTS, "LAZY", {}, "format ccmd supports DET, RANDDET, REG, VG, VISJ, not LAZY"),
         (OBJECTS, "LAZY", {"format": "ccmd"}, "format ccmd supports .*, not LAZY"),
