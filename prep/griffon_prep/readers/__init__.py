@@ -13,6 +13,7 @@ from typing import BinaryIO
 from griffon_prep.readers import (
     ccmd,
     coco,
+    flickr30k,
     grounding_jsonl,
     labelme,
     llava,
@@ -37,6 +38,7 @@ FORMATS: dict[str, Format] = {
     "visual_genome": visual_genome,
     "refcoco": refcoco,
     "yolo": yolo,
+    "flickr30k": flickr30k,
     "voc": voc,
     "labelme": labelme,
     "openimages": openimages,
@@ -44,7 +46,7 @@ FORMATS: dict[str, Format] = {
 }
 """Formats by name; the first one that recognises a file reads it."""
 
-FOLDERS = frozenset({"voc", "labelme"})
+FOLDERS = frozenset({"flickr30k", "voc", "labelme"})
 """Formats of which the annotation is a folder."""
 
 FILES_OR_FOLDERS = frozenset({"parquet"})
@@ -52,6 +54,7 @@ FILES_OR_FOLDERS = frozenset({"parquet"})
 
 FURTHER_INPUTS: dict[str, Callable[[Path, Mapping[str, str]], dict[str, Path]]] = {
     "yolo": yolo.further_inputs,
+    "flickr30k": flickr30k.further_inputs,
     "voc": voc.further_inputs,
     "openimages": openimages.further_inputs,
 }

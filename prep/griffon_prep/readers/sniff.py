@@ -91,6 +91,8 @@ def folder_heads(folder: Path) -> Iterator[Head]:
     """Yield the beginnings of the first XML and JSON files of a folder."""
     if files_below(folder, frozenset({".parquet"})):
         yield Head(member="parquet", element={})
+    if (folder / "Sentences").is_dir() and (folder / "Annotations").is_dir():
+        yield Head(member="folder of sentences", element={})
     for ending in (".xml", ".json"):
         for name in files_below(folder, frozenset({ending}))[:_LOOK_AT_FILES]:
             data = (folder / name).read_bytes().removeprefix(_BOM)
