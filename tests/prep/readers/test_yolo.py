@@ -213,7 +213,9 @@ def test_splits(tmp_path: Path) -> None:
     assert boxes_px(read(tmp_path, files)[0]) == [(CAT, IN_PIXELS)]
     assert boxes_px(read(tmp_path, files, split="train")[0]) == [(CAT, IN_PIXELS)]
     assert boxes_px(read(tmp_path, files, split="val")[0]) == [(DOG, (0, 0, 200, 100))]
-    with pytest.raises(SettingsError, match=r"data\.yaml: has no split 'test', only train, val; choose one with split="):
+    with pytest.raises(
+        SettingsError, match=r"data\.yaml: has no split 'test', only train, val; choose one with split="
+    ):
         read(tmp_path, files, split="test")
 
 
@@ -238,7 +240,9 @@ def test_an_image_that_is_listed_and_not_there_is_not_one_without_objects(tmp_pa
 
 
 def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"train: there is no .*images/gone, nor images/gone in the file's own folder"):
+    with pytest.raises(
+        SettingsError, match=r"train: there is no .*images/gone, nor images/gone in the file's own folder"
+    ):
         read(tmp_path, yolo({"a": BOX}, train="images/gone"))
     (tmp_path / "images/gone").mkdir()
     with pytest.raises(DataError, match=r"images/gone: has no images; correct the split's path in .*data\.yaml"):
