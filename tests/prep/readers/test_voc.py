@@ -197,7 +197,7 @@ HOSTILE = {
         ("<annotation><object>", "not XML that can be read"),
         ("", "not XML that can be read"),
         (b"<annotation>\xff</annotation>", "not XML that can be read"),
-        ('<?xml version="1.0" encoding="gb2312"?><annotation/>'.encode(), "not XML that can be read"),
+        (b'<?xml version="1.0" encoding="gb2312"?><annotation/>', "not XML that can be read"),
         ('<?xml version="1.0" encoding="nonsense"?><annotation/>', "not XML that can be read"),
         ("<boxes/>", "expected an annotation, got 'boxes'"),
         (voc(f"<object><name>{CAT}</name></object>"), "object 'cat' has no bndbox"),
@@ -209,7 +209,7 @@ HOSTILE = {
         (voc(voc_object(CAT, (1, 2, 3, "4</ymax><ymax>5"))), "has 2 of ymax, expected one"),
         (voc(voc_object(CAT, BOX, "<name>dog</name>")), "has 2 of name, expected one"),
         (voc(voc_object("a<b/>c", BOX)), "name: expected text, got elements"),
-        (voc(size="<size><width>200.5</width><height>100</height></size>"), "whole numbers of pixels above 0, got 200.5"),
+        (voc(size="<size><width>200.5</width><height>100</height></size>"), "numbers of pixels above 0, got 200.5"),
         (voc(size="<size><width>-3</width><height>100</height></size>"), "whole numbers of pixels above 0, got -3"),
     ],
 )  # fmt: skip

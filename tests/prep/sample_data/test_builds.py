@@ -49,7 +49,7 @@ def test_nothing_is_rejected_but_images_without_objects(drawn_data: Path, frozen
     assert all(source.samples > 0 for source in sources)
     rejected = {source.tag: dict(source.rejected) for source in sources if source.rejected}
     with_empty_images = ("DET_coco", "RANDDET_coco", "VISJ_coco", "DET_yolo", "VISJ_yolo", "DET_voc", "DET_labelme")
-    assert rejected == dict.fromkeys(with_empty_images, {"no_objects": 3})
+    assert rejected == {tag: {"no_objects": 3} for tag in with_empty_images}
     assert {source.format for source in sources} == set(FORMATS)
 
 
