@@ -10,12 +10,27 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from griffon_prep.readers import ccmd, coco, labelme, llava, mdetr, openimages, refcoco, visual_genome, voc, yolo
+from griffon_prep.readers import (
+    ccmd,
+    coco,
+    flickr30k,
+    grounding_jsonl,
+    labelme,
+    llava,
+    mdetr,
+    openimages,
+    parquet,
+    refcoco,
+    visual_genome,
+    voc,
+    yolo,
+)
 from griffon_prep.readers.base import Format
 from griffon_prep.readers.sniff import described, file_heads, folder_heads, text_heads
 from griffon_shards.support.errors import SettingsError
 
 FORMATS: dict[str, Format] = {
+    "grounding-jsonl": grounding_jsonl,
     "llava": llava,
     "ccmd": ccmd,
     "mdetr": mdetr,
@@ -23,17 +38,23 @@ FORMATS: dict[str, Format] = {
     "visual_genome": visual_genome,
     "refcoco": refcoco,
     "yolo": yolo,
+    "flickr30k": flickr30k,
     "voc": voc,
     "labelme": labelme,
     "openimages": openimages,
+    "parquet": parquet,
 }
 """Formats by name; the first one that recognises a file reads it."""
 
-FOLDERS = frozenset({"voc", "labelme"})
+FOLDERS = frozenset({"flickr30k", "voc", "labelme"})
 """Formats of which the annotation is a folder."""
+
+FILES_OR_FOLDERS = frozenset({"parquet"})
+"""Formats of which the annotation is a file or a folder of such files."""
 
 FURTHER_INPUTS: dict[str, Callable[[Path, Mapping[str, str]], dict[str, Path]]] = {
     "yolo": yolo.further_inputs,
+    "flickr30k": flickr30k.further_inputs,
     "voc": voc.further_inputs,
     "openimages": openimages.further_inputs,
 }
@@ -96,7 +117,7 @@ def _recognise(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
         for format_name, module in FORMATS.items():
             if module.recognises(head):
                 return format_name
-    content = "a folder without data.yaml, XML or labelme's JSON files" if folder else described(opened, name)
+    content = "a folder without data.yaml, XML, Parquet or labelme's JSON files" if folder else described(opened, name)
     raise SettingsError(
         f"{name}: the content matches no known format ({', '.join(FORMATS)}): {content}; "
         "see `griffon-prep formats`, or name the format in the manifest with format="

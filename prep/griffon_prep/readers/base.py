@@ -56,8 +56,8 @@ class Head:
 
     Attributes:
         member: `""` for an array or JSONL; for one large object, the first of its arrays `images` and `annotations`;
-            `pickle`, `csv` and `yaml` for such files; `folder of XML` and `folder of JSON` for the first such file of a
-            folder.
+            `pickle`, `csv`, `yaml` and `parquet` for such files; `folder of sentences` for Flickr30k's; `folder of XML`
+            and `folder of JSON` for the first such file of a folder.
         element: the first element that parses; of XML the root, of CSV the columns, of YAML the keys, all without
             values; empty for a pickle.
     """

@@ -15,7 +15,7 @@ import numpy as np
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import sha256_of, write_whole
 
-TEXTS = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml"})
+TEXTS = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".parquet"})
 """Endings of the files that annotations consist of. Others, such as the caches of trainers, do not change a hash."""
 
 IMAGES = frozenset(

@@ -17,6 +17,9 @@ from griffon_prep.readers.restricted_pickle import is_pickle
 from griffon_prep.records import Rejected
 from griffon_shards.support.errors import DataError
 
+PARQUET = b"PAR1"
+"""First bytes of a Parquet file."""
+
 _LOOK_AT = 100  # elements
 _LOOK_AT_FILES = 20  # of a folder
 _START_BYTES = 1 << 16
@@ -72,6 +75,9 @@ def text_heads(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> Iterat
     """Yield the beginning of a file as that of CSV, if its first line has column names, or of YAML, if it has keys."""
     with opened() as file:
         start = file.read(_START_BYTES).removeprefix(_BOM)
+    if start.startswith(PARQUET):
+        yield Head(member="parquet", element={})
+        return
     if start.lstrip().startswith((b"{", b"[", b"\x80")):
         return
     columns = columns_of(start)
@@ -83,6 +89,10 @@ def text_heads(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> Iterat
 
 def folder_heads(folder: Path) -> Iterator[Head]:
     """Yield the beginnings of the first XML and JSON files of a folder."""
+    if files_below(folder, frozenset({".parquet"})):
+        yield Head(member="parquet", element={})
+    if (folder / "Sentences").is_dir() and (folder / "Annotations").is_dir():
+        yield Head(member="folder of sentences", element={})
     for ending in (".xml", ".json"):
         for name in files_below(folder, frozenset({ending}))[:_LOOK_AT_FILES]:
             data = (folder / name).read_bytes().removeprefix(_BOM)

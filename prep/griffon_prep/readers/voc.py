@@ -78,13 +78,13 @@ def scan(inputs: AnnotationFiles) -> Scan:
     """Write the paths of the XML files into the work folder, and collect the category names."""
     files = files_below(inputs.annotation, _ENDINGS)
     if _SPLIT in inputs.companions:
-        files = _of_split(inputs.companions[_SPLIT], files)
+        files = of_split(inputs.companions[_SPLIT], files)
     write_names(inputs.work / _TABLE, files)
     names: set[str] = set()
     counts: Counter[str] = Counter()
     for file in files:
         try:
-            root = _parse(inputs.annotation / file)
+            root = parse_annotation(inputs.annotation / file)
             boxes = [(_name(item), _numbers(item)) for item in root.findall("object")]
         except Rejected:
             continue
@@ -100,7 +100,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
     return Scan(records=len(files), vocabulary=tuple(sorted(names)), notes=tuple(notes))
 
 
-def _of_split(listing: Path, files: list[str]) -> list[str]:
+def of_split(listing: Path, files: list[str]) -> list[str]:
     """Return the files that a list of ImageSets names, in the order of all files.
 
     Raises:
@@ -139,8 +139,8 @@ class Reader:
         """Return the record with this number. Raises Rejected if it cannot be used."""
         file = self._names[record_no]
         try:
-            root = _parse(self._folder / file)
-            width_px, height_px = _size(root)
+            root = parse_annotation(self._folder / file)
+            width_px, height_px = size_of(root)
             image_path, *elsewhere = _image_paths(file, root)
             return Record(
                 record_no=record_no,
@@ -163,7 +163,7 @@ class Reader:
         return Region(phrase=name, box_xyxy_px=box, left_out=any(_marked(item, mark) for mark in self._left_out))
 
 
-def _parse(path: Path) -> Element:
+def parse_annotation(path: Path) -> Element:
     """Return the root of an XML file.
 
     Raises:
@@ -188,7 +188,7 @@ def _child(item: Element, tag: str) -> Element | None:
     return children[0] if children else None
 
 
-def _text(item: Element, tag: str) -> str:
+def text_of(item: Element, tag: str) -> str:
     """Return the text of a child; `""` if there is none."""
     child = _child(item, tag)
     if child is not None and len(child):
@@ -197,7 +197,7 @@ def _text(item: Element, tag: str) -> str:
 
 
 def _name(item: Element) -> str:
-    name = _text(item, "name")
+    name = text_of(item, "name")
     if is_blank(name):
         raise Rejected("bad_record", "an object has no name")
     return name
@@ -208,23 +208,23 @@ def _numbers(item: Element) -> BoxXYXY:
     box = _child(item, "bndbox")
     if box is None:
         raise Rejected("bad_record", f"object {short(_name(item))} has no bndbox")
-    xmin, ymin, xmax, ymax = (number_in(_text(box, edge), edge) for edge in _EDGES)
+    xmin, ymin, xmax, ymax = (number_in(text_of(box, edge), edge) for edge in _EDGES)
     return xmin, ymin, xmax, ymax
 
 
 def _marked(item: Element, mark: str) -> bool:
-    text = _text(item, mark).lower()
+    text = text_of(item, mark).lower()
     if text and text not in _MARKS:
         raise Rejected("bad_record", f"{mark}: expected 0 or 1, got {short(text)}")
     return _MARKS.get(text, False)
 
 
-def _size(root: Element) -> tuple[int, int]:
+def size_of(root: Element) -> tuple[int, int]:
     """Return the size that the file states; zeros if it states none, as LabelImg does for images it cannot read."""
     size = _child(root, "size")
     if size is None:
         return 0, 0
-    width_px, height_px = (number_in(_text(size, side), side) for side in ("width", "height"))
+    width_px, height_px = (number_in(text_of(size, side), side) for side in ("width", "height"))
     if not width_px or not height_px:
         return 0, 0
     for side_px in (width_px, height_px):
@@ -242,7 +242,7 @@ def _image_paths(file: str, root: Element) -> Iterator[str]:
     folders, _, name = file.rpartition("/")
     stem = posixpath.splitext(name)[0]
     below = [folder for folder in folders.split("/") if folder and folder.lower() != "annotations"]
-    stated = _text(root, "filename").replace("\\", "/").rpartition("/")[2]
+    stated = text_of(root, "filename").replace("\\", "/").rpartition("/")[2]
     ending = posixpath.splitext(stated)[1]
     suffixes = dict.fromkeys([ending] if ending.lower() in IMAGES else [])
     suffixes.update(dict.fromkeys(_SUFFIXES))

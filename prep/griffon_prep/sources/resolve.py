@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from griffon_prep.images import absolute_root
-from griffon_prep.readers import FOLDERS, FORMATS, FURTHER_INPUTS, annotation_in, find_format
+from griffon_prep.readers import FILES_OR_FOLDERS, FOLDERS, FORMATS, FURTHER_INPUTS, annotation_in, find_format
 from griffon_prep.readers.restricted_pickle import is_pickle
 from griffon_prep.sources.compressed import SUFFIXES, opened, start_of_data
 from griffon_prep.sources.manifest import ManifestLine
@@ -107,7 +107,8 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
     if missing:
         raise SettingsError("\n".join(missing))
     annotation = annotation_in(annotation)
-    start = start_of_data(annotation) if annotation.is_file() else b""
+    may_be_parquet = line.options.get("format", "parquet") == "parquet"
+    start = start_of_data(annotation, may_be_parquet=may_be_parquet) if annotation.is_file() else b""
     pickled = FORMATS["refcoco"]
     if is_pickle(start) and (line.task not in pickled.TASKS or line.options.get("format", "refcoco") != "refcoco"):
         raise DataError(
@@ -115,7 +116,7 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
             f"{' and '.join(pickled.TASKS)}"
         )
     format_name = find_format(partial(opened, annotation), str(annotation), line.task, line.options)
-    if annotation.is_dir() != (format_name in FOLDERS):
+    if format_name not in FILES_OR_FOLDERS and annotation.is_dir() != (format_name in FOLDERS):
         expected = "a folder" if format_name in FOLDERS else "a file"
         raise SettingsError(f"{annotation}: format {format_name} is read from {expected}; correct the path")
     return SourceInput(
