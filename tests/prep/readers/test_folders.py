@@ -131,5 +131,5 @@ def test_a_folder_where_a_file_is_expected_is_named(tmp_path: Path, prep: Prep) 
     refused = prep("check", "--manifest", tmp_path / "m.txt", "--data-root", tmp_path)
     assert refused.returncode == 2
     first, second = refused.stderr.splitlines()
-    assert "m.txt:1: DET: " in first and "a folder without data.yaml, XML or labelme's JSON files" in first
+    assert "m.txt:1: DET: " in first and "a folder without data.yaml, XML, Parquet or labelme's JSON files" in first
     assert "m.txt:2: DET_a: " in second and "format coco is read from a file; correct the path" in second

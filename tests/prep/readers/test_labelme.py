@@ -146,5 +146,5 @@ def test_what_cannot_be_used_is_rejected_alone(tmp_path: Path, content: object, 
 
 
 def test_a_folder_of_other_json_is_not_taken_for_it(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"a folder without data\.yaml, XML or labelme's JSON files"):
+    with pytest.raises(SettingsError, match=r"a folder without data\.yaml, XML, Parquet or labelme's JSON files"):
         read_source(write_files(tmp_path, {"a.json": {"boxes": []}, "b.txt": "x"}), "DET")
