@@ -4,8 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from griffon_prep.records import Record, in_pixels
+from griffon_prep.readers import yolo as yolo_format
+from griffon_prep.readers.base import AnnotationFiles, Reader
+from griffon_prep.readers.yolo import scan
+from griffon_prep.records import Record, Rejected, in_pixels
+from griffon_prep.sources.sized_records import read_sized
 from griffon_shards.support.errors import DataError, SettingsError
 
 from .folder_files import CAT, DOG, SIZE_PX, write_files, yolo
@@ -247,3 +252,31 @@ def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "images/gone").mkdir()
     with pytest.raises(DataError, match=r"images/gone: has no images; correct the split's path in .*data\.yaml"):
         read(tmp_path, yolo({"a": BOX}, train="images/gone"))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_an_image_that_viewers_turn_is_annotated_as_shown_or_rejected(tmp_path: Path, orientation: int) -> None:
+    """Fractions do not tell which way up an image was seen, as the sides of a record would."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    write_files(tmp_path, {**yolo({"a": BOX}), "images/train/a.jpg": b""})
+    Image.new("RGB", SIZE_PX).save(tmp_path / "images/train/a.jpg", exif=exif)
+    for upright, accepted in ((True, True), (False, orientation == 1)):
+        reader = read_only(tmp_path)
+        if accepted:
+            sized = read_sized(reader, 0, str(tmp_path), upright=upright)
+            sides_px = SIZE_PX if orientation != 6 else SIZE_PX[::-1]
+            assert (sized.width_px, sized.height_px) == sides_px
+        else:
+            with pytest.raises(Rejected, match=rf"a.jpg: its EXIF orientation is {orientation}.*add orientation=shown"):
+                read_sized(reader, 0, str(tmp_path), upright=upright)
+
+
+def read_only(folder: Path) -> Reader:
+    """A reader of a set that was written, with its index."""
+    inputs = AnnotationFiles(
+        annotation=folder / "data.yaml", companions={}, task="DET", options={}, work=folder / "work"
+    )
+    inputs.work.mkdir(exist_ok=True)
+    scan(inputs)
+    return yolo_format.Reader(inputs)
