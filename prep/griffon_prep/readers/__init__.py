@@ -30,7 +30,6 @@ from griffon_prep.readers.sniff import described, file_heads, folder_heads, text
 from griffon_shards.support.errors import SettingsError
 
 FORMATS: dict[str, Format] = {
-    "grounding-jsonl": grounding_jsonl,
     "llava": llava,
     "ccmd": ccmd,
     "mdetr": mdetr,
@@ -42,6 +41,7 @@ FORMATS: dict[str, Format] = {
     "voc": voc,
     "labelme": labelme,
     "openimages": openimages,
+    "grounding-jsonl": grounding_jsonl,
     "parquet": parquet,
 }
 """Formats by name; the first one that recognises a file reads it."""

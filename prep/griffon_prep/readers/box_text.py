@@ -11,7 +11,7 @@ None of them but ms-swift's says in which unit its numbers are.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,13 @@ FOREIGN_BOX = re.compile(r"bbox_2d|point_2d|<\|(?:box|quad|object_ref)_(?:start|
 """Finds a box, or the phrase of one, in another model's notation."""
 
 _REF = "<ref-object>"
+
+
+def has_foreign_boxes(fields: Mapping[str, Any]) -> bool:
+    """Whether the fields of a conversation hold boxes in another model's notation."""
+    return isinstance(fields.get("objects"), dict) or bool(FOREIGN_BOX.search(str(fields.get("conversations"))))
+
+
 _PIECES = re.compile(
     r"(?P<json>(?:```(?:json)?\s*+)?(?:\[\s*+)?(?:\{[^{}]*+\}[\s,]*+)++\]?(?:\s*+```)?)"
     r"|<\|object_ref_start\|>(?P<ref1>[^<]*+)<\|object_ref_end\|>|<ref>(?P<ref2>[^<]*+)</ref>"

@@ -71,7 +71,6 @@ _MAKES = (
         {"image_id", "category_id"},
         "COCO's annotations or results only; use the complete COCO file, which has images too",
     ),
-    ({"messages"}, f"messages with role and content; {_AS_LLAVA}"),
     ({"instruction", "output"}, f"instructions in Alpaca's format; {_AS_LLAVA}"),
     ({"question", "answer"}, f"questions and answers; {_AS_LLAVA}"),
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.box_form import BoxForm, box_form
-from griffon_prep.readers.box_text import FOREIGN_BOX, Joined, Named, Objects, pieces_of
+from griffon_prep.readers.box_text import FOREIGN_BOX, Joined, Named, Objects, has_foreign_boxes, pieces_of
 from griffon_prep.readers.fields import short
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_object, scan_json
 from griffon_prep.readers.llava import conversation_of
@@ -81,11 +81,7 @@ def recognises(head: Head) -> bool:
     element = head.element
     if head.member:
         return False
-    if isinstance(element.get("messages"), list):
-        return True
-    return "conversations" in element and bool(
-        FOREIGN_BOX.search(str(element["conversations"])) or (isinstance(element.get("objects"), dict))
-    )
+    return isinstance(element.get("messages"), list) or ("conversations" in element and has_foreign_boxes(element))
 
 
 def scan(inputs: AnnotationFiles) -> Scan:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
-from griffon_prep.readers.box_text import FOREIGN_BOX
+from griffon_prep.readers.box_text import FOREIGN_BOX, has_foreign_boxes
 from griffon_prep.readers.fields import is_number, list_field, short
 from griffon_prep.readers.jsonscan.records import JsonRecords, scan_json
 from griffon_prep.records import BOX_MARK, Record, Rejected, is_blank
@@ -65,7 +65,7 @@ _NO_IMAGE_MARKS = ("<video>", "<audio>")
 
 def recognises(head: Head) -> bool:
     """Whether a file with this beginning has this format."""
-    return not head.member and "conversations" in head.element
+    return not head.member and "conversations" in head.element and not has_foreign_boxes(head.element)
 
 
 def scan(inputs: AnnotationFiles) -> Scan:

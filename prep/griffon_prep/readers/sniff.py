@@ -28,6 +28,7 @@ _XML_ROOT = re.compile(rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*)*<([A-Za-z_][\w.-]*)"
 _BOM = b"\xef\xbb\xbf"
 _SHOWN_KEYS = 8
 _TELLING = ("images", "annotations")
+_OF_A_PATH = {"path", "bytes"}
 
 
 def file_heads(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str) -> Iterator[Head]:
@@ -115,7 +116,13 @@ def _telling_member(window: Window) -> str | None:
 
 
 def _are_objects(spans: Spans) -> bool:
-    return bool(spans.starts.size) and spans.data[int(spans.starts[0]) :].lstrip().startswith(b"{")
+    """Whether the first element is an object, and not the path of an image in an object (`images` of a conversation)."""
+    if not spans.starts.size or not spans.data[int(spans.starts[0]) :].lstrip().startswith(b"{"):
+        return False
+    with suppress(Rejected):
+        element = parse_json(next(spans.texts()))
+        return not (isinstance(element, dict) and element and element.keys() <= _OF_A_PATH)
+    return True
 
 
 def described(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str) -> str:

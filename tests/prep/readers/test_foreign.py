@@ -75,7 +75,7 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "gzip twice": (gzip.compress(gzip.compress(ARRAY)), "is still compressed with gzip"),
     "zstd in gzip": (gzip.compress(zstandard.compress(ARRAY)), "is still compressed with zstd"),
     "tar.gz": (gzip.compress(tarred()), "is a tar archive; extract it"),
-    "Parquet": (b"PAR1\x15\x04\x15 \x15$L", "is a Parquet file; convert its rows to JSONL"),
+    "encrypted Parquet": (b"PARE\x15\x04\x15 \x15$L", "is a Parquet file; convert its rows to JSONL"),
     "Arrow": (b"ARROW1\0\0\xff\xff\xff\xff", "is an Arrow file; convert its rows to JSONL"),
     "Arrow's stream": (b"\xff\xff\xff\xff\xb0\x01\0\0\x10\0\0\0", "is an Arrow file"),
     "HTML": (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is an HTML page; download the file again"),

@@ -77,7 +77,6 @@ def test_what_does_not_fit_is_reported(
 
 
 VIA = {"a.jpg4321": {"filename": "a.jpg", "size": 4321, "regions": [], "file_attributes": {}}}
-TURNS = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A cat."}]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,6 @@ TURNS = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "con
             [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.9}],
             "COCO's annotations or results only",
         ),
-        ([{"messages": TURNS, "images": ["a.jpg"]}], "messages with role and content; convert it to LLaVA's"),
         ([{"instruction": "Say it.", "input": "", "output": "It."}], "in Alpaca's format; convert it to LLaVA's"),
         ([{"image": "a.jpg", "question": "What?", "answer": "A cat."}], "questions and answers; convert it to LLaVA's"),
         (
