@@ -165,14 +165,22 @@ def _not_found(root: str, image_path: str) -> str:
 
 
 def shown_size(data: bytes, name: str, *, upright: bool) -> tuple[int, int]:
-    """Return width and height of an image: as stored, or with `upright` as viewers show it.
+    """Return width and height of an image whose size no record states: as stored, or with `upright` as viewers show it.
 
     Raises:
-        Rejected: `picture_unreadable`.
+        Rejected: `picture_unreadable`; without `upright` also `size_mismatch` for an image that viewers turn or mirror,
+            because nothing tells which way up it was annotated.
     """
     with _rejecting(name):
-        header = read_header(data)
-        return _as_shown(header.width_px, header.height_px, orientation(data) if upright else 1)
+        header, exif_orientation = read_header(data), orientation(data)
+    if exif_orientation in _SHOWING and not upright:
+        raise Rejected(
+            "size_mismatch",
+            f"{name}: its EXIF orientation is {exif_orientation}, and without a size in the record it is not known "
+            "whether it was annotated as stored or as shown; add orientation=shown to the manifest line, or remove the "
+            "orientation from the image",
+        )
+    return _as_shown(header.width_px, header.height_px, exif_orientation)
 
 
 def _as_shown(width_px: int, height_px: int, exif_orientation: int) -> tuple[int, int]:

@@ -80,8 +80,11 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "Arrow's stream": (b"\xff\xff\xff\xff\xb0\x01\0\0\x10\0\0\0", "is an Arrow file"),
     "HTML": (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is an HTML page; download the file again"),
     "HTML behind blanks": (b'\r\n  <HTML lang="en"><head>', "is an HTML page; download the file again"),
-    "XML": (b'<?xml version="1.0"?><annotation><folder>x', "is XML or HTML; expected JSON"),
-    "Pascal VOC": (b"<annotation>\n\t<folder>VOC2012</folder>", "is XML or HTML; expected JSON"),
+    "XML": (b'<?xml version="1.0"?><boxes><folder>x', "is XML or HTML; expected JSON"),
+    "Pascal VOC": (
+        b"<annotation>\n\t<folder>VOC2012</folder>",
+        "of one image in Pascal VOC's XML; give the folder of all",
+    ),
     "LFS": (LFS, "is a Git LFS pointer, not the file itself; run `git lfs pull`"),
     "annex": (b"/annex/objects/SHA256E-s132--4d7a.json\n", "is a git-annex pointer"),
     "NumPy": (as_array(), "is a NumPy array"),

@@ -88,7 +88,10 @@ VIA = {"a.jpg4321": {"filename": "a.jpg", "size": 4321, "regions": [], "file_att
             {"_via_settings": {}, "_via_img_metadata": VIA, "_via_attributes": {}},
             "a VGG Image Annotator project; export the annot",
         ),
-        ({"version": "5.0", "shapes": [], "imagePath": "a.jpg", "imageHeight": 9}, "labelme2coco converts all"),
+        (
+            {"version": "5.0", "shapes": [], "imagePath": "a.jpg", "imageHeight": 9},
+            "labelme's annotations of one image; give the folder",
+        ),
         (
             [{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": []}]}],
             "in Label Studio's own format;",
