@@ -134,9 +134,16 @@ def rounded(boxes: Sequence[Box]) -> list[tuple[float, ...]]:
     return sorted(tuple(round(edge, 6) for edge in item) for item in boxes)
 
 
+def test_fractions_in_another_order_are_reported_one_after_the_other(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"add boxes=fraction\+xyxy to the manifest line"):
+        scan(tmp_path, in_coco(list(map(as_fractions, BOXES))), "boxes=fraction")
+    with pytest.raises(SettingsError, match=r"add boxes=fraction\+xywh to the manifest line"):
+        scan(tmp_path, in_ccmd([as_fractions(as_xywh(item)) for item in BOXES]), "boxes=fraction")
+
+
 def test_other_units_are_reported_without_a_guess(tmp_path: Path) -> None:
     """Thousandths of small images, or boxes of larger versions of the images."""
-    with pytest.raises(SettingsError, match=r"extend beyond their images.*correct their unit \(boxes= on the manifest"):
+    with pytest.raises(SettingsError, match=r"extend beyond their images.*correct their unit or the image root"):
         scan(tmp_path, in_ccmd(list(map(as_thousandths, BOXES))))
     records = scan(tmp_path, in_ccmd(list(map(as_thousandths, BOXES))), "boxes=thousandth")
     assert rounded(pixels(records)) == rounded(BOXES)
