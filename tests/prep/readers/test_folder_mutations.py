@@ -99,8 +99,8 @@ def yolo(files: Mapping[str, bytes]) -> Right:
                     fields = [field.strip() for field in line.split(",")]
                     if len(fields) != 5:
                         raise ValueError(line)
-                name = names[f"{number(fields[0]):.0f}"]
-                if number(fields[0]) != int(number(fields[0])):
+                name = names[str(int(number(fields[0])))]
+                if number(fields[0]) % 1:
                     raise ValueError(line)
                 values = list(map(number, fields[1:]))
                 fractions(*values)
