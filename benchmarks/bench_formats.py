@@ -1,10 +1,15 @@
 """`make bench-formats`: reading an Objects365-shaped annotation beside a plain ijson loop, and the memory it takes.
 
 `--large` reads one of the full size instead, 1.7 million pictures with 25 million boxes, and no ijson beside it.
+`bench_formats.py yolo` reads a folder of 200,000 images with labels.
 """
 
+import resource
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from statistics import median
 
@@ -13,9 +18,12 @@ import ijson
 import numpy as np
 import orjson
 from common import call, lines, machine, scratch, word
+from PIL import Image
 
-from griffon_prep.readers import coco
+from griffon_prep.readers import coco, yolo
 from griffon_prep.readers.base import AnnotationFiles
+from griffon_prep.readers.folders import sha256_of_input
+from griffon_prep.sources.sized_records import read_sized
 from griffon_shards.support.tables import size, table
 
 _LEAST_OF_IJSON = 3.0
@@ -24,6 +32,7 @@ _SIZES = {False: (200_000, 3_000_000, 400e6), True: (1_700_000, 25_000_000, 2e9)
 
 _CATEGORIES = 365
 _BLOCK = 20_000  # elements written at once
+_MOST_YOLO_BYTES = 300e6
 
 
 @click.group(invoke_without_command=True, context_settings={"show_default": True})
@@ -96,6 +105,77 @@ def loop_command(loop: str, annotation: Path, work: Path) -> None:
     # Not getrusage: what it gives begins with the memory of the process that this one was forked from.
     peak = next(int(line.split()[1]) * 1024 for line in lines("/proc/self/status") if line.startswith("VmHWM"))
     click.echo(orjson.dumps([seconds, peak]))
+
+
+@main.command("yolo")
+@click.option("--images", type=click.IntRange(1), default=200_000, help="Number of images, and of labels.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to put the files.  [default: this disk]")
+@click.option("--keep", is_flag=True, help="Leave the files there.")
+def yolo_command(images: int, folder: Path | None, keep: bool) -> None:
+    """Measure how fast a YOLO set is hashed and scanned, and how fast its records are read with the images' sizes."""
+    with scratch(folder, keep) as own:
+        click.echo(machine(own))
+        _write_yolo(own, images)
+        loops = ("scan", "records")
+        found = {loop: orjson.loads(call([sys.executable, __file__, "yolo-loop", loop, own])) for loop in loops}
+    names = {
+        "scan": f"hash of all labels, and scan of {images:,} images, one process",
+        "records": "every record with the size of its image, two processes",
+    }
+    rows = [(names[loop], f"{seconds:.1f}", size(peak)) for loop, (seconds, peak) in found.items()]
+    click.echo(table(("loop", "s", "peak resident"), rows) + "\n")
+    seconds, peak = found["scan"]
+    targets = [
+        ("hash and scan", f"{seconds:.1f} s", "under 60 s", seconds < 60),
+        ("peak", size(peak), f"under {size(_MOST_YOLO_BYTES)}", peak < _MOST_YOLO_BYTES),
+    ]
+    click.echo(table(("target", "found", "wanted", ""), [(*target[:3], word(target[3])) for target in targets]))
+
+
+@main.command("yolo-loop")
+@click.argument("loop", type=click.Choice(["scan", "records"]))
+@click.argument("own", type=click.Path(path_type=Path))
+def yolo_loop_command(loop: str, own: Path) -> None:
+    """One part in a process of its own: prints its seconds and its peak of resident memory in bytes."""
+    (own / "work").mkdir(exist_ok=True)
+    annotation = own / "data.yaml"
+    companions = yolo.further_inputs(annotation, {})
+    inputs = AnnotationFiles(annotation=annotation, companions=companions, task="DET", options={}, work=own / "work")
+    began = time.perf_counter()
+    if loop == "scan":
+        for path in inputs.paths:
+            sha256_of_input(path)
+        click.echo(yolo.scan(inputs).records, err=True)
+    else:
+        records = sum(1 for _ in (own / "images/train").iterdir())
+        with ProcessPoolExecutor(2) as pool:
+            list(pool.map(partial(_read_yolo, inputs), range(0, records, _BLOCK), [records] * (records // _BLOCK + 1)))
+    seconds = time.perf_counter() - began
+    peak = next(int(line.split()[1]) * 1024 for line in lines("/proc/self/status") if line.startswith("VmHWM"))
+    of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    click.echo(orjson.dumps([seconds, max(peak, of_children)]))
+
+
+def _read_yolo(inputs: AnnotationFiles, first: int, records: int) -> None:
+    reader = yolo.Reader(inputs)
+    for number in range(first, min(first + _BLOCK, records)):
+        read_sized(reader, number, str(inputs.annotation.parent), upright=False)
+
+
+def _write_yolo(own: Path, images: int) -> None:
+    """A set with seven boxes in each image on average. All images are one JPEG of 640x480."""
+    coded = BytesIO()
+    Image.effect_noise((640, 480), 20).convert("RGB").save(coded, "JPEG", quality=50)
+    draws = np.random.default_rng(0)
+    for part in ("images", "labels"):
+        (own / part / "train").mkdir(parents=True)
+    for number in range(images):
+        (own / f"images/train/{number:012d}.jpg").write_bytes(coded.getvalue())
+        boxes = draws.uniform(0.2, 0.4, (int(draws.poisson(7)), 4)).tolist()
+        text = "".join(f"{i % 80} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for i, (x, y, w, h) in enumerate(boxes))
+        (own / f"labels/train/{number:012d}.txt").write_text(text)
+    names = "".join(f"  {number}: class {number}\n" for number in range(80))
+    (own / "data.yaml").write_text(f"train: images/train\nnames:\n{names}")
 
 
 def _ijson_loop(annotation: Path, keys: tuple[str, ...]) -> None:

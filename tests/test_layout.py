@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "griffon_prep": {"griffon_prep", "griffon_shards"},
     "griffon_train": {"griffon_train", "griffon_shards"},
 }
-IMPORTED_AS = {"pillow": "PIL"}
+IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml"}
 TRAIN_ROOMS = ("text", "data", "config", "distributed", "model", "evaluation", "training", "cli")
 """From the lowest up: a room imports from itself and from those before it."""
 

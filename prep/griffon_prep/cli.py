@@ -13,7 +13,7 @@ import click
 from griffon_prep.build.run import build, check, check_counts
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.images import CHECKS
-from griffon_prep.readers import FORMATS
+from griffon_prep.readers import COMMON_OPTIONS, FORMATS
 from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sample_data import write_plain_data, write_sample_data
 from griffon_prep.sources.manifest import read_manifest, single_line
@@ -221,7 +221,8 @@ def formats_command() -> None:
             (name, " ".join(module.TASKS), " ".join(f"{option}=" for option in module.OPTIONS) or "-", companions)
         )
     click.echo(table(("format", "tasks", "options", "additional files"), rows))
-    click.echo("Every format accepts format=, weight= and limit=. Files compressed as .gz or .zst are read directly.")
+    options = ", ".join(f"{option}=" for option in COMMON_OPTIONS)
+    click.echo(f"Every format accepts {options}. Files compressed as .gz or .zst are read directly.")
     for name, module in FORMATS.items():
         for file, content in module.EXAMPLES.items():
             click.echo(f"\n{name}: {file}\n{content}")

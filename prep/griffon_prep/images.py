@@ -30,6 +30,17 @@ from griffon_shards.images import (
 CHECKS = ("header", "decode", "none")
 """Ways to check an image; see `check_image`."""
 
+_SHOWING = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What viewers do to the stored pixels, by EXIF orientation."""
+
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
 _MAX_BYTES = 1 << 30
 _ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -153,7 +164,32 @@ def _not_found(root: str, image_path: str) -> str:
     return image_path
 
 
-def check_image(data: bytes, check: str, stated_size_px: tuple[int, int], name: str) -> StoredImage:
+def shown_size(data: bytes, name: str, *, upright: bool) -> tuple[int, int]:
+    """Return width and height of an image whose size no record states: as stored, or with `upright` as viewers show it.
+
+    Raises:
+        Rejected: `picture_unreadable`; without `upright` also `size_mismatch` for an image that viewers turn or mirror,
+            because nothing tells which way up it was annotated.
+    """
+    with _rejecting(name):
+        header, exif_orientation = read_header(data), orientation(data)
+    if exif_orientation in _SHOWING and not upright:
+        raise Rejected(
+            "size_mismatch",
+            f"{name}: its EXIF orientation is {exif_orientation}, and without a size in the record it is not known "
+            "whether it was annotated as stored or as shown; add orientation=shown to the manifest line, or remove the "
+            "orientation from the image",
+        )
+    return _as_shown(header.width_px, header.height_px, exif_orientation)
+
+
+def _as_shown(width_px: int, height_px: int, exif_orientation: int) -> tuple[int, int]:
+    return (height_px, width_px) if exif_orientation in SIDEWAYS else (width_px, height_px)
+
+
+def check_image(
+    data: bytes, check: str, stated_size_px: tuple[int, int], name: str, *, upright: bool = False
+) -> StoredImage:
     """Detect the format of an image and check it.
 
     Args:
@@ -163,6 +199,7 @@ def check_image(data: bytes, check: str, stated_size_px: tuple[int, int], name: 
             without a size has the image's header read.
         stated_size_px: width and height that the record states, or zeros.
         name: the image's name in the reject list.
+        upright: the sizes, stated and returned, are those of the image as viewers show it; see `bake_image`.
 
     Raises:
         Rejected: `picture_unreadable` or `size_mismatch`.
@@ -174,22 +211,28 @@ def check_image(data: bytes, check: str, stated_size_px: tuple[int, int], name: 
         header = read_header(data, check_pixels=check == "decode")
         if check == "header":
             check_end(data)
-        if any(stated_size_px) and (header.width_px, header.height_px) != stated_size_px:
-            raise Rejected("size_mismatch", f"{name}: {_other_size(data, header, stated_size_px)}")
-    return StoredImage(data=data, format=header.format, width_px=header.width_px, height_px=header.height_px)
+        width_px, height_px = _as_shown(header.width_px, header.height_px, orientation(data) if upright else 1)
+        if any(stated_size_px) and (width_px, height_px) != stated_size_px:
+            raise Rejected("size_mismatch", f"{name}: {_other_size(data, header, stated_size_px, upright)}")
+    return StoredImage(data=data, format=header.format, width_px=width_px, height_px=height_px)
 
 
-def _other_size(data: bytes, header: Header, stated_size_px: tuple[int, int]) -> str:
-    width_px, height_px = header.width_px, header.height_px
+def _other_size(data: bytes, header: Header, stated_size_px: tuple[int, int], upright: bool) -> str:
+    exif_orientation = orientation(data)
+    width_px, height_px = _as_shown(header.width_px, header.height_px, exif_orientation if upright else 1)
     sizes = "the image is {}x{}, the record says {}x{}".format(width_px, height_px, *stated_size_px)
     if stated_size_px != (height_px, width_px):
         return sizes
-    exif_orientation = orientation(data)
     if exif_orientation not in SIDEWAYS:
         return f"{sizes}: width and height are swapped"
+    if upright:
+        return (
+            f"{sizes}: it was annotated as it is stored, without its EXIF orientation {exif_orientation}; if all "
+            "images were, remove orientation=shown from the manifest line"
+        )
     return (
-        f"{sizes}: it was annotated as its EXIF orientation {exif_orientation} shows it, but boxes must refer to the "
-        "stored pixels; rotate the image files (`jpegtran`, `exiftran -a`) or the annotation"
+        f"{sizes}: it was annotated as its EXIF orientation {exif_orientation} shows it, but boxes refer to the stored "
+        "pixels; if all images were, add orientation=shown to the manifest line"
     )
 
 
@@ -201,18 +244,32 @@ def shrunk_size(width_px: int, height_px: int, longest_px: int | None) -> tuple[
     return max(1, round(width_px * longest_px / longest)), max(1, round(height_px * longest_px / longest))
 
 
-def shrink_image(image: StoredImage, longest_px: int, name: str) -> StoredImage:
-    """Shrink an image to a longer side of `longest_px`, as JPEG of quality 95. A smaller image is returned unchanged.
+def bake_image(image: StoredImage, longest_px: int | None, name: str, *, upright: bool = False) -> StoredImage:
+    """Shrink an image to a longer side of `longest_px`, and turn it upright, as JPEG of quality 95.
+
+    An image of which neither changes a pixel is returned as it is.
+
+    Args:
+        image: as `check_image` returned it with the same `upright`.
+        longest_px: maximum longer side, or None to keep the size.
+        name: the image's name in the reject list.
+        upright: apply the EXIF orientation to the pixels. The new image has none.
 
     Raises:
         Rejected: `picture_unreadable`.
     """
     size = shrunk_size(image.width_px, image.height_px, longest_px)
-    if size == (image.width_px, image.height_px):
-        return image
-    out = BytesIO()
     with _rejecting(name):
-        decode(image.data).resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)
+        turn = _SHOWING.get(orientation(image.data)) if upright else None
+        if turn is None and size == (image.width_px, image.height_px):
+            return image
+        pixels = decode(image.data)
+        if turn is not None:
+            pixels = pixels.transpose(turn)
+        if size != (image.width_px, image.height_px):
+            pixels = pixels.resize(size, Image.Resampling.LANCZOS)
+        out = BytesIO()
+        pixels.save(out, "JPEG", quality=95)
     return StoredImage(data=out.getvalue(), format="JPEG", width_px=size[0], height_px=size[1])
 
 

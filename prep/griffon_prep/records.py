@@ -1,6 +1,6 @@
 """Records as readers return them, and the reasons for which a record is rejected."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from griffon_shards.types import BoxXYXY, Turn
 
@@ -13,6 +13,7 @@ REASONS = {
     "image_token_without_picture": "the text contains <image>, but the record has no image",
     "image_token_in_text": "a category or expression contains <image>, which a question may contain only once",
     "no_objects": "the image has no objects, and the annotation means it (does not count towards --max-rejects)",
+    "foreign_boxes": "the conversation has boxes in another model's notation, which would be learned as they are",
     "boxes_not_in_pixels": "all boxes lie within [0, 1], so they look normalized; boxes must be in pixels",
     "all_boxes_dropped": "every box is non-finite, inverted or outside the image",
     "path_outside_root": "the image path leads out of the image root",
@@ -21,6 +22,9 @@ REASONS = {
     "size_mismatch": "the image size differs from the size in the record",
 }
 """All reasons for rejecting a record, with an explanation."""
+
+BOX_MARK = "<bbox>"
+"""Stands for a box in the turns of a record that has `boxes_in_text`."""
 
 UNCOUNTED_REASONS = frozenset({"no_objects"})
 """Reasons that do not point to a fault in the data. They never stop a build."""
@@ -50,12 +54,16 @@ class Rejected(Exception):
 class Region:
     """A named box: a category or expression, and the corners in pixels as the annotation gives them.
 
-    A `crowd` box covers many objects of one category. It is never an answer, but the category counts as present.
+    In a record with `units_per_side` the corners are in those units until `in_pixels` converts them.
+
+    A `crowd` box covers many objects of one category. It is never an answer, but the category counts as present. The
+    same is true of a box that the manifest line leaves out (`left_out`).
     """
 
     phrase: str
     box_xyxy_px: BoxXYXY
     crowd: bool = False
+    left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +75,8 @@ class Record:
         image_path: path of the image as the annotation gives it, or None for text only.
         width_px: image width that the annotation states, or 0.
         height_px: image height that the annotation states, or 0.
+        units_per_side: number of units that each side of the image has in the record's boxes, such as 1 for fractions;
+            None if the boxes are in pixels.
         regions: named boxes, in annotation order.
         turns: the conversation for LAZY; empty for the tasks that are rendered.
         absent_phrases: categories or expressions that the annotation explicitly marks as absent from the image.
@@ -76,12 +86,15 @@ class Record:
             something in the image.
         only_these_absent: only `absent_phrases` may be called absent, because not every category was annotated (LVIS).
         image_elsewhere: alternative paths at which published archives store the image.
+        image_bytes: the image itself, if the annotation contains it; `image_path` is then its name in messages.
+        boxes_in_text: corners of the boxes that the `BOX_MARK`s in `turns` stand for, in their order.
     """
 
     record_no: int
     image_path: str | None
     width_px: int = 0
     height_px: int = 0
+    units_per_side: float | None = None
     regions: tuple[Region, ...] = ()
     turns: tuple[Turn, ...] = ()
     absent_phrases: tuple[str, ...] = ()
@@ -89,3 +102,29 @@ class Record:
     never_absent_phrases: tuple[str, ...] = ()
     only_these_absent: bool = False
     image_elsewhere: tuple[str, ...] = ()
+    image_bytes: bytes | None = None
+    boxes_in_text: tuple[BoxXYXY, ...] = ()
+
+    @property
+    def needs_size(self) -> bool:
+        """Whether the record has boxes and does not state the size of its image."""
+        return bool(self.regions or self.boxes_in_text) and not (self.width_px and self.height_px)
+
+
+def in_pixels(record: Record) -> Record:
+    """Return the record, whose image's size must be known, with its boxes in pixels."""
+    if record.units_per_side is None:
+        return record
+    x_scale, y_scale = record.width_px / record.units_per_side, record.height_px / record.units_per_side
+
+    def scaled(box: BoxXYXY) -> BoxXYXY:
+        x1, y1, x2, y2 = box
+        # To a millionth of a pixel, without the noise of binary fractions, which would decide ties of later roundings.
+        return round(x1 * x_scale, 6), round(y1 * y_scale, 6), round(x2 * x_scale, 6), round(y2 * y_scale, 6)
+
+    return replace(
+        record,
+        units_per_side=None,
+        regions=tuple(replace(region, box_xyxy_px=scaled(region.box_xyxy_px)) for region in record.regions),
+        boxes_in_text=tuple(map(scaled, record.boxes_in_text)),
+    )

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from griffon_prep.images import CHECKS, StoredImage, check_image, shrink_image
+from griffon_prep.images import CHECKS, StoredImage, bake_image, check_image
 from griffon_prep.records import Rejected
 
 SIDES_PX = (129, 97)
@@ -215,15 +215,15 @@ def test_an_image_of_several_frames_is_its_first() -> None:
 @pytest.mark.parametrize("kind", SAVED_AS)
 def test_shrinking(kind: str) -> None:
     before = check_image(picture(kind), "decode", SIDES_PX, "a.jpg")
-    assert shrink_image(before, 129, "a.jpg") is before
-    after = shrink_image(before, 64, "a.jpg")
+    assert bake_image(before, 129, "a.jpg") is before
+    after = bake_image(before, 64, "a.jpg")
     assert (after.format, after.width_px, after.height_px) == ("JPEG", 64, 48)
     assert check_image(after.data, "decode", (64, 48), "a.jpg") == after
 
 
 def test_shrinking_keeps_the_appearance_and_at_least_a_pixel() -> None:
     wide = Image.new("RGB", (400, 2), "#c04020")
-    after = shrink_image(check_image(encoded(wide, "PNG"), "decode", (400, 2), "a.png"), 100, "a.png")
+    after = bake_image(check_image(encoded(wide, "PNG"), "decode", (400, 2), "a.png"), 100, "a.png")
     assert (after.width_px, after.height_px) == (100, 1)
     assert np.abs(pixels(after.data)[..., :3].astype(int) - (0xC0, 0x40, 0x20)).max() < 8
 
@@ -233,10 +233,10 @@ def test_shrinking_keeps_sixteen_bits_of_grey(coding: str) -> None:
     """Training and `show --draw` see the same greys, not white."""
     ramp = np.arange(0, 65536, 16).astype(np.uint16).reshape(64, 64)
     before = check_image(encoded(Image.fromarray(ramp), coding), "decode", (64, 64), "a.png")
-    after = pixels(shrink_image(before, 32, "a.png").data)[..., 0].astype(int)
+    after = pixels(bake_image(before, 32, "a.png").data)[..., 0].astype(int)
     assert np.abs(after - (ramp >> 8).reshape(32, 2, 32, 2).mean(axis=(1, 3))).max() < 8
 
 
 def test_shrinking_a_damaged_image() -> None:
     before = check_image(picture("JPEG")[:2000], "none", SIDES_PX, "a.jpg")
-    assert reason(lambda: shrink_image(before, 64, "a.jpg"))[0] == "picture_unreadable"
+    assert reason(lambda: bake_image(before, 64, "a.jpg"))[0] == "picture_unreadable"

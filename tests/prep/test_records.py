@@ -30,6 +30,12 @@ CASES: list[tuple[str, str, Any, str]] = [
     ("picture_field_unknown", "LAZY", {**LAZY, "image": None, "video": "a.mp4"}, "video: 'a.mp4'"),
     ("image_token_without_picture", "LAZY", {"conversations": [ASK, ANSWER]}, "but the record has no image"),
     ("image_token_in_text", "VG", {**VG, "expression": "an <image>"}, "an <image>"),
+    (
+        "foreign_boxes",
+        "LAZY",
+        {**LAZY, "conversations": [ASK, {"from": "gpt", "value": "<box>(1,2),(3,4)</box>"}], "image": "a.jpg"},
+        r"the text has '<box>\('; add format=grounding-jsonl to the manifest line",
+    ),
     ("no_objects", "DET", DET, r"a\.jpg: no boxes"),
     (
         "boxes_not_in_pixels",

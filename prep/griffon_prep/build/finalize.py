@@ -11,6 +11,7 @@ import orjson
 from griffon_prep.build.identity import source_identity
 from griffon_prep.build.plan import shard_count
 from griffon_prep.build.report import ShardReport, read_report
+from griffon_prep.readers.folders import bytes_of_input
 from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sources.scan import ScannedSource
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header
@@ -78,7 +79,7 @@ def _source_entry(scanned: ScannedSource, reports: Sequence[ShardReport]) -> Sou
     return SourceEntry(
         **identity,
         format=source.format,
-        annotation_bytes=source.annotation.stat().st_size,
+        annotation_bytes=bytes_of_input(source.annotation),
         records=scanned.records,
         samples=sum(report.samples for report in reports),
         rejected=dict(sorted(rejected.items())),

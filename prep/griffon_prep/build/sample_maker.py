@@ -3,13 +3,14 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from griffon_prep.images import check_image, read_image, shrink_image
+from griffon_prep.images import bake_image, check_image
 from griffon_prep.readers.base import Reader
 from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Record, Rejected
 from griffon_prep.render import render
 from griffon_prep.render.lazy import join_rounds
 from griffon_prep.render.settings import RenderSettings, Source
+from griffon_prep.sources.sized_records import image_file, read_sized
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, count_boxes
 from griffon_shards.types import Origin, Rendering, Sample
 
@@ -25,6 +26,7 @@ class SampleMaker:
         settings: settings that change bytes.
         annotation_name: path of the annotation relative to the data root, for `origin`.
         image_root: absolute folder of the images.
+        upright: store images as their EXIF orientation shows them.
     """
 
     reader: Reader
@@ -33,6 +35,7 @@ class SampleMaker:
     settings: RenderSettings
     annotation_name: str
     image_root: str
+    upright: bool = False
 
     def make(self, record_no: int) -> tuple[Sample, Counter[str], bool]:
         """The sample of a record, or of a group of them.
@@ -48,11 +51,11 @@ class SampleMaker:
         record, renderings, dropped = self._rendered(record_no)  # before reading the image, as it is cheaper
         image, by_last_part = None, False
         if record.image_path is not None:
-            file = read_image(self.image_root, record.image_path, record.image_elsewhere)
+            file = image_file(self.image_root, record)
             by_last_part = file.by_last_part
-            image = check_image(file.data, self.settings.check, (record.width_px, record.height_px), record.image_path)
-            if self.settings.resize_px is not None:
-                image = shrink_image(image, self.settings.resize_px, record.image_path)
+            stated_size_px, name = (record.width_px, record.height_px), record.image_path
+            image = check_image(file.data, self.settings.check, stated_size_px, name, upright=self.upright)
+            image = bake_image(image, self.settings.resize_px, name, upright=self.upright)
         sample = Sample(
             key=f"{self.source.tag}-{record_no:09d}",
             image=image.data if image else None,
@@ -67,7 +70,7 @@ class SampleMaker:
 
     def _rendered(self, record_no: int) -> tuple[Record, tuple[Rendering, ...], Counter[str]]:
         if self.rounds is None:
-            record = self.reader.read(record_no)
+            record = read_sized(self.reader, record_no, self.image_root, upright=self.upright)
             return record, *self._render(record)
         dropped: Counter[str] = Counter()
         first: Record | None = None
@@ -75,7 +78,7 @@ class SampleMaker:
         faults: list[Rejected] = []
         for member_no in self.rounds[record_no]:
             try:
-                record = self.reader.read(member_no)
+                record = read_sized(self.reader, member_no, self.image_root, upright=self.upright)
                 first = first or record
                 if _image_of(record) != _image_of(first):
                     raise Rejected(

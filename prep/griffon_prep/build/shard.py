@@ -172,6 +172,7 @@ def _maker(scanned: ScannedSource, settings: RenderSettings) -> SampleMaker:
         settings=settings,
         annotation_name=source.file_names[0],
         image_root=source.image_root,
+        upright=source.upright,
     )
 
 

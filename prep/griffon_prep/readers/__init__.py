@@ -6,11 +6,27 @@ process can read any record on its own.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from itertools import chain
+from pathlib import Path
 from typing import BinaryIO
 
-from griffon_prep.readers import ccmd, coco, llava, mdetr, refcoco, visual_genome
+from griffon_prep.readers import (
+    ccmd,
+    coco,
+    flickr30k,
+    grounding_jsonl,
+    labelme,
+    llava,
+    mdetr,
+    openimages,
+    parquet,
+    refcoco,
+    visual_genome,
+    voc,
+    yolo,
+)
 from griffon_prep.readers.base import Format
-from griffon_prep.readers.sniff import described, file_heads
+from griffon_prep.readers.sniff import described, file_heads, folder_heads, text_heads
 from griffon_shards.support.errors import SettingsError
 
 FORMATS: dict[str, Format] = {
@@ -20,11 +36,47 @@ FORMATS: dict[str, Format] = {
     "coco": coco,
     "visual_genome": visual_genome,
     "refcoco": refcoco,
+    "yolo": yolo,
+    "flickr30k": flickr30k,
+    "voc": voc,
+    "labelme": labelme,
+    "openimages": openimages,
+    "grounding-jsonl": grounding_jsonl,
+    "parquet": parquet,
 }
 """Formats by name; the first one that recognises a file reads it."""
 
+FOLDERS = frozenset({"flickr30k", "voc", "labelme"})
+"""Formats of which the annotation is a folder."""
+
+FILES_OR_FOLDERS = frozenset({"parquet"})
+"""Formats of which the annotation is a file or a folder of such files."""
+
+FURTHER_INPUTS: dict[str, Callable[[Path, Mapping[str, str]], dict[str, Path]]] = {
+    "yolo": yolo.further_inputs,
+    "flickr30k": flickr30k.further_inputs,
+    "voc": voc.further_inputs,
+    "openimages": openimages.further_inputs,
+}
+"""Functions that find the further files and folders of formats where these have no fixed names."""
+
+_LEADING = ("data.y*ml", "dataset.y*ml", "*.y*ml", "*annotations-bbox.csv*")
+
+COMMON_OPTIONS = ("format", "weight", "limit", "orientation")
+"""Manifest options that every format accepts."""
+
 ROUNDS_TASKS = ("REG", "VG")
 """Tasks that accept the manifest option `rounds=`."""
+
+
+def annotation_in(path: Path) -> Path:
+    """Return the file that leads to everything else in a folder, such as `data.yaml`; otherwise the path itself."""
+    if path.is_dir():
+        for pattern in _LEADING:
+            files = sorted(path.glob(pattern))
+            if len(files) == 1:
+                return files[0]
+    return path
 
 
 def find_format(
@@ -52,7 +104,7 @@ def find_format(
             f"{name}: format {format_name} supports {', '.join(supported)}, not {task}; "
             "start the TAG of the manifest line with one of these tasks"
         )
-    if unknown := set(options) - {"format", "weight", "limit", *FORMATS[format_name].OPTIONS}:
+    if unknown := set(options) - {*COMMON_OPTIONS, *FORMATS[format_name].OPTIONS}:
         raise SettingsError(f"{name}: format {format_name} does not take the option {', '.join(sorted(unknown))}")
     if "rounds" in options and task not in ROUNDS_TASKS:
         raise SettingsError(f"{name}: rounds= is for {' and '.join(ROUNDS_TASKS)}, not {task}")
@@ -60,11 +112,13 @@ def find_format(
 
 
 def _recognise(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str) -> str:
-    for head in file_heads(opened, name):
+    folder = Path(name).is_dir()
+    for head in folder_heads(Path(name)) if folder else chain(text_heads(opened), file_heads(opened, name)):
         for format_name, module in FORMATS.items():
             if module.recognises(head):
                 return format_name
+    content = "a folder without data.yaml, XML, Parquet or labelme's JSON files" if folder else described(opened, name)
     raise SettingsError(
-        f"{name}: the content matches no known format ({', '.join(FORMATS)}): {described(opened, name)}; "
+        f"{name}: the content matches no known format ({', '.join(FORMATS)}): {content}; "
         "see `griffon-prep formats`, or name the format in the manifest with format="
     )

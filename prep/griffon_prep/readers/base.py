@@ -14,8 +14,8 @@ class AnnotationFiles:
     """The annotation files of a source, and the task that they are read for.
 
     Attributes:
-        annotation: path of the annotation, decompressed.
-        companions: files that the format needs next to the annotation, by their published names; decompressed.
+        annotation: path of the annotation, a file (decompressed) or a folder.
+        companions: further files (decompressed) and folders that records are read from, by their published names.
         task: one of `TASKS`.
         options: the options of the manifest line.
         work: folder for the index that scanning writes and reading uses.
@@ -56,8 +56,10 @@ class Head:
 
     Attributes:
         member: `""` for an array or JSONL; for one large object, the first of its arrays `images` and `annotations`;
-            `pickle` for a pickle.
-        element: the first element that parses; empty for a pickle.
+            `pickle`, `csv`, `yaml` and `parquet` for such files; `folder of sentences` for Flickr30k's; `folder of XML`
+            and `folder of JSON` for the first such file of a folder.
+        element: the first element that parses; of XML the root, of CSV the columns, of YAML the keys, all without
+            values; empty for a pickle.
     """
 
     member: str
@@ -84,7 +86,7 @@ class Format(Protocol):
 
     @property
     def OPTIONS(self) -> Sequence[str]:
-        """Manifest options that the format takes besides `format`, `weight` and `limit`."""
+        """Manifest options that the format takes besides those that all formats take."""
 
     @property
     def COMPANIONS(self) -> Sequence[str]:

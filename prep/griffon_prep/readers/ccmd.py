@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
+from griffon_prep.readers.box_form import BoxForm, box_form
 from griffon_prep.readers.fields import box_of, list_field, short, side_field, text_field
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_json, scan_json
 from griffon_prep.readers.rounds import RoundKeys, image_key
@@ -11,7 +12,7 @@ from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.types import IMAGE_TOKEN
 
 TASKS = ("DET", "RANDDET", "REG", "VG", "VISJ")
-OPTIONS = ("rounds",)
+OPTIONS = ("rounds", "boxes")
 COMPANIONS = ()
 EXAMPLES = {
     "detection.jsonl": '{"image_path": "a.jpg", "height": 480, "width": 640, "objects": ['
@@ -53,26 +54,28 @@ class Reader:
     def __init__(self, inputs: AnnotationFiles) -> None:
         self._records = JsonRecords(inputs.annotation, inputs.work / _TABLE)
         self._task = inputs.task
+        self._form = box_form(inputs.options, "xyxy")
 
     def read(self, record_no: int) -> Record:
         """Return the record with this number. Raises Rejected if it cannot be used."""
         fields, part = self._records[record_no]
         regions, absent = (
-            _expression_regions(fields, part, many=self._task == "VG")
+            _expression_regions(fields, part, self._form, many=self._task == "VG")
             if self._task in ("REG", "VG")
-            else _object_regions(fields)
+            else _object_regions(fields, self._form)
         )
         return Record(
             record_no=record_no,
             image_path=text_field(fields, "image_path"),
             width_px=side_field(fields, "width"),
             height_px=side_field(fields, "height"),
+            units_per_side=self._form.units_per_side,
             regions=regions,
             absent_phrases=absent,
         )
 
 
-def _object_regions(fields: Mapping[str, Any]) -> tuple[tuple[Region, ...], tuple[str, ...]]:
+def _object_regions(fields: Mapping[str, Any], form: BoxForm) -> tuple[tuple[Region, ...], tuple[str, ...]]:
     """Regions and absent categories for DET, RANDDET and VISJ.
 
     A category without boxes is absent, unless the record lists it a second time with boxes.
@@ -84,7 +87,7 @@ def _object_regions(fields: Mapping[str, Any]) -> tuple[tuple[Region, ...], tupl
             raise Rejected("bad_record", f"objects: expected objects, got {short(item)}")
         name = text_field(item, "category_name")
         boxes = list_field(item, "bboxes")
-        regions += [Region(phrase=name, box_xyxy_px=box_of(box, "bboxes")) for box in boxes]
+        regions += [Region(phrase=name, box_xyxy_px=form.corners(box_of(box, "bboxes"))) for box in boxes]
         if not boxes:
             without.append(name)
     present = {region.phrase for region in regions}
@@ -92,7 +95,7 @@ def _object_regions(fields: Mapping[str, Any]) -> tuple[tuple[Region, ...], tupl
 
 
 def _expression_regions(
-    fields: Mapping[str, Any], part: int, *, many: bool
+    fields: Mapping[str, Any], part: int, form: BoxForm, *, many: bool
 ) -> tuple[tuple[Region, ...], tuple[str, ...]]:
     """Regions and absent expressions for REG (one box) and VG (any number of boxes; none if it is absent)."""
     boxes = list_field(fields, "bboxes")
@@ -113,7 +116,7 @@ def _expression_regions(
     boxes = _boxes(boxes)
     if not many and len(boxes) != 1:
         raise Rejected("bad_record", f"bboxes: REG needs exactly one box, got {len(boxes)}")
-    regions = tuple(Region(phrase=phrase, box_xyxy_px=box_of(box, "bboxes")) for box in boxes)
+    regions = tuple(Region(phrase=phrase, box_xyxy_px=form.corners(box_of(box, "bboxes"))) for box in boxes)
     return regions, () if regions else (phrase,)
 
 

@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
+from griffon_prep.readers.box_form import box_form, states_order
 from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of, naming
 from griffon_prep.readers.coco_file import CROWD, EMPTY
 from griffon_prep.readers.coco_tables import NO_CATEGORY, CocoScan, CocoTables, write_tables
-from griffon_prep.readers.fields import corners_of, id_of, list_field, short, side_field
+from griffon_prep.readers.fields import id_of, list_field, short, side_field
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.types import IMAGE_TOKEN
 
 TASKS = ("DET", "RANDDET", "VISJ")
-OPTIONS = ()
+OPTIONS = ("boxes",)
 COMPANIONS = ()
 EXAMPLES = {
     "instances.json": """\
@@ -40,7 +41,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
     The vocabulary is the file's list of categories, without unused categories that are supercategories of others: an
     image full of their subcategories would be labelled as having none of them.
     """
-    coco = write_tables(inputs.annotation, inputs.work)
+    coco = write_tables(inputs.annotation, inputs.work, note_corners=not states_order(inputs.options))
     file_notes = (*coco.notes, *_repeated_notes(coco, CocoTables(inputs.annotation, inputs.work)))
     if inputs.task not in ("DET", "RANDDET"):
         return Scan(records=coco.images, notes=file_notes)
@@ -71,6 +72,7 @@ class Reader:
 
     def __init__(self, inputs: AnnotationFiles) -> None:
         self._tables = CocoTables(inputs.annotation, inputs.work)
+        self._form = box_form(inputs.options, "xywh")
 
     def read(self, record_no: int) -> Record:
         """Return the record with this number. Raises Rejected if it cannot be used."""
@@ -86,13 +88,14 @@ class Reader:
             if flags & NO_CATEGORY:
                 raise self._tables.fault(record_no, NO_CATEGORY)
             phrase = self._tables.names[category]
-            regions.append(Region(phrase=phrase, box_xyxy_px=corners_of(xywh), crowd=bool(flags & CROWD)))
+            regions.append(Region(phrase=phrase, box_xyxy_px=self._form.corners(xywh), crowd=bool(flags & CROWD)))
         present = dict.fromkeys(region.phrase for region in regions)
         return Record(
             record_no=record_no,
             image_path=image_path_of(fields),
             width_px=side_field(fields, "width"),
             height_px=side_field(fields, "height"),
+            units_per_side=self._form.units_per_side,
             regions=tuple(regions),
             absent_phrases=self._named(fields, "neg_category_ids"),
             only_these_absent="neg_category_ids" in fields,

@@ -49,5 +49,5 @@ def corner_notes(xywh: NDArray[np.float64], sides_px: NDArray[np.float32]) -> tu
         return ()
     return (
         f"{beyond:,} of {count:,} boxes extend beyond their images: boxes are read as COCO's x, y, width, height, but "
-        "these look like corners x1, y1, x2, y2; if they are, convert them",
+        "these look like corners x1, y1, x2, y2; if they are, add boxes=xyxy to the manifest line",
     )

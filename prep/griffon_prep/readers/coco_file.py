@@ -34,11 +34,12 @@ BOX_ROW = np.dtype(
         ("category_id", "<i8"),
         ("xywh", "<f8", (4,)),
         ("spans", "<u4"),
+        ("tokens", "<u8"),
         ("flags", "u1"),
     ]
 )
-"""The stored part of an annotation: ids as returned by `id_of`, the box, and a checksum of MDETR's `tokens_positive`
-(the parts of the caption that the box belongs to), or 0."""
+"""The stored part of an annotation: ids as returned by `id_of`, the box, and of MDETR's `tokens_positive` (the parts of
+the caption that the box belongs to) a checksum and the position where `write_tables` puts it, or 0."""
 
 # The widest bounds that msgspec accepts for integers; annotations with larger ids are parsed one by one.
 _Id = Annotated[int, msgspec.Meta(gt=-PLAIN_ID, lt=PLAIN_ID)] | str | float
@@ -81,11 +82,13 @@ class Boxes:
 
     Attributes:
         rows: of dtype `BOX_ROW`, shape [elements].
+        tokens: `tokens_positive` of each row as JSON without blanks; empty where missing, or if all rows have none.
         faults: error messages of rows flagged `NO_BOX`, by row index.
         texts: category ids that are hashed, as written in the file, by their hash.
     """
 
     rows: NDArray[np.void]
+    tokens: Sequence[bytes] = ()
     faults: Mapping[int, str] = field(default_factory=dict)
     texts: Mapping[int, str] = field(default_factory=dict)
 
@@ -201,9 +204,10 @@ def _boxes_at_once(annotations: list[_Annotation]) -> Boxes:
     if any(empty):
         rows["flags"][empty] = EMPTY
     token_spans = [annotation.tokens_positive for annotation in annotations]
-    if any(token_spans):
-        rows["spans"] = [_checksum(bytes(text)) if text else 0 for text in token_spans]
-    return Boxes(rows=rows, texts=_not_plain(rows["category_id"], categories))
+    tokens = [bytes(text).translate(None, _BLANKS) for text in token_spans] if any(token_spans) else []
+    if tokens:
+        rows["spans"] = list(map(_checksum, tokens))
+    return Boxes(rows=rows, tokens=tokens, texts=_not_plain(rows["category_id"], categories))
 
 
 def _boxes_one_by_one(spans: Spans, name: str) -> Boxes:
@@ -211,14 +215,15 @@ def _boxes_one_by_one(spans: Spans, name: str) -> Boxes:
     rows = np.zeros(spans.starts.size, BOX_ROW)
     faults: dict[int, str] = {}
     categories: list[Any] = []
+    tokens: list[bytes] = []
     for index, value in enumerate(_each_parsed(spans, name, "an annotation")):
         fields = value if isinstance(value, dict) else {}
         row = rows[index]
         for key in ("id", "image_id", "category_id"):
             row[key] = id_of(fields.get(key))
         categories.append(fields.get("category_id"))
-        if "tokens_positive" in fields:
-            row["spans"] = _checksum(orjson.dumps(fields["tokens_positive"]))
+        tokens.append(_tokens_json(fields["tokens_positive"]) if "tokens_positive" in fields else b"")
+        row["spans"] = _checksum(tokens[-1])
         if fields.get("empty"):
             row["flags"] = EMPTY
             continue
@@ -228,7 +233,7 @@ def _boxes_one_by_one(spans: Spans, name: str) -> Boxes:
             row["flags"] |= NO_BOX
         else:
             row["xywh"] = list(map(float, fields["bbox"]))
-    return Boxes(rows=rows, faults=faults, texts=_not_plain(rows["category_id"], categories))
+    return Boxes(rows=rows, tokens=tokens, faults=faults, texts=_not_plain(rows["category_id"], categories))
 
 
 def _fault(fields: Mapping[str, Any]) -> str:
@@ -251,8 +256,12 @@ def _not_plain(ids: NDArray[np.int64], given: Sequence[Any]) -> dict[int, str]:
     return {int(ids[index]): short(given[index]) for index in indices}
 
 
-def _checksum(spans: bytes) -> int:
-    return zlib.crc32(spans.translate(None, _BLANKS)) or 1
+def _checksum(tokens: bytes) -> int:
+    return (zlib.crc32(tokens) or 1) if tokens else 0
+
+
+def _tokens_json(value: object) -> bytes:
+    return orjson.dumps(value).translate(None, _BLANKS)
 
 
 def _each_parsed(spans: Spans, file: str, what: str) -> Iterator[Any]:

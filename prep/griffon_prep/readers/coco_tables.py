@@ -26,11 +26,12 @@ from griffon_shards.types import BoxXYXY
 NO_CATEGORY = 4
 """Additional flag of a stored box: its category is not in the file."""
 
-_STORED = np.dtype([("xywh", "<f8", (4,)), ("category", "<u4"), ("spans", "<u4"), ("flags", "u1")])
+_STORED = np.dtype([("xywh", "<f8", (4,)), ("category", "<u4"), ("spans", "<u4"), ("tokens", "<u8"), ("flags", "u1")])
 _IMAGES, _BOXES, _STARTS, _CATEGORIES = "images.bin", "boxes.bin", "starts.bin", "categories.json"
-_FAULTS, _UNSORTED = "faults.json", "unsorted.bin"
+_FAULTS, _UNSORTED, _TOKENS = "faults.json", "unsorted.bin", "tokens.jsonl"
 _MOST_FAULTS = 100_000  # faults with a message of their own: memory stays bounded for any file
 _BLOCK = 1 << 18  # rows
+_TOKENS_READ = 256  # bytes: most are shorter
 _NO_IMAGE = np.uint32(0xFFFFFFFF)
 
 StoredBox = tuple[BoxXYXY, int, int]
@@ -71,18 +72,31 @@ class _Gathered:
     texts: dict[int, str] = field(default_factory=dict)
     faults: dict[int, str] = field(default_factory=dict)
     boxes: int = 0
+    token_bytes: int = 0
 
-    def add_boxes(self, part: Boxes) -> None:
+    def add_boxes(self, part: Boxes, tokens: BinaryIO) -> None:
+        """Add boxes, and write their `tokens_positive`, whose positions are set in the rows."""
         self.used.update(np.unique(part.rows["category_id"]).tolist())
         if len(self.texts) < _MOST_FAULTS:
             self.texts.update(part.texts)
         if len(self.faults) < _MOST_FAULTS:
             self.faults.update((self.boxes + index, fault) for index, fault in part.faults.items())
         self.boxes += len(part.rows)
+        if any(part.tokens):
+            lines = [text + b"\n" if text else b"" for text in part.tokens]
+            ends = np.cumsum(list(map(len, lines)), dtype=np.uint64)
+            part.rows["tokens"][:] = np.where(part.rows["spans"] > 0, self.token_bytes + ends, 0)
+            tokens.write(b"".join(lines))
+            self.token_bytes += int(ends[-1])
 
 
-def write_tables(annotation: Path, work: Path) -> CocoScan:
+def write_tables(annotation: Path, work: Path, *, note_corners: bool = True) -> CocoScan:
     """Write the tables of a file into a work folder.
+
+    Args:
+        annotation: the file.
+        work: the folder.
+        note_corners: add a note if the boxes look like corners.
 
     Raises:
         DataError: the file is damaged, or two images have the same id.
@@ -90,7 +104,12 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     gathered = _Gathered()
     unsorted = work / _UNSORTED
     table = work / _IMAGES
-    with whole_file(table) as spans, whole_file(lines_beside(table)) as lines, unsorted.open("w+b") as boxes:
+    with (
+        whole_file(table) as spans,
+        whole_file(lines_beside(table)) as lines,
+        whole_file(work / _TOKENS) as tokens,
+        unsorted.open("w+b") as boxes,
+    ):
         for part in read_coco(annotation):
             if isinstance(part, Images):
                 gathered.ids.append(part.ids)
@@ -99,8 +118,8 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
                 spans.write(span_rows(part.spans).tobytes())
                 lines.write(line_row(part.spans).tobytes())
             elif isinstance(part, Boxes):
+                gathered.add_boxes(part, tokens)
                 boxes.write(part.rows.tobytes())
-                gathered.add_boxes(part)
             else:
                 gathered.names.update(part.names)
                 gathered.kinds.update(part.kinds)
@@ -111,7 +130,8 @@ def write_tables(annotation: Path, work: Path) -> CocoScan:
     order = np.argsort(image_of, kind="stable")
     strays = order[np.searchsorted(image_of, _NO_IMAGE, sorter=order) :]
     faults = _write_sorted(rows, order[: len(order) - len(strays)], gathered, work / _BOXES)
-    notes = (*_stray_notes(rows, strays), *_corner_notes(rows[:LOOK_AT], image_of[:LOOK_AT], gathered))
+    corners = _corner_notes(rows[:LOOK_AT], image_of[:LOOK_AT], gathered) if note_corners else ()
+    notes = (*_stray_notes(rows, strays), *corners)
     unsorted.unlink()
     boxes_of = np.bincount(image_of[image_of != _NO_IMAGE], minlength=len(image_ids))
     if ((boxes_of == 0) & (image_ids != NO_ID)).any():
@@ -237,7 +257,8 @@ def _write_sorted(
             indices = order[start : start + _BLOCK]
             block = rows[indices]
             stored = np.zeros(len(block), _STORED)
-            stored["xywh"], stored["spans"], stored["flags"] = block["xywh"], block["spans"], block["flags"]
+            for name in ("xywh", "spans", "tokens", "flags"):
+                stored[name] = block[name]
             stored["category"], present = find_ids(known, block["category_id"])
             stored["flags"][~present] |= NO_CATEGORY
             out.write(stored.tobytes())
@@ -269,6 +290,7 @@ class CocoTables:
         self._images = JsonRecords(annotation, work / _IMAGES)
         self._boxes = (work / _BOXES).open("rb")
         self._starts = (work / _STARTS).open("rb")
+        self._tokens = (work / _TOKENS).open("rb")
         self._fault_file = work / _FAULTS
         self._faults: dict[int, str] | None = None
         categories: list[tuple[int, str, str]] = orjson.loads((work / _CATEGORIES).read_bytes())
@@ -301,6 +323,20 @@ class CocoTables:
                 rows["xywh"].tolist(), rows["category"].tolist(), rows["flags"].tolist(), strict=True
             )
         ]
+
+    def tokens(self, image_no: int) -> list[bytes]:
+        """Return `tokens_positive` of the boxes of an image, in file order, as JSON; empty where missing."""
+        return [self._tokens_ending_at(end) if end else b"" for end in self._rows(image_no)["tokens"].tolist()]
+
+    def _tokens_ending_at(self, end: int) -> bytes:
+        """Return the line of the file of tokens that ends at this position."""
+        size = _TOKENS_READ
+        while True:
+            start = max(0, end - size)
+            *_, line = (b"\n" + os.pread(self._tokens.fileno(), end - 1 - start, start)).rsplit(b"\n", 1)
+            if len(line) < end - 1 - start or start == 0:
+                return line
+            size *= 16
 
     def fault(self, image_no: int, flag: int) -> Rejected:
         """Return the rejection of an image that has a box with this flag."""

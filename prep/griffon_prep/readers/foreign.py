@@ -23,6 +23,11 @@ _FOREIGN = (
         "run `git annex get`",
     ),
     (rb"\s*(?i:<!doctype html|<html|<head|<body|<title)", "an HTML page", _AGAIN),
+    (
+        rb"(?s:\s*(?:<\?.*?\?>\s*)?<annotation\b)",
+        "the annotation of one image in Pascal VOC's XML",
+        "give the folder of all of them",
+    ),
     (rb"\s*<", "XML or HTML", "expected JSON, JSONL, or RefCOCO's pickles; convert it"),
     (rb"PK(?:\x03\x04|\x05\x06|\x07\x08)", "a zip archive", _ARCHIVE),
     (rb"(?s:.{257})ustar", "a tar archive", _ARCHIVE),
@@ -58,7 +63,7 @@ _AS_COCO = "export the annotations as COCO"
 _AS_LLAVA = "convert it to LLaVA's conversations of from and value"
 _MAKES = (
     ({"_via_img_metadata"}, f"a VGG Image Annotator project; {_AS_COCO}"),
-    ({"shapes", "imagePath"}, "labelme's annotations of one image; labelme2coco converts all of them to one COCO file"),
+    ({"shapes", "imagePath"}, "labelme's annotations of one image; give the folder of all of them"),
     ({"id", "data", "annotations"}, f"annotations in Label Studio's own format; {_AS_COCO}"),
     ({"categories", "items"}, f"annotations in Datumaro's own format; {_AS_COCO}"),
     ({"image", "annotations"}, f"annotations for CreateML; {_AS_COCO}"),
@@ -66,7 +71,6 @@ _MAKES = (
         {"image_id", "category_id"},
         "COCO's annotations or results only; use the complete COCO file, which has images too",
     ),
-    ({"messages"}, f"messages with role and content; {_AS_LLAVA}"),
     ({"instruction", "output"}, f"instructions in Alpaca's format; {_AS_LLAVA}"),
     ({"question", "answer"}, f"questions and answers; {_AS_LLAVA}"),
 )

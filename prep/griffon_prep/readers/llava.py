@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
+from griffon_prep.readers.box_text import FOREIGN_BOX, has_foreign_boxes
 from griffon_prep.readers.fields import is_number, list_field, short
 from griffon_prep.readers.jsonscan.records import JsonRecords, scan_json
-from griffon_prep.records import Record, Rejected, is_blank
+from griffon_prep.records import BOX_MARK, Record, Rejected, is_blank
 from griffon_shards.types import IMAGE_TOKEN, Turn
 
 TASKS = ("LAZY",)
@@ -39,6 +40,7 @@ _IMAGE_FIELDS = ("image", "images", "image_path", "image_file", "img", "img_path
 """Fields that may hold the image's path; `image` has priority over the others, which must agree."""
 
 _FILE_FIELDS = ("file_name", "filename", "file_path", "filepath", "path")
+FIELDS_OF_FILES = (*_IMAGE_FIELDS, *_FILE_FIELDS)
 _IMAGE_NAME = re.compile(r".+\.(?:jpe?g|png|bmp|gif|tiff?|webp)", re.IGNORECASE | re.DOTALL)
 """Fields that may hold the path of any file; they are read only if it is an image's."""
 
@@ -63,7 +65,7 @@ _NO_IMAGE_MARKS = ("<video>", "<audio>")
 
 def recognises(head: Head) -> bool:
     """Whether a file with this beginning has this format."""
-    return not head.member and "conversations" in head.element
+    return not head.member and "conversations" in head.element and not has_foreign_boxes(head.element)
 
 
 def scan(inputs: AnnotationFiles) -> Scan:
@@ -80,14 +82,41 @@ class Reader:
     def read(self, record_no: int) -> Record:
         """Return the record with this number. Raises Rejected if it cannot be used."""
         fields, _ = self._records[record_no]
-        image_path = _image_path(fields)
-        turns = _with_our_mark(_turns(fields), image_path)
-        mentions = sum(turn.text.count(IMAGE_TOKEN) for turn in turns if turn.role == "human")
-        if mentions > 1:
-            raise Rejected("several_pictures", f"the conversation has {mentions} {IMAGE_TOKEN}, expected one")
-        if mentions and image_path is None:
-            raise Rejected("image_token_without_picture", f"the text has {IMAGE_TOKEN}, but the record has no image")
-        return Record(record_no=record_no, image_path=image_path, turns=turns)
+        record = conversation_of(fields, record_no)
+        check_boxes_are_ours(fields, record)
+        return record
+
+
+def conversation_of(fields: Mapping[str, Any], record_no: int) -> Record:
+    """Return the conversation in the fields of a record.
+
+    Raises:
+        Rejected: it cannot be used.
+    """
+    image_path = _image_path(fields)
+    turns = _with_our_mark(_turns(fields), image_path)
+    mentions = sum(turn.text.count(IMAGE_TOKEN) for turn in turns if turn.role == "human")
+    if mentions > 1:
+        raise Rejected("several_pictures", f"the conversation has {mentions} {IMAGE_TOKEN}, expected one")
+    if mentions and image_path is None:
+        raise Rejected("image_token_without_picture", f"the text has {IMAGE_TOKEN}, but the record has no image")
+    return Record(record_no=record_no, image_path=image_path, turns=turns)
+
+
+def may_show(name: str) -> bool:
+    """Whether a field of this name may hold an image, a video or a sound."""
+    return bool(_MAY_SHOW.search(name))
+
+
+def check_boxes_are_ours(fields: Mapping[str, Any], record: Record) -> None:
+    """Reject a conversation with boxes in another model's notation, whose unit may be another, too."""
+    for turn in record.turns:
+        mark = FOREIGN_BOX.search(turn.text)
+        if mark or (BOX_MARK in turn.text and isinstance(fields.get("objects"), dict)):
+            raise Rejected(
+                "foreign_boxes",
+                f"the text has {short(mark[0] if mark else BOX_MARK)}; add format=grounding-jsonl to the manifest line",
+            )
 
 
 def _image_path(fields: Mapping[str, Any]) -> str | None:

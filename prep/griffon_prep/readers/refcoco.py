@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
+from griffon_prep.readers.box_form import BoxForm, box_form
 from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of
 from griffon_prep.readers.coco_file import NO_BOX, Boxes, Images, read_coco
 from griffon_prep.readers.fields import (
     NO_ID,
     box_of,
     checked_id,
-    corners_of,
     id_of,
     list_field,
     short,
@@ -36,7 +36,7 @@ from griffon_shards.support.files import whole_file
 from griffon_shards.types import BoxXYXY
 
 TASKS = ("REG", "VG")
-OPTIONS = ("split", "rounds")
+OPTIONS = ("split", "rounds", "boxes")
 COMPANIONS = ("instances.json",)
 EXAMPLES = {
     "refs(unc).p": """\
@@ -106,13 +106,14 @@ def scan(inputs: AnnotationFiles) -> Scan:
         {ann_id for ref in usable for ann_id in ref.ann_ids},
     )
     round_keys = RoundKeys(inputs.task)
+    form = box_form(inputs.options, "xywh")
     skipped = 0
     with whole_file(inputs.work / _RECORDS) as out:
         for ref in refs:
             if isinstance(ref, _Ref) and inputs.task == "REG" and len(ref.ann_ids) != 1:
                 skipped += len(ref.phrases)
                 continue
-            for line, phrase, boxes in _lines(ref, instances):
+            for line, phrase, boxes in _lines(ref, instances, form):
                 image = str(ref.image_id if isinstance(ref, _Ref) else line)
                 round_keys.add(image_key(image.encode()), phrase, boxes)
                 out.write(line)
@@ -215,7 +216,7 @@ def _look_up(path: Path, image_ids: set[int], ann_ids: set[int]) -> _Instances:
     return instances
 
 
-def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[tuple[bytes, str, list[BoxXYXY]]]:
+def _lines(ref: _Ref | Rejected, instances: _Instances, form: BoxForm) -> Iterator[tuple[bytes, str, list[BoxXYXY]]]:
     """Yield the records of a reference as lines of JSON, each with its phrase and its boxes.
 
     A reference that cannot be used is one line with the reason.
@@ -228,7 +229,7 @@ def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[tuple[bytes,
             raise Rejected("bad_record", f"image_id: {ref.written[ref.image_id]} is not in instances.json")
         sides = {name: side_field(image, name) for name in ("width", "height")}
         head = {"file_name": image_path_of(image), "elsewhere": image_elsewhere_of(image), **sides}
-        boxes = [_box(ann_id, ref, instances) for ann_id in ref.ann_ids]
+        boxes = [_box(ann_id, ref, instances, form) for ann_id in ref.ann_ids]
         # `json`, not `orjson`, because it can write NaN.
         for phrase in ref.phrases:
             yield json.dumps({**head, "phrase": phrase, "boxes": boxes}).encode() + b"\n", phrase, boxes
@@ -238,7 +239,7 @@ def _lines(ref: _Ref | Rejected, instances: _Instances) -> Iterator[tuple[bytes,
         yield line.encode() + b"\n", line, []
 
 
-def _box(ann_id: int, ref: _Ref, instances: _Instances) -> BoxXYXY:
+def _box(ann_id: int, ref: _Ref, instances: _Instances, form: BoxForm) -> BoxXYXY:
     written = ref.written[ann_id]
     if ann_id not in instances.boxes:
         raise Rejected("bad_record", f"ann_id: {written} is not in instances.json")
@@ -248,7 +249,7 @@ def _box(ann_id: int, ref: _Ref, instances: _Instances) -> BoxXYXY:
     if of_image != ref.image_id:
         image_id = ref.written[ref.image_id]
         raise Rejected("bad_record", f"ann_id: {written} belongs to another image than image_id {image_id}")
-    return corners_of(xywh)
+    return form.corners(xywh)
 
 
 class Reader:
@@ -256,6 +257,7 @@ class Reader:
 
     def __init__(self, inputs: AnnotationFiles) -> None:
         self._records = JsonRecords(inputs.work / _RECORDS, inputs.work / _TABLE)
+        self._form = box_form(inputs.options, "xywh")
 
     def read(self, record_no: int) -> Record:
         """Return the record with this number. Raises Rejected if it cannot be used."""
@@ -269,6 +271,7 @@ class Reader:
             image_path=image_path_of(fields),
             width_px=side_field(fields, "width"),
             height_px=side_field(fields, "height"),
+            units_per_side=self._form.units_per_side,
             regions=regions,
             absent_phrases=() if regions else (phrase,),
             image_elsewhere=tuple(fields["elsewhere"]),

@@ -1,10 +1,14 @@
-"""Reads the beginning of a file to detect its format; it reads a stream, so compressed files stay compressed."""
+"""Reads the beginning of a file, or of files in a folder, to detect a format; compressed files are read as a stream."""
 
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from typing import BinaryIO
 
 from griffon_prep.readers.base import Head
+from griffon_prep.readers.csv_groups import columns_of
+from griffon_prep.readers.folders import files_below
 from griffon_prep.readers.foreign import other_make
 from griffon_prep.readers.jsonscan.members import TooManyMembers, enter_array, members, skip_value
 from griffon_prep.readers.jsonscan.records import parse_json
@@ -13,9 +17,18 @@ from griffon_prep.readers.restricted_pickle import is_pickle
 from griffon_prep.records import Rejected
 from griffon_shards.support.errors import DataError
 
+PARQUET = b"PAR1"
+"""First bytes of a Parquet file."""
+
 _LOOK_AT = 100  # elements
+_LOOK_AT_FILES = 20  # of a folder
+_START_BYTES = 1 << 16
+_YAML_KEY = re.compile(rb"^([A-Za-z_]\w*)[ \t]*:(?:\s|$)", re.MULTILINE)
+_XML_ROOT = re.compile(rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*)*<([A-Za-z_][\w.-]*)", re.DOTALL)
+_BOM = b"\xef\xbb\xbf"
 _SHOWN_KEYS = 8
 _TELLING = ("images", "annotations")
+_OF_A_PATH = {"path", "bytes"}
 
 
 def file_heads(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str) -> Iterator[Head]:
@@ -59,6 +72,40 @@ def file_heads(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str
         raise fault
 
 
+def text_heads(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> Iterator[Head]:
+    """Yield the beginning of a file as that of CSV, if its first line has column names, or of YAML, if it has keys."""
+    with opened() as file:
+        start = file.read(_START_BYTES).removeprefix(_BOM)
+    if start.startswith(PARQUET):
+        yield Head(member="parquet", element={})
+        return
+    if start.lstrip().startswith((b"{", b"[", b"\x80")):
+        return
+    columns = columns_of(start)
+    if len(columns) > 1 and all(map(str.isidentifier, columns)):
+        yield Head(member="csv", element=dict.fromkeys(columns))
+    if keys := _YAML_KEY.findall(start):
+        yield Head(member="yaml", element={key.decode(): None for key in keys})
+
+
+def folder_heads(folder: Path) -> Iterator[Head]:
+    """Yield the beginnings of the first XML and JSON files of a folder."""
+    if files_below(folder, frozenset({".parquet"})):
+        yield Head(member="parquet", element={})
+    if (folder / "Sentences").is_dir() and (folder / "Annotations").is_dir():
+        yield Head(member="folder of sentences", element={})
+    for ending in (".xml", ".json"):
+        for name in files_below(folder, frozenset({ending}))[:_LOOK_AT_FILES]:
+            data = (folder / name).read_bytes().removeprefix(_BOM)
+            if ending == ".xml" and (root := _XML_ROOT.match(data)):
+                yield Head(member="folder of XML", element={root[1].decode(): None})
+            elif ending == ".json":
+                with suppress(Rejected):
+                    element = parse_json(data)
+                    if isinstance(element, dict):
+                        yield Head(member="folder of JSON", element=element)
+
+
 def _telling_member(window: Window) -> str | None:
     """Move on to the first array that identifies the file, if it is one large object with such an array."""
     for key in members(window):
@@ -69,7 +116,13 @@ def _telling_member(window: Window) -> str | None:
 
 
 def _are_objects(spans: Spans) -> bool:
-    return bool(spans.starts.size) and spans.data[int(spans.starts[0]) :].lstrip().startswith(b"{")
+    """Whether the first element is an object, and not the path of an image (in `images` of a conversation)."""
+    if not spans.starts.size or not spans.data[int(spans.starts[0]) :].lstrip().startswith(b"{"):
+        return False
+    with suppress(Rejected):
+        element = parse_json(next(spans.texts()))
+        return not (isinstance(element, dict) and element and element.keys() <= _OF_A_PATH)
+    return True
 
 
 def described(opened: Callable[[], AbstractContextManager[BinaryIO]], name: str) -> str:

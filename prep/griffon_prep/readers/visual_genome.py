@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
+from griffon_prep.readers.box_form import BoxForm, box_form
 from griffon_prep.readers.coco_tables import find_ids
 from griffon_prep.readers.fields import (
     NO_ID,
     PLAIN_ID,
     box_of,
     checked_id,
-    corners_of,
     id_of,
     list_field,
     short,
@@ -31,7 +31,7 @@ from griffon_shards.support.files import write_whole
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
 TASKS = ("DET", "REG", "VG")
-OPTIONS = ("rounds",)
+OPTIONS = ("rounds", "boxes")
 COMPANIONS = ("image_data.json",)
 EXAMPLES = {
     "objects.json": """\
@@ -133,6 +133,7 @@ class Reader:
         ids = np.fromfile(inputs.work / _IMAGE_IDS, "<i8").reshape(2, -1)
         self._known, self._order = ids[0], ids[1]
         self._task = inputs.task
+        self._form = box_form(inputs.options, "xywh")
 
     def read(self, record_no: int) -> Record:
         """Return the record with this number. Raises Rejected if it cannot be used."""
@@ -144,6 +145,7 @@ class Reader:
             image_path="/".join([*filter(None, folders), name]),
             width_px=side_field(image, "width"),
             height_px=side_field(image, "height"),
+            units_per_side=self._form.units_per_side,
             regions=self._regions(fields, part),
             # The two archives are often extracted into one folder.
             image_elsewhere=tuple(f"{folder}/{name}" for folder in _FOLDERS if folder not in folders),
@@ -158,10 +160,10 @@ class Reader:
 
     def _regions(self, fields: Mapping[str, Any], part: int) -> tuple[Region, ...]:
         if self._task == "DET":
-            return tuple(_object(item) for item in list_field(fields, "objects"))
+            return tuple(_object(item, self._form) for item in list_field(fields, "objects"))
         items = list_field(fields, "regions")
         chosen = [items[part]] if self._task == "REG" else list(_by_phrase(items).values())[part]
-        return tuple(_region(item) for item in chosen)
+        return tuple(_region(item, self._form) for item in chosen)
 
 
 def _id_field(fields: Mapping[str, Any]) -> str:
@@ -172,11 +174,11 @@ def _image_id(fields: Mapping[str, Any]) -> int:
     return id_of(fields.get(_id_field(fields)))
 
 
-def _object(item: object) -> Region:
+def _object(item: object, form: BoxForm) -> Region:
     name = _name_or_blank(item)
     if not isinstance(item, dict) or not name:
         raise Rejected("bad_record", f"objects: expected names with text as the first name, got {short(item)}")
-    return Region(phrase=name, box_xyxy_px=_box(item, ("x", "y", "w", "h")))
+    return Region(phrase=name, box_xyxy_px=_box(item, ("x", "y", "w", "h"), form))
 
 
 def _name_or_blank(item: object) -> str:
@@ -186,10 +188,10 @@ def _name_or_blank(item: object) -> str:
     return first.strip().lower() if isinstance(first, str) else ""
 
 
-def _region(item: object) -> Region:
+def _region(item: object, form: BoxForm) -> Region:
     if not isinstance(item, dict):
         raise Rejected("bad_record", f"regions: expected objects, got {short(item)}")
-    return Region(phrase=text_field(item, "phrase"), box_xyxy_px=_box(item, _REGION_BOX))
+    return Region(phrase=text_field(item, "phrase"), box_xyxy_px=_box(item, _REGION_BOX, form))
 
 
 def _by_phrase(items: list[Any]) -> dict[str, list[Any]]:
@@ -201,5 +203,5 @@ def _by_phrase(items: list[Any]) -> dict[str, list[Any]]:
     return groups
 
 
-def _box(item: Mapping[str, Any], names: tuple[str, str, str, str]) -> BoxXYXY:
-    return corners_of(box_of([item.get(name) for name in names], ", ".join(names)))
+def _box(item: Mapping[str, Any], names: tuple[str, str, str, str], form: BoxForm) -> BoxXYXY:
+    return form.corners(box_of([item.get(name) for name in names], ", ".join(names)))

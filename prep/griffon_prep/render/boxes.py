@@ -9,6 +9,7 @@ from griffon_prep.records import Record, Rejected
 from griffon_shards.grammar import checked_box, clamp_box
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
+_NOT_USED = ("crowd", "left_out", "not_exhaustive")  # boxes that are right, and no answer
 _FRACTION_SLACK = 1e-3  # sums of rounded fractions may come out a little larger than 1
 _LEAST_SIDE_PX = 16  # in smaller images, a box within the upper left pixel may be a real object
 
@@ -46,8 +47,8 @@ def clean_boxes(record: Record, resize_px: int | None = None) -> tuple[list[Clea
     dropped: Counter[str] = Counter()
     written: set[tuple[str, BoxXYXY]] = set()
     for region in record.regions:
-        if region.crowd or region.phrase in record.incomplete_phrases:
-            dropped["crowd" if region.crowd else "not_exhaustive"] += 1
+        if region.crowd or region.left_out or region.phrase in record.incomplete_phrases:
+            dropped["crowd" if region.crowd else "left_out" if region.left_out else "not_exhaustive"] += 1
             continue
         box_xyxy_px = region.box_xyxy_px
         if width_px != record.width_px or height_px != record.height_px:
@@ -62,7 +63,7 @@ def clean_boxes(record: Record, resize_px: int | None = None) -> tuple[list[Clea
         written.add((region.phrase, rounded))
         clamped = clamp_box(box_xyxy_px, width_px, height_px)
         boxes.append(CleanBox(phrase=region.phrase, box_xyxy=rounded, box_xyxy_px=clamped))
-    if not boxes and len(record.regions) > dropped["crowd"] + dropped["not_exhaustive"]:
+    if not boxes and len(record.regions) > sum(dropped[reason] for reason in _NOT_USED):
         counted = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()) if count)
         raise Rejected("all_boxes_dropped", f"{counted}; {_first_box(record)}")
     boxes.sort(key=lambda box: box.box_xyxy[:2])
@@ -76,7 +77,9 @@ def _scaled(box_xyxy_px: BoxXYXY, x_scale: float, y_scale: float) -> BoxXYXY:
 
 def no_boxes(record: Record) -> Rejected:
     """Return the rejection of a record without usable boxes."""
-    skipped = f" except {len(record.regions)} of crowds or of categories that are not exhaustive"
+    skipped = (
+        f" except {len(record.regions)} of crowds, of categories that are not exhaustive, or left out by difficult="
+    )
     return Rejected("no_objects", f"no boxes{skipped if record.regions else ''}")
 
 

@@ -10,8 +10,10 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from griffon_prep.sample_data import box_folders, grounded_captions
 from griffon_prep.sample_data import ccmd_writer as ccmd
 from griffon_prep.sample_data import coco_writer as coco
+from griffon_prep.sample_data import grounding_writer as grounding
 from griffon_prep.sample_data import llava_writer as llava
 from griffon_prep.sample_data import mdetr_writer as mdetr
 from griffon_prep.sample_data import refcoco_writer as refcoco
@@ -35,6 +37,8 @@ _LINES: Mapping[str, _Records] = {
     "ccmd/reg.jsonl": ccmd.reg_records,
     "ccmd/vg.jsonl": ccmd.vg_records,
     "ccmd/visj.jsonl": ccmd.visj_records,
+    "grounding/ms_swift.jsonl": grounding.detection_records,
+    "grounding/qwen3_vl.jsonl": grounding.expression_records,
 }
 _ARRAYS: Mapping[str, _Records] = {
     "llava/captions.json": llava.caption_records,
@@ -55,6 +59,10 @@ _COCO: Mapping[str, Mapping[str, _Records]] = {
     "refcoco/instances.json": _INSTANCES,
     "grefcoco/instances.json": _INSTANCES,
     "mdetr/finetune_refcoco_train.json": {"images": mdetr.caption_records, "annotations": mdetr.box_records},
+    "mdetr/final_flickr_separateGT_train.json": {
+        "images": grounded_captions.caption_records,
+        "annotations": grounded_captions.box_records,
+    },
 }
 
 
@@ -149,6 +157,7 @@ def _written(out: Path, seed: int, images: int) -> Path:
         for number in range(images):
             yield from records(scene(seed, number))
 
+    write_bytes(out / "yolo/data.yaml", box_folders.DATA_YAML.encode())
     for name, records in _LINES.items():
         write_lines(out / name, every(records))
     for name, records in _ARRAYS.items():
@@ -158,16 +167,47 @@ def _written(out: Path, seed: int, images: int) -> Path:
     for name, members in _COCO.items():
         arrays = {member: every(records) for member, records in members.items()}
         write_object(out / name, {**arrays, "categories": coco.category_records()})
+    _write_open_images(out / "openimages", [scene(seed, number) for number in range(images)])
+    if grounding.HAS_PYARROW:
+        grounding.write_parquet(out / "parquet", (scene(seed, number) for number in range(images)), encode)
     manifest = out / "manifest.txt"
-    write_bytes(manifest, manifest_text(images).encode())
+    write_bytes(manifest, manifest_text(images, parquet=grounding.HAS_PYARROW).encode())
     return manifest
 
 
 def _write_images(out: Path, pictured: Scene) -> None:
-    """Write the image under its own name and those that formats prescribe, and the empty image after it, if any."""
-    coded = encode(pictured)
-    write_bytes(out / "pictures" / pictured.image_path, coded)
-    write_bytes(out / "lvis" / coco.lvis_image_path(pictured), coded)
-    write_bytes(out / "visual_genome" / visual_genome.picture_path(pictured), coded)
-    for empty in coco.empty_scenes(pictured):
-        write_bytes(out / "pictures" / empty.image_path, encode(empty))
+    """Write the image, and the empty image after it, if any, under its own name and those that formats prescribe."""
+    for shown in box_folders.shown_scenes(pictured):
+        coded = encode(shown)
+        write_bytes(out / "pictures" / shown.image_path, coded)
+        write_bytes(out / "yolo/images/train" / shown.image_path, coded)
+        _write_annotations(out, shown)
+        if shown.shapes:
+            write_bytes(out / "lvis" / coco.lvis_image_path(shown), coded)
+            write_bytes(out / "visual_genome" / visual_genome.picture_path(shown), coded)
+            write_bytes(out / "openimages" / f"{box_folders.open_images_id(shown)}.jpg", coded)
+            write_bytes(out / "flickr30k/images" / f"{coco.image_id(shown)}.jpg", coded)
+
+
+def _write_annotations(out: Path, shown: Scene) -> None:
+    """Write the files of the formats that have one for each image."""
+    if shown.shapes:
+        name = str(coco.image_id(shown))
+        entities = out / "flickr30k/entities"
+        write_bytes(entities / f"Sentences/{name}.txt", grounded_captions.entity_sentences(shown).encode())
+        write_bytes(entities / f"Annotations/{name}.xml", grounded_captions.entity_annotation(shown).encode())
+    if shown.shapes:  # an image without a label has no objects
+        label = out / "yolo/labels/train" / box_folders.annotation_name(shown, ".txt")
+        write_bytes(label, box_folders.yolo_label(shown).encode())
+    xml = box_folders.voc_annotation(shown)
+    write_bytes(out / "voc/Annotations" / box_folders.annotation_name(shown, ".xml"), xml.encode())
+    shapes = box_folders.labelme_annotation(shown)
+    write_bytes(out / "labelme" / box_folders.annotation_name(shown, ".json"), shapes)
+
+
+def _write_open_images(folder: Path, scenes: Sequence[Scene]) -> None:
+    boxes = box_folders.BOXES_HEAD + "".join(map(box_folders.box_rows, scenes))
+    labels = box_folders.LABELS_HEAD + "".join(map(box_folders.label_rows, scenes))
+    write_bytes(folder / "train-annotations-bbox.csv", boxes.encode())
+    write_bytes(folder / "train-annotations-human-imagelabels-boxable.csv", labels.encode())
+    write_bytes(folder / "class-descriptions-boxable.csv", box_folders.CLASS_DESCRIPTIONS.encode())

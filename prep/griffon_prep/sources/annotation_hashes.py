@@ -6,12 +6,13 @@ from pathlib import Path
 
 import orjson
 
+from griffon_prep.readers.folders import sha256_of_input, stamp_of_input
 from griffon_prep.sources.resolve import SourceInput
-from griffon_shards.support.files import sha256_of, write_whole
+from griffon_shards.support.files import write_whole
 
 
 class AnnotationHashes:
-    """Hashes of annotation files, cached with size and modification time so that unchanged files are not read again."""
+    """Hashes of annotation files and folders, cached so that they are read again only if size or time have changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -21,15 +22,15 @@ class AnnotationHashes:
             self._known = orjson.loads(path.read_bytes())
 
     def sha256s(self, sources: Sequence[SourceInput]) -> dict[Path, str]:
-        """Hash all files of the sources. A file is read only if its size or modification time has changed."""
+        """Hash all files and folders of the sources. What has the same size and modification time is not read again."""
         return {path: self._sha256(path) for source in sources for path in source.files}
 
     def _sha256(self, path: Path) -> str:
-        status = path.stat()
-        size, time, digest = self._known.get(str(path), (0, 0, ""))
-        if (size, time) != (status.st_size, status.st_mtime_ns):
-            digest = sha256_of(path)
-            self._known[str(path)] = [status.st_size, status.st_mtime_ns, digest]
+        stamp = stamp_of_input(path)
+        *known, digest = self._known.get(str(path), (0, 0, ""))
+        if known != list(stamp):
+            digest = sha256_of_input(path)
+            self._known[str(path)] = [*stamp, digest]
             self._changed = True
         return str(digest)
 

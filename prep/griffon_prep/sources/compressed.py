@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 from griffon_prep.readers.foreign import LOOK_AT_BYTES, foreign_kind
+from griffon_prep.readers.sniff import PARQUET
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import whole_file
 
@@ -42,8 +43,12 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             yield file
 
 
-def start_of_data(path: Path) -> bytes:
+def start_of_data(path: Path, *, may_be_parquet: bool = False) -> bytes:
     """Return the first few hundred bytes of an annotation, decompressed.
+
+    Args:
+        path: the annotation.
+        may_be_parquet: it may be a Parquet file.
 
     Raises:
         DataError: the file is empty, or obviously not an annotation.
@@ -52,6 +57,8 @@ def start_of_data(path: Path) -> bytes:
         start = file.read(LOOK_AT_BYTES)
     if not start.strip(_WHITESPACE) and len(start) < LOOK_AT_BYTES:
         raise DataError(f"{path}: has no records, the file is empty; download it again")
+    if may_be_parquet and start.startswith(PARQUET):
+        return start
     if kind := foreign_kind(start):
         raise DataError(f"{path}: is {kind}")
     if path.suffix in SUFFIXES[1:] and not (is_packed(path) or _may_be_plain(start)):

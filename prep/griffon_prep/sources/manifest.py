@@ -7,6 +7,8 @@ from fractions import Fraction
 from io import StringIO
 from pathlib import Path
 
+from griffon_prep.readers.box_form import boxes_fault
+from griffon_prep.readers.voc import DIFFICULT
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.types import TASKS
 
@@ -26,7 +28,7 @@ class ManifestLine:
         task: one of `TASKS`.
         annotation: path of the annotation file, as written.
         image_root: path of the image folder, as written.
-        options: validated values of `format`, `weight`, `limit`, `split` and `rounds`, as written.
+        options: validated values of the options, as written.
     """
 
     line_no: int
@@ -137,10 +139,26 @@ def _any_word(_value: str) -> str | None:
     return None  # the reader checks the names of formats and splits
 
 
+def _difficult_fault(value: str) -> str | None:
+    return None if value in DIFFICULT else f"expected one of {', '.join(DIFFICULT)}"
+
+
+def _first_pixel_fault(value: str) -> str | None:
+    return None if value in ("0", "1") else "expected 0 or 1, the number of the first pixel of a row"
+
+
+def _orientation_fault(value: str) -> str | None:
+    return None if value == "shown" else "expected shown: boxes refer to images as their EXIF orientation shows them"
+
+
 _OPTION_FAULT = {
     "format": _any_word,
     "weight": _weight_fault,
     "limit": _count_fault,
     "split": _any_word,
     "rounds": _count_fault,
+    "difficult": _difficult_fault,
+    "first_pixel": _first_pixel_fault,
+    "boxes": boxes_fault,
+    "orientation": _orientation_fault,
 }

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from griffon_prep.images import absolute_root
-from griffon_prep.readers import FORMATS, find_format
+from griffon_prep.readers import FILES_OR_FOLDERS, FOLDERS, FORMATS, FURTHER_INPUTS, annotation_in, find_format
 from griffon_prep.readers.restricted_pickle import is_pickle
 from griffon_prep.sources.compressed import SUFFIXES, opened, start_of_data
 from griffon_prep.sources.manifest import ManifestLine
@@ -22,9 +22,9 @@ class SourceInput:
         tag: unique name of the source.
         task: one of `TASKS`.
         data_root: absolute folder that the names of the files are relative to.
-        annotation: absolute path.
-        companions: absolute paths of the files that the format reads in addition, by their published, uncompressed
-            names.
+        annotation: absolute path of a file or a folder.
+        companions: absolute paths of the files and folders that the format reads in addition, by their published,
+            uncompressed names.
         image_root: absolute folder.
         options: options in the manifest, except the weight.
         weight: the weight as an exact fraction.
@@ -45,7 +45,7 @@ class SourceInput:
 
     @property
     def files(self) -> list[Path]:
-        """All files that the source's records come from, the annotation first."""
+        """All files and folders that the source's records come from, the annotation first."""
         return [self.annotation, *self.companions.values()]
 
     @property
@@ -55,6 +55,11 @@ class SourceInput:
             path.relative_to(self.data_root).as_posix() if path.is_relative_to(self.data_root) else path.name
             for path in self.files
         ]
+
+    @property
+    def upright(self) -> bool:
+        """Whether images are stored as their EXIF orientation shows them, because their boxes refer to that."""
+        return self.options.get("orientation") == "shown"
 
     @property
     def rounds(self) -> int:
@@ -95,13 +100,15 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
     annotation = Path(os.path.normpath(root / line.annotation))
     image_root = root / line.image_root
     missing = []
-    if not annotation.is_file():
+    if not annotation.is_file() and not annotation.is_dir():
         missing.append(f"no annotation file {annotation}; {_path_hint(line.annotation)}")
     if not image_root.is_dir():
         missing.append(f"no image folder {image_root}; {_path_hint(line.image_root)}")
     if missing:
         raise SettingsError("\n".join(missing))
-    start = start_of_data(annotation)
+    annotation = annotation_in(annotation)
+    may_be_parquet = line.options.get("format", "parquet") == "parquet"
+    start = start_of_data(annotation, may_be_parquet=may_be_parquet) if annotation.is_file() else b""
     pickled = FORMATS["refcoco"]
     if is_pickle(start) and (line.task not in pickled.TASKS or line.options.get("format", "refcoco") != "refcoco"):
         raise DataError(
@@ -109,12 +116,15 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
             f"{' and '.join(pickled.TASKS)}"
         )
     format_name = find_format(partial(opened, annotation), str(annotation), line.task, line.options)
+    if format_name not in FILES_OR_FOLDERS and annotation.is_dir() != (format_name in FOLDERS):
+        expected = "a folder" if format_name in FOLDERS else "a file"
+        raise SettingsError(f"{annotation}: format {format_name} is read from {expected}; correct the path")
     return SourceInput(
         tag=line.tag,
         task=line.task,
         data_root=root,
         annotation=annotation,
-        companions={name: _companion(annotation, name, format_name) for name in FORMATS[format_name].COMPANIONS},
+        companions=companions_of(annotation, format_name, line.options),
         image_root=absolute_root(image_root),
         options={name: value for name, value in line.options.items() if name != "weight"},
         weight=str(line.weight),
@@ -127,6 +137,19 @@ def _path_hint(path: str) -> str:
     if "\\" in path:
         return "backslashes do not separate folders on this system; use / instead"
     return "relative paths start from --data-root"
+
+
+def companions_of(annotation: Path, format_name: str, options: Mapping[str, str]) -> dict[str, Path]:
+    """Find the files and folders that a format reads besides an annotation, by their published names.
+
+    Raises:
+        SettingsError: one of them is missing.
+        DataError: the file that names them is damaged.
+    """
+    inputs = {name: _companion(annotation, name, format_name) for name in FORMATS[format_name].COMPANIONS}
+    if format_name in FURTHER_INPUTS:
+        inputs |= FURTHER_INPUTS[format_name](annotation, options)
+    return {name: Path(os.path.normpath(path)) for name, path in inputs.items()}
 
 
 def _companion(annotation: Path, name: str, format_name: str) -> Path:

@@ -13,6 +13,7 @@ from griffon_prep.readers import FORMATS
 from griffon_prep.readers.base import AnnotationFiles, Reader, Scan
 from griffon_prep.readers.rounds import samples_of, write_rounds
 from griffon_prep.records import Rejected
+from griffon_prep.sources.box_check import check_boxes
 from griffon_prep.sources.compressed import is_packed, unpack, unpacked_name
 from griffon_prep.sources.resolve import SourceInput
 from griffon_shards.support.errors import DataError, SettingsError
@@ -92,12 +93,16 @@ def _scan(source: SourceInput, files: AnnotationFiles) -> dict[str, Any]:
     scan = FORMATS[source.format].scan(files)
     if not scan.records:
         raise DataError(f"{source.annotation}: has no records")
+    reader = FORMATS[source.format].Reader(files)
+    takes_boxes = "boxes" in FORMATS[source.format].OPTIONS
+    name = str(source.annotation)
+    check_boxes(reader, scan.records, source.options, source.image_root, name, takes_boxes=takes_boxes)
     write_whole(files.work / _VOCABULARY, orjson.dumps(scan.vocabulary))
     return {
         "records": _grouped(scan, source.rounds, files.work),
         "questions": scan.records,
         "with_rounds": 0 if scan.round_keys is None else samples_of(scan.round_keys, SUGGESTED_ROUNDS),
-        "has_images": _has_images(FORMATS[source.format].Reader(files), scan.records),
+        "has_images": _has_images(reader, scan.records),
         "notes": scan.notes,
     }
 
@@ -140,7 +145,7 @@ def _files_to_read(source: SourceInput, work: Path) -> AnnotationFiles:
     """The files that the reader opens: the originals, or their decompressed copies, as it needs random access."""
 
     def plain(path: Path) -> Path:
-        return work / f"unpacked-{unpacked_name(path)}" if is_packed(path) else path
+        return work / f"unpacked-{unpacked_name(path)}" if path.is_file() and is_packed(path) else path
 
     return AnnotationFiles(
         annotation=plain(source.annotation),

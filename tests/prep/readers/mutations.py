@@ -24,6 +24,7 @@ from griffon_prep.readers.jsonscan import spans as json_spans
 from griffon_prep.records import Rejected
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_prep.sources.compressed import opened
+from griffon_prep.sources.resolve import companions_of
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import Sample
 
@@ -218,7 +219,11 @@ def made_of(folder: Path, files: Mapping[str, bytes], task: str, random: Random)
     """
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    annotation = folder / next(iter(files))
+    return made_from(folder, folder / next(iter(files)), task, random)
+
+
+def made_from(folder: Path, annotation: Path, task: str, random: Random) -> Made | str:
+    """Build a source whose files are written, with the folder as image root, as `made_of` does."""
     work = folder / "work"
     work.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -234,9 +239,7 @@ def made_of(folder: Path, files: Mapping[str, bytes], task: str, random: Random)
 
 def _made(folder: Path, annotation: Path, task: str, work: Path) -> Made:
     name = find_format(partial(opened, annotation), str(annotation), task, {})
-    companions = {companion: folder / companion for companion in FORMATS[name].COMPANIONS}
-    if missing := [path for path in companions.values() if not path.exists()]:
-        raise SettingsError(f"{name} needs {missing}")
+    companions = companions_of(annotation, name, {})
     inputs = AnnotationFiles(annotation=annotation, companions=companions, task=task, options={}, work=work)
     scan = FORMATS[name].scan(inputs)
     assert scan.round_keys is None or len(scan.round_keys) == scan.records

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from griffon_prep.readers import FORMATS, find_format
+from griffon_prep.readers import FORMATS, annotation_in, find_format
 from griffon_prep.readers.base import AnnotationFiles, Scan
 from griffon_prep.records import Record, Rejected
 from griffon_prep.sources.compressed import opened
+from griffon_prep.sources.resolve import companions_of
 
 
 def read_all(folder: Path, task: str, lines: Sequence[Any]) -> list[Record | tuple[str, str]]:
@@ -33,11 +34,12 @@ def read_file(annotation: Path, task: str) -> tuple[list[Record | tuple[str, str
 
 def read_source(annotation: Path, task: str, **options: str) -> tuple[list[Record | tuple[str, str]], Scan]:
     """All records of a source, or why not, and what scanning found; its companions lie beside the annotation."""
+    annotation = annotation_in(annotation)
     work = Path(tempfile.mkdtemp(prefix=f"work of {task} ", dir=annotation.parent))
     name = find_format(partial(opened, annotation), str(annotation), task, options)
     inputs = AnnotationFiles(
         annotation=annotation,
-        companions={companion: annotation.with_name(companion) for companion in FORMATS[name].COMPANIONS},
+        companions=companions_of(annotation, name, options),
         task=task,
         options=options,
         work=work,

@@ -91,27 +91,60 @@ def grounded(number: int, image_id: int, spans: object, **more: Any) -> dict[str
     return box(number, image_id, tokens_positive=spans, **more)
 
 
-DOG_AND_CAT = [[[0, 5]], [[10, 15]]]
+TWO_BOXES = {"bbox": [100, 0, 50, 50]}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("more", [{}, {"iscrowd": None}])
+def test_boxes_of_parts_of_a_caption_make_a_record_each(
+    tmp_path: Path, indent: int | None, more: dict[str, Any]
+) -> None:
+    """Flickr30k and GQA have such files. A caption without boxes has nothing to ask for."""
+    images = [
+        entry(0, "a dog"),
+        entry(1, "two dogs and a cat , a cat"),
+        entry(2, "a cow by the sea"),
+        entry(3, "a cow"),
+    ]
+    boxes = [
+        grounded(1, 1, [[0, 8]]),
+        grounded(2, 2, [[0, 5], [9, 16]]),
+        grounded(3, 1, [[0, 8], [13, 18]], **TWO_BOXES, **more),
+        grounded(4, 0, [[2, 5]]),
+        grounded(5, 1, [[21, 26]], **more),
+    ]
+    file = json.dumps(coco(images, boxes), indent=indent)
+    records, scan = read_source(write(tmp_path, {"a.json": file}), "VG")
+    assert found(records) == [
+        [("dog", ONE)],
+        [("two dogs", ONE), ("two dogs", TWO)],
+        [("a cat", TWO), ("a cat", ONE)],  # two parts of the same words cannot be told apart
+        [("a cow", ONE)],
+        [("the sea", ONE)],
+    ]
+    assert scan.notes == (
+        "boxes belong to parts of the captions (tokens_positive), so each part is an expression",
+        "1 of 4 captions skipped: they have no box",
+    )
+    records, scan = read_source(write(tmp_path, {"a.json": file}), "REG")
+    assert found(records) == [[("dog", ONE)], [("a cow", ONE)], [("the sea", ONE)]]
+    assert scan.notes[-1] == "2 of 5 expressions skipped: REG needs exactly one box"
+    assert scan.round_keys is not None
+    assert len(scan.round_keys) == 3
 
 
 @pytest.mark.parametrize("task", ["REG", "VG"])
-@pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize(
-    ("spans", "more"),
-    [(DOG_AND_CAT, {}), (DOG_AND_CAT, {"area": 1, "iscrowd": None}), ([[[0, 5]], [[0, 5], [10, 15]]], {})],
+    "spans", [None, [], [[0, 99]], [[-1, 3]], [[3, 3]], [[0, 2.5]], [[1, 2]], [[True, 5]], {"a": 1}]
 )
-def test_boxes_of_parts_of_a_caption_are_refused(
-    tmp_path: Path, task: str, indent: int | None, spans: list[object], more: dict[str, Any]
-) -> None:
-    """Flickr30k and GQA have such files: no expression in them describes exactly what its boxes show."""
-    images = [entry(0, "a dog"), entry(1, "a dog and a cat"), entry(2, "a dog")]
-    boxes = [grounded(1, 1, spans[0]), tied(0, 0), grounded(2, 1, spans[1], **more), tied(3, 2)]
-    with pytest.raises(SettingsError) as caught:
-        read(tmp_path, json.dumps(coco(images, boxes), indent=indent), task)
-    assert str(caught.value).startswith(
-        f"{tmp_path / 'finetune_refcoco_train.json'}: in 1 of 3 captions the boxes belong to parts of "
-        "the caption (tokens_positive), for example 'a dog and a cat'; "
-    )
+def test_a_caption_with_a_box_of_an_unknown_part_is_rejected_alone(tmp_path: Path, task: str, spans: object) -> None:
+    """Any part of it may lack that box."""
+    images = [entry(0, "a dog and a cat"), entry(1, "a dog and a cat")]
+    boxes = [grounded(number, image, part) for number, image, part in ((0, 0, [[0, 5]]), (1, 0, [[10, 15]]))]
+    boxes += [grounded(2, 1, [[0, 5]]), grounded(3, 1, spans)]
+    records = read(tmp_path, coco(images, boxes), task)
+    assert found(records) == [[("a dog", ONE)], [("a cat", ONE)], "bad_record"]
+    assert "tokens_positive" in records[2][1]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_by_name(tmp_path: Path) -> None:
     [
         ({"frames": []}, "DET", {}, r"matches no known format \(llava, ccmd, .*\).*format="),
         ({"id": 1}, "LAZY", {}, "matches no known format"),
-        (OBJECTS, "DET", {"format": "yolo"}, "unknown format 'yolo'; format= takes one of llava, ccmd, "),
+        (OBJECTS, "DET", {"format": "createml"}, "unknown format 'createml'; format= takes one of llava, ccmd, "),
         (LLAVA, "DET", {}, "format llava supports LAZY, not DET"),
         (OBJECTS, "LAZY", {}, "format ccmd supports DET, RANDDET, REG, VG, VISJ, not LAZY"),
         (OBJECTS, "LAZY", {"format": "ccmd"}, "format ccmd supports .*, not LAZY"),
@@ -77,7 +77,6 @@ def test_what_does_not_fit_is_reported(
 
 
 VIA = {"a.jpg4321": {"filename": "a.jpg", "size": 4321, "regions": [], "file_attributes": {}}}
-TURNS = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A cat."}]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,10 @@ TURNS = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "con
             {"_via_settings": {}, "_via_img_metadata": VIA, "_via_attributes": {}},
             "a VGG Image Annotator project; export the annot",
         ),
-        ({"version": "5.0", "shapes": [], "imagePath": "a.jpg", "imageHeight": 9}, "labelme2coco converts all"),
+        (
+            {"version": "5.0", "shapes": [], "imagePath": "a.jpg", "imageHeight": 9},
+            "labelme's annotations of one image; give the folder",
+        ),
         (
             [{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": []}]}],
             "in Label Studio's own format;",
@@ -100,7 +102,6 @@ TURNS = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "con
             [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.9}],
             "COCO's annotations or results only",
         ),
-        ([{"messages": TURNS, "images": ["a.jpg"]}], "messages with role and content; convert it to LLaVA's"),
         ([{"instruction": "Say it.", "input": "", "output": "It."}], "in Alpaca's format; convert it to LLaVA's"),
         ([{"image": "a.jpg", "question": "What?", "answer": "A cat."}], "questions and answers; convert it to LLaVA's"),
         (
