@@ -13,6 +13,7 @@ REASONS = {
     "image_token_without_picture": "the text contains <image>, but the record has no image",
     "image_token_in_text": "a category or expression contains <image>, which a question may contain only once",
     "no_objects": "the image has no objects, and the annotation means it (does not count towards --max-rejects)",
+    "excluded": "the image is in an exclusion list, or the key is (does not count towards --max-rejects)",
     "boxes_not_in_pixels": "all boxes lie within [0, 1], so they look normalized; boxes must be in pixels",
     "all_boxes_dropped": "every box is non-finite, inverted or outside the image",
     "path_outside_root": "the image path leads out of the image root",
@@ -22,7 +23,7 @@ REASONS = {
 }
 """All reasons for rejecting a record, with an explanation."""
 
-UNCOUNTED_REASONS = frozenset({"no_objects"})
+UNCOUNTED_REASONS = frozenset({"no_objects", "excluded"})
 """Reasons that do not point to a fault in the data. They never stop a build."""
 
 

@@ -17,7 +17,7 @@ from griffon_shards.listing import ORDERS, matching, rows_by_smallest_box, sorte
 from griffon_shards.lock import read_lock
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.stats import count_set, html_page, json_text, terminal
-from griffon_shards.summary import info, totals_table
+from griffon_shards.summary import info, selections, totals_table
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
@@ -56,6 +56,8 @@ def info_command(root: Path, as_json: bool) -> None:
             )
             click.echo(f"{task:8}{samples:>12,} samples  {names}")
     click.echo("")
+    for line in selections(lock):
+        click.echo(line)
     click.echo(f"settings {', '.join(f'{name}={value}' for name, value in lock.render.items())}")
     click.echo(f"digest {lock.digest}")
 
@@ -153,6 +155,8 @@ def show_command(root: Path, key: str, draw: Path | None) -> None:
     click.echo(f"in     {shards.lock.shards[int(shards.index[row]['shard'])].name}")
     if sample.image is not None:
         click.echo(f"image  {sample.image_format} {sample.width_px}x{sample.height_px}, {size(len(sample.image))}")
+        if sample.origin.image:
+            click.echo(f"       {sample.origin.image}")
     for variant, rendering in enumerate(sample.renderings):
         if len(sample.renderings) > 1:
             click.echo(f"\nvariant {variant}")

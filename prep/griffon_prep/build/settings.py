@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sources.resolve import SourceInput
@@ -19,6 +20,7 @@ class BuildSettings:
         allow_empty: allow sources without samples, as long as another source has one.
         workers: number of worker processes.
         start_method: multiprocessing start method; the result does not depend on it.
+        exclude_keys: lists of keys, to report those that name no record.
     """
 
     sources: Sequence[SourceInput]
@@ -27,6 +29,7 @@ class BuildSettings:
     workers: int
     start_method: str = "spawn"
     allow_empty: bool = False
+    exclude_keys: Sequence[Path] = ()
 
     def allowed_rejects(self, used_records: int) -> int:
         """Maximum number of rejects among so many records of a source, without those that do not count."""

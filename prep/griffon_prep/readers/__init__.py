@@ -23,6 +23,9 @@ FORMATS: dict[str, Format] = {
 }
 """Formats by name; the first one that recognises a file reads it."""
 
+COMMON_OPTIONS = ("format", "weight", "limit", "part", "exclude", "image_data")
+"""Manifest options that every format takes."""
+
 ROUNDS_TASKS = ("REG", "VG")
 """Tasks that accept the manifest option `rounds=`."""
 
@@ -52,7 +55,7 @@ def find_format(
             f"{name}: format {format_name} supports {', '.join(supported)}, not {task}; "
             "start the TAG of the manifest line with one of these tasks"
         )
-    if unknown := set(options) - {"format", "weight", "limit", *FORMATS[format_name].OPTIONS}:
+    if unknown := set(options) - {*COMMON_OPTIONS, *FORMATS[format_name].OPTIONS}:
         raise SettingsError(f"{name}: format {format_name} does not take the option {', '.join(sorted(unknown))}")
     if "rounds" in options and task not in ROUNDS_TASKS:
         raise SettingsError(f"{name}: rounds= is for {' and '.join(ROUNDS_TASKS)}, not {task}")

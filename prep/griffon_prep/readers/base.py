@@ -84,7 +84,7 @@ class Format(Protocol):
 
     @property
     def OPTIONS(self) -> Sequence[str]:
-        """Manifest options that the format takes besides `format`, `weight` and `limit`."""
+        """Manifest options that the format takes besides `griffon_prep.readers.COMMON_OPTIONS`."""
 
     @property
     def COMPANIONS(self) -> Sequence[str]:

@@ -22,7 +22,7 @@ class AnnotationHashes:
 
     def sha256s(self, sources: Sequence[SourceInput]) -> dict[Path, str]:
         """Hash all files of the sources. A file is read only if its size or modification time has changed."""
-        return {path: self._sha256(path) for source in sources for path in source.files}
+        return {path: self._sha256(path) for source in sources for path in source.all_files}
 
     def _sha256(self, path: Path) -> str:
         status = path.stat()

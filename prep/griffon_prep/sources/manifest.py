@@ -7,6 +7,7 @@ from fractions import Fraction
 from io import StringIO
 from pathlib import Path
 
+from griffon_prep.sources.part import PARTS
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.types import TASKS
 
@@ -26,7 +27,7 @@ class ManifestLine:
         task: one of `TASKS`.
         annotation: path of the annotation file, as written.
         image_root: path of the image folder, as written.
-        options: validated values of `format`, `weight`, `limit`, `split` and `rounds`, as written.
+        options: validated values of the options (see `_OPTION_FAULT`), as written.
     """
 
     line_no: int
@@ -134,7 +135,11 @@ def _count_fault(value: str) -> str | None:
 
 
 def _any_word(_value: str) -> str | None:
-    return None  # the reader checks the names of formats and splits
+    return None  # the reader checks the names of formats and splits; files are looked for later
+
+
+def _part_fault(value: str) -> str | None:
+    return None if value in PARTS else f"expected {' or '.join(PARTS)}"
 
 
 _OPTION_FAULT = {
@@ -143,4 +148,7 @@ _OPTION_FAULT = {
     "limit": _count_fault,
     "split": _any_word,
     "rounds": _count_fault,
+    "part": _part_fault,
+    "exclude": _any_word,
+    "image_data": _any_word,
 }

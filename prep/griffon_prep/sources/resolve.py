@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from griffon_prep.images import absolute_root
 from griffon_prep.readers import FORMATS, find_format
 from griffon_prep.readers.restricted_pickle import is_pickle
 from griffon_prep.sources.compressed import SUFFIXES, opened, start_of_data
+from griffon_prep.sources.exclusion import read_excluded_keys, read_exclusion_list
 from griffon_prep.sources.manifest import ManifestLine
+from griffon_prep.sources.part import DEFAULT_VAL_SHARE, IMAGE_DATA, Split
 from griffon_shards.support.errors import DataError, SettingsError
 
 
@@ -26,10 +29,13 @@ class SourceInput:
         companions: absolute paths of the files that the format reads in addition, by their published, uncompressed
             names.
         image_root: absolute folder.
-        options: options in the manifest, except the weight.
+        options: options that select or group records: those of the manifest line except the weight and the names of
+            files; with `part`, also the share and the seed of val.
         weight: the weight as an exact fraction.
         limit: maximum number of records to use, in shuffled order, or None for all.
         format: annotation format, from the manifest or detected from the content.
+        exclude: absolute paths of the lists of images that are left out.
+        exclude_keys: absolute paths of the lists with keys that hold one of this source.
     """
 
     tag: str
@@ -42,6 +48,23 @@ class SourceInput:
     weight: str
     limit: int | None
     format: str
+    exclude: tuple[Path, ...] = ()
+    exclude_keys: tuple[Path, ...] = ()
+
+    @property
+    def part(self) -> str | None:
+        """`train`, `val`, or None for all records."""
+        return self.options.get("part")
+
+    @property
+    def split(self) -> Split:
+        """How images are divided into train and val, for a source with a part."""
+        return Split(val_share=Fraction(self.options["val_share"]), seed=int(self.options["val_seed"]))
+
+    @property
+    def all_files(self) -> list[Path]:
+        """All files that decide which samples the source has."""
+        return [*self.files, *self.exclude, *self.exclude_keys]
 
     @property
     def files(self) -> list[Path]:
@@ -62,24 +85,49 @@ class SourceInput:
         return int(self.options.get("rounds", "1"))
 
 
-def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str | None) -> list[SourceInput]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which records the sources of a build use; for all lines of the manifest.
+
+    Attributes:
+        part: of the lines that have no `part=`, or None for all records.
+        split: how images are divided into train and val.
+        exclude: lists of images that are left out.
+        exclude_keys: lists of keys of samples that are left out.
+    """
+
+    part: str | None = None
+    split: Split = field(default_factory=lambda: Split(val_share=DEFAULT_VAL_SHARE, seed=0))
+    exclude: tuple[Path, ...] = ()
+    exclude_keys: tuple[Path, ...] = ()
+
+
+def find_sources(
+    lines: list[ManifestLine], data_root: Path, manifest: str | None, selection: Selection | None = None
+) -> list[SourceInput]:
     """Resolve the paths of a manifest against the data root and detect the annotation formats.
 
     Args:
         lines: sources of the manifest, or the single source of the command line.
         data_root: folder that relative paths start from.
         manifest: name of the manifest in messages, or None if there is none.
+        selection: which records are used; all of them by default.
 
     Raises:
         SettingsError: files or folders are missing, or a format does not match; one line per fault.
         DataError: the only faults are damaged annotations.
     """
+    selection = selection or Selection()
+    for path in selection.exclude:
+        read_exclusion_list(path)  # report faults of a list once, and not for every line
+    for path in selection.exclude_keys:
+        read_excluded_keys(path)
     faults: list[tuple[type[ValueError], str]] = []
     sources: list[SourceInput] = []
     root = Path(os.path.normpath(data_root.absolute()))
     for line in lines:
         try:
-            sources.append(_find_source(line, root))
+            sources.append(_find_source(line, root, selection))
         except (SettingsError, DataError) as error:
             where = f"{manifest}:{line.line_no}: {line.tag}: " if manifest is not None else ""
             faults += [(type(error), where + text) for text in str(error).splitlines()]
@@ -89,7 +137,7 @@ def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str | Non
     return sources
 
 
-def _find_source(line: ManifestLine, root: Path) -> SourceInput:
+def _find_source(line: ManifestLine, root: Path, selection: Selection) -> SourceInput:
     if fault := _name_fault(line):
         raise SettingsError(fault)
     annotation = Path(os.path.normpath(root / line.annotation))
@@ -114,13 +162,51 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
         task=line.task,
         data_root=root,
         annotation=annotation,
-        companions={name: _companion(annotation, name, format_name) for name in FORMATS[format_name].COMPANIONS},
+        companions=_companions(line, root, annotation, format_name),
         image_root=absolute_root(image_root),
-        options={name: value for name, value in line.options.items() if name != "weight"},
+        options=_selecting_options(line, selection),
         weight=str(line.weight),
         limit=line.limit,
         format=format_name,
+        exclude=_exclusion_lists(line, root, selection),
+        exclude_keys=tuple(path.absolute() for path in selection.exclude_keys if line.tag in read_excluded_keys(path)),
     )
+
+
+def _companions(line: ManifestLine, root: Path, annotation: Path, format_name: str) -> dict[str, Path]:
+    given = line.options.get("image_data")
+    companions = {
+        name: _companion(annotation, name, format_name)
+        for name in FORMATS[format_name].COMPANIONS
+        if given is None or name != IMAGE_DATA
+    }
+    if given is not None:
+        companions[IMAGE_DATA] = Path(os.path.normpath(root / given))
+        if not companions[IMAGE_DATA].is_file():
+            raise SettingsError(f"image_data={given}: no such file; {_path_hint(given)}")
+    return companions
+
+
+def _selecting_options(line: ManifestLine, selection: Selection) -> dict[str, str]:
+    options = {name: value for name, value in line.options.items() if name not in ("weight", "exclude", "image_data")}
+    part = options.get("part", selection.part)
+    if part is None:
+        return options
+    val = {"val_share": str(selection.split.val_share), "val_seed": str(selection.split.seed)}
+    return {**options, "part": part, **val}
+
+
+def _exclusion_lists(line: ManifestLine, root: Path, selection: Selection) -> tuple[Path, ...]:
+    """The lists that apply to a line, each once. Their file names, which the lock states, must differ."""
+    paths = [Path(os.path.normpath(path.absolute())) for path in selection.exclude]
+    if "exclude" in line.options:
+        paths.append(Path(os.path.normpath(root / line.options["exclude"])))
+        read_exclusion_list(paths[-1])  # report faults before the build
+    unique = tuple(dict.fromkeys(paths))
+    names = [path.name for path in unique]
+    if again := next((name for name in names if names.count(name) > 1), None):
+        raise SettingsError(f"two exclusion lists have the file name {again}; rename one of them")
+    return unique
 
 
 def _path_hint(path: str) -> str:
