@@ -15,6 +15,7 @@ from griffon_shards.draw import draw_sample
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.listing import ORDERS, matching, rows_by_smallest_box, sorted_rows
 from griffon_shards.lock import read_lock
+from griffon_shards.overlap.command import overlap_command
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.stats import count_set, html_page, json_text, terminal
 from griffon_shards.summary import info, selections, totals_table
@@ -241,3 +242,4 @@ def verify_command(root: Path, deep: bool, as_json: bool) -> None:
 
 
 main.add_command(diff_command)
+main.add_command(overlap_command)

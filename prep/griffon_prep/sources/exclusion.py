@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,13 +11,10 @@ from pathlib import Path
 import orjson
 
 from griffon_prep.records import Rejected
-from griffon_shards.image_identity import KINDS, VisualGenomeImages, identity_of, path_parts
+from griffon_shards.image_identity import VisualGenomeImages, identity_of, path_parts
+from griffon_shards.image_list import list_lines, read_image_list
 from griffon_shards.support.errors import SettingsError
 
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-_COCO_ID = re.compile(r"\d{1,12}")
-_IDENTITY = re.compile(rf"({'|'.join(KINDS)}):(\d{{1,12}})")
-_FILE_NAME = re.compile(r".*[^/\\]\.(?:jpe?g|png|webp|gif|bmp|tiff?|avif)", re.IGNORECASE)
 _KEY = re.compile(r"([A-Za-z0-9_]+)-(\d{9,10})")
 
 
@@ -37,10 +34,11 @@ class ExclusionList:
     sha256s: frozenset[str]
     paths: frozenset[tuple[str, ...]]
 
-    def check_name(self, image_root: str, image_path: str, identity: str) -> None:
-        """Raise Rejected (`excluded`) if the list names an image of this path or identity."""
-        if identity in self.identities:
-            raise Rejected("excluded", f"{image_path}: {identity} is in {self.name}")
+    def check_name(self, image_root: str, image_path: str, identities: Collection[str]) -> None:
+        """Raise Rejected (`excluded`) if the list names an image of this path or one of these identities."""
+        for identity in identities:
+            if identity in self.identities:
+                raise Rejected("excluded", f"{image_path}: {identity} is in {self.name}")
         if self.paths:
             parts = path_parts(f"{image_root}/{image_path}")
             if any(parts[-length:] in self.paths for length in range(1, len(parts) + 1)):
@@ -54,7 +52,7 @@ class ExclusionList:
 
 @lru_cache(maxsize=16)
 def read_exclusion_list(path: Path) -> ExclusionList:
-    """Read a list of images, one a line. Blank lines and lines that begin with `#` are skipped.
+    """Read a list of images; see `griffon_shards.image_list`.
 
     Raises:
         SettingsError: the file cannot be read, or lines name no image; one line per fault.
@@ -62,26 +60,13 @@ def read_exclusion_list(path: Path) -> ExclusionList:
     identities: set[str] = set()
     sha256s: set[str] = set()
     paths: set[tuple[str, ...]] = set()
-    faults = []
-    for line_no, line in _lines(path):
-        if _SHA256.fullmatch(line):
-            sha256s.add(line.lower())
-        elif _COCO_ID.fullmatch(line):
-            identities.add(f"coco:{int(line)}")
-        elif identity := _IDENTITY.fullmatch(line):
-            identities.add(f"{identity[1]}:{int(identity[2])}")
-        elif _FILE_NAME.fullmatch(line):
-            if known := identity_of(line):
-                identities.add(known)
-            else:
-                paths.add(path_parts(line))
+    for entry in read_image_list(path):
+        if entry.identity:
+            identities.add(entry.identity)
+        elif entry.sha256:
+            sha256s.add(entry.sha256)
         else:
-            faults.append(
-                f"{path}:{line_no}: expected an image's file name, COCO id, {'|'.join(KINDS)}:NUMBER or SHA-256, "
-                f"got {line[:80]!r}"
-            )
-    if faults:
-        raise SettingsError("\n".join(faults))
+            paths.add(path_parts(entry.path))
     return ExclusionList(
         name=path.name, identities=frozenset(identities), sha256s=frozenset(sha256s), paths=frozenset(paths)
     )
@@ -99,7 +84,7 @@ def read_excluded_keys(path: Path) -> Mapping[str, Mapping[int, int]]:
     """
     records: dict[str, dict[int, int]] = defaultdict(dict)
     faults = []
-    for line_no, line in _lines(path):
+    for line_no, line in list_lines(path):
         key: object = line
         if line.startswith("{"):
             try:
@@ -144,9 +129,9 @@ class Exclusion:
     def check_path(self, image_path: str | None) -> None:
         """Check an image by its path in the annotation."""
         if self.lists and image_path is not None:
-            identity = identity_of(image_path, self.visual_genome)
+            identities = {identity_of(image_path, self.visual_genome), identity_of(image_path)}
             for images in self.lists:
-                images.check_name(self.image_root, image_path, identity)
+                images.check_name(self.image_root, image_path, identities)
 
     def check_data(self, image_path: str, data: bytes) -> None:
         """Check an image by the bytes of its file."""
@@ -171,15 +156,3 @@ def unknown_keys(path: Path, records_by_tag: Mapping[str, int]) -> str:
         return ""
     line_no, key = min(unknown)
     return f"{path}: {len(unknown):,} keys name no record of this build, such as {key} in line {line_no}"
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise SettingsError(f"{path}: the list cannot be read ({error.strerror}); give a file") from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: not UTF-8 at byte {error.start}; save the list as UTF-8") from None
-    for line_no, line in enumerate(text.split("\n"), 1):
-        if (stripped := line.strip()) and not stripped.startswith("#"):
-            yield line_no, stripped

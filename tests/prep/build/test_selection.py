@@ -125,6 +125,24 @@ def test_listed_images_are_excluded_under_every_name(data: Path, everything: Pat
     assert list(verify_set(out, deep=True)) == []
 
 
+def test_what_overlap_lists_is_gone_from_the_next_build(data: Path, everything: Path, tmp_path: Path) -> None:
+    """The evaluation has image 5 and 6 under COCO's name alone, and image 8 as a file with the same bytes."""
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val/COCO_val2014_000000001005.jpg").write_bytes(b"another copy")
+    (tmp_path / "val/COCO_val2014_000000001006.jpg").write_bytes(b"another copy")
+    shutil.copy(data / "own/猫 8.png", tmp_path / "val/eight.png")
+    common = ["--eval", tmp_path / "val", "--image-data", data / "image_data.json", "--workers", 1]
+    listed = tmp_path / "list.txt"
+    overlap = CliRunner().invoke(shards_main, [*map(str, ["overlap", everything, *common, "--out", listed])])
+    assert overlap.exit_code == 0 and "DET_coco" in overlap.stdout
+    out = built(data, tmp_path / "set", "--exclude", listed)
+    again = CliRunner().invoke(shards_main, [*map(str, ["overlap", out, *common])])
+    assert again.stdout == "no image in common\n"
+    lost = {tag: image_numbers(everything, tag) - image_numbers(out, tag) for tag in TAGS}
+    # The bytes of all copies of an image are the same here, so one that is found takes all others with it.
+    assert lost == {tag: {5, 6, 8} for tag in TAGS}
+
+
 def test_excluded_records_do_not_count_as_rejects(data: Path, tmp_path: Path) -> None:
     (tmp_path / "many.txt").write_text("".join(f"{1000 + number}\n" for number in range(1, 40)))
     out = built(data, tmp_path / "set", "--exclude", tmp_path / "many.txt", "--max-rejects", 0)

@@ -34,6 +34,7 @@ def excluded(text: str, path: str, folder: Path, data: bytes = b"") -> bool:
         ("coco:42", "VG_100K/2315.jpg"),
         ("COCO_val2014_000000000042.jpg", "000000000042.jpg"),
         ("visual_genome:7", "VG_100K_2/7.jpg"),
+        ("visual_genome:2315", "VG_100K_2/2315.jpg"),  # a list that was made without image_data.json
         ("objects365:420917", "patch8/objects365_v1_00420917.jpg"),
         ("猫.png", "a/b/猫.png"),
         ("b/猫.png", "a/b/猫.png"),
