@@ -77,8 +77,8 @@ def test_the_bytes_are_pinned() -> None:
 
 def test_a_sample_without_image_and_region_has_zeros_and_no_nulls() -> None:
     origin = replace(SAMPLE.origin, image="")
-    none = {"image": None, "image_format": "", "width_px": 0, "height_px": 0}
-    sample = replace(SAMPLE, **none, task="LAZY", renderings=(OTHER,), origin=origin)
+    text = replace(SAMPLE, task="LAZY", renderings=(OTHER,), origin=origin)
+    sample = replace(text, image=None, image_format="", width_px=0, height_px=0)
     assert encode_sample(sample).decode() == (
         '{"boxes":[],"conversations":[{"from":"human","value":"?"},{"from":"gpt","value":"None"}],'
         '"height":0,"image_format":"",'

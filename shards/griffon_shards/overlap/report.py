@@ -20,13 +20,15 @@ class PairCount:
         images: number of different images of the first that are in the second, by key.
         any_key: the same by any key.
         others: number of different images of the second that are in the first, by any key.
-        examples: pairs of names, those first that no exact key has found.
+        alone: number of images that only the perceptual hash has found.
+        examples: pairs of names, of those if there are any.
     """
 
     sources: tuple[str, str]
     images: dict[str, int]
     any_key: int
     others: int
+    alone: int
     examples: tuple[tuple[str, str], ...]
 
 
@@ -36,18 +38,22 @@ def pair_counts(found: Found, sources: Sequence[str], other_sources: Sequence[st
     for match in found.matches:
         by_pair.setdefault((match.source, int(found.side.sources[match.other])), []).append(match)
     return [
-        PairCount(
-            sources=(sources[source], other_sources[other_source]),
-            images={key: len({match.image for match in matches if match.by[no]}) for no, key in enumerate(KEYS)},
-            any_key=len({match.image for match in matches}),
-            others=len({match.other for match in matches}),
-            examples=tuple(
-                (match.name, found.side.names[match.other])
-                for match in sorted(matches, key=lambda match: any(match.by[:2]))[:_EXAMPLES]
-            ),
-        )
+        _count(matches, (sources[source], other_sources[other_source]), found.side.names)
         for (source, other_source), matches in sorted(by_pair.items())
     ]
+
+
+def _count(matches: Sequence[Match], sources: tuple[str, str], other_names: Sequence[str]) -> PairCount:
+    exact = {match.image for match in matches if any(match.by[:2])}
+    alone = [match for match in matches if match.image not in exact]
+    return PairCount(
+        sources=sources,
+        images={key: len({match.image for match in matches if match.by[no]}) for no, key in enumerate(KEYS)},
+        any_key=len({match.image for match in matches}),
+        others=len({match.other for match in matches}),
+        alone=len({match.image for match in alone}),
+        examples=tuple((match.name, other_names[match.other]) for match in (alone or matches)[:_EXAMPLES]),
+    )
 
 
 def as_text(pairs: Sequence[PairCount], *, own: bool, perceptual: bool) -> str:
@@ -65,7 +71,11 @@ def as_text(pairs: Sequence[PairCount], *, own: bool, perceptual: bool) -> str:
         for pair in pairs
     ]
     head = (first, second, *KEYS, "any key", "of the latter")
-    examples = [f"such as {a} = {b}" for pair in pairs for a, b in pair.examples[:1]]
+    examples = [
+        f"by look alone {pair.alone:,} of {pair.sources[0]}, such as {pair.examples[0][0]} = {pair.examples[0][1]}"
+        for pair in pairs
+        if pair.alone
+    ]
     return "\n".join((table(head, rows), *examples))
 
 
@@ -79,6 +89,7 @@ def as_json(pairs: Sequence[PairCount], found: Found, *, own: bool, perceptual: 
                 second: pair.sources[1],
                 **{key: pair.images[key] for key in KEYS if perceptual or key != "perceptual"},
                 "any": pair.any_key,
+                "perceptual_alone": pair.alone,
                 f"of_{second}": pair.others,
                 "examples": [list(names) for names in pair.examples],
             }

@@ -63,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def boxes(image_path: str, kind: str) -> dict[str, Any]:
-    content = {
+    content: dict[str, dict[str, Any]] = {
         "objects": {"objects": [{"category_name": "it", "bboxes": [[1, 1, 20, 20]]}]},
         "one": {"expression": "it", "bboxes": [[1, 1, 20, 20]]},
         "two": {"expression": "them", "bboxes": [[3, 3, 30, 25]]},

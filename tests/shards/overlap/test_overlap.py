@@ -45,12 +45,12 @@ def test_every_key_finds_its_images(overlap: Cli, folders: tuple[Path, Path]) ->
     ]
     # Image 1 has only the name; image 2 only the look; image 0 bytes and look; image 3 everything.
     assert row.split() == ["训练", "train", "val2017", "2", "2", "3", "4", "4"]
-    assert example == "such as deep/small.jpg = 000000000002.jpg"
+    assert example == "by look alone 1 of 训练 train, such as deep/small.jpg = 000000000002.jpg"
     (pair,) = pairs(overlap(train, "--eval", evaluation, "--json"))
     assert pair.pop("examples")[0] == ["deep/small.jpg", "000000000002.jpg"]
     assert pair == {
         **{"train": train.name, "eval": "val2017", "identity": 2, "sha256": 2, "perceptual": 3},
-        **{"any": 4, "of_eval": 4},
+        **{"any": 4, "perceptual_alone": 1, "of_eval": 4},
     }
 
 
