@@ -157,6 +157,12 @@ def _find_source(line: ManifestLine, root: Path, selection: Selection) -> Source
             f"{' and '.join(pickled.TASKS)}"
         )
     format_name = find_format(partial(opened, annotation), str(annotation), line.task, line.options)
+    exclude = _exclusion_lists(line, root, selection)
+    with_own_keys = (path for path in selection.exclude_keys if line.tag in read_excluded_keys(path))
+    exclude_keys = tuple(dict.fromkeys(path.absolute() for path in with_own_keys))
+    names = [path.name for path in (*exclude, *exclude_keys)]
+    if again := next((name for name in names if names.count(name) > 1), None):
+        raise SettingsError(f"two exclusion lists have the file name {again}; rename one of them")
     return SourceInput(
         tag=line.tag,
         task=line.task,
@@ -168,8 +174,8 @@ def _find_source(line: ManifestLine, root: Path, selection: Selection) -> Source
         weight=str(line.weight),
         limit=line.limit,
         format=format_name,
-        exclude=_exclusion_lists(line, root, selection),
-        exclude_keys=tuple(path.absolute() for path in selection.exclude_keys if line.tag in read_excluded_keys(path)),
+        exclude=exclude,
+        exclude_keys=exclude_keys,
     )
 
 
@@ -197,16 +203,12 @@ def _selecting_options(line: ManifestLine, selection: Selection) -> dict[str, st
 
 
 def _exclusion_lists(line: ManifestLine, root: Path, selection: Selection) -> tuple[Path, ...]:
-    """The lists that apply to a line, each once. Their file names, which the lock states, must differ."""
+    """The lists of images that apply to a line, each once."""
     paths = [Path(os.path.normpath(path.absolute())) for path in selection.exclude]
     if "exclude" in line.options:
         paths.append(Path(os.path.normpath(root / line.options["exclude"])))
         read_exclusion_list(paths[-1])  # report faults before the build
-    unique = tuple(dict.fromkeys(paths))
-    names = [path.name for path in unique]
-    if again := next((name for name in names if names.count(name) > 1), None):
-        raise SettingsError(f"two exclusion lists have the file name {again}; rename one of them")
-    return unique
+    return tuple(dict.fromkeys(paths))
 
 
 def _path_hint(path: str) -> str:
