@@ -6,7 +6,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo learn test check test-interop bench-prep bench-formats bench-read bench-train bench-evaluate bench-view clean
+.PHONY: demo learn test check test-interop bench-overlap bench-prep bench-formats bench-read bench-train bench-evaluate bench-view bench-gpu clean
 
 # Freezes the sample data, verifies the set, shows a sample; then trains a tiny model through all stages on two ranks.
 # One stage is killed and resumed. A second run finds the set up to date and every stage finished.
@@ -23,6 +23,8 @@ demo: $(VENV)/.installed
 	$(DEMO_TRAIN) $(DEMO_PRETRAIN)
 	$(DEMO_TRAIN) --stage sft --from demo/pretrain --shards demo/shards --steps 10 --output-dir demo/sft
 	$(BIN)/griffon-prep build --manifest manifests/demo_visual_referring.txt --data-root demo/data --out demo/shards_visual
+	@echo "Images that training shares with what it is measured on; docs/clean-data.md says how to leave them out:"
+	$(BIN)/griffon-shards overlap demo/shards_visual --eval demo/data/pictures/shapes
 	$(DEMO_TRAIN) --stage visual_referring --from demo/sft --shards demo/shards_visual --steps 10 --output-dir demo/visual_referring
 	@echo "The models are tiny and hardly trained, so the scores show the way and nothing else; make learn trains one that points."
 	$(BIN)/griffon-train evaluate demo/sft --shards demo/shards --source VG_shapes --max-new-tokens 40 --out demo/evaluation
@@ -76,6 +78,9 @@ bench-evaluate: $(VENV)/.installed
 
 bench-view: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_view.py
+
+bench-overlap: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench_overlap.py
 
 bench-read: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/bench_read.py

@@ -17,7 +17,8 @@ from griffon_prep.readers import COMMON_OPTIONS, FORMATS
 from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sample_data import write_plain_data, write_sample_data
 from griffon_prep.sources.manifest import read_manifest, single_line
-from griffon_prep.sources.resolve import find_sources
+from griffon_prep.sources.part import DEFAULT_VAL_SHARE, PARTS, Split
+from griffon_prep.sources.resolve import Selection, find_sources
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.support.command_line import guard, resumable
 from griffon_shards.support.errors import SettingsError
@@ -36,6 +37,10 @@ def _share(_context: click.Context, _option: click.Parameter, value: str) -> Fra
     if not 0 <= share <= 1:
         raise click.BadParameter(f"{value!r} is not a share between 0 and 1; expected for example 1% or 0.01")
     return share
+
+
+def _optional_share(context: click.Context, option: click.Parameter, value: str | None) -> Fraction | None:
+    return None if value is None else _share(context, option, value)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -112,6 +117,29 @@ _SOURCE_OPTIONS = (
         show_default=True,
         help="Stop when more than this share of a source's records, and more than 10, are rejected.",
     ),
+    click.option(
+        "--exclude",
+        type=_PATH,
+        multiple=True,
+        metavar="FILE",
+        help="List of images to leave out of all sources: what `griffon-shards overlap --out` writes, or file names, "
+        "COCO ids or SHA-256s, one a line. Can be repeated.",
+    ),
+    click.option(
+        "--exclude-keys",
+        type=_PATH,
+        multiple=True,
+        metavar="FILE",
+        help="List of keys of samples to leave out, one a line, bare or as JSON objects with a `key`. Can be repeated.",
+    ),
+    click.option("--part", type=click.Choice(PARTS), help="Part of the images to use, of sources without part=."),
+    click.option(
+        "--val-share",
+        callback=_optional_share,
+        metavar="SHARE",
+        help="Share of the images that belong to val, for sources with a part.  [default: 1%]",
+    ),
+    click.option("--val-seed", type=int, help="Seed that decides which images those are.  [default: 0]"),
     click.option("--allow-empty", is_flag=True, help="Allow sources that yield no samples."),
     click.option(
         "--resize",
@@ -149,6 +177,11 @@ def _settings(
     templates: Path | None,
     max_rejects: Fraction,
     allow_empty: bool,
+    exclude: tuple[Path, ...],
+    exclude_keys: tuple[Path, ...],
+    part: str | None,
+    val_share: Fraction | None,
+    val_seed: int | None,
     **render: Any,  # noqa: ANN401 - click's values for RenderSettings
 ) -> BuildSettings:
     if (manifest is None) == (data_path is None) or (data_path is None) != (image_folder is None):
@@ -159,12 +192,20 @@ def _settings(
         assert data_path is not None and image_folder is not None
         lines = [single_line(data_path, image_folder)]
 
+    if part is None and (val_share, val_seed) != (None, None) and not any("part" in line.options for line in lines):
+        given = "--val-share" if val_share is not None else "--val-seed"
+        raise SettingsError(
+            f"{given}: no source has a part; give --part train or --part val, too, or leave {given} out"
+        )
+    split = Split(val_share=DEFAULT_VAL_SHARE if val_share is None else val_share, seed=val_seed or 0)
+    selection = Selection(part=part, split=split, exclude=exclude, exclude_keys=exclude_keys)
     return BuildSettings(
-        sources=find_sources(lines, data_root, str(manifest) if manifest is not None else None),
+        sources=find_sources(lines, data_root, None if manifest is None else str(manifest), selection),
         render=RenderSettings(templates=load_templates(templates), **render),
         max_rejects=max_rejects,
         allow_empty=allow_empty,
         workers=workers,
+        exclude_keys=exclude_keys,
         # Forking is safe here because this process has no threads yet. Outside Linux, forking is discouraged.
         start_method="fork" if sys.platform == "linux" else "spawn",
     )

@@ -281,6 +281,23 @@ def _rejecting(name: str) -> Iterator[None]:
         raise Rejected("picture_unreadable", f"{name}: {error}") from None
 
 
+def stored_path(image_path: str) -> str:
+    """The path of an image as a sample states it: as the annotation gives it, or the last two parts of a foreign path.
+
+    Absolute paths, URLs and Windows paths say where files are on somebody's machine, which a set does not tell.
+    """
+    path = image_path.replace("\\", "/")
+    if "://" in path:
+        path = unquote(path.partition("?")[0])
+    elif not path.startswith("/") and path[1:3] != ":/":
+        return _valid_unicode(posixpath.normpath(path)) if path else ""
+    return _valid_unicode("/".join([part for part in path.split("/") if part][-2:]))
+
+
+def _valid_unicode(path: str) -> str:
+    return path.encode("utf-8", "replace").decode("utf-8")
+
+
 def absolute_root(root: Path) -> str:
     """Return the image root as an absolute, normalized path without resolving symbolic links."""
     return os.path.normpath(root.absolute())

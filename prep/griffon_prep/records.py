@@ -14,6 +14,7 @@ REASONS = {
     "image_token_in_text": "a category or expression contains <image>, which a question may contain only once",
     "no_objects": "the image has no objects, and the annotation means it (does not count towards --max-rejects)",
     "foreign_boxes": "the conversation has boxes in another model's notation, which would be learned as they are",
+    "excluded": "the image is in an exclusion list, or the key is (does not count towards --max-rejects)",
     "boxes_not_in_pixels": "all boxes lie within [0, 1], so they look normalized; boxes must be in pixels",
     "all_boxes_dropped": "every box is non-finite, inverted or outside the image",
     "path_outside_root": "the image path leads out of the image root",
@@ -26,7 +27,7 @@ REASONS = {
 BOX_MARK = "<bbox>"
 """Stands for a box in the turns of a record that has `boxes_in_text`."""
 
-UNCOUNTED_REASONS = frozenset({"no_objects"})
+UNCOUNTED_REASONS = frozenset({"no_objects", "excluded"})
 """Reasons that do not point to a fault in the data. They never stop a build."""
 
 

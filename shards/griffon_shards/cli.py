@@ -16,9 +16,10 @@ from griffon_shards.draw import draw_sample
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.listing import ORDERS, matching, rows_by_smallest_box, sorted_rows
 from griffon_shards.lock import read_lock
+from griffon_shards.overlap.command import overlap_command
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.stats import count_set, html_page, json_text, terminal
-from griffon_shards.summary import info, totals_table
+from griffon_shards.summary import info, selections, totals_table
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
@@ -26,7 +27,7 @@ from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import size
 from griffon_shards.terminal_image import encode_for_terminal
 from griffon_shards.terminal_query import Terminal, find_terminal
-from griffon_shards.types import TASKS
+from griffon_shards.types import TASKS, Sample
 from griffon_shards.verify import verify_set
 from griffon_shards.view.command import view_command
 
@@ -61,6 +62,8 @@ def info_command(root: Path, as_json: bool) -> None:
             )
             click.echo(f"{task:8}{samples:>12,} samples  {names}")
     click.echo("")
+    for line in selections(lock):
+        click.echo(line)
     click.echo(f"settings {', '.join(f'{name}={value}' for name, value in lock.render.items())}")
     click.echo(f"digest {lock.digest}")
 
@@ -156,11 +159,29 @@ def show_command(root: Path, key: str, draw: Path | None) -> None:
     shards = open_set(root)
     row = shards.row(key)
     sample = shards[row]
+    _print_sample(sample, shards.lock.shards[int(shards.index[row]["shard"])].name)
+    if draw is None:
+        return
+    drawing = draw_sample(sample, shards.lock.render["boxes"])
+    if terminal is not None:
+        click.echo("")
+        click.echo(encode_for_terminal(drawing, terminal.protocol, terminal.size_px), nl=False)
+        return
+    try:
+        drawing.save(draw)
+    except ValueError as error:  # Pillow does not know the extension
+        raise SettingsError(f"--draw {draw}: {error}; name it .png or .jpg") from None
+    click.echo(f"\nwrote {draw}")
+
+
+def _print_sample(sample: Sample, shard: str) -> None:
     click.echo(f"{sample.key}  {sample.task}")
     click.echo(f"from   record {sample.origin.record} of {sample.origin.annotation}")
-    click.echo(f"in     {shards.lock.shards[int(shards.index[row]['shard'])].name}")
+    click.echo(f"in     {shard}")
     if sample.image is not None:
         click.echo(f"image  {sample.image_format} {sample.width_px}x{sample.height_px}, {size(len(sample.image))}")
+        if sample.origin.image:
+            click.echo(f"       {sample.origin.image}")
     for variant, rendering in enumerate(sample.renderings):
         if len(sample.renderings) > 1:
             click.echo(f"\nvariant {variant}")
@@ -170,17 +191,6 @@ def show_command(root: Path, key: str, draw: Path | None) -> None:
             click.echo("{:7}{:.2f}, {:.2f}, {:.2f}, {:.2f} px".format("" if place else "boxes", *box))
         for turn in rendering.turns:
             click.echo(f"\n[{turn.role}] {turn.text}")
-    if draw is not None:
-        drawing = draw_sample(sample, shards.lock.render["boxes"])
-        if terminal is not None:
-            click.echo("")
-            click.echo(encode_for_terminal(drawing, terminal.protocol, terminal.size_px), nl=False)
-            return
-        try:
-            drawing.save(draw)
-        except ValueError as error:  # Pillow does not know the extension
-            raise SettingsError(f"--draw {draw}: {error}; name it .png or .jpg") from None
-        click.echo(f"\nwrote {draw}")
 
 
 def _image_terminal() -> Terminal:
@@ -262,3 +272,4 @@ def verify_command(root: Path, deep: bool, as_json: bool) -> None:
 
 main.add_command(diff_command)
 main.add_command(view_command)
+main.add_command(overlap_command)

@@ -175,7 +175,7 @@ def check_end(data: bytes) -> None:
         raise ImageError(f"a truncated WebP: it has {len(data):,} of {size:,} bytes")
 
 
-def decode(data: bytes, mode: str = "RGB") -> Image.Image:
+def decode(data: bytes, mode: str = "RGB", at_least_px: int | None = None) -> Image.Image:
     """An image's pixels as stored, 8 bits per channel.
 
     16-bit greys are scaled (`>> 8`). Fully transparent pixels keep the colours in the file.
@@ -183,11 +183,15 @@ def decode(data: bytes, mode: str = "RGB") -> Image.Image:
     Args:
         data: the file's bytes.
         mode: `RGB`, `RGBA` or `L`.
+        at_least_px: a JPEG may be decoded at a half, a quarter or an eighth of its size, if no side becomes shorter
+            than this. Other formats are decoded as they are.
 
     Raises:
         ImageError: it is not a supported image, or is damaged.
     """
     with _opened(data) as image:
+        if at_least_px is not None and image.format == "JPEG":
+            image.draft(None, (at_least_px, at_least_px))
         return _as_stored(image, mode)
 
 

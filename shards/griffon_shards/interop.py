@@ -67,8 +67,11 @@ dataset_info:
   - {name: __url__, dtype: string}
 """
 
+_ORIGIN = "struct: [{name: annotation, dtype: string}, "
+_IMAGE_PATH = "{name: image, dtype: string}, "
 
-def peer_files(shards: Mapping[str, int], *, has_boxes: bool = True) -> dict[str, bytes]:
+
+def peer_files(shards: Mapping[str, int], *, has_boxes: bool = True, has_image_paths: bool = True) -> dict[str, bytes]:
     """The content of these files, by path relative to the set. The same shards give the same bytes.
 
     Shards without samples are left out, because Energon does not allow them.
@@ -80,10 +83,13 @@ def peer_files(shards: Mapping[str, int], *, has_boxes: bool = True) -> dict[str
     Args:
         shards: number of samples of each shard, by its path relative to the set, in the set's order.
         has_boxes: whether the samples have the field `boxes`, as they have since `lock.FIRST_WITH_BOXES`.
+        has_image_paths: whether `origin` has the field `image`, as it has since `lock.FIRST_WITH_IMAGE_PATHS`.
     """
     columns = "".join(
         line for line in _HUGGING_FACE_YAML.splitlines(keepends=True) if has_boxes or "name: boxes," not in line
     )
+    if has_image_paths:
+        columns = columns.replace(_ORIGIN, _ORIGIN + _IMAGE_PATH)
     filled = {name: samples for name, samples in shards.items() if samples}
     shardlist = [{"url": name, "nsamples": samples} for name, samples in filled.items()]
     return {
@@ -96,10 +102,12 @@ def peer_files(shards: Mapping[str, int], *, has_boxes: bool = True) -> dict[str
     }
 
 
-def write_peer_files(root: Path, shards: Mapping[str, int], *, has_boxes: bool = True) -> None:
+def write_peer_files(
+    root: Path, shards: Mapping[str, int], *, has_boxes: bool = True, has_image_paths: bool = True
+) -> None:
     """Write `peer_files` into the set in `root`."""
     (root / ENERGON_FOLDER).mkdir(exist_ok=True)
-    for name, content in peer_files(shards, has_boxes=has_boxes).items():
+    for name, content in peer_files(shards, has_boxes=has_boxes, has_image_paths=has_image_paths).items():
         write_whole(root / name, content)
 
 

@@ -23,6 +23,9 @@ FORMAT_VERSION = 1
 FIRST_WITH_BOXES = 3
 """The `render_version` since which samples have their answers' boxes in pixels."""
 
+FIRST_WITH_IMAGE_PATHS = 4
+"""The `render_version` since which samples say where their images came from."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceEntry:
@@ -35,12 +38,14 @@ class SourceEntry:
         annotation: path of the annotation file, relative to the data root.
         annotation_bytes: its size.
         annotation_sha256: its hash.
-        options: manifest options that select records or group them (`limit`, `split`, `rounds`).
-        records: number of records in the annotation, after `split`, before `limit` and rejections.
+        options: options that select records or group them (`limit`, `split`, `rounds`; `part` with `val_share` and
+            `val_seed`).
+        records: number of records in the annotation, after `split` and `part`, before `limit` and rejections.
         samples: number of samples in the set.
         rejected: rejected records by reason.
         weight: how many times an epoch goes through the source, as an exact fraction (`2`, `1/2`).
         companions: hashes of further files that the records were read from, by name; not in the JSON if empty.
+        excluded: hashes of the lists of images and keys that were left out, by file name; not in the JSON if empty.
     """
 
     tag: str
@@ -55,6 +60,7 @@ class SourceEntry:
     rejected: Mapping[str, int]
     weight: str
     companions: Mapping[str, str] = field(default_factory=dict)
+    excluded: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +92,18 @@ class Lock:
         """Whether the samples have their answers' boxes in pixels."""
         return bool(self.render.get("render_version", FIRST_WITH_BOXES) >= FIRST_WITH_BOXES)
 
+    @property
+    def has_image_paths(self) -> bool:
+        """Whether the samples have the paths of their images."""
+        return bool(self.render.get("render_version", 0) >= FIRST_WITH_IMAGE_PATHS)
+
     def fields(self) -> dict[str, Any]:
         """The lock as the JSON object in its file."""
         fields = asdict(self)
         for source in fields["sources"]:
-            if not source["companions"]:
-                del source["companions"]
+            for name in ("companions", "excluded"):
+                if not source[name]:
+                    del source[name]
         return fields
 
     def computed_digest(self) -> str:

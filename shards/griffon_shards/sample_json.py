@@ -1,7 +1,8 @@
 """`KEY.json`: the same keys and types in every sample of every source, so that readers need not guess a schema.
 
 There are no nulls. Without an image, width and height are 0 and the format is empty. A missing region is four zeros.
-Without boxes in its answers, a sample has an empty list of them. Sets of older versions have no `boxes` at all.
+Without boxes in its answers, a sample has an empty list of them. Sets of older versions have no `boxes` at all, and
+no `image` in `origin`.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ def encode_sample(sample: Sample) -> bytes:
         **first,
         "height": sample.height_px,
         "image_format": sample.image_format,
-        "origin": {"annotation": sample.origin.annotation, "record": sample.origin.record},
+        "origin": _origin_fields(sample.origin),
         "task": sample.task,
         "width": sample.width_px,
     }
@@ -47,10 +48,17 @@ def decode_sample(key: str, image: bytes | None, json: bytes) -> Sample:
             height_px=fields["height"],
             task=fields["task"],
             renderings=tuple(_rendering(item) for item in (fields, *fields.get("variants", ()))),
-            origin=Origin(annotation=fields["origin"]["annotation"], record=fields["origin"]["record"]),
+            origin=Origin(**fields["origin"]),
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{key}.json is not a sample of a griffon shard: {error!r}") from error
+
+
+def _origin_fields(origin: Origin) -> dict[str, Any]:
+    fields: dict[str, Any] = {"annotation": origin.annotation, "record": origin.record}
+    if origin.image is not None:
+        fields["image"] = origin.image
+    return fields
 
 
 def _rendering_fields(rendering: Rendering) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class SourceTotals:
     dropped_boxes: dict[str, int]
     shards: int
     bytes: int
+    options: dict[str, str]
+    excluded: dict[str, str]
 
 
 TOTALS_HEAD = ("source", "records", "samples", "rejected", "dropped boxes", "shards", "bytes")
@@ -50,6 +52,8 @@ def totals(lock: Lock) -> list[SourceTotals]:
                 dropped_boxes=dict(sorted(dropped.items())),
                 shards=len(by_tag[source.tag]),
                 bytes=sum(shard.bytes for shard in by_tag[source.tag]),
+                options=dict(source.options),
+                excluded=dict(source.excluded),
             )
         )
     return sources
@@ -79,6 +83,21 @@ def totals_row(
 ) -> tuple[object, ...]:
     """A row under `TOTALS_HEAD`."""
     return (tag, records, samples, counts(rejected), counts(dropped_boxes), shards, size(total_bytes))
+
+
+def selections(lock: Lock) -> list[str]:
+    """A line for each choice of records, with the sources that share it: part, share of val, exclusion lists."""
+    sources: dict[str, list[str]] = defaultdict(list)
+    for source in lock.sources:
+        if "part" in source.options:
+            share, seed = source.options["val_share"], source.options["val_seed"]
+            sources[f"part {source.options['part']} (val has {share} of the images, seed {seed})"].append(source.tag)
+        for name, sha256 in source.excluded.items():
+            sources[f"without {name} (SHA-256 {sha256})"].append(source.tag)
+    everywhere = len(lock.sources)
+    return [
+        f"{choice}: {'all sources' if len(tags) == everywhere else ', '.join(tags)}" for choice, tags in sources.items()
+    ]
 
 
 def info(lock: Lock) -> dict[str, object]:

@@ -42,10 +42,18 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The origin of a sample: the annotation file, relative to the data root, and the record's number in it."""
+    """The origin of a sample.
+
+    Attributes:
+        annotation: path of the annotation file, relative to the data root.
+        record: the record's number in it.
+        image: path of the image as the annotation gives it, or the end of it (see `griffon_prep.images.stored_path`);
+            empty for a text-only sample. None in a set that was built before sets had it.
+    """
 
     annotation: str
     record: int
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,8 @@ def _check_folder(shards: FrozenSet) -> Iterator[str]:
         if path.relative_to(shards.root).as_posix() not in known:
             yield f"{path}: not in the lock; readers that take every tar would read it too, move it elsewhere"
     samples = {shard.name: shard.samples for shard in shards.lock.shards}
-    for name, content in peer_files(samples, has_boxes=shards.lock.has_boxes).items():
+    has_boxes, has_image_paths = shards.lock.has_boxes, shards.lock.has_image_paths
+    for name, content in peer_files(samples, has_boxes=has_boxes, has_image_paths=has_image_paths).items():
         path = shards.root / name
         if not path.is_file():
             yield f"{path}: missing"
@@ -154,6 +155,9 @@ def _check_sample(shards: FrozenSet, row: int, facts: np.void, raw: bytes, deep:
         yield f"{where}: its JSON is not in canonical form"
     if any((item.boxes_xyxy_px is not None) != shards.lock.has_boxes for item in sample.renderings):
         yield f"{where}: its JSON has {'no ' if shards.lock.has_boxes else ''}boxes, unlike sets of its render_version"
+    if (sample.origin.image is not None) != shards.lock.has_image_paths:
+        lacks = "no " if shards.lock.has_image_paths else "an "
+        yield f"{where}: its JSON has {lacks}origin.image, unlike sets of its render_version"
     if deep:
         yield from _check_content(sample, int(facts["boxes"]), shards.lock.render["boxes"], where)
 

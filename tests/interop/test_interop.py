@@ -214,7 +214,7 @@ def hugging_face_features() -> Any:  # noqa: ANN401
         "conversations": [{"from": text, "value": text}],
         "height": number,
         "image_format": text,
-        "origin": {"annotation": text, "record": number},
+        "origin": {"annotation": text, "image": text, "record": number},
         "region": [Value("float64")],
         "task": text,
         "width": number,

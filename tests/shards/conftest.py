@@ -16,7 +16,15 @@ from griffon_shards.cli import main
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header, write_idx
 from griffon_shards.interop import write_peer_files
-from griffon_shards.lock import FIRST_WITH_BOXES, REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock
+from griffon_shards.lock import (
+    FIRST_WITH_BOXES,
+    FIRST_WITH_IMAGE_PATHS,
+    REJECTS_NAME,
+    Lock,
+    ShardEntry,
+    SourceEntry,
+    write_lock,
+)
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.support.files import sha256_of
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, sample_bytes
@@ -163,7 +171,9 @@ def _write_set(
     (root / REJECTS_NAME).write_text("".join(lines))
     settings = render or {"boxes": "text", "render_version": FIRST_WITH_BOXES}
     has_boxes = settings.get("render_version", FIRST_WITH_BOXES) >= FIRST_WITH_BOXES
-    write_peer_files(root, {shard.name: shard.samples for shard in shards}, has_boxes=has_boxes)
+    has_image_paths = settings.get("render_version", 0) >= FIRST_WITH_IMAGE_PATHS
+    sizes = {shard.name: shard.samples for shard in shards}
+    write_peer_files(root, sizes, has_boxes=has_boxes, has_image_paths=has_image_paths)
     lock = Lock(
         tool_version="0",
         library_versions={"pillow": "1"},

@@ -29,13 +29,14 @@ SAMPLE = Sample(
             boxes_xyxy_px=((64.1, 96.0, 192.0, 511.71999999999997),),
         ),
     ),
-    origin=Origin(annotation="注释/visj.jsonl", record=7),
+    origin=Origin(annotation="注释/visj.jsonl", record=7, image="图/a.jpg"),
 )
 PINNED = (
     '{"boxes":[[64.1,96.0,192.0,511.71999999999997]],'
     '"conversations":[{"from":"human","value":"<image>\\nWhere is the 猫 in \\"<region>\\"?"},'
     '{"from":"gpt","value":"[0.100,0.200,0.300,0.400]"}],"height":480,"image_format":"JPEG",'
-    '"origin":{"annotation":"注释/visj.jsonl","record":7},"region":[64.0,96.5,192.0,192.0],"task":"VISJ","width":640}'
+    '"origin":{"annotation":"注释/visj.jsonl","image":"图/a.jpg","record":7},"region":[64.0,96.5,192.0,192.0],'
+    '"task":"VISJ","width":640}'
 )
 OTHER = Rendering(turns=(Turn(role="human", text="?"), Turn(role="gpt", text="None")))
 
@@ -57,7 +58,7 @@ samples = st.builds(
     height_px=st.integers(0, 1 << 31),
     task=st.sampled_from(TASKS),
     renderings=st.lists(renderings, min_size=1, max_size=3).map(tuple),
-    origin=st.builds(Origin, annotation=st.text(), record=st.integers(0, 1 << 32)),
+    origin=st.builds(Origin, annotation=st.text(), record=st.integers(0, 1 << 32), image=st.none() | st.text()),
 )
 
 
@@ -75,11 +76,14 @@ def test_the_bytes_are_pinned() -> None:
 
 
 def test_a_sample_without_image_and_region_has_zeros_and_no_nulls() -> None:
-    sample = replace(SAMPLE, image=None, image_format="", width_px=0, height_px=0, task="LAZY", renderings=(OTHER,))
+    origin = replace(SAMPLE.origin, image="")
+    text = replace(SAMPLE, task="LAZY", renderings=(OTHER,), origin=origin)
+    sample = replace(text, image=None, image_format="", width_px=0, height_px=0)
     assert encode_sample(sample).decode() == (
         '{"boxes":[],"conversations":[{"from":"human","value":"?"},{"from":"gpt","value":"None"}],'
         '"height":0,"image_format":"",'
-        '"origin":{"annotation":"注释/visj.jsonl","record":7},"region":[0.0,0.0,0.0,0.0],"task":"LAZY","width":0}'
+        '"origin":{"annotation":"注释/visj.jsonl","image":"","record":7},"region":[0.0,0.0,0.0,0.0],'
+        '"task":"LAZY","width":0}'
     )
 
 
@@ -90,10 +94,14 @@ def test_integer_pixels_are_written_as_floats() -> None:
     assert b'"boxes":[[5.0,6.0,7.0,8.0]]' in json
 
 
-def test_a_set_of_an_older_version_has_no_boxes_and_is_written_back_as_it_was() -> None:
-    json = PINNED.replace('"boxes":[[64.1,96.0,192.0,511.71999999999997]],', "").encode()
+def test_a_set_of_an_older_version_lacks_fields_and_is_written_back_as_it_was() -> None:
+    json = (
+        PINNED.replace('"boxes":[[64.1,96.0,192.0,511.71999999999997]],', "")
+        .replace('"image":"图/a.jpg",', "")
+        .encode()
+    )
     sample = decode_sample(SAMPLE.key, SAMPLE.image, json)
-    assert sample.boxes_xyxy_px is None
+    assert sample.boxes_xyxy_px is None and sample.origin.image is None
     assert encode_sample(sample) == json
 
 
@@ -128,7 +136,7 @@ def test_all_samples_of_a_set_have_the_same_names_and_types(frozen_set: Path) ->
             "conversations": [{"from": "str", "value": "str"}],
             "height": "int",
             "image_format": "str",
-            "origin": {"annotation": "str", "record": "int"},
+            "origin": {"annotation": "str", "image": "str", "record": "int"},
             "region": ["float"],
             "task": "str",
             "width": "int",

@@ -18,7 +18,9 @@ def identity(settings: BuildSettings, sha256s: Mapping[Path, str]) -> dict[str, 
     """
     return {
         "render": settings.render.in_lock(),
-        "sources": [source_identity(source, [sha256s[path] for path in source.files]) for source in settings.sources],
+        "sources": [
+            source_identity(source, [sha256s[path] for path in source.all_files]) for source in settings.sources
+        ],
     }
 
 
@@ -27,14 +29,17 @@ def source_identity(source: SourceInput, sha256s: Sequence[str]) -> dict[str, An
 
     Args:
         source: the source.
-        sha256s: hashes of `source.files`.
+        sha256s: hashes of `source.all_files`.
     """
+    names = source.file_names
+    lists = [path.name for path in (*source.exclude, *source.exclude_keys)]
     return {
         "tag": source.tag,
         "task": source.task,
-        "annotation": source.file_names[0],
+        "annotation": names[0],
         "annotation_sha256": sha256s[0],
-        "companions": dict(zip(source.file_names[1:], sha256s[1:], strict=True)),
+        "companions": dict(zip(names[1:], sha256s[1 : len(names)], strict=True)),
+        "excluded": dict(zip(lists, sha256s[len(names) :], strict=True)),
         "options": dict(source.options),
     }
 
@@ -51,6 +56,7 @@ def identity_of_lock(lock: Lock, settings: BuildSettings) -> dict[str, Any]:
                 "annotation": source.annotation,
                 "annotation_sha256": source.annotation_sha256,
                 "companions": dict(source.companions),
+                "excluded": dict(source.excluded),
                 "options": {**source.options, **({"format": source.format} if source.tag in named else {})},
             }
             for source in lock.sources

@@ -25,6 +25,7 @@ from griffon_prep.build.shard import make_shard
 from griffon_prep.build.shard_counts import gather_counts
 from griffon_prep.records import UNCOUNTED_REASONS
 from griffon_prep.sources.annotation_hashes import AnnotationHashes
+from griffon_prep.sources.exclusion import unknown_keys
 from griffon_prep.sources.scan import ScannedSource, scan_source
 from griffon_shards.frozen_set import open_set
 from griffon_shards.lock import Lock, read_lock
@@ -204,6 +205,11 @@ def check_counts(
         count, allowed = source_counts[tag], settings.allowed_rejects(source.used_records)
         if count.counted_rejects > allowed:
             faults.append(f"{tag}: {count.counted_rejects} records rejected, but --max-rejects allows {allowed}")
+        elif not source.records and not settings.allow_empty:
+            faults.append(
+                f"{tag}: part={source.source.part} has none of its {source.record_numbers:,} records; give another "
+                "--val-share, remove the source from the manifest, or pass --allow-empty to build without its samples"
+            )
         elif not count.samples and not settings.allow_empty:
             faults.append(
                 f"{tag}: no record became a sample ({counts(count.rejected)} of {source.used_records:,}); fix the "
@@ -233,7 +239,19 @@ def _scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool
     for source in scanned:
         for note in source.notes:
             _log.warning(f"{source.source.tag}: {note}")
+    _warn_of_selection(settings, scanned)
     return scanned
+
+
+def _warn_of_selection(settings: BuildSettings, scanned: Sequence[ScannedSource]) -> None:
+    """Warn about keys that exclude nothing, and about sources that mix train and val."""
+    for path in settings.exclude_keys:
+        if sentence := unknown_keys(path, {source.source.tag: source.record_numbers for source in scanned}):
+            _log.warning(sentence)
+    parts = {source.source.tag: source.source.part for source in scanned}
+    if len(set(parts.values())) > 1:
+        chosen = ", ".join(f"{tag} {part or 'all'}" for tag, part in parts.items())
+        _log.warning(f"the sources use different parts of their images: {chosen}; a set with train and val has both")
 
 
 def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, out: Path, pool: LocalPool) -> None:
@@ -248,7 +266,7 @@ def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, out:
     needed_bytes = 0.0
     for source in scanned:
         report = estimates[source.source.tag]
-        tried = report.samples + len(report.rejects)
+        tried = max(1, report.samples + len(report.rejects))  # a part may be empty
         samples = source.used_records * report.samples // tried
         estimate_bytes = report.bytes * source.used_records / tried
         shards = shard_count(source, settings.render)

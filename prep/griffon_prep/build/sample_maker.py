@@ -3,14 +3,15 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from griffon_prep.images import bake_image, check_image
+from griffon_prep.images import bake_image, check_image, stored_path
 from griffon_prep.readers.base import Reader
 from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Record, Rejected
 from griffon_prep.render import render
 from griffon_prep.render.lazy import join_rounds
 from griffon_prep.render.settings import RenderSettings, Source
-from griffon_prep.sources.sized_records import image_file, read_sized
+from griffon_prep.sources.exclusion import Exclusion
+from griffon_prep.sources.sized_records import image_file, sized
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, count_boxes
 from griffon_shards.types import Origin, Rendering, Sample
 
@@ -27,6 +28,7 @@ class SampleMaker:
         annotation_name: path of the annotation relative to the data root, for `origin`.
         image_root: absolute folder of the images.
         upright: store images as their EXIF orientation shows them.
+        exclusion: images and records to leave out, or None.
     """
 
     reader: Reader
@@ -36,6 +38,7 @@ class SampleMaker:
     annotation_name: str
     image_root: str
     upright: bool = False
+    exclusion: Exclusion | None = None
 
     def make(self, record_no: int) -> tuple[Sample, Counter[str], bool]:
         """The sample of a record, or of a group of them.
@@ -48,11 +51,15 @@ class SampleMaker:
             Rejected: the record cannot become a sample.
             OSError: the storage fails.
         """
+        if self.exclusion is not None:
+            self.exclusion.check_record(record_no)
         record, renderings, dropped = self._rendered(record_no)  # before reading the image, as it is cheaper
         image, by_last_part = None, False
         if record.image_path is not None:
             file = image_file(self.image_root, record)
             by_last_part = file.by_last_part
+            if self.exclusion is not None:
+                self.exclusion.check_data(record.image_path, file.data)
             stated_size_px, name = (record.width_px, record.height_px), record.image_path
             image = check_image(file.data, self.settings.check, stated_size_px, name, upright=self.upright)
             image = bake_image(image, self.settings.resize_px, name, upright=self.upright)
@@ -64,13 +71,17 @@ class SampleMaker:
             height_px=image.height_px if image else 0,
             task=self.source.task,
             renderings=renderings,
-            origin=Origin(annotation=self.annotation_name, record=record_no),
+            origin=Origin(
+                annotation=self.annotation_name,
+                record=record_no,
+                image="" if record.image_path is None else stored_path(record.image_path),
+            ),
         )
         return sample, dropped, by_last_part
 
     def _rendered(self, record_no: int) -> tuple[Record, tuple[Rendering, ...], Counter[str]]:
         if self.rounds is None:
-            record = read_sized(self.reader, record_no, self.image_root, upright=self.upright)
+            record = self._read(record_no)
             return record, *self._render(record)
         dropped: Counter[str] = Counter()
         first: Record | None = None
@@ -78,7 +89,7 @@ class SampleMaker:
         faults: list[Rejected] = []
         for member_no in self.rounds[record_no]:
             try:
-                record = read_sized(self.reader, member_no, self.image_root, upright=self.upright)
+                record = self._read(member_no)
                 first = first or record
                 if _image_of(record) != _image_of(first):
                     raise Rejected(
@@ -92,9 +103,15 @@ class SampleMaker:
             rounds.append(renderings)
             dropped.update(lost)
         if first is None or not rounds:
-            raise faults[0]
+            raise next((fault for fault in faults if fault.reason == "excluded"), faults[0])
         dropped.update(fault.reason for fault in faults)
         return first, join_rounds(rounds), dropped
+
+    def _read(self, record_no: int) -> Record:
+        record = self.reader.read(record_no)
+        if self.exclusion is not None:
+            self.exclusion.check_path(record.image_path)  # first, so that no excluded image needs to exist
+        return sized(record, self.image_root, upright=self.upright)
 
     def _render(self, record: Record) -> tuple[tuple[Rendering, ...], Counter[str]]:
         """Call `render`, and add the image's name to the detail of a rejection."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sources.resolve import SourceInput
@@ -20,6 +21,7 @@ class BuildSettings:
         workers: number of worker processes.
         start_method: multiprocessing start method; the result does not depend on it.
         report: write `report.html` into the set's folder.
+        exclude_keys: lists of keys, to report those that name no record.
     """
 
     sources: Sequence[SourceInput]
@@ -29,6 +31,7 @@ class BuildSettings:
     start_method: str = "spawn"
     allow_empty: bool = False
     report: bool = True
+    exclude_keys: Sequence[Path] = ()
 
     def allowed_rejects(self, used_records: int) -> int:
         """Maximum number of rejects among so many records of a source, without those that do not count."""

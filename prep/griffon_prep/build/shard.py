@@ -19,6 +19,8 @@ from griffon_prep.readers import FORMATS
 from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Rejected
 from griffon_prep.render.settings import RenderSettings, Source
+from griffon_prep.sources.exclusion import Exclusion, read_excluded_keys, read_exclusion_list
+from griffon_prep.sources.part import read_part, visual_genome_of
 from griffon_prep.sources.scan import ScannedSource, naming_source, read_vocabulary
 from griffon_shards.index import INDEX_DTYPE, idx_bytes, idx_path, write_idx
 from griffon_shards.permutation import permutation_key, permute
@@ -150,7 +152,10 @@ def _make_samples(
 def record_numbers(job: ShardJob) -> list[int]:
     """The record numbers at the job's positions in the source's shuffled order."""
     key = permutation_key("records", job.settings.seed, job.tag)
-    numbers: list[int] = permute(np.arange(job.first, job.stop), job.source.records, key).tolist()
+    if job.first == job.stop:  # of an empty part
+        return []
+    places = permute(np.arange(job.first, job.stop), job.source.records, key)
+    numbers: list[int] = (places if job.source.source.part is None else read_part(job.work)[places]).tolist()
     return numbers
 
 
@@ -173,6 +178,19 @@ def _maker(scanned: ScannedSource, settings: RenderSettings) -> SampleMaker:
         annotation_name=source.file_names[0],
         image_root=source.image_root,
         upright=source.upright,
+        exclusion=_exclusion(scanned),
+    )
+
+
+def _exclusion(scanned: ScannedSource) -> Exclusion | None:
+    source = scanned.source
+    if not source.exclude and not source.exclude_keys:
+        return None
+    return Exclusion(
+        lists=tuple(map(read_exclusion_list, source.exclude)),
+        keys=tuple((path.name, read_excluded_keys(path)[source.tag]) for path in source.exclude_keys),
+        image_root=source.image_root,
+        visual_genome=visual_genome_of(scanned.files) if source.exclude else None,
     )
 
 

@@ -62,7 +62,7 @@ FURTHER_INPUTS: dict[str, Callable[[Path, Mapping[str, str]], dict[str, Path]]] 
 
 _LEADING = ("data.y*ml", "dataset.y*ml", "*.y*ml", "*annotations-bbox.csv*")
 
-COMMON_OPTIONS = ("format", "weight", "limit", "orientation")
+COMMON_OPTIONS = ("format", "weight", "limit", "orientation", "part", "exclude", "image_data")
 """Manifest options that every format accepts."""
 
 ROUNDS_TASKS = ("REG", "VG")

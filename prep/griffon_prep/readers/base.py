@@ -86,7 +86,7 @@ class Format(Protocol):
 
     @property
     def OPTIONS(self) -> Sequence[str]:
-        """Manifest options that the format takes besides those that all formats take."""
+        """Manifest options that the format takes besides `griffon_prep.readers.COMMON_OPTIONS`."""
 
     @property
     def COMPANIONS(self) -> Sequence[str]:

@@ -58,7 +58,7 @@ def clean_boxes(record: Record, resize_px: int | None = None) -> tuple[list[Clea
             dropped[rounded] += 1
             continue
         if (region.phrase, rounded) in written:  # a box listed twice would teach the model to repeat it
-            dropped["repeated"] += 1
+            dropped["duplicate"] += 1
             continue
         written.add((region.phrase, rounded))
         clamped = clamp_box(box_xyxy_px, width_px, height_px)

@@ -8,7 +8,7 @@ from griffon_prep.records import name_key
 from griffon_prep.render.keyed_random import KeyedRandom
 from griffon_shards.templates import Templates
 
-RENDER_VERSION = 3
+RENDER_VERSION = 4
 """Increased only when a code change alters the bytes of a sample for the same inputs and settings."""
 
 DEFAULT_SAMPLES_PER_SHARD = (1000, 10000)

@@ -23,7 +23,7 @@ class AnnotationHashes:
 
     def sha256s(self, sources: Sequence[SourceInput]) -> dict[Path, str]:
         """Hash all files and folders of the sources. What has the same size and modification time is not read again."""
-        return {path: self._sha256(path) for source in sources for path in source.files}
+        return {path: self._sha256(path) for source in sources for path in source.all_files}
 
     def _sha256(self, path: Path) -> str:
         stamp = stamp_of_input(path)

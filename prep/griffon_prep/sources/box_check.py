@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from griffon_prep.readers.base import Reader
 from griffon_prep.readers.box_form import states_order
 from griffon_prep.records import Record, Rejected
-from griffon_prep.sources.sized_records import read_sized
+from griffon_prep.sources.sized_records import sized
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.types import BoxXYXY
 
@@ -93,7 +93,7 @@ def _boxes_of(
                 unsized += 1
                 if unsized > _IMAGES:
                     break
-            record = read_sized(reader, record_no, image_root, upright=upright)
+            record = sized(reader.read(record_no), image_root, upright=upright)
         except Rejected:
             continue
         of_record = _all_boxes(record)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from griffon_prep.readers.box_form import boxes_fault
 from griffon_prep.readers.voc import DIFFICULT
+from griffon_prep.sources.part import PARTS
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.types import TASKS
 
@@ -28,7 +29,7 @@ class ManifestLine:
         task: one of `TASKS`.
         annotation: path of the annotation file, as written.
         image_root: path of the image folder, as written.
-        options: validated values of the options, as written.
+        options: validated values of the options (see `_OPTION_FAULT`), as written.
     """
 
     line_no: int
@@ -136,7 +137,11 @@ def _count_fault(value: str) -> str | None:
 
 
 def _any_word(_value: str) -> str | None:
-    return None  # the reader checks the names of formats and splits
+    return None  # the reader checks the names of formats and splits; files are looked for later
+
+
+def _part_fault(value: str) -> str | None:
+    return None if value in PARTS else f"expected {' or '.join(PARTS)}"
 
 
 def _difficult_fault(value: str) -> str | None:
@@ -161,4 +166,7 @@ _OPTION_FAULT = {
     "first_pixel": _first_pixel_fault,
     "boxes": boxes_fault,
     "orientation": _orientation_fault,
+    "part": _part_fault,
+    "exclude": _any_word,
+    "image_data": _any_word,
 }

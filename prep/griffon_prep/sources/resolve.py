@@ -3,14 +3,18 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from griffon_prep.images import absolute_root
 from griffon_prep.readers import FILES_OR_FOLDERS, FOLDERS, FORMATS, FURTHER_INPUTS, annotation_in, find_format
 from griffon_prep.readers.restricted_pickle import is_pickle
 from griffon_prep.sources.compressed import SUFFIXES, opened, start_of_data
+from griffon_prep.sources.exclusion import read_excluded_keys, read_exclusion_list
 from griffon_prep.sources.manifest import ManifestLine
+from griffon_prep.sources.part import DEFAULT_VAL_SHARE, IMAGE_DATA, Split
 from griffon_shards.support.errors import DataError, SettingsError
 
 
@@ -26,10 +30,13 @@ class SourceInput:
         companions: absolute paths of the files and folders that the format reads in addition, by their published,
             uncompressed names.
         image_root: absolute folder.
-        options: options in the manifest, except the weight.
+        options: options that select or group records: those of the manifest line except the weight and the names of
+            files; with `part`, also the share and the seed of val.
         weight: the weight as an exact fraction.
         limit: maximum number of records to use, in shuffled order, or None for all.
         format: annotation format, from the manifest or detected from the content.
+        exclude: absolute paths of the lists of images that are left out.
+        exclude_keys: absolute paths of the lists with keys that hold one of this source.
     """
 
     tag: str
@@ -42,6 +49,23 @@ class SourceInput:
     weight: str
     limit: int | None
     format: str
+    exclude: tuple[Path, ...] = ()
+    exclude_keys: tuple[Path, ...] = ()
+
+    @property
+    def part(self) -> str | None:
+        """`train`, `val`, or None for all records."""
+        return self.options.get("part")
+
+    @property
+    def split(self) -> Split:
+        """How images are divided into train and val, for a source with a part."""
+        return Split(val_share=Fraction(self.options["val_share"]), seed=int(self.options["val_seed"]))
+
+    @property
+    def all_files(self) -> list[Path]:
+        """All files that decide which samples the source has."""
+        return [*self.files, *self.exclude, *self.exclude_keys]
 
     @property
     def files(self) -> list[Path]:
@@ -67,24 +91,49 @@ class SourceInput:
         return int(self.options.get("rounds", "1"))
 
 
-def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str | None) -> list[SourceInput]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which records the sources of a build use; for all lines of the manifest.
+
+    Attributes:
+        part: of the lines that have no `part=`, or None for all records.
+        split: how images are divided into train and val.
+        exclude: lists of images that are left out.
+        exclude_keys: lists of keys of samples that are left out.
+    """
+
+    part: str | None = None
+    split: Split = field(default_factory=lambda: Split(val_share=DEFAULT_VAL_SHARE, seed=0))
+    exclude: tuple[Path, ...] = ()
+    exclude_keys: tuple[Path, ...] = ()
+
+
+def find_sources(
+    lines: list[ManifestLine], data_root: Path, manifest: str | None, selection: Selection | None = None
+) -> list[SourceInput]:
     """Resolve the paths of a manifest against the data root and detect the annotation formats.
 
     Args:
         lines: sources of the manifest, or the single source of the command line.
         data_root: folder that relative paths start from.
         manifest: name of the manifest in messages, or None if there is none.
+        selection: which records are used; all of them by default.
 
     Raises:
         SettingsError: files or folders are missing, or a format does not match; one line per fault.
         DataError: the only faults are damaged annotations.
     """
+    selection = selection or Selection()
+    for path in selection.exclude:
+        read_exclusion_list(path)  # report faults of a list once, and not for every line
+    for path in selection.exclude_keys:
+        read_excluded_keys(path)
     faults: list[tuple[type[ValueError], str]] = []
     sources: list[SourceInput] = []
     root = Path(os.path.normpath(data_root.absolute()))
     for line in lines:
         try:
-            sources.append(_find_source(line, root))
+            sources.append(_find_source(line, root, selection))
         except (SettingsError, DataError) as error:
             where = f"{manifest}:{line.line_no}: {line.tag}: " if manifest is not None else ""
             faults += [(type(error), where + text) for text in str(error).splitlines()]
@@ -94,7 +143,7 @@ def find_sources(lines: list[ManifestLine], data_root: Path, manifest: str | Non
     return sources
 
 
-def _find_source(line: ManifestLine, root: Path) -> SourceInput:
+def _find_source(line: ManifestLine, root: Path, selection: Selection) -> SourceInput:
     if fault := _name_fault(line):
         raise SettingsError(fault)
     annotation = Path(os.path.normpath(root / line.annotation))
@@ -119,18 +168,54 @@ def _find_source(line: ManifestLine, root: Path) -> SourceInput:
     if format_name not in FILES_OR_FOLDERS and annotation.is_dir() != (format_name in FOLDERS):
         expected = "a folder" if format_name in FOLDERS else "a file"
         raise SettingsError(f"{annotation}: format {format_name} is read from {expected}; correct the path")
+    exclude = _exclusion_lists(line, root, selection)
+    with_own_keys = (path for path in selection.exclude_keys if line.tag in read_excluded_keys(path))
+    exclude_keys = tuple(dict.fromkeys(path.absolute() for path in with_own_keys))
+    names = [path.name for path in (*exclude, *exclude_keys)]
+    if again := next((name for name in names if names.count(name) > 1), None):
+        raise SettingsError(f"two exclusion lists have the file name {again}; rename one of them")
     return SourceInput(
         tag=line.tag,
         task=line.task,
         data_root=root,
         annotation=annotation,
-        companions=companions_of(annotation, format_name, line.options),
+        companions=_companions(line, root, annotation, format_name),
         image_root=absolute_root(image_root),
-        options={name: value for name, value in line.options.items() if name != "weight"},
+        options=_selecting_options(line, selection),
         weight=str(line.weight),
         limit=line.limit,
         format=format_name,
+        exclude=exclude,
+        exclude_keys=exclude_keys,
     )
+
+
+def _companions(line: ManifestLine, root: Path, annotation: Path, format_name: str) -> dict[str, Path]:
+    if "image_data" not in line.options:
+        return companions_of(annotation, format_name, line.options)
+    image_data = Path(os.path.normpath(root / line.options["image_data"]))
+    if not image_data.is_file():
+        path = line.options["image_data"]
+        raise SettingsError(f"image_data={path}: no such file; {_path_hint(path)}")
+    return companions_of(annotation, format_name, line.options, {IMAGE_DATA: image_data})
+
+
+def _selecting_options(line: ManifestLine, selection: Selection) -> dict[str, str]:
+    options = {name: value for name, value in line.options.items() if name not in ("weight", "exclude", "image_data")}
+    part = options.get("part", selection.part)
+    if part is None:
+        return options
+    val = {"val_share": str(selection.split.val_share), "val_seed": str(selection.split.seed)}
+    return {**options, "part": part, **val}
+
+
+def _exclusion_lists(line: ManifestLine, root: Path, selection: Selection) -> tuple[Path, ...]:
+    """The lists of images that apply to a line, each once."""
+    paths = [Path(os.path.normpath(path.absolute())) for path in selection.exclude]
+    if "exclude" in line.options:
+        paths.append(Path(os.path.normpath(root / line.options["exclude"])))
+        read_exclusion_list(paths[-1])  # report faults before the build
+    return tuple(dict.fromkeys(paths))
 
 
 def _path_hint(path: str) -> str:
@@ -139,17 +224,26 @@ def _path_hint(path: str) -> str:
     return "relative paths start from --data-root"
 
 
-def companions_of(annotation: Path, format_name: str, options: Mapping[str, str]) -> dict[str, Path]:
+def companions_of(
+    annotation: Path, format_name: str, options: Mapping[str, str], given: Mapping[str, Path] = MappingProxyType({})
+) -> dict[str, Path]:
     """Find the files and folders that a format reads besides an annotation, by their published names.
+
+    Args:
+        annotation: file or folder.
+        format_name: name of the format.
+        options: options of the manifest line.
+        given: files that the manifest line names; they replace those of the same published name.
 
     Raises:
         SettingsError: one of them is missing.
         DataError: the file that names them is damaged.
     """
-    inputs = {name: _companion(annotation, name, format_name) for name in FORMATS[format_name].COMPANIONS}
+    names = (name for name in FORMATS[format_name].COMPANIONS if name not in given)
+    inputs = {name: _companion(annotation, name, format_name) for name in names}
     if format_name in FURTHER_INPUTS:
         inputs |= FURTHER_INPUTS[format_name](annotation, options)
-    return {name: Path(os.path.normpath(path)) for name, path in inputs.items()}
+    return {name: Path(os.path.normpath(path)) for name, path in inputs.items()} | dict(given)
 
 
 def _companion(annotation: Path, name: str, format_name: str) -> Path:

@@ -11,10 +11,11 @@ import orjson
 
 from griffon_prep.readers import FORMATS
 from griffon_prep.readers.base import AnnotationFiles, Reader, Scan
-from griffon_prep.readers.rounds import samples_of, write_rounds
+from griffon_prep.readers.rounds import Rounds, samples_of, write_rounds
 from griffon_prep.records import Rejected
 from griffon_prep.sources.box_check import check_boxes
 from griffon_prep.sources.compressed import is_packed, unpack, unpacked_name
+from griffon_prep.sources.part import visual_genome_of, write_part
 from griffon_prep.sources.resolve import SourceInput
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import write_whole
@@ -33,8 +34,9 @@ class ScannedSource:
     Attributes:
         source: the source, as the manifest names it.
         files: the files that its reader opens, and its work folder.
-        sha256s: hashes of `source.files`.
-        records: number of potential samples, after `split=` and grouping by `rounds=`.
+        sha256s: hashes of `source.all_files`.
+        records: number of potential samples, after `split=`, grouping by `rounds=` and `part=`.
+        record_numbers: one past the largest number of a record; with `part=` more than `records`.
         questions: number of records in the annotation; more than `records` with `rounds=`.
         with_rounds: number of potential samples with the suggested `rounds=`; 0 if not applicable.
         has_images: whether any of the first hundred records has an image.
@@ -45,6 +47,7 @@ class ScannedSource:
     files: AnnotationFiles
     sha256s: tuple[str, ...]
     records: int
+    record_numbers: int
     questions: int
     with_rounds: int
     has_images: bool
@@ -69,9 +72,14 @@ def scan_source(source: SourceInput, sha256s: Mapping[Path, str], work: Path) ->
         SettingsError: an option does not match the file's content.
         DataError: a file is damaged or has no records.
     """
-    own_sha256s = tuple(sha256s[path] for path in source.files)
+    own_sha256s = tuple(sha256s[path] for path in source.all_files)
     # Everything that a scan depends on. The location of the files is not part of it.
-    scan_of = [list(own_sha256s), source.format, source.task, sorted(map(list, source.options.items()))]
+    scan_of = [
+        list(own_sha256s[: len(source.files)]),
+        source.format,
+        source.task,
+        sorted(map(list, source.options.items())),
+    ]
     files = _files_to_read(source, work / source.tag)
     facts = _facts_of_earlier_scan(files.work, scan_of)
     if facts is None:
@@ -98,10 +106,15 @@ def _scan(source: SourceInput, files: AnnotationFiles) -> dict[str, Any]:
     name = str(source.annotation)
     check_boxes(reader, scan.records, source.options, source.image_root, name, takes_boxes=takes_boxes)
     write_whole(files.work / _VOCABULARY, orjson.dumps(scan.vocabulary))
+    total = records = _grouped(scan, source.rounds, files.work)
+    if source.part is not None:
+        records = _part_records(source, files, total)
+    with_rounds = 0 if scan.round_keys is None else samples_of(scan.round_keys, SUGGESTED_ROUNDS)
     return {
-        "records": _grouped(scan, source.rounds, files.work),
-        "questions": scan.records,
-        "with_rounds": 0 if scan.round_keys is None else samples_of(scan.round_keys, SUGGESTED_ROUNDS),
+        "records": records,
+        "record_numbers": total,
+        "questions": scan.records * records // total,
+        "with_rounds": with_rounds * records // total,
         "has_images": _has_images(reader, scan.records),
         "notes": scan.notes,
     }
@@ -127,6 +140,20 @@ def _grouped(scan: Scan, rounds: int, work: Path) -> int:
         return scan.records
     assert scan.round_keys is not None, "a format that takes rounds= reports the image of each record"
     return write_rounds(work, scan.round_keys, rounds)
+
+
+def _part_records(source: SourceInput, files: AnnotationFiles, total: int) -> int:
+    """Choose the records of the source's part, by reading all of them once; returns how many they are."""
+    assert source.part is not None
+    return write_part(
+        files.work,
+        range(total),
+        FORMATS[source.format].Reader(files),
+        Rounds(files.work) if source.rounds > 1 else None,
+        visual_genome_of(files),
+        part=source.part,
+        split=source.split,
+    )
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from griffon_prep.images import ImageFile, read_image, shown_size
-from griffon_prep.readers.base import Reader
 from griffon_prep.records import Record, in_pixels
 
 
@@ -20,17 +19,16 @@ def image_file(image_root: str, record: Record) -> ImageFile:
     return read_image(image_root, record.image_path, record.image_elsewhere)
 
 
-def read_sized(reader: Reader, record_no: int, image_root: str, *, upright: bool) -> Record:
-    """Read a record. If it has boxes, they are in pixels, and the size of its image is known.
+def sized(record: Record, image_root: str, *, upright: bool) -> Record:
+    """Return the record with its boxes in pixels; if it has boxes, the size of its image is known.
 
     The size is read from the image only if the annotation does not state it, because it shows whether an image was
     replaced or turned.
 
     Raises:
-        Rejected: the record cannot be used, or its image, where it is needed, cannot be read.
+        Rejected: its boxes cannot be used, or its image, where it is needed, cannot be read.
         OSError: the storage fails.
     """
-    record = reader.read(record_no)
     if record.needs_size and record.image_path is not None:
         data = image_file(image_root, record).data
         width_px, height_px = shown_size(data, record.image_path, upright=upright)

@@ -70,6 +70,7 @@ def _facts_of(source: SourceEntry, dropped_boxes: Mapping[str, int]) -> dict[str
     nested: dict[str, Mapping[str, object]] = {
         "option": source.options,
         "sha256 of": source.companions,
+        "excluded": source.excluded,
         "rejected": source.rejected,
         "dropped boxes": dropped_boxes,
     }

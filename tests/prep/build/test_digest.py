@@ -100,12 +100,12 @@ def test_golden_digest(tmp_path: Path, prep: Prep, lock_of: LockOf) -> None:
             "name": "LAZY/LAZY-000000.tar",
             "samples": 2,
             "bytes": 3072,
-            "sha256": "a472c9af9f5cd45a40eee8eda511032d352685a8b49569dc64ae0fa89f9820fd",
+            "sha256": "cff20fbf2f448ff4ce26a30615c881369e991a07e54b7d55bab8bbabdd9ae268",
             "dropped_boxes": {},
         }
     ]
-    assert lock["index_sha256"] == "75ad9d1cf9f6f1a5a5f21e05d117d1d156e7894f0075d9fbea5372139a90d051"
-    assert lock["digest"] == "1ed97e9ae9e43f18ea68407ea4dbb4ea3977bac6ba18a4f08be78399b1985b73"
+    assert lock["index_sha256"] == "10e576543bdd5629a7bc883072742288a64a9989769df35368aae89116bd86af"
+    assert lock["digest"] == "7767625334ad1c84127faae3bf678bcb78ef576c98116b1c4f54e7c993c0e2a8"
     assert result.stdout.splitlines()[-1] == f"digest {lock['digest']}"
 
 

@@ -117,7 +117,7 @@ def test_a_box_repeated_under_one_name_is_written_once_and_counted() -> None:
     box, near, other = (100.0, 100.0, 200.0, 200.0), (100.2, 100.1, 200.0, 200.0), (101.0, 100.0, 200.0, 200.0)
     boxes, dropped = clean_boxes(record_of(("cat", box), ("dog", box), ("cat", near), ("cat", other), ("cat", box)))
     assert [(item.phrase, item.box_xyxy_px) for item in boxes] == [("cat", box), ("dog", box), ("cat", other)]
-    assert dropped == Counter({"repeated": 2})
+    assert dropped == Counter({"duplicate": 2})
 
 
 @pytest.mark.parametrize("task", ["DET", "RANDDET", "VG", "VISJ"])

@@ -1,0 +1,50 @@
+"""Looking up is exact: compared with all pairs."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from griffon_shards.overlap.table import MOST_BITS, identity_numbers, make_table
+
+
+def flipped(random: np.random.Generator, hashes: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
+    mask = np.zeros((len(hashes), 256), bool)
+    for row in mask:
+        row[random.choice(256, bits, replace=False)] = True
+    flips: NDArray[np.uint64] = np.packbits(mask, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+    return hashes ^ flips
+
+
+@pytest.mark.parametrize("spread", [1 << 63, 4], ids=["random", "many alike"])
+def test_hashes_within_the_threshold_are_found_and_no_others(spread: int) -> None:
+    random = np.random.default_rng(0)
+    hashes = random.integers(1, spread, (300, 4), dtype=np.uint64)
+    hashes[7] = 0  # an image without a hash
+    near = [flipped(random, hashes[:60], bits) for bits in (0, 1, 15, 16, 29, MOST_BITS, MOST_BITS + 1, 40, 80)]
+    queries = np.concatenate([*near, np.zeros((1, 4), np.uint64)])
+    none = np.zeros(300, np.uint64)
+    images = make_table(np.zeros(300, np.uint16), none, np.zeros((300, 2), np.uint64), hashes)
+    matches = images.look_up(np.zeros(len(queries), np.uint64), np.zeros((len(queries), 2), np.uint64), queries)
+    distance = np.bitwise_count(queries[:, None] ^ hashes[None]).sum(axis=2)
+    distance[:, 7] = distance[~queries.any(axis=1)] = 256
+    expected = np.argwhere(distance <= MOST_BITS)
+    assert len(expected) >= 59 * 6
+    assert (np.stack([matches.queries, matches.images], axis=1) == expected).all()
+    assert (matches.by == [False, False, True]).all()
+
+
+def test_identities_and_bytes_are_exact_and_empty_ones_equal_nothing() -> None:
+    identities = identity_numbers(["coco:1", "", "coco:2", "", "coco:1"])
+    sha256s = np.array([[5, 1], [5, 2], [0, 0], [0, 0], [5, 2]], np.uint64)
+    images = make_table(np.zeros(5, np.uint16), identities, sha256s, np.zeros((5, 4), np.uint64))
+    queries = identity_numbers(["coco:1", "", "coco:3", "coco:2"])
+    bytes_of = np.array([[5, 2], [0, 0], [5, 3], [5, 1]], np.uint64)
+    matches = images.look_up(queries, bytes_of, np.zeros((4, 4), np.uint64))
+    pairs = zip(matches.queries.tolist(), matches.images.tolist(), matches.by.tolist(), strict=True)
+    assert list(pairs) == [
+        (0, 0, [True, False, False]),
+        (0, 1, [False, True, False]),
+        (0, 4, [True, True, False]),
+        (3, 0, [False, True, False]),
+        (3, 2, [True, False, False]),
+    ]
