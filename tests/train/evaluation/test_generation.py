@@ -164,6 +164,19 @@ def test_images_and_regions_are_seen_by_the_prompts_that_they_belong_to() -> Non
         assert same == (number not in (2, 5)), number
 
 
+@pytest.mark.parametrize(("name", "shared"), [("tiny-llama2", True), ("tiny-gemma2", False)])
+def test_a_system_prompt_that_prompts_share_is_read_once(name: str, shared: bool) -> None:
+    model = made(name)
+    asked = prompts()
+    read: list[int] = []
+    model.get_input_embeddings().register_forward_pre_hook(lambda _, given: read.append(given[0].numel()))
+    generator_of(model).answers(asked, 1)
+    together, read[:] = sum(read), []
+    for prompt in asked:
+        generator_of(model).answers([prompt], 1)
+    assert (together < 0.6 * sum(read)) == shared
+
+
 def test_an_image_that_prompts_share_is_seen_once() -> None:
     model = made("tiny-llama2")
     seen: list[int] = []

@@ -7,6 +7,7 @@ for each token.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from griffon_train.model.normalize import normalised
 from griffon_train.text.chat_templates import IMAGE_TOKEN_ID, encode, ends_line
 
 _PADDING = 0
+_SCORED_TOGETHER = 128  # tokens
+_WORTH_SHARING = 64  # tokens; another pass of the model costs as much as reading a few in each row
 _UNFINISHED = "\ufffd"  # decoders write it for the first bytes of a character
 _BYTES_OF_CHARACTER = 4
 
@@ -105,13 +108,15 @@ class Generator:
         if not prompts:
             return []
         rows = [self._ids(prompt) for prompt in prompts]
-        longest = max(map(len, rows))
         device = self._model.device
-        input_ids_BL = torch.tensor([[_PADDING] * (longest - len(row)) + row for row in rows], device=device)
-        mask_BL = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
         with torch.no_grad():
-            embeds_BLW = self._embedded(input_ids_BL, prompts)
-            generated = self._generated(embeds_BLW, mask_BL, max_new_tokens)
+            cache, shared = self._read_once(rows)
+            longest = max(map(len, rows))
+            padding = [[_PADDING] * (longest - len(row)) for row in rows]
+            rest = [before + row[shared:] for before, row in zip(padding, rows, strict=True)]
+            mask = [[1] * shared + [0] * (longest - len(row)) + [1] * (len(row) - shared) for row in rows]
+            embeds_BLW = self._embedded(torch.tensor(rest, device=device), prompts)
+            generated = self._generated(embeds_BLW, torch.tensor(mask, device=device), cache, max_new_tokens)
         return [self._answer(tokens, logprobs) for tokens, logprobs in generated]
 
     @one_thread()
@@ -134,8 +139,10 @@ class Generator:
             logits_to_keep=len(answer.tokens),
         ).logits[0]
         tokens_T1 = torch.tensor(answer.tokens, device=logits_TV.device)[:, None]
-        logprobs_T = logits_TV.float().log_softmax(dim=-1).gather(1, tokens_T1)[:, 0]
-        return replace(answer, token_logprobs=tuple(logprobs_T.tolist()))
+        # In pieces, as a vocabulary has 256,000 entries.
+        pieces = zip(logits_TV.split(_SCORED_TOGETHER), tokens_T1.split(_SCORED_TOGETHER), strict=True)
+        logprobs_T = torch.cat([logits.float().log_softmax(dim=-1).gather(1, tokens) for logits, tokens in pieces])
+        return replace(answer, token_logprobs=tuple(logprobs_T[:, 0].tolist()))
 
     def _ids(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt, with its image expanded."""
@@ -147,6 +154,23 @@ class Generator:
         encoded = encode(self._chat, prompt.turns, self._tokenizer, images=images, regions=regions, prompt=True)
         takes = {IMAGE_TOKEN_ID: self._model.image_tokens}
         return [token for each in encoded.ids for token in [each] * takes.get(each, 1)]
+
+    def _read_once(self, rows: Sequence[Sequence[int]]) -> tuple[DynamicCache, int]:
+        """Read the text with which all prompts of a batch begin, such as a long system prompt, once for all of them.
+
+        Returns:
+            A cache for the batch, and the number of tokens in it. There are none if they would save little, or if the
+            model has a sliding window, which would count the padding between them and the rest.
+        """
+        language_model: Any = self._model.language_model
+        cache = DynamicCache(config=language_model.config)
+        shared = _common_text(rows)
+        if len(rows) == 1 or shared < _WORTH_SHARING or any(cache.is_sliding):
+            return cache, 0
+        ids_1L = torch.tensor([rows[0][:shared]], device=self._model.device)
+        language_model(input_ids=ids_1L, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(len(rows))
+        return cache, shared
 
     def _embedded(self, input_ids_BL: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Embeddings with the features of images and regions, shape [B, L, width]; every image is seen once."""
@@ -175,16 +199,15 @@ class Generator:
         return normalised(torch.from_numpy(np.stack(squares)).to(self._model.device), self._model.dtype)
 
     def _generated(
-        self, embeds_BLW: torch.Tensor, mask_BL: torch.Tensor, max_new_tokens: int
+        self, embeds_BLW: torch.Tensor, mask_BL: torch.Tensor, cache: DynamicCache, max_new_tokens: int
     ) -> list[tuple[list[int], list[float]]]:
-        """Tokens and their log-probabilities for each row of a batch."""
+        """Tokens and their log-probabilities for each row of a batch; the mask is also of what is in the cache."""
         language_model: Any = self._model.language_model
         results: list[tuple[list[int], list[float]]] = [([], []) for _ in mask_BL]
         running = list(range(len(results)))
-        cache = DynamicCache(config=language_model.config)
         step: dict[str, torch.Tensor] = {"inputs_embeds": embeds_BLW}
         # Rotary embeddings are relative and would bear the padding; absolute ones would not.
-        positions_BL = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)
+        positions_BL = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)[:, -embeds_BLW.shape[1] :]
         for _ in range(max_new_tokens):
             output = language_model(
                 **step,
@@ -229,6 +252,12 @@ class Generator:
             token_ends=tuple(min(max(0, end - leading), len(stripped)) for end in ends),
             token_logprobs=tuple(logprobs),
         )
+
+
+def _common_text(rows: Sequence[Sequence[int]]) -> int:
+    """The number of tokens of text with which all rows begin; of each row, at least one token is left."""
+    begin = takewhile(lambda column: column[0] >= 0 and len(set(column)) == 1, zip(*rows, strict=False))
+    return min(sum(1 for _ in begin), min(map(len, rows)) - 1)
 
 
 def decoded(tokens: Sequence[int], tokenizer: Any) -> tuple[str, list[int]]:  # noqa: ANN401 - one of transformers
