@@ -231,7 +231,8 @@ def test_what_cannot_be_used_is_rejected_alone(tmp_path: Path, xml: object, deta
 def test_a_mark_that_is_no_number_rejects_only_if_it_is_asked_for(tmp_path: Path) -> None:
     xml = voc(voc_object(CAT, BOX, "<difficult>Unspecified</difficult>"))
     assert regions(only(tmp_path, xml)) == [(CAT, CORNERS)]
-    ((reason, detail),) = read(tmp_path, {"Annotations/a.xml": xml}, difficult="drop")
+    (rejected,) = read(tmp_path, {"Annotations/a.xml": xml}, difficult="drop")
+    reason, detail = rejected  # type: ignore[misc]
     assert (reason, "difficult: expected 0 or 1, got 'unspecified'" in detail) == ("bad_record", True)
 
 
