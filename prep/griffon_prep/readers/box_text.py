@@ -94,11 +94,13 @@ class Objects:
         return Box(numbers=_four(self.boxes[self.taken_boxes - 1]), stated=True)
 
     def check_taken(self) -> None:
-        """Reject the record if a box was not taken: which of them are meant is then unknown."""
-        if self.taken_boxes < len(self.boxes):
-            raise Rejected(
-                "bad_record", f"objects: bbox has {len(self.boxes)} boxes, the text has {self.taken_boxes} {BOX_MARK}"
-            )
+        """Reject the record if a phrase or a box was not taken: which placeholder means which is then unknown."""
+        for name, given, taken, mark in (
+            ("ref", self.phrases, self.taken_phrases, _REF),
+            ("bbox", self.boxes, self.taken_boxes, BOX_MARK),
+        ):
+            if taken < len(given):
+                raise Rejected("bad_record", f"objects: {name} has {len(given)} entries, the text has {taken} {mark}")
 
 
 def pieces_of(text: str, objects: Objects | None) -> Iterator[Piece]:
@@ -106,7 +108,7 @@ def pieces_of(text: str, objects: Objects | None) -> Iterator[Piece]:
 
     Args:
         text: a question or an answer.
-        objects: what the placeholders stand for; None if the record has none, and `<bbox>` is plain text.
+        objects: what the placeholders stand for, or None if the record has none.
 
     Raises:
         Rejected: a box cannot be read, or there are too few `objects`.
@@ -114,7 +116,7 @@ def pieces_of(text: str, objects: Objects | None) -> Iterator[Piece]:
     done = 0
     for match in _PIECES.finditer(text):
         if match["mark"] and objects is None:
-            continue
+            raise Rejected("bad_record", f"the text has {match['mark']}, and the record has no objects")
         if match["json"] and "bbox_2d" not in match["json"]:
             continue
         yield text[done : match.start()]

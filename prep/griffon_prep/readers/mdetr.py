@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-import orjson
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.box_form import box_form, states_order
@@ -19,6 +18,7 @@ from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of,
 from griffon_prep.readers.coco_file import EMPTY
 from griffon_prep.readers.coco_tables import CocoTables, write_tables
 from griffon_prep.readers.fields import short, side_field, text_field
+from griffon_prep.readers.jsonscan.records import parse_json
 from griffon_prep.readers.rounds import RoundKeys, image_key
 from griffon_prep.records import Record, Region, Rejected, is_blank
 from griffon_shards.support.files import write_whole
@@ -140,7 +140,7 @@ def _parts(caption: object, tables: CocoTables, entry: int) -> _Parts:
 
 def _phrases(caption: str, tokens: bytes) -> list[str]:
     """Return the parts of a caption that `tokens_positive` names."""
-    spans = orjson.loads(tokens or b"null")
+    spans = parse_json(tokens or b"null")
     if not isinstance(spans, list) or not spans:
         raise Rejected(
             "bad_record", f"tokens_positive: expected a list of parts of {short(caption)}, got {short(spans)}"

@@ -116,7 +116,7 @@ def _telling_member(window: Window) -> str | None:
 
 
 def _are_objects(spans: Spans) -> bool:
-    """Whether the first element is an object, and not the path of an image in an object (`images` of a conversation)."""
+    """Whether the first element is an object, and not the path of an image (in `images` of a conversation)."""
     if not spans.starts.size or not spans.data[int(spans.starts[0]) :].lstrip().startswith(b"{"):
         return False
     with suppress(Rejected):

@@ -24,7 +24,9 @@ _FRACTION_SLACK = 1e-3
 _LEAST_SIDE_PX = 16
 
 
-def check_boxes(reader: Reader, records: int, options: Mapping[str, str], image_root: str, name: str) -> None:
+def check_boxes(
+    reader: Reader, records: int, options: Mapping[str, str], image_root: str, name: str, *, takes_boxes: bool
+) -> None:
     """Check boxes of records from everywhere in a source.
 
     Args:
@@ -33,32 +35,38 @@ def check_boxes(reader: Reader, records: int, options: Mapping[str, str], image_
         options: the options of the manifest line. If they state the order of the numbers, only the unit is checked.
         image_root: absolute folder of the images.
         name: the annotation's name, for messages.
+        takes_boxes: whether the format takes the option `boxes=`.
 
     Raises:
         SettingsError: all boxes lie within [0, 1], most extend beyond their images, or most are inverted and would fit
             as x, y, width, height.
         OSError: the storage fails.
     """
+    stated = states_order(options)
     boxes, sides_px = _boxes_of(reader, records, image_root, upright=options.get("orientation") == "shown")
     if not len(boxes):
         return
     looked_at = f"{name}: of {len(boxes):,} boxes looked at"
+    unit = f"{options['boxes']}+" if options.get("boxes") and not stated else ""
+
+    def add(value: str) -> str:
+        return f"add boxes={value} to the manifest line" if takes_boxes else "correct the annotation"
+
     first = f"the first is [{', '.join(f'{corner:g}' for corner in boxes[0].tolist())}]"
     size = "in an image of {:.0f}x{:.0f} pixels".format(*sides_px[0])
     if not options.get("boxes") and _all_fractions(boxes, sides_px):
         raise SettingsError(
             f"{looked_at}, all lie within [0, 1] ({first} {size}), expected pixels; if they are fractions of sides, "
-            "add boxes=fraction to the manifest line"
+            f"{add('fraction')}"
         )
-    if len(boxes) < _FEWEST or (states_order(options) and "+" not in options["boxes"]):
+    if len(boxes) < _FEWEST or (stated and "+" not in options["boxes"]):
         return
     beyond = int((boxes[:, 2:] > sides_px * (1 + _SLACK) + _SLACK_PX).any(axis=1).sum())
     if beyond > _MOST * len(boxes):
         remedy = (
-            "they fit as corners x1, y1, x2, y2; add boxes=xyxy to the manifest line"
+            f"they fit as corners x1, y1, x2, y2; {add(f'{unit}xyxy')}"
             if _fit(boxes[:, 2:] - boxes[:, :2], boxes, sides_px)
-            else "correct their unit (boxes= on the manifest line) or the image root; if they are right, state their "
-            "order, as in boxes=xyxy or boxes=xywh"
+            else f"correct their unit or the image root; if they are right, {add('xyxy or boxes=xywh')}"
         )
         raise SettingsError(f"{looked_at}, {beyond:,} extend beyond their images ({first} {size}); {remedy}")
     inverted = int((boxes[:, 2:] < boxes[:, :2]).any(axis=1).sum())
@@ -66,8 +74,8 @@ def check_boxes(reader: Reader, records: int, options: Mapping[str, str], image_
         _NEARLY_ALL
     ):
         raise SettingsError(
-            f"{looked_at}, {inverted:,} end before they begin ({first} {size}); they fit as x, y, width, height; add "
-            "boxes=xywh to the manifest line"
+            f"{looked_at}, {inverted:,} end before they begin ({first} {size}); they fit as x, y, width, height; "
+            f"{add(f'{unit}xywh')}"
         )
 
 
@@ -101,9 +109,13 @@ def _all_boxes(record: Record) -> Sequence[BoxXYXY]:
 
 
 def _all_fractions(boxes: NDArray[np.float64], sides_px: NDArray[np.float64]) -> bool:
-    """Whether all boxes lie within [0, 1], which in small images may be right."""
-    inside = (boxes >= -_FRACTION_SLACK) & (boxes <= 1 + _FRACTION_SLACK)
-    return bool(inside.all() and (boxes > 0).any() and (sides_px >= _LEAST_SIDE_PX).all())
+    """Whether all numbers of boxes lie within [0, 1], which in small images may be right.
+
+    The second pair is compared as width and height: fractions that are corners may have been read as these.
+    """
+    first, extent = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    inside = [((pair >= -_FRACTION_SLACK) & (pair <= 1 + _FRACTION_SLACK)).all() for pair in (first, extent)]
+    return bool(all(inside) and (boxes > 0).any() and (sides_px >= _LEAST_SIDE_PX).all())
 
 
 def _fit(second: NDArray[np.float64], boxes: NDArray[np.float64], sides_px: NDArray[np.float64]) -> bool:

@@ -94,7 +94,9 @@ def _scan(source: SourceInput, files: AnnotationFiles) -> dict[str, Any]:
     if not scan.records:
         raise DataError(f"{source.annotation}: has no records")
     reader = FORMATS[source.format].Reader(files)
-    check_boxes(reader, scan.records, source.options, source.image_root, str(source.annotation))
+    takes_boxes = "boxes" in FORMATS[source.format].OPTIONS
+    name = str(source.annotation)
+    check_boxes(reader, scan.records, source.options, source.image_root, name, takes_boxes=takes_boxes)
     write_whole(files.work / _VOCABULARY, orjson.dumps(scan.vocabulary))
     return {
         "records": _grouped(scan, source.rounds, files.work),

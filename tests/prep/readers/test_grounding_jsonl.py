@@ -130,7 +130,11 @@ def test_the_unit_of_boxes_in_the_text_must_be_stated(tmp_path: Path, task: str)
     [
         (asked("Find <ref-object>", "<bbox>", **objects(bbox=[ONE])), "bad_record", "ref has 0 phrases"),
         (asked("Find it", "<bbox><bbox>", **objects(bbox=[ONE])), "bad_record", "bbox has 1 boxes, the text has more"),
-        (asked("Find it", "<bbox>", **objects(bbox=[ONE, TWO])), "bad_record", "bbox has 2 boxes, the text has 1"),
+        (
+            asked("Find it", "<bbox>", **objects(bbox=[ONE, TWO])),
+            "bad_record",
+            "bbox has 2 entries, the text has 1 <bbox>",
+        ),
         (asked("Click", "<bbox>", **objects(bbox=[[615, 226]])), "bad_record", "is a point"),
         (asked("It", "<bbox>", **objects(bbox=[ONE], image_id=[1])), "several_pictures", "image_id: expected zeros"),
         (
@@ -139,6 +143,8 @@ def test_the_unit_of_boxes_in_the_text_must_be_stated(tmp_path: Path, task: str)
             "bbox_type: expected real or",
         ),
         (asked("It", "<bbox>", **objects(bbox=[[1, 2, "3", 4]])), "bad_record", "bbox: expected a box of four numbers"),
+        (asked("It", "<bbox>", objects=None), "bad_record", "the text has <bbox>, and the record has no objects"),
+        (asked("<ref-object>?", "It."), "bad_record", "the text has <ref-object>, and the record has no objects"),
         (asked("It", "<bbox>", objects=[ONE]), "bad_record", "objects: expected ref and bbox"),
         (asked("It", "<box>(1,2)</box>"), "bad_record", "expected boxes of two corners"),
         (asked("It", '{"bbox_2d": [1, 2, 3]}'), "bad_record", "bbox: expected a box of four numbers"),
@@ -165,7 +171,7 @@ def test_conversations_without_boxes_are_read_as_they_are(tmp_path: Path) -> Non
     lines = [
         asked("<image>What?", "A cat.", images=[{"path": "b.jpg"}]),
         {"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": parts}, ANSWER]},
-        {"messages": [{"role": "user", "content": "1 <bbox>?"}, ANSWER]},
+        {"messages": [{"role": "user", "content": "1 <box>?"}, ANSWER]},
     ]
     records, _ = read_source(write_lines(tmp_path, lines), "LAZY")
     said = [
@@ -174,7 +180,7 @@ def test_conversations_without_boxes_are_read_as_they_are(tmp_path: Path) -> Non
     assert said == [
         ("b.jpg", ["<image>What?", "A cat."]),
         ("b.jpg", ["<image>What?", "A cat."]),
-        (None, ["1 <bbox>?", "A cat."]),
+        (None, ["1 <box>?", "A cat."]),
     ]
     assert [record[0] for record in read_source(write_lines(tmp_path, lines), "VG")[0]] == ["no_objects"] * 3  # type: ignore[index]
 

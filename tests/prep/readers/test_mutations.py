@@ -40,6 +40,19 @@ ENTRIES = coco(
     [picture(7, caption="a cat"), picture(8, file_name="7.jpg", caption="two of them"), picture(9, caption="a dog")],
     [box(1, 7), box(2, 8, tokens_positive=[[0, 3]]), box(3, 8, bbox=[100, 0, 50, 50]), box(4, 9, bbox=[1, 1, 9, 9])],
 )
+PARTS = coco(
+    [
+        picture(7, caption="a cat , a dog"),
+        picture(8, file_name="7.jpg", caption="two of them"),
+        picture(9, caption="it"),
+    ],
+    [
+        box(1, 7, tokens_positive=[[0, 5]]),
+        box(2, 8, tokens_positive=[[0, 3]]),
+        box(3, 7, tokens_positive=[[8, 13], [0, 5]], bbox=[100, 0, 50, 50]),
+        box(4, 8, tokens_positive=[[7, 11]], bbox=[1, 1, 9, 9]),
+    ],
+)
 REFS = [
     ref(70, "left cat", "the left one", image_id=7),
     ref(72, "other", image_id=7, split="val"),
@@ -99,6 +112,25 @@ TALKS = [
 ]
 
 
+USER, ASSISTANT = "user", "assistant"
+
+
+def talk(
+    question: str, answer: str, image: str, refs: list[str], boxes: list[list[float]], **more: object
+) -> dict[str, Any]:
+    turns = [{"role": USER, "content": question}, {"role": ASSISTANT, "content": answer}]
+    return {"messages": turns, "images": [image], "objects": {"ref": refs, "bbox": boxes, **more}}
+
+
+SMALL, LARGE = [0.1, 0.2, 0.5, 0.75], [0.25, 0.0, 1.0, 0.5]
+GROUNDED = [
+    talk("<image>Find the <ref-object>.", "<bbox><bbox>", "7.jpg", ["cat"], [SMALL, LARGE], bbox_type="norm1"),
+    talk("<image>What?", "<ref-object><bbox> and <ref-object><bbox>", "8.jpg", ["emu", "cow"], [LARGE, SMALL]),
+    {"messages": [{"role": USER, "content": "1+1?"}, {"role": ASSISTANT, "content": "2"}]},
+    talk("<image>All <ref-object>?", "Here: <bbox>", "9.jpg", ["a dog"], [[0, 0.5, 1.5, 2]], image_id=[0]),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """A format and the file of it that is spoilt."""
@@ -119,11 +151,15 @@ BESIDE: dict[str, Any] = {"companion": INSTANCES, "beside": "instances.json"}
 PICKLED: dict[str, Any] = {"write": m.as_pickle, "read": m.from_pickle}
 IN_LINES: dict[str, Any] = {"write": m.as_lines, "read": m.from_lines}
 HALF: dict[str, Any] = {"cases": 1000}  # of two that share a format
+QUARTER: dict[str, Any] = {"cases": 500}
+TALKED = ("LAZY", "DET", "VG")
 HALF_BESIDE: dict[str, Any] = {"spoil_companion": True, **HALF}
 BOTH = ("REG", "VG")
 TARGETS = {
     "coco": Target(oracle="coco", tasks=("DET",), annotation=INSTANCES),
     "mdetr": Target(oracle="mdetr", tasks=BOTH, annotation=ENTRIES),
+    "mdetr in parts": Target(oracle="in parts", tasks=BOTH, annotation=PARTS, **QUARTER),
+    "grounding-jsonl": Target(oracle="grounded", tasks=TALKED, annotation=GROUNDED, **IN_LINES, **QUARTER),
     "visual_genome objects": Target(oracle="objects", tasks=("DET",), annotation=OBJECTS, **GENOME),
     "visual_genome regions": Target(oracle="regions", tasks=BOTH, annotation=REGIONS, **GENOME),
     "image_data of objects": Target(oracle="objects", tasks=("DET",), annotation=OBJECTS, **HALF_BESIDE, **GENOME),
