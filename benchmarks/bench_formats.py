@@ -122,9 +122,9 @@ def yolo_command(images: int, folder: Path | None, keep: bool) -> None:
         "scan": f"hash of all labels, and scan of {images:,} images, one process",
         "records": "every record with the size of its image, two processes",
     }
-    rows = [(names[loop], f"{seconds:.1f}", size(peak)) for loop, (seconds, peak) in found.items()]
-    click.echo(table(("loop", "s", "peak resident"), rows) + "\n")
-    seconds, peak = found["scan"]
+    rows = [(names[loop], f"{took[0]:.1f}", f"{took[1]:.1f}", size(peak)) for loop, (*took, peak) in found.items()]
+    click.echo(table(("loop", "s", "CPU s", "peak resident"), rows) + "\n")
+    seconds, _, peak = found["scan"]
     targets = [
         ("hash and scan", f"{seconds:.1f} s", "under 60 s", seconds < 60),
         ("peak", size(peak), f"under {size(_MOST_YOLO_BYTES)}", peak < _MOST_YOLO_BYTES),
@@ -136,7 +136,7 @@ def yolo_command(images: int, folder: Path | None, keep: bool) -> None:
 @click.argument("loop", type=click.Choice(["scan", "records"]))
 @click.argument("own", type=click.Path(path_type=Path))
 def yolo_loop_command(loop: str, own: Path) -> None:
-    """One part in a process of its own: prints its seconds and its peak of resident memory in bytes."""
+    """One part in a process of its own: prints seconds, CPU seconds and the peak of resident memory in bytes."""
     (own / "work").mkdir(exist_ok=True)
     annotation = own / "data.yaml"
     companions = yolo.further_inputs(annotation, {})
@@ -152,8 +152,9 @@ def yolo_loop_command(loop: str, own: Path) -> None:
             list(pool.map(partial(_read_yolo, inputs), range(0, records, _BLOCK), [records] * (records // _BLOCK + 1)))
     seconds = time.perf_counter() - began
     peak = next(int(line.split()[1]) * 1024 for line in lines("/proc/self/status") if line.startswith("VmHWM"))
-    of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    click.echo(orjson.dumps([seconds, max(peak, of_children)]))
+    own_use, of_children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    cpu_seconds = sum(use.ru_utime + use.ru_stime for use in (own_use, of_children))
+    click.echo(orjson.dumps([seconds, cpu_seconds, max(peak, of_children.ru_maxrss * 1024)]))
 
 
 def _read_yolo(inputs: AnnotationFiles, first: int, records: int) -> None:
