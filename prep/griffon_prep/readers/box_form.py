@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from griffon_prep.readers.fields import corners_of
+from griffon_shards.support.errors import SettingsError
 from griffon_shards.types import BoxXYXY
 
 _UNITS = {"fraction": 1.0, "thousandth": 1000.0}
@@ -36,6 +37,20 @@ def box_form(options: Mapping[str, str], own_order: str) -> BoxForm:
         order=next((word for word in words if word in _ORDERS), own_order),
         units_per_side=next((_UNITS[word] for word in words if word in _UNITS), None),
     )
+
+
+def own_units(options: Mapping[str, str], format_name: str) -> float | None:
+    """Return `units_per_side` for a format whose files name the numbers of a box, so only their unit may be stated.
+
+    Raises:
+        SettingsError: the manifest line states an order.
+    """
+    if states_order(options):
+        raise SettingsError(
+            f"boxes={options['boxes']}: files of format {format_name} name the numbers of a box, so their order "
+            f"is known; give a unit alone: {' or '.join(_UNITS)}"
+        )
+    return box_form(options, "xyxy").units_per_side
 
 
 def states_order(options: Mapping[str, str]) -> bool:

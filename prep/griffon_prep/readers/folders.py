@@ -50,7 +50,7 @@ def _walk(folder: str, prefix: str, entered: set[tuple[int, int]]) -> Iterator[s
         return
     entered.add((status.st_dev, status.st_ino))
     with os.scandir(folder) as entries:
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: os.fsencode(entry.name)):  # which link of two is entered
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():

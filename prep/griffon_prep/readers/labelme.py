@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
+from griffon_prep.readers.box_form import own_units
 from griffon_prep.readers.fields import is_number, list_field, short, side_field, text_field
 from griffon_prep.readers.folders import Names, files_below, write_names
 from griffon_prep.readers.jsonscan.damage import RepeatedKey
@@ -18,7 +19,7 @@ from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
 TASKS = ("DET", "RANDDET", "VISJ")
-OPTIONS = ()
+OPTIONS = ("boxes",)
 COMPANIONS = ()
 EXAMPLES = {
     "a.json": """\
@@ -41,6 +42,7 @@ def recognises(head: Head) -> bool:
 
 def scan(inputs: AnnotationFiles) -> Scan:
     """Write the paths of the JSON files into the work folder, and collect the category names."""
+    own_units(inputs.options, "labelme")  # an order is refused before anything is read
     files = files_below(inputs.annotation, _ENDINGS)
     write_names(inputs.work / _TABLE, files)
     names: set[str] = set()
@@ -62,6 +64,7 @@ class Reader:
     def __init__(self, inputs: AnnotationFiles) -> None:
         self._folder = inputs.annotation
         self._names = Names(inputs.work / _TABLE)
+        self._units = own_units(inputs.options, "labelme")
 
     def read(self, record_no: int) -> Record:
         """Return the record with this number. Raises Rejected if it cannot be used."""
@@ -76,6 +79,7 @@ class Reader:
                 image_path=image_path,
                 width_px=0 if unknown else side_field(fields, "imageWidth"),
                 height_px=0 if unknown else side_field(fields, "imageHeight"),
+                units_per_side=self._units,
                 regions=regions,
                 never_absent_phrases=others,
                 image_elsewhere=(posixpath.splitext(file)[0] + posixpath.splitext(image_path)[1],),

@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.ElementTree import fromstring
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
+from griffon_prep.readers.box_form import own_units
 from griffon_prep.readers.fields import short
 from griffon_prep.readers.folders import IMAGES, Names, files_below, write_names
 from griffon_prep.readers.written_numbers import number_in
@@ -24,7 +25,7 @@ from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
 TASKS = ("DET", "RANDDET", "VISJ")
-OPTIONS = ("split", "difficult", "first_pixel")
+OPTIONS = ("split", "difficult", "first_pixel", "boxes")
 COMPANIONS = ()
 EXAMPLES = {
     "Annotations/000007.xml": """\
@@ -76,6 +77,7 @@ def further_inputs(annotation: Path, options: Mapping[str, str]) -> dict[str, Pa
 
 def scan(inputs: AnnotationFiles) -> Scan:
     """Write the paths of the XML files into the work folder, and collect the category names."""
+    in_pixels = own_units(inputs.options, "voc") is None
     files = files_below(inputs.annotation, _ENDINGS)
     if _SPLIT in inputs.companions:
         files = of_split(inputs.companions[_SPLIT], files)
@@ -92,7 +94,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
         counts["boxes"] += len(boxes)
         counts["at 0"] += sum(min(box[:2]) < 1 for _, box in boxes)
     notes = []
-    if counts["at 0"] and _first_pixel(inputs.options) == 1:
+    if counts["at 0"] and in_pixels and _first_pixel(inputs.options) == 1:
         notes.append(
             f"{counts['at 0']:,} of {counts['boxes']:,} boxes begin before pixel 1, the first of VOC; if the program "
             "that wrote the files counts from 0, add first_pixel=0 to the manifest line"
@@ -131,7 +133,8 @@ class Reader:
     def __init__(self, inputs: AnnotationFiles) -> None:
         self._folder = inputs.annotation
         self._names = Names(inputs.work / _TABLE)
-        self._first_pixel = _first_pixel(inputs.options)
+        self._units = own_units(inputs.options, "voc")
+        self._first_pixel = _first_pixel(inputs.options) if self._units is None else 0
         chosen = DIFFICULT.index(inputs.options.get("difficult", "keep"))
         self._left_out = ("difficult", "truncated")[:chosen]
 
@@ -147,6 +150,7 @@ class Reader:
                 image_path=image_path,
                 width_px=width_px,
                 height_px=height_px,
+                units_per_side=self._units,
                 regions=tuple(map(self._region, root.findall("object"))),
                 image_elsewhere=tuple(elsewhere),
             )

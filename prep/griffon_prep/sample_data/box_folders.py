@@ -74,7 +74,7 @@ def _bndbox(box_xyxy_px: Box) -> str:
 
 def labelme_annotation(pictured: Scene) -> bytes:
     """Return labelme's JSON, as on Windows; rectangles and polygons by turns."""
-    shapes = []
+    shapes: list[dict[str, object]] = []
     for index, shape in enumerate(pictured.shapes):
         x1, y1, x2, y2 = shape.box_xyxy_px
         polygon = index % 2 == 1
@@ -107,8 +107,8 @@ def box_rows(pictured: Scene) -> str:
     rows = []
     for record in shape_and_crowd_records(pictured):
         x, y, width_px, height_px = record["bbox"]
-        edges = (x / pictured.width_px, (x + width_px) / pictured.width_px)
-        edges += (y / pictured.height_px, (y + height_px) / pictured.height_px)
+        edges = [x / pictured.width_px, (x + width_px) / pictured.width_px]
+        edges += [y / pictured.height_px, (y + height_px) / pictured.height_px]
         mid, group = _MIDS[names[record["category_id"]]], record["iscrowd"]
         numbers = ",".join(map(str, edges))
         rows.append(f"{open_images_id(pictured)},{_OPEN_IMAGES_SOURCE},{mid},1,{numbers},0,0,{group},0,0\n")

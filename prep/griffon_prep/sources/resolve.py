@@ -51,10 +51,14 @@ class SourceInput:
     @property
     def file_names(self) -> list[str]:
         """The paths of `files` relative to the data root, or the file names of those that lie outside."""
-        return [
-            path.relative_to(self.data_root).as_posix() if path.is_relative_to(self.data_root) else path.name
-            for path in self.files
-        ]
+        names: list[str] = []
+        for path in self.files:
+            inside = path.is_relative_to(self.data_root)
+            name = path.relative_to(self.data_root).as_posix() if inside else path.name
+            while name in names:  # folders outside, such as two called images
+                name = path.as_posix().removesuffix(f"/{name}").rpartition("/")[2] + f"/{name}"
+            names.append(name)
+        return names
 
     @property
     def upright(self) -> bool:

@@ -50,7 +50,13 @@ def voc(*objects: str, filename: str = "a.jpg", size: str | None = None, more: s
 
 def labelme(*shapes: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
     """One image's JSON of labelme."""
-    fields = {"version": "5.4.1", "flags": {}, "imagePath": "a.jpg", "imageData": None, "shapes": list(shapes)}
+    fields: dict[str, Any] = {
+        "version": "5.4.1",
+        "flags": {},
+        "imagePath": "a.jpg",
+        "imageData": None,
+        "shapes": list(shapes),
+    }
     return {**fields, "imageHeight": 100, "imageWidth": 200, **more}
 
 

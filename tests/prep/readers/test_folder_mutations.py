@@ -128,8 +128,8 @@ def of_voc(data: bytes) -> list[tuple[str, Corners]]:
     if b"<!DOCTYPE" in data:
         raise ValueError("a document type")
     root = minidom.parseString(data).documentElement
-    if root.tagName != "annotation":
-        raise ValueError(root.tagName)
+    if root is None or root.tagName != "annotation":
+        raise ValueError(root)
     width, height = map(float, SIZE_PX)
     sizes = [item for item in root.childNodes if item.nodeName == "size"]
     if sizes:

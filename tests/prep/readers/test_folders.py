@@ -20,6 +20,8 @@ from griffon_prep.readers.folders import (
     stamp_of_input,
     write_names,
 )
+from griffon_prep.sources.manifest import ManifestLine
+from griffon_prep.sources.resolve import find_sources
 from griffon_shards.support.errors import DataError
 
 from ..conftest import Prep
@@ -122,6 +124,17 @@ def test_a_build_of_a_folder_is_resumed_refused_and_rebuilt_like_that_of_a_file(
     rebuilt = prep(*command, "--out", tmp_path / "new", "--reuse", out)
     assert rebuilt.returncode == 0 and "reused from" in rebuilt.stderr and "DET_voc" in rebuilt.stderr
     assert lock_of(tmp_path / "new")["digest"] != one["digest"]
+
+
+def test_inputs_of_one_name_outside_the_data_root_are_told_apart(tmp_path: Path) -> None:
+    """Otherwise the lock would have the hash of only one of them."""
+    for camera in ("east", "west"):
+        write_files(tmp_path / camera, {"images/a.jpg": None, "labels/a.txt": "0 0.5 0.5 1 1"})
+    parts = f"[{tmp_path}/east/images, {tmp_path}/west/images]"
+    write_files(tmp_path / "root", {"data.yaml": f"train: {parts}\nnames: [cat]\n"})
+    line = ManifestLine(line_no=1, tag="DET", task="DET", annotation="data.yaml", image_root="..", options={})
+    (source,) = find_sources([line], tmp_path / "root", None)
+    assert source.file_names == ["data.yaml", "images", "labels", "west/images", "west/labels"]
 
 
 def test_a_folder_where_a_file_is_expected_is_named(tmp_path: Path, prep: Prep) -> None:

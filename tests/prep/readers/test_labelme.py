@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from griffon_prep.images import read_image
-from griffon_prep.records import Record
+from griffon_prep.records import Record, in_pixels
 from griffon_shards.support.errors import SettingsError
 
 from .folder_files import CAT, DOG, labelme, shape, write_files
@@ -73,6 +73,15 @@ def test_shapes_of_a_group_are_one_object(tmp_path: Path) -> None:
     ]
     expected = [(CAT, CORNERS), (DOG, (0, 0, 5, 5)), (CAT, (1, 2, 3, 4)), (CAT, (1, 2, 3, 4))]
     assert regions(only(tmp_path, labelme(*parts))) == expected
+
+
+def test_fractions(tmp_path: Path) -> None:
+    folder = write_files(tmp_path, {"a.json": labelme(shape(CAT, [[0.05, 0.2], [0.2, 0.6]]))})
+    (record,) = read_source(folder, "DET", boxes="fraction")[0]
+    assert isinstance(record, Record)
+    assert regions(in_pixels(record)) == [(CAT, CORNERS)]
+    with pytest.raises(SettingsError, match="give a unit alone"):
+        read_source(folder, "DET", boxes="fraction+xywh")
 
 
 def test_points_and_lines_are_not_called_absent(tmp_path: Path) -> None:

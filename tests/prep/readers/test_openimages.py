@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from griffon_prep.readers import csv_groups
+from griffon_prep.readers import csv_groups, find_format
 from griffon_prep.records import Record
 from griffon_prep.render import render
 from griffon_prep.render.settings import RenderSettings, Source
+from griffon_prep.sources.compressed import opened
+from griffon_prep.sources.resolve import companions_of
 from griffon_shards.support.errors import DataError, SettingsError
 
 from ..rendering import BARE, filling, texts
@@ -223,10 +225,6 @@ def test_labels_in_any_order_of_images(tmp_path: Path) -> None:
 
 def test_compressed_files_are_detected_by_content(tmp_path: Path) -> None:
     of = {f"{name}.gz": gzip.compress(str(text).encode()) for name, text in files().items()}
-    from griffon_prep.readers import find_format
-    from griffon_prep.sources.compressed import opened
-    from griffon_prep.sources.resolve import companions_of
-
     annotation = write_files(tmp_path, of) / "train-annotations-bbox.csv.gz"
     assert find_format(lambda: opened(annotation), str(annotation), "DET", {}) == "openimages"
     assert sorted(path.name for path in companions_of(annotation, "openimages", {}).values()) == [

@@ -9,7 +9,7 @@ from PIL import Image
 from griffon_prep.build.sample_maker import SampleMaker
 from griffon_prep.images import read_image
 from griffon_prep.readers.voc import DIFFICULT
-from griffon_prep.records import Record
+from griffon_prep.records import Record, in_pixels
 from griffon_prep.render import render
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_prep.sources.manifest import read_manifest
@@ -83,6 +83,14 @@ def test_pixels_from_0(tmp_path: Path) -> None:
     assert "first_pixel=0" in scan.notes[0]
     assert regions(only(tmp_path, xml, first_pixel="0")) == [(CAT, (0, 20, 40, 60))]
     assert regions(only(tmp_path, xml)) == [(CAT, (-1, 19, 40, 60))]
+
+
+def test_fractions(tmp_path: Path) -> None:
+    xml = voc(voc_object(CAT, ("0.05", "0.2", "0.2", "0.6")))
+    record = only(tmp_path, xml, boxes="fraction")
+    assert regions(in_pixels(record)) == [(CAT, CORNERS)]
+    with pytest.raises(SettingsError, match=r"boxes=xywh: files of format voc name the numbers .*; give a unit alone"):
+        only(tmp_path, xml, boxes="xywh")
 
 
 def test_an_inverted_box_is_dropped_and_not_made_one_without_an_area(tmp_path: Path) -> None:
@@ -223,7 +231,8 @@ def test_what_cannot_be_used_is_rejected_alone(tmp_path: Path, xml: object, deta
 def test_a_mark_that_is_no_number_rejects_only_if_it_is_asked_for(tmp_path: Path) -> None:
     xml = voc(voc_object(CAT, BOX, "<difficult>Unspecified</difficult>"))
     assert regions(only(tmp_path, xml)) == [(CAT, CORNERS)]
-    ((reason, detail),) = read(tmp_path, {"Annotations/a.xml": xml}, difficult="drop")
+    (rejected,) = read(tmp_path, {"Annotations/a.xml": xml}, difficult="drop")
+    reason, detail = rejected  # type: ignore[misc]
     assert (reason, "difficult: expected 0 or 1, got 'unspecified'" in detail) == ("bad_record", True)
 
 

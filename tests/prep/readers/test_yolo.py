@@ -110,7 +110,8 @@ def test_what_is_no_label_rejects_its_image_alone(tmp_path: Path, label: object,
 
 @pytest.mark.parametrize("kind", ["5 0.5 0.5 0.2 0.2", f"{BOX.strip()} 0.4 0.4 2"])
 def test_keypoints_of_another_number(tmp_path: Path, kind: str) -> None:
-    ((reason, detail),) = read(tmp_path, yolo({"a": kind}, more="kpt_shape: [2, 3]\n"))
+    (rejected,) = read(tmp_path, yolo({"a": kind}, more="kpt_shape: [2, 3]\n"))
+    reason, detail = rejected  # type: ignore[misc]
     assert reason == "bad_record"
     assert "expected 11 columns by kpt_shape" in detail or "class 5" in detail
 

@@ -79,6 +79,20 @@ def test_every_format_gives_the_same_detections(frozen: FrozenSet, tag: str) -> 
     assert answers(frozen, tag) == answers(frozen, "DET_shapes")
 
 
+@pytest.mark.parametrize("tag", ["VISJ_coco", "VISJ_yolo"])
+def test_visual_search_shows_a_box_and_answers_with_all_of_its_category(frozen: FrozenSet, tag: str) -> None:
+    number_of = {sample.image: sample.origin.record for sample in samples(frozen, "DET_shapes")}
+    several = 0
+    for sample in samples(frozen, tag):
+        categories = boxes_by_category(scene(0, number_of[sample.image]))
+        region = tuple(map(round, sample.region_xyxy_px or ()))
+        alike = next(boxes for boxes in categories.values() if region in boxes)
+        assert sample.boxes_xyxy_px is not None
+        assert {tuple(map(round, box)) for box in sample.boxes_xyxy_px} == set(alike)
+        several += len(alike) > 1
+    assert several > 5
+
+
 def test_lvis_asks_only_for_exhaustively_annotated_categories(frozen: FrozenSet) -> None:
     """No others are asked for or answered."""
     names = {item: name for name, item in CATEGORY_IDS.items()}
