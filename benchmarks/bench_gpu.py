@@ -21,6 +21,7 @@ import orjson
 from common import call, machine, scratch
 from PIL import Image
 
+from griffon_shards.support.processes import end_with_parent
 from griffon_shards.support.tables import size, table
 
 _SAMPLES, _WIDTH_PX, _HEIGHT_PX, _WORDS = 192, 1280, 960, 60
@@ -108,6 +109,7 @@ def part_command(name: str, own: Path, steps: int, model: str) -> None:
     from griffon_train.training import setup
     from griffon_train.training.loop import one_step
 
+    end_with_parent()
     number = [*_VARIANTS].index(name)
     changes = dict(_VARIANTS[name])
     patch = changes.pop("patch", None)
