@@ -66,10 +66,15 @@ def _entry(line: str) -> ImageListEntry | None:
         return ImageListEntry(identity=f"coco:{int(line)}")
     if identity := _IDENTITY.fullmatch(line):
         return ImageListEntry(identity=f"{identity[1]}:{int(identity[2])}")
-    if _FILE_NAME.fullmatch(line):
+    if is_file_name(line):
         known = identity_of(line)
         return ImageListEntry(identity=known) if known else ImageListEntry(path=line)
     return None
+
+
+def is_file_name(line: str) -> bool:
+    """Whether a line of a list would be read as the file name of an image."""
+    return bool(_FILE_NAME.fullmatch(line))
 
 
 def list_lines(path: Path) -> Iterator[tuple[int, str]]:

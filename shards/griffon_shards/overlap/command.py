@@ -148,6 +148,6 @@ def _print(
         return
     pairs = pair_counts(found, names, other_names)
     if json_wanted:
-        click.echo(json.dumps(as_json(pairs, found, own=own, perceptual=perceptual), ensure_ascii=False))
+        click.echo(json.dumps(as_json(pairs, found, other_names, own=own, perceptual=perceptual), ensure_ascii=False))
     else:
-        click.echo(as_text(pairs, own=own, perceptual=perceptual))
+        click.echo(as_text(pairs, found, other_names, own=own, perceptual=perceptual))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from griffon_shards.image_list import is_file_name
 from griffon_shards.overlap.examine import Keys, examine
 from griffon_shards.overlap.inputs import Input, Job, jobs
 from griffon_shards.overlap.table import KEYS, Matches, Table, identity_numbers, make_table, numbers_of, sha256_numbers
@@ -40,16 +41,19 @@ class Match:
     by: tuple[bool, ...]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Side:
-    """The images of one side, each once in a source: names, keys, and the lines that name them in a list."""
+    """The images of one side, each once in a source, sorted by source and name; fields as in `Keys`.
 
-    names: list[str] = field(default_factory=list)
-    sources: NDArray[np.uint16] = field(default_factory=lambda: np.zeros(0, np.uint16))
-    identities: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
-    sha256s: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 32), np.uint8))
-    hashes: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 4), np.uint64))
-    from_file: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    `identities` are the numbers that `identity_numbers` makes of them; shape [images].
+    """
+
+    names: list[str]
+    sources: NDArray[np.uint16]
+    identities: NDArray[np.uint64]
+    sha256s: NDArray[np.uint8]
+    hashes: NDArray[np.uint64]
+    from_file: NDArray[np.bool_]
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ class Found:
     """The result of a comparison.
 
     Attributes:
-        side: the images of the second side.
+        side: the images of the second side, each once in a source.
         matches: the pairs, sorted by the first image's source and name.
         lines: lines that name the matched images of the first side, for a list.
         unlisted: number of matched images that no line can name.
@@ -78,7 +82,7 @@ def list_lines_of(keys: Keys, place: int) -> tuple[str, ...]:
     identities = (keys.identities[place], keys.own_identities[place])
     sha256 = keys.sha256s[place].tobytes().hex() if keys.from_file[place] and keys.sha256s[place].any() else ""
     lines = tuple(filter(None, dict.fromkeys((*identities, sha256))))
-    return lines or ((keys.names[place],) if "." in keys.names[place] else ())
+    return lines or ((keys.names[place],) if is_file_name(keys.names[place]) else ())
 
 
 def read_side(
@@ -91,19 +95,18 @@ def read_side(
     done: Callable[[int], object],
 ) -> Found:
     """Examine all images of a side; returns them as `side` of a result, if `listed` with the lines that name them."""
-    found = Found(side=Side(), examined=np.zeros(sum(len(one.sources) for one in inputs), np.int64))
     pieces: list[Keys] = []
+    lines: set[str] = set()
+    unlisted = 0
     for keys in pool.run(examine, jobs(tuple(inputs), image_data, perceptual=perceptual)):
         pieces.append(keys)
-        found.unreadable += keys.unreadable
-        found.examined += np.bincount(keys.sources, minlength=len(found.examined))
         for place in range(len(keys.names)) if listed else ():
-            lines = list_lines_of(keys, place)
-            found.lines.update(lines)
-            found.unlisted += not lines
+            own_lines = list_lines_of(keys, place)
+            lines.update(own_lines)
+            unlisted += not own_lines
         done(len(keys.names))
-    found.side = _once(pieces)
-    return found
+    unreadable = [message for keys in pieces for message in keys.unreadable]
+    return Found(side=_once(pieces), lines=lines, unlisted=unlisted, unreadable=unreadable)
 
 
 def _once(pieces: Sequence[Keys]) -> Side:
@@ -168,7 +171,7 @@ def compare(
 
 def compare_with_itself(side: Side, pool: LocalPool | InProcess, done: Callable[[int], object]) -> Found:
     """Find the images of a side that are the same as an earlier one; those of one source come before the next one's."""
-    found = Found(side=side)
+    found = Found(side=side, examined=np.bincount(side.sources).astype(np.int64))
     with tempfile.TemporaryDirectory(prefix="griffon-overlap-") as name:
         folder = Path(name)
         _table_of(side).save(folder)
@@ -193,15 +196,13 @@ def compare_with_itself(side: Side, pool: LocalPool | InProcess, done: Callable[
 
 
 def _lines_of_own(side: Side, matches: Matches) -> set[str]:
-    """Lines that exclude the later images, and not the earlier ones.
+    """The lines that exclude the later images, and not the earlier ones.
 
     Images with the same bytes as an earlier one, in another source, are left: a list cannot tell them apart.
     """
     same_bytes = set(matches.queries[matches.by[:, KEYS.index("sha256")]].tolist())
-    return {
-        side.sha256s[query].tobytes().hex() if side.from_file[query] else side.names[query]
-        for query in set(matches.queries.tolist()) - same_bytes
-    }
+    others = set(matches.queries.tolist()) - same_bytes
+    return {side.sha256s[row].tobytes().hex() if side.from_file[row] else side.names[row] for row in others}
 
 
 def _table_of(side: Side) -> Table:

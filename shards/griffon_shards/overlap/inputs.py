@@ -56,16 +56,17 @@ class Job:
 
 
 def open_inputs(paths: tuple[Path, ...]) -> tuple[Input, ...]:
-    """Look at every input and count its images; sources of several sets are told apart by the sets' names.
+    """Look at every input and count its images; sources of several inputs are told apart by the inputs' names.
 
     Raises:
         SettingsError: an input does not exist, or a list cannot be read.
         DataError: a set is damaged, or an input has no images.
     """
     inputs: list[Input] = []
-    for path in paths:
+    names = [path.resolve().name for path in paths]
+    for path, name in zip(paths, names, strict=True):
         images = unnamed = 0
-        sources: tuple[str, ...] = (path.resolve().name,)
+        sources: tuple[str, ...] = (name if names.count(name) == 1 else str(path),)
         if (path / LOCK_NAME).exists():
             frozen = open_set(path)
             frozen.check_shards()

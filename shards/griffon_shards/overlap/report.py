@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from griffon_shards.overlap.find import Found, Match
 from griffon_shards.overlap.table import KEYS
 from griffon_shards.support.tables import table
@@ -56,17 +58,21 @@ def _count(matches: Sequence[Match], sources: tuple[str, str], other_names: Sequ
     )
 
 
-def as_text(pairs: Sequence[PairCount], *, own: bool, perceptual: bool) -> str:
+def as_text(
+    pairs: Sequence[PairCount], found: Found, other_sources: Sequence[str], *, own: bool, perceptual: bool
+) -> str:
     """A table with a line for each pair of sources, and examples of what only the perceptual hash has found."""
+    examined = f"{sum(found.examined.tolist()):,} images examined"
     if not pairs:
-        return "no image stands twice" if own else "no image in common"
+        return f"no image stands twice; {examined}" if own else f"no image in common; {examined}"
+    different = np.bincount(found.side.sources)
     first, second = ("again in", "first in") if own else ("training set", "evaluation set")
     rows = [
         (
             *pair.sources,
             *(pair.images[key] if perceptual or key != "perceptual" else "-" for key in KEYS),
             pair.any_key,
-            pair.others,
+            f"{pair.others:,} of {different[other_sources.index(pair.sources[1])]:,}",
         )
         for pair in pairs
     ]
@@ -76,10 +82,12 @@ def as_text(pairs: Sequence[PairCount], *, own: bool, perceptual: bool) -> str:
         for pair in pairs
         if pair.alone
     ]
-    return "\n".join((table(head, rows), *examples))
+    return "\n".join((table(head, rows), examined, *examples))
 
 
-def as_json(pairs: Sequence[PairCount], found: Found, *, own: bool, perceptual: bool) -> dict[str, Any]:
+def as_json(
+    pairs: Sequence[PairCount], found: Found, other_sources: Sequence[str], *, own: bool, perceptual: bool
+) -> dict[str, Any]:
     """The same as plain data."""
     first, second = ("again", "first") if own else ("train", "eval")
     return {
@@ -96,6 +104,11 @@ def as_json(pairs: Sequence[PairCount], found: Found, *, own: bool, perceptual: 
             for pair in pairs
         ],
         "images": len({match.image for match in found.matches}),
+        "examined": sum(found.examined.tolist()),
+        f"{second}_images": {
+            source: int(images)
+            for source, images in zip(other_sources, np.bincount(found.side.sources).tolist(), strict=False)
+        },
         "perceptual": perceptual,
         "unreadable": found.unreadable,
     }

@@ -137,7 +137,7 @@ def test_what_overlap_lists_is_gone_from_the_next_build(data: Path, everything: 
     assert overlap.exit_code == 0 and "DET_coco" in overlap.stdout
     out = built(data, tmp_path / "set", "--exclude", listed)
     again = CliRunner().invoke(shards_main, [*map(str, ["overlap", out, *common])])
-    assert again.stdout == "no image in common\n"
+    assert again.stdout.startswith("no image in common; ")
     lost = {tag: image_numbers(everything, tag) - image_numbers(out, tag) for tag in TAGS}
     # The bytes of all copies of an image are the same here, so one that is found takes all others with it.
     assert lost == {tag: {5, 6, 8} for tag in TAGS}

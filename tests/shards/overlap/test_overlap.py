@@ -33,7 +33,7 @@ def pairs(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 def test_every_key_finds_its_images(overlap: Cli, folders: tuple[Path, Path]) -> None:
     train, evaluation = folders
     result = overlap(train, "--eval", evaluation)
-    head, row, example = result.stdout.splitlines()
+    head, row, examined, example = result.stdout.splitlines()
     assert head.split("  ") == [
         "training set",
         "evaluation set",
@@ -44,7 +44,8 @@ def test_every_key_finds_its_images(overlap: Cli, folders: tuple[Path, Path]) ->
         "of the latter",
     ]
     # Image 1 has only the name; image 2 only the look; image 0 bytes and look; image 3 everything.
-    assert row.split() == ["训练", "train", "val2017", "2", "2", "3", "4", "4"]
+    assert row.split() == ["训练", "train", "val2017", "2", "2", "3", "4", "4", "of", "10"]
+    assert examined == "8 images examined"
     assert example == "by look alone 1 of 训练 train, such as deep/small.jpg = 000000000002.jpg"
     (pair,) = pairs(overlap(train, "--eval", evaluation, "--json"))
     assert pair.pop("examples")[0] == ["deep/small.jpg", "000000000002.jpg"]
@@ -90,10 +91,12 @@ def test_a_list_is_an_input(overlap: Cli, folders: tuple[Path, Path], tmp_path: 
 def test_names_and_bytes_alone(overlap: Cli, folders: tuple[Path, Path]) -> None:
     (pair,) = pairs(overlap(folders[0], "--eval", folders[1], "--no-perceptual", "--json"))
     assert "perceptual" not in pair and pair["any"] == 3
-    assert overlap(folders[0], "--eval", folders[1], "--no-perceptual").stdout.splitlines()[1].split()[-3:] == [
+    assert overlap(folders[0], "--eval", folders[1], "--no-perceptual").stdout.splitlines()[1].split()[-5:] == [
         "-",
         "3",
         "3",
+        "of",
+        "10",
     ]
 
 
@@ -121,7 +124,7 @@ def test_images_of_one_colour_are_not_alike(overlap: Cli, tmp_path: Path, make_s
         image = make_sample(size_px=size_px).image
         assert image is not None
         (tmp_path / name / "grey.png").write_bytes(image)
-    assert overlap(tmp_path / "a", "--eval", tmp_path / "b").stdout == "no image in common\n"
+    assert overlap(tmp_path / "a", "--eval", tmp_path / "b").stdout == "no image in common; 1 images examined\n"
 
 
 def sample_of(make_sample: Callable[..., Sample], key: str, image: bytes | None, path: str) -> Sample:
