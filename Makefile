@@ -6,7 +6,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo learn test check test-interop bench-prep bench-formats bench-read bench-train bench-evaluate clean
+.PHONY: demo learn test check test-interop bench-prep bench-formats bench-read bench-train bench-evaluate bench-view clean
 
 # Freezes the sample data, verifies the set, shows a sample; then trains a tiny model through all stages on two ranks.
 # One stage is killed and resumed. A second run finds the set up to date and every stage finished.
@@ -73,6 +73,9 @@ bench-train: $(VENV)/.installed
 
 bench-evaluate: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_evaluate.py
+
+bench-view: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench_view.py
 
 bench-read: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/bench_read.py

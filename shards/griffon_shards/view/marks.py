@@ -1,7 +1,8 @@
 """Samples that somebody marked as doubtful: a small JSONL file beside the set, never in it.
 
 A line is `{"key": ..., "note": ...}`. `griffon-prep build --exclude-keys FILE` leaves the marked samples out of the
-next set. A line that is not JSON counts as a key without a note, so that a file may be written by hand.
+next set. A line that is not JSON counts as a key without a note, so that a file may be written by hand; a comment
+begins with `#`.
 """
 
 import os
@@ -16,21 +17,22 @@ from griffon_shards.support.files import write_whole
 
 MAX_NOTE_CHARS = 2000
 
+_Lines = dict[str, dict[str, object]]
+"""The fields of a line by its key; none for a comment, which is its own key."""
+
 
 class Marks:
     """The marks in a file. Threads may share it; other processes may write the file, too, but not in the same moment.
 
     Attributes:
         path: the file, which need not exist.
-        version: changes whenever the marks do.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.version = 0
         self._lock = threading.Lock()
         self._state: tuple[int, int] | None = None
-        self._lines: dict[str, dict[str, object]] = {}
+        self._lines: _Lines = {}
         self._error: str | None = None
         self.notes()
 
@@ -38,7 +40,7 @@ class Marks:
         """Keys and notes, in the order of the file."""
         with self._lock:
             self._reload()
-            return {key: str(line.get("note", "")) for key, line in self._lines.items()}
+            return {key: str(line.get("note", "")) for key, line in self._lines.items() if line}
 
     @property
     def error(self) -> str | None:
@@ -65,16 +67,15 @@ class Marks:
         """Take a mark away, if there is one. Raises as `put`."""
         self._change(lambda lines: lines.pop(key, None))
 
-    def _change(self, change: Callable[[dict[str, dict[str, object]]], object]) -> None:
+    def _change(self, change: Callable[[_Lines], object]) -> None:
         with self._lock:
             self._reload()
             if self._error is not None:
                 raise DataError(self._error)
             lines = dict(self._lines)
             change(lines)
-            write_whole(
-                self.path, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines.values())
-            )
+            written = [orjson.dumps(line).decode() if line else comment for comment, line in lines.items()]
+            write_whole(self.path, "".join(f"{line}\n" for line in written).encode())
             self._reload()
 
     def _reload(self) -> None:
@@ -86,7 +87,7 @@ class Marks:
             state = (0, 0)
         if state == self._state:
             return
-        self._state, self.version = state, self.version + 1
+        self._state = state
         try:
             data = self.path.read_bytes() if state != (0, 0) else b""
             self._lines, self._error = _parsed(data), None
@@ -97,18 +98,17 @@ class Marks:
             )
 
 
-def _parsed(data: bytes) -> dict[str, dict[str, object]]:
-    lines: dict[str, dict[str, object]] = {}
-    for number, raw in enumerate(data.splitlines(), 1):
-        text = raw.strip()
-        if not text:
-            continue
-        if not text.startswith(b"{"):
-            key = text.decode()
-            lines[key] = {"key": key}
-            continue
-        line = orjson.loads(text)
-        if not isinstance(line.get("key"), str):
-            raise DataError(f"line {number} has no key")
-        lines[line["key"]] = line
+def _parsed(data: bytes) -> _Lines:
+    lines: _Lines = {}
+    for number, line in enumerate(data.decode("utf-8-sig").split("\n"), 1):
+        text = line.strip()
+        if text.startswith("#"):
+            lines[text] = {}
+        elif text.startswith("{"):
+            fields = orjson.loads(text)
+            if not isinstance(fields.get("key"), str):
+                raise DataError(f"line {number} has no key")
+            lines[fields["key"]] = fields
+        elif text:
+            lines[text] = {"key": text}
     return lines

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, locate_answer
 from griffon_shards.support.errors import DataError
+from griffon_shards.view.key_rows import KeyRows
 from griffon_shards.view.sidecar import Mask, Rows
 from griffon_shards.view.written import in_utf16
 
@@ -45,7 +45,7 @@ class Predictions:
         self._frozen = frozen
         self._rank = np.full(len(frozen), _NOT_ASKED, np.uint8)
         self.iou = np.full(len(frozen), np.nan)
-        rows_by_key = _Rows(frozen)
+        key_rows = KeyRows(frozen)
         rows, offsets, sizes = array("I"), array("Q"), array("I")
         foreign: dict[str, None] = {}
         self._file = path.open("rb")
@@ -55,7 +55,9 @@ class Predictions:
             if fields["set"] != frozen.lock.digest:
                 foreign[fields["set"]] = None
                 continue
-            row = rows_by_key.row(fields["key"], where)
+            row = key_rows.row(fields["key"])
+            if row is None:
+                raise DataError(f"{where}: the set {frozen.root} has no sample {fields['key']!r:.200}")
             rows.append(row)
             offsets.append(offset)
             sizes.append(len(line))
@@ -105,34 +107,6 @@ class Predictions:
             "iou": None if np.isnan(iou) else iou,
             "boxes": [{"box": box["box"], "label": box["label"]} for item in predictions for box in item["boxes"]],
         }
-
-
-class _Rows:
-    """The rows of keys, found quickly for many keys."""
-
-    def __init__(self, frozen: FrozenSet) -> None:
-        self._frozen = frozen
-        self._by_source: dict[str, tuple[NDArray[np.int64], NDArray[np.uint32], int]] = {}
-
-    def row(self, key: str, where: str) -> int:
-        tag, _, record = key.rpartition("-")
-        try:
-            order, records, start = self._source(tag)
-            place = int(np.searchsorted(records, int(record)))
-            row = start + int(order[place])
-        except (DataError, ValueError, IndexError):
-            row = -1
-        if row < 0 or self._frozen.key(row) != key:
-            raise DataError(f"{where}: the set {self._frozen.root} has no sample {key!r:.200}")
-        return row
-
-    def _source(self, tag: str) -> tuple[NDArray[np.int64], NDArray[np.uint32], int]:
-        if tag not in self._by_source:
-            rows = self._frozen.rows_of_source(tag)
-            records = self._frozen.index["record"][rows.start : rows.stop]
-            order = np.argsort(records, kind="stable")
-            self._by_source[tag] = order, records[order], rows.start
-        return self._by_source[tag]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

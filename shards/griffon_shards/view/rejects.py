@@ -12,8 +12,9 @@ from griffon_shards import images
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.lock import REJECTS_NAME
 from griffon_shards.support.errors import DataError
+from griffon_shards.view.errors import NotFoundError
 
-_MAX_FOLDERS = 500
+_MAX_FOLDERS = 100
 _DEPTH = 2
 _MAX_IMAGE_BYTES = 64 << 20
 
@@ -58,7 +59,7 @@ class Rejects:
         """The image of a reject.
 
         Raises:
-            IndexError: there is no such reject.
+            NotFoundError: there is no such reject.
             DataError: its image was not found, or is not one that is shown.
         """
         self._read()
@@ -85,6 +86,8 @@ class Rejects:
             return self._kinds
 
     def _line(self, number: int) -> dict[str, Any]:
+        if not 0 <= number < len(self._offsets):
+            raise NotFoundError(f"there is no reject {number}; {self._path} has {len(self._offsets)} lines")
         with self._path.open("rb") as file:
             file.seek(self._offsets[number])
             return _decoded(file.readline(), self._path)

@@ -17,13 +17,13 @@ from starlette.routing import Route
 
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.types import TASKS
-from griffon_shards.view import pictures
+from griffon_shards.view import web_images
+from griffon_shards.view.errors import NotFoundError, TooSlowError
 from griffon_shards.view.filters import PREDICTION_SORTS, SORTS, VERDICTS, Parameters, filters_of, page_of
 from griffon_shards.view.marks import MAX_NOTE_CHARS
-from griffon_shards.view.pictures import Picture, Thumbnails
-from griffon_shards.view.sidecar import TooSlowError
 from griffon_shards.view.statistics import Statistics
 from griffon_shards.view.viewed_set import ViewedSet
+from griffon_shards.view.web_images import Thumbnails, WebImage
 
 Result = TypeVar("Result")
 
@@ -35,11 +35,11 @@ _STATIC_TYPES = {
     ".txt": "text/plain; charset=utf-8",
 }
 _QUERY_THREADS = 2
-_PICTURE_THREADS = 2  # a thread decodes 120 MB at most
+_IMAGE_THREADS = 2  # a thread decodes 120 MB at most
 _MAX_BODY_BYTES = 4096
 _STATUS: Mapping[type[Exception], int] = {
     SettingsError: 400,
-    IndexError: 404,
+    NotFoundError: 404,
     DataError: 422,
     OSError: 500,
     sqlite3.Error: 500,
@@ -117,7 +117,7 @@ class _Views:
         self._statistics = statistics
         self._files = files
         self._query_limit = anyio.CapacityLimiter(_QUERY_THREADS)
-        self._picture_limit = anyio.CapacityLimiter(_PICTURE_THREADS)
+        self._image_limit = anyio.CapacityLimiter(_IMAGE_THREADS)
 
     async def index(self, _request: Request) -> Response:
         return self._file("index.html")
@@ -193,33 +193,33 @@ class _Views:
 
     async def image(self, request: Request) -> Response:
         chosen, row = self._place(request)
-        return await self._picture(request, chosen, f"image-{row}", lambda: pictures.for_browser(_image(chosen, row)))
+        return await self._encoded(request, chosen, f"image-{row}", lambda: web_images.for_browser(_image(chosen, row)))
 
     async def thumbnail(self, request: Request) -> Response:
         chosen, row = self._place(request)
-        return await self._picture(
+        return await self._encoded(
             request, chosen, f"thumbnail-{row}", lambda: self._thumbnails.of_row(chosen.frozen, row)
         )
 
     async def crop(self, request: Request) -> Response:
         chosen, row = self._place(request)
         variant = Parameters(request.query_params.multi_items()).integer("variant", 0)
-        return await self._picture(
-            request, chosen, f"crop-{row}-{variant}", lambda: pictures.crop(chosen.frozen[row], variant)
+        return await self._encoded(
+            request, chosen, f"crop-{row}-{variant}", lambda: web_images.crop(chosen.frozen[row], variant)
         )
 
     async def reject_image(self, request: Request) -> Response:
         chosen = self._set(request.path_params["set"])
         number = request.path_params["number"]
-        return await self._picture(request, chosen, "", lambda: pictures.for_browser(chosen.rejects.image(number)))
+        return await self._encoded(request, chosen, "", lambda: web_images.for_browser(chosen.rejects.image(number)))
 
-    async def _picture(self, request: Request, chosen: ViewedSet, name: str, make: Callable[[], Picture]) -> Response:
-        """A picture; a browser that has it from the same set asks only whether it is still the same."""
+    async def _encoded(self, request: Request, chosen: ViewedSet, name: str, make: Callable[[], WebImage]) -> Response:
+        """An image. A browser that has it already asks with its tag, and gets 304."""
         tag = f'"{chosen.frozen.lock.digest[:32]}-{name}"'
         headers = {"cache-control": "private, no-cache", "etag": tag} if name else _NOT_STORED
         if name and request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        data, media_type = await anyio.to_thread.run_sync(make, limiter=self._picture_limit)
+        data, media_type = await anyio.to_thread.run_sync(make, limiter=self._image_limit)
         return Response(data, media_type=media_type, headers=headers)
 
     def _query(self, work: Callable[[], Result]) -> Awaitable[Result]:
@@ -236,7 +236,7 @@ class _Views:
 
     def _set(self, number: int) -> ViewedSet:
         if number >= len(self._sets):
-            raise IndexError(f"there is no set {number}; sets are numbered from 0 to {len(self._sets) - 1}")
+            raise NotFoundError(f"there is no set {number}; sets are numbered from 0 to {len(self._sets) - 1}")
         return self._sets[number]
 
     def _place(self, request: Request) -> tuple[ViewedSet, int]:

@@ -20,8 +20,8 @@ from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.processes import available_cores
 from griffon_shards.view.access import Access, is_loopback
 from griffon_shards.view.command import DEFAULT_PORT
+from griffon_shards.view.key_rows import KeyRows
 from griffon_shards.view.marks import Marks
-from griffon_shards.view.pictures import Thumbnails
 from griffon_shards.view.predictions import Predictions
 from griffon_shards.view.rejects import Rejects
 from griffon_shards.view.server import make_app, static_files
@@ -29,6 +29,7 @@ from griffon_shards.view.sidecar import Sidecar
 from griffon_shards.view.sidecar_build import ensure_sidecar
 from griffon_shards.view.statistics import Statistics
 from griffon_shards.view.viewed_set import ViewedSet
+from griffon_shards.view.web_images import Thumbnails
 
 _THUMBNAILS_BYTES = 500_000_000
 _READERS = 4  # processes that read samples; writing the sidecar takes a quarter of the time of reading
@@ -85,6 +86,7 @@ def open_sets(
             number=number,
             name=str(root),
             frozen=frozen,
+            key_rows=KeyRows(frozen),
             sidecar=Sidecar(_built_sidecar(frozen, cache)),
             predictions=answers or None,
             marks=Marks(marks or _beside(root)),

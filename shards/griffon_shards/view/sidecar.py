@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from griffon_shards.view.errors import TooSlowError
 from griffon_shards.view.text_index import match_expression
 
 Rows = NDArray[np.uint32]
@@ -19,10 +20,6 @@ _QUERY_S = 5.0
 _STEPS_BETWEEN_CHECKS = 100_000
 _CACHE_KIB = 4_000
 _AFTER_ALL = "\U0010ffff"
-
-
-class TooSlowError(Exception):
-    """A query took too long and was stopped."""
 
 
 class Sidecar:
@@ -38,7 +35,7 @@ class Sidecar:
         self._local = threading.local()
         facts = dict(self._connection.execute("SELECT name, value FROM facts"))
         self.samples: int = facts["samples"]
-        self.damaged: int = facts["damaged"]
+        self.damaged: int = len(facts["damaged"]) // 4
 
     @cached_property
     def width_px(self) -> NDArray[np.uint32]:

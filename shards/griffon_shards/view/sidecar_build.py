@@ -25,7 +25,7 @@ from griffon_shards.support.worker_pool import LocalPool
 from griffon_shards.view import text_index
 from griffon_shards.view.sidecar_rows import RowBlock, read_rows
 
-VERSION = 1
+VERSION = 2
 """Raised when a sidecar of older code no longer serves."""
 _ROWS_PER_BLOCK = 1000
 _FEW_ROWS = 5000  # read in less time than a process takes to start
@@ -66,13 +66,14 @@ def ensure_sidecar(
         done: called with the number of samples read since the last call.
 
     Raises:
+        DataError: the sidecar cannot be written, or a process was killed.
         OSError: the folder cannot be written.
     """
     path = sidecar_path(cache, frozen)
     if is_complete(path, frozen):
         return path
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _Locked(cache / f"{frozen.lock.digest}.lock"):
+    with _locked(cache / f"{frozen.lock.digest}.lock"):
         if is_complete(path, frozen):  # another process has just built it
             return path
         temporary = cache / f"{TEMPORARY_PREFIX}{path.name}"
@@ -82,6 +83,8 @@ def ensure_sidecar(
             for older in cache.glob(f"{frozen.lock.digest}.v*.sqlite"):
                 older.unlink()
             temporary.replace(path)
+        except sqlite3.Error as error:
+            raise DataError(f"{temporary}: {error}; free some space, or give another folder with --cache") from error
         finally:
             temporary.unlink(missing_ok=True)
     return path
@@ -94,12 +97,12 @@ def is_complete(path: Path, frozen: FrozenSet) -> bool:
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             facts = dict(connection.execute("SELECT name, value FROM facts"))
-            if facts.get("digest") != frozen.lock.digest or facts.get("samples") != len(frozen):
-                return False
-            (damaged,) = connection.execute("SELECT data FROM columns WHERE name = 'damaged'").fetchone()
     except sqlite3.DatabaseError:
         return False
-    return not any(_is_readable(frozen, row) for row in np.frombuffer(damaged, "<u4")[:_MAX_READ_AGAIN].tolist())
+    if facts.get("digest") != frozen.lock.digest or facts.get("samples") != len(frozen):
+        return False
+    damaged = np.frombuffer(facts["damaged"], "<u4")[:_MAX_READ_AGAIN].tolist()
+    return not any(_is_readable(frozen, row) for row in damaged)
 
 
 def _is_readable(frozen: FrozenSet, row: int) -> bool:
@@ -110,26 +113,21 @@ def _is_readable(frozen: FrozenSet, row: int) -> bool:
     return True
 
 
-class _Locked:
-    """Hold the lock of a sidecar, and wait for another process that does."""
-
-    def __init__(self, path: Path) -> None:
-        waiting = False
-        while True:
-            try:
-                self._file = lock_folder(path, whose=f"{path}: another process builds this sidecar", instead="wait")
-                return
-            except SettingsError as error:
-                if not waiting:
-                    _LOG.info("%s", error)
-                waiting = True
-                time.sleep(_PAUSE_S)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a sidecar; wait for another process that does."""
+    waiting = False
+    while True:
+        try:
+            file = lock_folder(path, whose=f"{path}: another process builds this sidecar", instead="waiting for it")
+            break
+        except SettingsError as error:
+            if not waiting:
+                _LOG.info("%s", error)
+            waiting = True
+            time.sleep(_PAUSE_S)
+    with file:
+        yield
 
 
 def _build(frozen: FrozenSet, path: Path, workers: int, done: Callable[[int], object]) -> None:
@@ -157,8 +155,8 @@ def _build(frozen: FrozenSet, path: Path, workers: int, done: Callable[[int], ob
         connection.execute("INSERT INTO text (text) VALUES ('optimize')")
         _write_categories(connection, postings)
         del postings
-        _write_columns(connection, {**columns, "damaged": np.array(damaged, "<u4")}, frozen)
-        facts = {"digest": frozen.lock.digest, "samples": rows, "damaged": len(damaged)}
+        _write_columns(connection, columns, frozen)
+        facts = {"digest": frozen.lock.digest, "samples": rows, "damaged": np.array(damaged, "<u4").tobytes()}
         connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
         connection.execute("COMMIT")
     finally:
@@ -172,6 +170,7 @@ def _blocks(frozen: FrozenSet, workers: int) -> Iterator[RowBlock]:
     if rows <= _FEW_ROWS:
         yield from map(read_rows, jobs)
         return
+    _LOG.info("reading the categories and texts of %s, once: %s samples", frozen.root, f"{rows:,}")
     with LocalPool(workers) as pool:
         yield from _in_order(pool.run(read_rows, jobs))
 
@@ -242,10 +241,12 @@ def _write_categories(connection: sqlite3.Connection, postings: _Postings) -> No
 
 def _write_columns(connection: sqlite3.Connection, columns: dict[str, NDArray[Any]], frozen: FrozenSet) -> None:
     """Image sizes, areas, and the complete set in every order but its own."""
-    everything = np.arange(len(frozen))
-    orders = {f"by {name}": np.lexsort(keys(frozen, everything)) for name, keys in INDEX_ORDERS.items()}
-    for name in ("boxes", "length"):  # `ls` lists the most first
-        orders[f"by {name}"] = np.argsort(frozen.index[{"boxes": "boxes", "length": "text_chars"}[name]], kind="stable")
+    everything, index = np.arange(len(frozen)), frozen.index
+    orders = {
+        "by key": np.lexsort(INDEX_ORDERS["key"](frozen, everything)),
+        "by boxes": np.argsort(index["boxes"], kind="stable"),
+        "by length": np.argsort(index["text_chars"], kind="stable"),
+    }
     area, pixels = columns["area"], columns["width"].astype(np.float64) * columns["height"]
     share = np.divide(area, pixels, out=np.full(len(frozen), np.nan), where=pixels > 0)
     orders |= {"by area": np.argsort(area, kind="stable"), "by smallest": np.argsort(share, kind="stable")}

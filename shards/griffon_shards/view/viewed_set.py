@@ -9,7 +9,9 @@ from typing import Any
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.support.errors import DataError
 from griffon_shards.view import cards
+from griffon_shards.view.errors import NotFoundError
 from griffon_shards.view.filters import Filters
+from griffon_shards.view.key_rows import KeyRows
 from griffon_shards.view.marks import Marks
 from griffon_shards.view.predictions import Predictions
 from griffon_shards.view.rejects import Rejects
@@ -36,6 +38,7 @@ class ViewedSet:
     predictions: Predictions | None
     marks: Marks
     rejects: Rejects
+    key_rows: KeyRows
     _recent: "_Recent" = field(default_factory=lambda: _Recent(_SELECTIONS))
 
     def summary(self) -> dict[str, Any]:
@@ -59,9 +62,11 @@ class ViewedSet:
         return [{"set": self.number, **count} for count in self.rejects.counts()]
 
     def check(self, row: int) -> None:
-        """Raise IndexError if there is no such row."""
+        """Raise NotFoundError if there is no such row."""
         if not 0 <= row < len(self.frozen):
-            raise IndexError(f"set {self.number} has {len(self.frozen)} samples, from row 0 on; there is no row {row}")
+            raise NotFoundError(
+                f"set {self.number} has {len(self.frozen)} samples, from row 0 on; there is no row {row}"
+            )
 
     def cards(self, filters: Filters, offset: int, limit: int) -> tuple[int, list[dict[str, Any]]]:
         """The number of samples that pass, and the cards of some. Raises as `select`."""
@@ -77,13 +82,15 @@ class ViewedSet:
 
     def categories(self, filters: Filters, prefix: str) -> tuple[list[tuple[str, int]], int]:
         """Categories of the samples that pass, the most frequent first, and their number. Raises as `select`."""
-        mask = mask_of(filters, self.frozen, self.sidecar, self.predictions, self._marked_rows())
+        mask = mask_of(filters, self.frozen, self.sidecar, self.predictions, self._marked_rows(filters))
         return self.sidecar.categories(prefix, mask, _CATEGORIES)
 
     def marked(self) -> list[dict[str, Any]]:
         """All marks of samples that the set has."""
-        rows = self._rows_of_keys(self.marks.notes())
-        return [{"set": self.number, "key": key, "row": row, "note": note} for key, (row, note) in rows.items()]
+        marks = self.marks.notes().items()
+        places = [(self.key_rows.row(key), key, note) for key, note in marks]
+        shown = [place for place in places if place[0] is not None]  # others are perhaps of an older set
+        return [{"set": self.number, "key": key, "row": row, "note": note} for row, key, note in shown]
 
     def _card(self, row: int, notes: Mapping[str, str]) -> dict[str, Any]:
         try:
@@ -93,26 +100,21 @@ class ViewedSet:
         return {"set": self.number, **cards.card(self.frozen, row, self.predictions, note)}
 
     def _selected(self, filters: Filters) -> Selection:
-        notes = self.marks.notes() if filters.marked else {}
-        key = (filters, self.marks.version if filters.marked else 0)
+        marked = self._marked_rows(filters)
+        key = (filters, tuple(marked))
         selection = self._recent.get(key)
         if selection is None:
-            marked = [row for row, _ in self._rows_of_keys(notes).values()]
             selection = select(filters, self.frozen, self.sidecar, self.predictions, marked)
             self._recent.put(key, selection)
         return selection
 
-    def _marked_rows(self) -> list[int]:
-        return [row for row, _ in self._rows_of_keys(self.marks.notes()).values()]
+    def _marked_rows(self, filters: Filters) -> list[int]:
+        """The rows that are marked, if they are asked for."""
+        return [mark["row"] for mark in self.marked()] if filters.marked else []
 
-    def _rows_of_keys(self, notes: Mapping[str, str]) -> dict[str, tuple[int, str]]:
-        rows = {}
-        for key, note in notes.items():
-            try:
-                rows[key] = (self.frozen.row(key), note)
-            except DataError:  # marked in an older set, perhaps
-                continue
-        return rows
+
+_Choice = tuple[Filters, tuple[int, ...]]
+"""Filters, and the rows that are marked if they ask for these."""
 
 
 class _Recent:
@@ -121,15 +123,15 @@ class _Recent:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._selections: OrderedDict[tuple[Filters, int], Selection] = OrderedDict()
+        self._selections: OrderedDict[_Choice, Selection] = OrderedDict()
 
-    def get(self, key: tuple[Filters, int]) -> Selection | None:
+    def get(self, key: _Choice) -> Selection | None:
         with self._lock:
             if key in self._selections:
                 self._selections.move_to_end(key)
             return self._selections.get(key)
 
-    def put(self, key: tuple[Filters, int], selection: Selection) -> None:
+    def put(self, key: _Choice, selection: Selection) -> None:
         with self._lock:
             self._selections[key] = selection
             while len(self._selections) > self._most:

@@ -9,11 +9,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from griffon_shards.view.access import Access
-from griffon_shards.view.pictures import Thumbnails
 from griffon_shards.view.server import make_app, static_files
 from griffon_shards.view.serving import open_sets
 from griffon_shards.view.statistics import Statistics
 from griffon_shards.view.viewed_set import ViewedSet
+from griffon_shards.view.web_images import Thumbnails
 
 ORIGIN = "http://127.0.0.1:8765"
 

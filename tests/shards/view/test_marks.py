@@ -47,9 +47,14 @@ def test_a_mark_is_written_shown_filtered_by_and_taken_away(marked: View, marks:
 
 def test_what_others_wrote_into_the_file_is_kept_and_shown(marked: View, marks: Path) -> None:
     first = marked.sets[0].frozen.key(0)
-    marks.write_text(f'DET_old-000000001\n{{"key": "{first}", "note": "n", "by": "Ann"}}\n\n', encoding="utf-8")
+    marks.write_text(
+        f'\ufeff# mine\nDET_old-000000001\n{{"key": "{first}", "note": "n", "by": "Ann"}}\n\n', encoding="utf-8"
+    )
     assert [mark["key"] for mark in marked.get("/api/marks")] == [first]
     put(marked, 1, "new")
+    comment, rest = marks.read_text(encoding="utf-8").split("\n", 1)
+    assert comment == "# mine"
+    marks.write_text(rest, encoding="utf-8")
     assert [line["key"] for line in lines(marks)] == ["DET_old-000000001", first, marked.sets[0].frozen.key(1)]
     assert lines(marks)[1]["by"] == "Ann"
 

@@ -141,7 +141,7 @@ def test_a_set_of_texts_alone(
     assert "--draw" not in view.get("/api/samples/0/0")["command"]
 
 
-def test_several_sets_are_told_apart(
+def test_each_of_several_sets_has_its_own_samples(
     tmp_path: Path, frozen_set: Path, write_set: WriteSet, make_sample: MakeSample, open_view: OpenView
 ) -> None:
     other = write_set(tmp_path / "set", [make_sample("DET_b-000000000")])
@@ -206,7 +206,7 @@ def test_images_are_sent_as_they_are_stored(view: View) -> None:
     assert len(formats) > 1
 
 
-def test_a_browser_that_has_an_image_is_told_so(view: View) -> None:
+def test_an_image_that_the_browser_has_is_not_sent_again(view: View) -> None:
     row = next(row for row in range(9) if view.sets[0].frozen[row].image is not None)
     for kind in ("image", "thumbnail"):
         first = view.client.get(f"/{kind}/0/{row}")
@@ -242,8 +242,11 @@ def test_hostile_images_are_refused(
         replace(make_sample(f"DET_a-{record:09d}"), image=image)
         for record, image in enumerate((bomb.getvalue(), page, tiff.getvalue()))
     ]
+    visual = make_sample("VISJ_a-000000003", "[0.100,0.200,0.300,0.400]", region_xyxy_px=(1.0, 1.0, 3.0, 3.0))
+    samples.append(replace(visual, image=bomb.getvalue()))
     view = open_view(write_set(tmp_path / "set", samples))
     assert view.error("/thumbnail/0/0") == (422, "30000x5000 pixels, at most 40,000,000 are shown in a small image")
+    assert view.error("/crop/0/3") == (422, "30000x5000 pixels, at most 40,000,000 are decoded for the browser")
     assert "HTML" in view.error("/image/0/1")[1]
     assert "HTML" in view.error("/thumbnail/0/1")[1]
     answer = view.client.get("/image/0/2")

@@ -17,7 +17,7 @@ from griffon_shards.types import Sample
 
 SIDE_PX = 320
 """Longest side of a thumbnail."""
-_MAX_PIXELS = 40_000_000  # decoded at once for a small image; 120 MB
+_MAX_PIXELS = 40_000_000  # decoded at once; 120 MB
 _MEDIA_TYPES = {
     "JPEG": "image/jpeg",
     "PNG": "image/png",
@@ -28,26 +28,23 @@ _MEDIA_TYPES = {
 }
 """What browsers show. TIFF is sent as PNG."""
 
-Picture = tuple[bytes, str]
+WebImage = tuple[bytes, str]
 """An image's bytes and its media type."""
 
 
-def for_browser(data: bytes) -> Picture:
+def for_browser(data: bytes) -> WebImage:
     """An image as stored, if browsers show its format.
 
     Raises:
-        ImageError: it is not a supported image.
+        ImageError: it is not a supported image, or one that has to be decoded and has too many pixels.
     """
     media_type = _MEDIA_TYPES.get(images.format_of(data))
     if media_type is not None:
         return data, media_type
-    header = images.read_header(data)
-    if header.width_px * header.height_px > _MAX_PIXELS:
-        raise images.ImageError(f"a {header.format} of more than {_MAX_PIXELS:,} pixels, which browsers do not show")
-    return _encoded(images.decode(data), "PNG"), "image/png"
+    return _encoded(_decoded(data), "PNG"), "image/png"
 
 
-def thumbnail(data: bytes) -> Picture:
+def thumbnail(data: bytes) -> WebImage:
     """An image whose longest side has at most `SIDE_PX`, as JPEG.
 
     Raises:
@@ -56,18 +53,25 @@ def thumbnail(data: bytes) -> Picture:
     return _encoded(images.decode_small(data, SIDE_PX, _MAX_PIXELS), "JPEG"), "image/jpeg"
 
 
-def crop(sample: Sample, variant: int) -> Picture:
+def crop(sample: Sample, variant: int) -> WebImage:
     """The region of a variant, as JPEG.
 
     Raises:
-        DataError: the variant has no region, or the image does not decode.
+        DataError: the variant has no region, or the image is damaged or has too many pixels.
     """
     region = sample.renderings[variant].region_xyxy_px if variant < len(sample.renderings) else None
     if region is None or sample.image is None:
         raise DataError(f"{sample.key}: variant {variant} has no region")
-    if sample.width_px * sample.height_px > images.MAX_PIXELS // 2:
-        raise DataError(f"{sample.key}: its image is too large to crop here")
-    return _encoded(images.cropped(images.decode(sample.image), region), "JPEG"), "image/jpeg"
+    return _encoded(images.cropped(_decoded(sample.image), region), "JPEG"), "image/jpeg"
+
+
+def _decoded(data: bytes) -> Image.Image:
+    header = images.read_header(data)  # not what the sample's JSON says
+    if header.width_px * header.height_px > _MAX_PIXELS:
+        raise images.ImageError(
+            f"{header.width_px}x{header.height_px} pixels, at most {_MAX_PIXELS:,} are decoded for the browser"
+        )
+    return images.decode(data)
 
 
 def _encoded(image: Image.Image, form: str) -> bytes:
@@ -86,7 +90,7 @@ class Thumbnails:
         self._connection: sqlite3.Connection | None = None
         self._bytes = 0
 
-    def of_row(self, frozen: FrozenSet, row: int) -> Picture:
+    def of_row(self, frozen: FrozenSet, row: int) -> WebImage:
         """The thumbnail of the sample in a row.
 
         Raises:
