@@ -14,6 +14,7 @@ from griffon_shards.support.errors import DataError
 from griffon_shards.tar import split_sample
 from griffon_shards.types import IMAGE_TOKEN, TASKS, BoxXYXY, Rendering, Sample, Turn
 from griffon_shards.view.predictions import Predictions
+from griffon_shards.view.written import in_utf16
 
 _TEXT_CHARS = 200
 _CARD_BOXES = 200
@@ -101,7 +102,7 @@ def _variant(rendering: Rendering, sample: Sample, style: str) -> dict[str, Any]
     if region is not None and width_px and height_px:
         region = (region[0] / width_px, region[1] / height_px, region[2] / width_px, region[3] / height_px)
     turns = [
-        {"from": turn.role, "value": turn.text, "boxes": _in_utf16(turn.text, boxes)}
+        {"from": turn.role, "value": turn.text, "boxes": in_utf16(turn.text, boxes)}
         for turn, boxes in zip(rendering.turns, _written(rendering.turns, sample.task, style), strict=True)
     ]
     return {"turns": turns, "region": region}
@@ -119,19 +120,3 @@ def _written(turns: Sequence[Turn], task: str, style: str) -> list[list[WrittenB
         elif task == "REG":
             boxes[place - 1] = locate_boxes_in(turns[place - 1].text, style)
     return boxes
-
-
-def _in_utf16(text: str, boxes: Sequence[WrittenBox]) -> list[dict[str, Any]]:
-    """Boxes with their place in code units of UTF-16, in which JavaScript counts; boxes ascend."""
-    shown, characters, units = [], 0, 0
-    for item in boxes:
-        units += _units(text[characters : item.start])
-        start, characters = units, item.start
-        units += _units(text[characters : item.end])
-        characters = item.end
-        shown.append({"start": start, "end": units, **_box(item.label, item.box_xyxy)})
-    return shown
-
-
-def _units(text: str) -> int:
-    return len(text) + sum(character > "\uffff" for character in text) if not text.isascii() else len(text)

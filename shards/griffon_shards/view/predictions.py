@@ -14,10 +14,11 @@ import numpy as np
 import orjson
 
 from griffon_shards.frozen_set import FrozenSet
-from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer
+from griffon_shards.grammar import ANSWERED_WITH_BOXES, locate_answer
 from griffon_shards.support.errors import DataError
 from griffon_shards.view.key_rows import KeyRows
 from griffon_shards.view.sidecar import Mask, Rows
+from griffon_shards.view.written import in_utf16
 
 _RANKS = ("unparsed", "wrong", "right")
 """Verdicts, the worst first. A longer answer of LAZY has none, for it has many right wordings."""
@@ -104,7 +105,7 @@ class Predictions:
         return {
             "verdict": _RANKS[rank] if rank < _UNSCORED else None,
             "iou": None if np.isnan(iou) else iou,
-            "boxes": [box for item in predictions for box in item["boxes"]],
+            "boxes": [{"box": box["box"], "label": box["label"]} for item in predictions for box in item["boxes"]],
         }
 
 
@@ -145,25 +146,27 @@ def _rank(fields: dict[str, Any]) -> int:
 
 
 def _shown(fields: dict[str, Any], style: str) -> dict[str, Any]:
-    """A prediction as the page has it: boxes as fractions, with labels where the answer is of the grammar."""
+    """A prediction as the page has it. Boxes are fractions, with labels and places if the answer is of the grammar."""
     rank, width_px, height_px = _rank(fields), fields["width"], fields["height"]
     boxes_px = fields["boxes_px"] if width_px and height_px else []
-    boxes = [[x1 / width_px, y1 / height_px, x2 / width_px, y2 / height_px] for x1, y1, x2, y2 in boxes_px]
-    labels = [""] * len(boxes)
+    boxes: list[dict[str, Any]] = [
+        {"box": [x1 / width_px, y1 / height_px, x2 / width_px, y2 / height_px], "label": ""}
+        for x1, y1, x2, y2 in boxes_px
+    ]
     if fields["task"] in ANSWERED_WITH_BOXES:
         try:
-            written = [label for label, _ in parse_answer(fields["answer"], fields["task"], style)]
+            written = in_utf16(fields["answer"], locate_answer(fields["answer"], fields["task"], style))
         except ValueError:  # the evaluation reads such answers leniently
             written = []
         if len(written) == len(boxes):
-            labels = written
+            boxes = [{**item, "box": box["box"]} for item, box in zip(written, boxes, strict=True)]
     return {
         "variant": 0,  # the one that an evaluation asks
         "round": fields["round"],
         "question": fields["question"],
         "answer": fields["answer"],
         "truth": fields["truth"],
-        "boxes": [{"box": box, "label": label} for box, label in zip(boxes, labels, strict=True)],
+        "boxes": boxes,
         "iou": fields["iou"],
         "verdict": _RANKS[rank] if rank < _UNSCORED else None,
         "why": fields["unparsed"],

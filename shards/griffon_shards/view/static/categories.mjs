@@ -27,7 +27,7 @@ export function makeCategories() {
 
   const load = async (params, signal) => {
     const query = changed({ category: null, prefix: input.value.trim(), sort: null, desc: null, random: null }, selection(params));
-    const { categories, total } = await api.categories(query, signal);
+    const { categories, total, error } = await offer(query, signal);
     if (signal.aborted) return;
     const chosen = params.getAll("category");
     const counts = new Map(categories);
@@ -35,13 +35,13 @@ export function makeCategories() {
     const rows = [...chosen.map((name) => [name, counts.get(name) ?? null]), ...offered];
     replace(list, rows.map(([name, count]) => check(name, count, chosen)));
     const left = total - categories.filter(([name]) => chosen.includes(name)).length - offered.length;
-    more.textContent = left > 0 ? `and ${left.toLocaleString("en")} more` : rows.length ? "" : "none";
+    more.textContent = error ? error : left > 0 ? `and ${left.toLocaleString("en")} more` : rows.length ? "" : "none";
   };
   const type = () => {
     asked.abort();
     asked = new AbortController();
     load(current(), asked.signal).catch((error) => {
-      if (error.name !== "AbortError") more.textContent = error.message;
+      if (error.name !== "AbortError") throw error;
     });
   };
   input.addEventListener("input", () => {
@@ -63,6 +63,16 @@ export function makeCategories() {
     if (focus !== null) [...list.querySelectorAll("input")].find((box) => box.value === focus)?.focus();
   };
   return { node, update };
+}
+
+/** The categories of what is shown. What the server refuses shows under the list. */
+async function offer(query, signal) {
+  try {
+    return await api.categories(query, signal);
+  } catch (error) {
+    if (!(error instanceof api.ApiError)) throw error;
+    return { categories: [], total: 0, error: error.message };
+  }
 }
 
 function check(name, count, chosen) {

@@ -15,15 +15,15 @@ const RANGES = [
 const IOU = ["iou", "IoU of the prediction", "any"];
 const VERDICTS = { right: "Right", wrong: "Wrong", unparsed: "Unparsed" };
 
-/** The form and `update(params, signal)`, which sets it from the address. */
-export function makeFilters(context) {
-  const several = context.sets.length > 1;
-  const sources = [...new Map(context.sets.flatMap((set) => set.sources).map((item) => [item.source, item])).values()];
+/** The form for a set, and `update(params, signal)`, which sets it from the address. */
+export function makeFilters(set, context) {
+  const { sources } = set;
+  const tasks = context.tasks.filter((task) => sources.some((item) => item.task === task));
+  const samplesOf = (task) => sources.reduce((sum, item) => sum + (item.task === task ? item.samples : 0), 0);
   const parts = [
-    several ? makeSets(context.sets) : null,
-    context.predictions ? makeVerdict(context.verdicts) : null,
-    context.predictions ? makeRange(...IOU) : null,
-    context.tasks.length > 1 ? makeChecks("task", "Task", context.tasks.map((task) => [task, null])) : null,
+    set.predictions ? makeVerdict(context.verdicts) : null,
+    set.predictions ? makeRange(...IOU) : null,
+    tasks.length > 1 ? makeChecks("task", "Task", tasks.map((task) => [task, samplesOf(task)])) : null,
     makeCategories(),
     sources.length > 1 ? makeChecks("source", "Source", sources.map((item) => [item.source, item.samples])) : null,
     ...RANGES.map((item) => makeRange(...item)),
@@ -45,7 +45,7 @@ const apply = (changes) => open(filtered(changes));
 function cleared() {
   const params = current();
   const kept = new URLSearchParams();
-  for (const name of ["sort", "desc", "random", "size", "labels"]) if (params.has(name)) kept.set(name, params.get(name));
+  for (const name of ["set", "sort", "desc", "random", "size", "labels"]) if (params.has(name)) kept.set(name, params.get(name));
   return kept;
 }
 
@@ -97,16 +97,6 @@ function makeRange(name, title, step) {
     [least.value, most.value] = range(params.get(name));
   };
   return { node: group(title, element("div", { class: "range" }, least, element("span", {}, "to"), most)), update };
-}
-
-function makeSets(sets) {
-  const select = element(
-    "select",
-    { id: "set", "aria-label": "Set", onchange: () => apply({ set: select.value }) },
-    element("option", { value: "" }, "all"),
-    sets.map((set) => element("option", { value: set.set }, set.name)),
-  );
-  return { node: group("Set", select), update: (params) => { select.value = params.get("set") ?? ""; } };
 }
 
 function makeVerdict(verdicts) {

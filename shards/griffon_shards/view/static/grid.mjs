@@ -7,25 +7,28 @@ import { makeFilters } from "./filters.mjs";
 import { changeState, newSeed } from "./keyboard.mjs";
 import { editMark } from "./mark_dialog.mjs";
 import { chips, makePager } from "./paging.mjs";
+import { setOf } from "./sets.mjs";
 import { isolated, visible } from "./text.mjs";
 import { verdict, verdictBadge } from "./verdict.mjs";
 import { changed, current, filtered, href, open, selection } from "./url_state.mjs";
 
 const PAGE = 60;
 const SORTS = {
-  key: "key", boxes: "number of boxes", length: "length", smallest: "smallest box", area: "box area", order: "drawn order",
-  iou: "IoU of the prediction",
+  order: "order in the set", key: "key", boxes: "number of boxes", length: "length", smallest: "smallest box, %",
+  area: "smallest box, px²", iou: "IoU of the prediction", verdict: "verdict, worst first",
 };
+const PREDICTED = ["iou", "verdict"]; // orders of sets with predictions
 const SIZES = ["small", "medium", "large"];
 
 export function makeGrid(context) {
-  const filters = makeFilters(context);
+  let filters = null; // those of the set that is shown
+  let shownSet = null;
   const cards = element("ol", { class: "cards", "aria-label": "samples" });
   const total = element("h1", { class: "total" });
   const chosen = element("div", { class: "chips" });
   const pager = makePager(PAGE);
   const tools = makeTools(context);
-  const side = element("details", { class: "side", open: innerWidth > 860 }, element("summary", {}, "Filters"), filters.node);
+  const side = element("details", { class: "side", open: innerWidth > 860 }, element("summary", {}, "Filters"));
   const node = element(
     "div",
     { class: "with-side" },
@@ -35,28 +38,35 @@ export function makeGrid(context) {
   let shown = [];
 
   const update = async (params, signal) => {
+    const set = setOf(context, params);
+    if (set !== shownSet) {
+      filters?.node.remove();
+      filters = makeFilters(set, context);
+      side.append(filters.node);
+      tools.offer(set);
+      shownSet = set;
+    }
     const offset = Number(params.get("offset") ?? 0) || 0;
     const query = changed({ offset: String(offset), limit: String(PAGE) }, selection(params));
-    // A failure of the list of categories shows there, and not in place of the samples.
-    const [answer] = await Promise.all([api.samples(query, signal), filters.update(params, signal)]);
+    const [answer] = await Promise.all([found(query, signal), filters.update(params, signal)]);
     if (signal.aborted) return "";
     shown = answer.samples;
     tools.update(params);
     total.textContent = counted(answer.total, "sample");
     replace(chosen, chips(params));
-    replace(cards, answer.samples.map((card) => element("li", {}, makeCard(card, params))));
+    replace(cards, shown.map((card) => element("li", {}, makeCard(card, params))));
+    if (!shown.length) replace(cards, notice(answer.error));
     cards.className = `cards ${params.get("size") ?? "medium"}`;
     cards.classList.toggle("labelled", params.get("labels") === "1");
-    if (!shown.length) replace(cards, element("li", { class: "notice" }, "No sample matches these filters."));
     pager.update(params, offset, answer.total);
-    announce(counted(answer.total, "sample"));
+    announce(answer.error ?? counted(answer.total, "sample"));
     return "Samples";
   };
   const focused = () => shown.find((card) => cardId(card) === document.activeElement?.id);
   const keys = [
     [["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], "move between samples", (event) => move(cards, event.key)],
     [["Enter"], "open the sample", () => false],
-    [["m"], "mark the sample, with a note", () => focused() && editMark(focused(), context)],
+    [["m"], "mark the sample, with a note", () => editMark(focused(), context)],
     [["n"], "next page", () => pager.go(1)],
     [["p"], "previous page", () => pager.go(-1)],
     [["l"], "show labels", () => changeState({ labels: current().get("labels") === "1" ? null : "1" })],
@@ -65,27 +75,42 @@ export function makeGrid(context) {
   return { node, update, keys };
 }
 
+/** A page of samples. What the server refuses, such as a search without a word, shows in their place. */
+async function found(query, signal) {
+  try {
+    return await api.samples(query, signal);
+  } catch (error) {
+    if (!(error instanceof api.ApiError)) throw error;
+    return { total: 0, samples: [], error: error.message };
+  }
+}
+
+function notice(error) {
+  return element("li", { class: error ? "notice error" : "notice" }, error ?? "No sample matches these filters.");
+}
+
 function makeTools(context) {
   const sort = element(
     "select",
     { id: "sort", onchange: () => changeState({ sort: sort.value, desc: null, random: null, offset: null }) },
-    context.sort.map((name) => element("option", { value: name }, SORTS[name] ?? name)),
-    element("option", { value: "random", hidden: true }, "random"),
   );
   const turn = button("", () => changeState({ desc: current().has("desc") ? null : "1", offset: null }), { id: "desc" });
   const shuffle = button("Random", () => open(filtered({ random: newSeed(), sort: null, desc: null })), {
     id: "shuffle",
     title: "samples in a random order, which the seed in the address names (r)",
   });
-  const worst = context.predictions
-    ? button("Worst first", () => changeState({ sort: "iou", desc: null, random: null, offset: null }), { id: "worst" })
-    : null;
+  const worst = button("Worst first", () => changeState({ sort: "verdict", desc: null, random: null, offset: null }), { id: "worst" });
   const size = element(
     "select",
     { id: "size", "aria-label": "size of images", onchange: () => changeState({ size: size.value === "medium" ? null : size.value }) },
     SIZES.map((name) => element("option", { value: name }, `${name} images`)),
   );
   const node = element("div", { class: "row" }, element("label", { for: "sort" }, "Sort by"), sort, turn, worst, shuffle, size);
+  const offer = (set) => {
+    const sorts = context.sort.filter((name) => set.predictions || !PREDICTED.includes(name));
+    replace(sort, sorts.map((name) => element("option", { value: name }, SORTS[name] ?? name)), element("option", { value: "random", hidden: true }, "random"));
+    worst.hidden = !set.predictions;
+  };
   const update = (params) => {
     const random = params.has("random");
     sort.value = random ? "random" : (params.get("sort") ?? context.sort[0]);
@@ -96,15 +121,15 @@ function makeTools(context) {
     turn.hidden = random;
     shuffle.textContent = random ? `Random, seed ${params.get("random")}` : "Random";
     size.value = params.get("size") ?? "medium";
-    worst?.setAttribute("aria-pressed", String(!random && !descending && params.get("sort") === "iou"));
+    worst.setAttribute("aria-pressed", String(!random && !descending && params.get("sort") === "verdict"));
   };
-  return { node, update };
+  return { node, update, offer };
 }
 
 export const cardId = (card) => `sample-${card.set}-${card.row}`;
 
 function makeCard(card, params) {
-  const target = changed({ sample: `${card.set}/${card.row}`, view: null }, params);
+  const target = changed({ sample: card.row, view: null }, params);
   return element(
     "a",
     { class: "card", href: href(target), id: cardId(card), "aria-label": describe(card), draggable: "false" },
@@ -131,7 +156,7 @@ function face(card) {
   }
   const image = element("img", { src: api.thumbnailPath(card.set, card.row), alt: "", loading: "lazy", decoding: "async", draggable: "false" });
   const boxes = card.boxes.map((box) => ({ ...box, kind: "true" }));
-  for (const box of card.prediction?.boxes ?? []) boxes.push({ ...box, kind: "predicted", name: `${box.label || "box"} (predicted)` });
+  for (const box of card.prediction?.boxes ?? []) boxes.push({ ...box, kind: "predicted", name: `${box.label || "box"}, predicted` });
   const drawn = overlay(boxes, card.width, card.height);
   const frame = element("div", { class: "frame" }, image, drawn);
   frame.style.aspectRatio = `${card.width} / ${card.height}`;

@@ -2,28 +2,27 @@
 
 import { button, element, replace } from "./dom.mjs";
 import { showKeys } from "./keyboard.mjs";
-import { isolated } from "./text.mjs";
+import { makeSetChoice, rejectsOf, setOf } from "./sets.mjs";
 import { changed, current, filtered, href, open } from "./url_state.mjs";
 
 const SEARCH_WAIT_MS = 250;
 
 export function makeHeader(context) {
-  const name = element("span", { class: "set-name" });
-  const names = context.sets.map((set) => set.name);
-  replace(name, isolated(names.length === 1 ? names[0] : `${names.length} sets`, { title: names.join("\n") }));
+  const choice = makeSetChoice(context);
   const links = element("nav", { "aria-label": "views" });
   const { form, input } = makeSearch();
   const node = element(
     "div",
     { class: "bar" },
     element("a", { class: "home", href: "/" }, element("img", { src: "/static/icon.svg", alt: "all samples", width: 24, height: 24 })),
-    name,
+    choice.node,
     links,
     form,
     button("?", () => showKeys(context), { class: "round", "aria-label": "keys", title: "keys (?)" }),
   );
   const update = (params, view) => {
     if (document.activeElement !== input) input.value = params.get("q") ?? "";
+    choice.update(params);
     replace(links, viewLinks(context, params, view));
   };
   return { node, update };
@@ -32,13 +31,17 @@ export function makeHeader(context) {
 function viewLinks(context, params, view) {
   const targets = [["grid", "Samples", filtered({}, params)]];
   for (const [name, text] of [["marks", "Marks"], ["rejects", "Rejects"], ["statistics", "Statistics"]]) {
-    if (name === "rejects" && !context.rejects?.length) continue;
+    if (name === "rejects" && !hasRejects(context, params)) continue;
     targets.push([name, text, filtered({ view: name }, params)]);
   }
   return targets.map(([name, text, target]) => {
     const here = view === name || (view === "sample" && name === "grid");
     return element("a", { href: href(target), id: `view-${name}`, "aria-current": here ? "page" : null }, text);
   });
+}
+
+function hasRejects(context, params) {
+  return context.sets[params.get("set") ?? 0] !== undefined && rejectsOf(context, setOf(context, params)).length > 0;
 }
 
 function makeSearch() {

@@ -6,7 +6,7 @@ import { isolated } from "./text.mjs";
 
 /** Asks for the note of a sample's mark, and saves or removes the mark. */
 export function editMark(sample, context) {
-  if (!sample || context.marks_writable === false) return;
+  if (!sample) return;
   const focus = document.activeElement;
   const text = element("textarea", { id: "note", rows: 3, maxlength: 1000, dir: "auto", "aria-label": "note" });
   text.value = sample.mark ?? "";

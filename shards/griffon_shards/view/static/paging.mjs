@@ -5,7 +5,7 @@ import { visible } from "./text.mjs";
 import { changed, current, filtered, href, open } from "./url_state.mjs";
 
 const NAMES = {
-  set: "set", source: "source", task: "task", category: "category", boxes: "boxes", smallest: "smallest box %",
+  source: "source", task: "task", category: "category", boxes: "boxes", smallest: "smallest box %",
   width: "width", height: "height", length: "characters", q: "search", verdict: "prediction", iou: "IoU", marked: "marked",
   random: "random seed",
 };

@@ -3,6 +3,7 @@
 import * as api from "./api.mjs";
 import { announce, counted, element, replace } from "./dom.mjs";
 import { makePager } from "./paging.mjs";
+import { rejectsOf, setOf } from "./sets.mjs";
 import { isolated, visible } from "./text.mjs";
 import { changed, filtered, href } from "./url_state.mjs";
 
@@ -21,9 +22,9 @@ export function makeRejects(context) {
     const answer = await api.rejects(query, signal);
     if (signal.aborted) return "";
     title.textContent = counted(answer.total, "rejected record");
-    replace(reasons, reasonTable(context.rejects, params));
+    replace(reasons, reasonTable(rejectsOf(context, setOf(context, params)), params));
     list.start = offset + 1;
-    replace(list, answer.rejects.map(item));
+    replace(list, answer.rejects.map((reject) => item(reject, setOf(context, params))));
     pager.update(params, offset, answer.total);
     announce(title.textContent);
     return "Rejects";
@@ -46,15 +47,15 @@ function reasonTable(rejects, params) {
   return element(
     "table",
     {},
-    element("thead", {}, element("tr", {}, ["reason", "source", "records"].map((text) => element("th", { scope: "col" }, text)))),
+    element("thead", {}, element("tr", {}, ["reason", "source", "records"].map((text) => element("th", { scope: "col", class: text === "source" ? "name" : null }, text)))),
     element("tbody", {}, link("all reasons", { reason: null, source: null }, all, !chosen[0] && !chosen[1]),
       rejects.map((item) => link(visible(item.reason), { reason: item.reason, source: item.source }, item.count,
         item.reason === chosen[0] && (!chosen[1] || chosen[1] === item.source)))),
   );
 }
 
-function item(reject) {
-  const path = api.rejectImagePath(reject.set ?? 0, reject.number);
+function item(reject, set) {
+  const path = api.rejectImagePath(set.set, reject.number);
   const image = reject.image ? element("img", { src: path, alt: `image of record ${reject.record}`, loading: "lazy" }) : null;
   const thumb = element("div", { class: "thumb" }, image ?? element("span", { class: "soft" }, "no image found"));
   image?.addEventListener("error", async () => replace(thumb, element("span", { class: "error" }, visible(await api.imageError(path)))));

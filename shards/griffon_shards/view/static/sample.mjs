@@ -7,8 +7,10 @@ import { changeState } from "./keyboard.mjs";
 import { Links } from "./linked.mjs";
 import { editMark } from "./mark_dialog.mjs";
 import { details } from "./sample_details.mjs";
+import { only, setOf } from "./sets.mjs";
 import { isolated, visible } from "./text.mjs";
-import { changed, current, filtered, href, note, open, selection } from "./url_state.mjs";
+import { iouOf } from "./verdict.mjs";
+import { changed, current, href, note, open, selection } from "./url_state.mjs";
 import { cardId } from "./grid.mjs";
 
 const STEP_PARTS = { variant: null, box: null, zoom: null };
@@ -33,16 +35,16 @@ export function makeSample(context) {
   let shown = null;
 
   const update = async (params, signal) => {
-    const [set, row] = params.get("sample").split("/");
-    if (!/^\d+$/.test(set) || !/^\d+$/.test(row ?? "")) throw new api.ApiError(`no sample ${params.get("sample")}; expected SET/ROW`);
-    const same = shown && String(shown.set) === set && String(shown.row) === row;
-    shown = await api.sample(set, row, selection(params), signal);
+    const [set, row] = [setOf(context, params), params.get("sample")];
+    if (!/^\d+$/.test(row)) throw new api.ApiError(`no sample ${row}; expected the number of its row`);
+    const same = shown?.set === set.set && String(shown?.row) === row;
+    shown = await api.sample(set.set, row, selection(params), signal);
     if (signal.aborted) return "";
     const variant = Math.min(Number(params.get("variant") ?? 0) || 0, Math.max(0, shown.variants.length - 1));
     replace(title, isolated(shown.key));
-    replace(facts, factsOf(shown, params, context));
+    replace(facts, factsOf(shown, set));
     mark.textContent = shown.mark === null ? "Mark" : "Edit mark";
-    mark.hidden = context.marks_writable === false;
+    mark.hidden = Boolean(set.marks_error);
     steps.update(shown, params);
     const boxes = boxesOf(shown, variant);
     picture.update(shown, boxes, params);
@@ -85,25 +87,25 @@ function boxesOf(sample, variant) {
   const shown = sample.variants[variant];
   if (!shown) return [];
   const boxes = shown.turns.flatMap((turn, t) => turn.boxes.map((box, i) => ({ ...box, kind: "true", link: `t${t}.${i}` })));
+  const answered = [...boxes];
   if (shown.region) boxes.push({ box: shown.region, label: "region", kind: "region", link: "region" });
   (sample.predictions ?? []).forEach((prediction, p) => {
     if ((prediction.variant ?? 0) !== variant) return;
-    prediction.boxes.forEach((box, i) =>
-      boxes.push({ ...box, kind: "predicted", link: `p${p}.${i}`, name: `${box.label || "box"} (predicted)` }),
-    );
+    prediction.boxes.forEach((box, i) => {
+      const iou = Math.max(0, ...answered.map((other) => iouOf(box.box, other.box)));
+      boxes.push({ ...box, kind: "predicted", link: `p${p}.${i}`, name: `${box.label || "box"}, predicted, IoU ${iou.toFixed(2)}` });
+    });
   });
   return boxes;
 }
 
-function factsOf(sample, params, context) {
-  const set = context.sets[sample.set];
-  const only = (changes, ...text) => element("a", { href: href(filtered(changes, new URLSearchParams())) }, text);
+function factsOf(sample, set) {
+  const all = (changes, ...text) => element("a", { href: href(only(set, changes)) }, text);
   return [
-    only({ task: sample.task }, sample.task),
-    only({ source: sample.source }, isolated(sample.source)),
+    all({ task: sample.task }, sample.task),
+    all({ source: sample.source }, isolated(sample.source)),
     sample.image ? `${sample.width} × ${sample.height} px` : "text only",
     counted(sample.boxes_total, "box", "boxes"),
-    context.sets.length > 1 ? isolated(set.name) : null,
     sample.mark === null ? null : element("span", { class: "badge marked" }, "marked: ", isolated(sample.mark || "without a note")),
   ].filter(Boolean).flatMap((part, i) => [i ? " · " : null, part]);
 }
@@ -114,7 +116,7 @@ function makeSteps() {
   let targets = {};
   const update = (sample, params) => {
     const to = (row) =>
-      row === null || row === undefined ? null : changed({ sample: `${sample.set}/${row}`, ...STEP_PARTS }, params);
+      row === null || row === undefined ? null : changed({ sample: row, ...STEP_PARTS }, params);
     targets = { previous: to(sample.previous), next: to(sample.next) };
     const link = (name, text) =>
       targets[name]

@@ -19,9 +19,9 @@ export function details(sample, variant, params) {
     shown ? categories(shown) : null,
     shown?.region ? crop(sample, variant) : null,
     predictions(sample, variant),
-    command(sample.command),
+    sample.command ? command(sample.command) : null,
     section("Origin", facts(sample)),
-    section("JSON", element("details", { class: "json" }, element("summary", {}, "as stored in the shard"), scrolled(jsonText(sample.json), "JSON"))),
+    sample.json && section("JSON", element("details", { class: "json" }, element("summary", {}, "as stored in the shard"), scrolled(JSON.stringify(sample.json, null, 1), "JSON"))),
   ];
 }
 
@@ -139,7 +139,7 @@ async function copy(text, node) {
 }
 
 function facts(sample) {
-  const rows = { shard: sample.shard, offset: sample.offset?.toLocaleString("en") };
+  const rows = { shard: sample.shard ?? "unknown", offset: sample.offset.toLocaleString("en") };
   for (const [name, value] of Object.entries(sample.origin ?? {})) rows[name] = String(value);
   return element(
     "dl",
@@ -148,6 +148,3 @@ function facts(sample) {
   );
 }
 
-function jsonText(json) {
-  return typeof json === "string" ? json : JSON.stringify(json, null, 1);
-}

@@ -5,7 +5,8 @@ import { announce, counted, element, replace } from "./dom.mjs";
 import { paint } from "./colours.mjs";
 import { heatMap, histogram, rankPlot } from "./plots.mjs";
 import { isolated, visible } from "./text.mjs";
-import { changed, current, filtered, href, open } from "./url_state.mjs";
+import { only, setOf } from "./sets.mjs";
+import { changed, current, href, open } from "./url_state.mjs";
 
 const POLL_MS = 500;
 const CATEGORIES = 25;
@@ -26,9 +27,8 @@ const PLOTS = {
 export function makeStatistics(context) {
   const node = element("section", { class: "page statistics" });
   const update = async (params, signal) => {
-    const set = Number(params.get("of") ?? 0);
-    if (!context.sets[set]) throw new api.ApiError(`no set ${params.get("of")}`);
-    const figures = await counting(set, node, signal);
+    const set = setOf(context, params);
+    const figures = await counting(set.set, signal);
     if (signal.aborted) return "";
     const groups = new Map([["", figures.total]]);
     for (const group of figures.tasks) groups.set(`task:${group.name}`, group);
@@ -36,12 +36,12 @@ export function makeStatistics(context) {
     const chosen = groups.has(params.get("group")) ? params.get("group") : "";
     replace(
       node,
-      element("h1", {}, "Statistics of ", isolated(context.sets[set].name)),
+      element("h1", {}, "Statistics of ", isolated(set.name)),
       element("p", { class: "soft" }, "digest ", element("code", {}, isolated(figures.digest))),
-      choices(context, set, groups, chosen),
-      figuresOf(groups.get(chosen), chosen, set, context),
-      chosen ? null : [groupTable("task", figures.tasks, set, context), groupTable("source", figures.sources, set, context)],
-      chosen ? null : categories(figures, set, context),
+      choices(groups, chosen),
+      figuresOf(groups.get(chosen), chosen, set),
+      chosen ? null : [groupTable("task", figures.tasks, set), groupTable("source", figures.sources, set)],
+      chosen ? null : categories(figures, set),
       chosen ? null : images(figures),
     );
     announce("the statistics are shown");
@@ -51,7 +51,7 @@ export function makeStatistics(context) {
 }
 
 /** The figures, after they are counted; meanwhile the progress is shown. */
-async function counting(set, node, signal) {
+async function counting(set, signal) {
   for (;;) {
     const answer = await api.statistics(set, signal);
     if (answer.total) return answer;
@@ -63,37 +63,31 @@ async function counting(set, node, signal) {
   }
 }
 
-function choices(context, set, groups, chosen) {
+function choices(groups, chosen) {
   const group = element(
     "select",
     { id: "group", onchange: () => open(changed({ group: group.value }, current())) },
     [...groups].map(([value, item]) => element("option", { value, selected: value === chosen }, value ? `${value.split(":")[0]} ${item.name}` : "all samples")),
   );
-  const sets = context.sets.length < 2 ? null : element(
-    "select",
-    { id: "of", "aria-label": "Set", onchange: () => open(changed({ of: sets.value === "0" ? null : sets.value, group: null }, current())) },
-    context.sets.map((item) => element("option", { value: item.set, selected: item.set === set }, item.name)),
-  );
-  return element("div", { class: "row" }, sets, element("label", { for: "group" }, "Figures of"), group);
+  return element("div", { class: "row" }, element("label", { for: "group" }, "Figures of"), group);
 }
 
 /** The filter that has the samples of a group. */
-function filterOf(chosen, set, context) {
+function filterOf(chosen) {
   const [kind, ...name] = chosen.split(":");
-  const own = { set: context.sets.length > 1 ? set : null };
-  return chosen ? { ...own, [kind]: name.join(":") } : own;
+  return chosen ? { [kind]: name.join(":") } : {};
 }
 
-const toGrid = (changes) => href(filtered(changes, new URLSearchParams()));
+const toGrid = (set, changes) => href(only(set, changes));
 
-function figuresOf(group, chosen, set, context) {
-  const filter = filterOf(chosen, set, context);
+function figuresOf(group, chosen, set) {
+  const filter = filterOf(chosen);
   const tiles = [
-    ["samples", group.samples, toGrid(filter)],
+    ["samples", group.samples, toGrid(set, filter)],
     ["with an image", group.images],
     ["different images", group.distinct_images],
     ["boxes", group.boxes],
-    ["without a box", group.without_boxes, toGrid({ ...filter, boxes: "0-0" })],
+    ["without a box", group.without_boxes],
     ["categories", group.categories],
   ].map(([name, value, target]) => {
     const count = element("dd", {}, target && value ? element("a", { href: target, "aria-label": `${value} ${name}` }, value.toLocaleString("en")) : value.toLocaleString("en"));
@@ -101,15 +95,15 @@ function figuresOf(group, chosen, set, context) {
   });
   const plots = Object.entries(PLOTS)
     .filter(([name]) => group.distributions[name])
-    .map(([name, [title, parameter]]) => figure(name, title, group.distributions[name], parameter, filter));
+    .map(([name, [title, parameter]]) => figure(name, title, group.distributions[name], parameter && ((range) => toGrid(set, { ...filter, [parameter]: range }))));
   if (group.boxes) plots.push(element("figure", {}, element("h3", {}, "Centres of boxes"), heatMap(group.name, group.heat),
     element("figcaption", {}, boxSizes(group))));
   return [element("dl", { class: "tiles" }, tiles), element("div", { class: "plots" }, plots)];
 }
 
-function figure(name, title, values, parameter, filter) {
+function figure(name, title, values, gridWith) {
   const write = (value) => written(name, value);
-  const target = parameter ? (bin) => toGrid({ ...filter, [parameter]: `${bin.start}-${bin.stop - 1}` }) : undefined;
+  const target = gridWith ? (bin) => gridWith(`${bin.start}-${bin.stop - 1}`) : undefined;
   const shown = { median: values.p50, p90: values.p90, p99: values.p99, largest: values.most, mean: values.mean };
   const caption = Object.entries(shown).map(([word, value]) => `${word} ${write(value)}`).join(", ");
   return element("figure", {}, element("h3", {}, title), histogram(title, values, write, target), element("figcaption", {}, caption));
@@ -137,11 +131,11 @@ function table(label, head, rows) {
   );
 }
 
-function groupTable(kind, groups, set, context) {
+function groupTable(kind, groups, set) {
   const head = [kind, "samples", "images", "different images", "boxes", "boxes, median", "without a box", "categories", "question characters, median", "answer characters, median"];
   const median = (group, name) => (group.distributions[name] ? written(name, group.distributions[name].p50) : "–");
   const rows = groups.map((group) => [
-    element("a", { href: toGrid(filterOf(`${kind}:${group.name}`, set, context)) }, isolated(group.name)),
+    element("a", { href: toGrid(set, filterOf(`${kind}:${group.name}`)) }, isolated(group.name)),
     ...[group.samples, group.images, group.distinct_images, group.boxes].map((value) => value.toLocaleString("en")),
     median(group, "boxes_per_sample"), group.without_boxes.toLocaleString("en"), group.categories.toLocaleString("en"),
     median(group, "question_chars"), median(group, "answer_chars"),
@@ -149,12 +143,11 @@ function groupTable(kind, groups, set, context) {
   return [element("h2", {}, `By ${kind}`), table(`figures by ${kind}`, head, rows)];
 }
 
-function categories({ categories: all, long_tail: tail }, set, context) {
+function categories({ categories: all, long_tail: tail }, set) {
   if (!all.length) return null;
   const few = Object.entries(tail.at_most).map(([most, count]) => `${count.toLocaleString("en")} have at most ${most}`).join(", ");
-  const own = filterOf("", set, context);
   const rows = (items) => items.map((item) => [
-    element("a", { href: toGrid({ ...own, category: item.name }), class: "category-link" }, swatch(item.name), isolated(item.name)),
+    element("a", { href: toGrid(set, { category: item.name }), class: "category-link" }, swatch(item.name), isolated(item.name)),
     item.boxes.toLocaleString("en"), item.samples.toLocaleString("en"),
   ]);
   const tables = all.length <= 2 * CATEGORIES

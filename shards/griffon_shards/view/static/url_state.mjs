@@ -7,7 +7,7 @@ export const FILTERS = [
 ];
 const ORDER = ["sort", "desc"];
 /** What belongs to one page of a view, and does not outlast a change of the filters. */
-const PLACE = ["view", "sample", "offset", "variant", "box", "zoom", "of", "group", "reason"];
+const PLACE = ["view", "sample", "offset", "variant", "box", "zoom", "group", "reason"];
 
 export const current = () => new URLSearchParams(location.search);
 
@@ -34,8 +34,6 @@ export function selection(params) {
   for (const name of [...FILTERS, ...ORDER]) for (const value of params.getAll(name)) chosen.append(name, value);
   return chosen;
 }
-
-export const isFiltered = (params) => FILTERS.some((name) => name !== "random" && params.has(name));
 
 /** `MIN-MAX` as [min, max], each a text that may be empty. */
 export function range(text) {
@@ -71,7 +69,7 @@ export function onChange(callback) {
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("a[href^='/']");
     if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    const target = new URL(link.href);
+    const target = new URL(link.getAttribute("href"), location); // a link in an SVG has no plain `href`
     if (target.pathname !== "/" || link.target) return;
     event.preventDefault();
     open(target.searchParams, { focus: link.dataset.focus ?? link.id });
