@@ -36,7 +36,7 @@ QUERIES = {
     "boxes": ("boxes=3-5", "boxes=10-", "boxes=-1"),
     "smallest box": ("smallest=-0.1", "smallest=1-2", "smallest=0.5-"),
     "image size": ("width=640-", "height=-480", "width=300-400&height=300-400"),
-    "length": ("length=300-", "length=-100", "length=200-210"),
+    "length": ("length=300-", "length=-120", "length=200-210"),
     "text, in every sample": ("q=image", "q=the image", "q=in"),
     "text, frequent": ("q=ba", "q=co du", "q=report coordinates"),
     "text, rare": ("q=tatata", "q=zu zuba", "q=mecofe"),

@@ -168,7 +168,7 @@ _MAKERS: dict[str, Callable[[int, list[str], list[str], Draws], _Made]] = {
 
 def _zipf(draws: Draws, count: int, values: int) -> list[int]:
     """Places in a list, the first ones most often."""
-    places: list[int] = np.minimum(np.exp(draws.random(count) * np.log(values)), values - 1).astype(np.int64).tolist()
+    places: list[int] = (np.exp(draws.random(count) * np.log(values)).astype(np.int64) - 1).tolist()
     return places
 
 
