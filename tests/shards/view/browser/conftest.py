@@ -47,7 +47,10 @@ def known_set(
 def hostile_set(
     tmp_path_factory: pytest.TempPathFactory, make_sample: Callable[..., Sample], write_set: Callable[..., Path]
 ) -> Path:
-    return write_set(tmp_path_factory.mktemp("hostile") / "odd", hostile_samples(make_sample))
+    root = write_set(tmp_path_factory.mktemp("hostile") / "odd", hostile_samples(make_sample))
+    shard = root / "LAZY_odd" / "LAZY_odd-000001.tar"
+    shard.write_bytes(shard.read_bytes().replace(b"Flip me", b"Flip mE"))
+    return root
 
 
 @pytest.fixture(scope="session")
