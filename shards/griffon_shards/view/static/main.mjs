@@ -42,6 +42,7 @@ class Page {
     const params = current();
     const name = viewName(params);
     const view = (this.#made[name] ??= VIEWS[name](this.context));
+    const staying = again || (name === "sample" && this.#shown === name);
     const kept = again ? { scroll: scrollY, focus: document.activeElement?.id } : (history.state ?? {});
     this.header.update(params, name);
     this.main.setAttribute("aria-busy", "true");
@@ -57,7 +58,7 @@ class Page {
       if (!(error instanceof api.ApiError)) throw error;
     }
     this.main.removeAttribute("aria-busy");
-    this.#resume(kept, again || name === "sample");
+    this.#resume(kept, staying);
   }
 
   #put(name, node) {

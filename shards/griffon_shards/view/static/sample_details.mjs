@@ -53,7 +53,7 @@ function conversation({ turns }) {
 function linkedText(text, boxes, prefix, name) {
   const node = textWithBoxes(text, boxes.map((box, i) => ({ ...box, link: `${prefix}.${i}` })));
   linkedGroup(node, ".box-text");
-  if (text.length > 600) for (const [key, value] of [["tabindex", "0"], ["role", "region"], ["aria-label", name]]) node.setAttribute(key, value);
+  if (text.length > 150 || text.split("\n").length > 4) for (const [key, value] of [["tabindex", "0"], ["role", "region"], ["aria-label", name]]) node.setAttribute(key, value);
   return node;
 }
 
