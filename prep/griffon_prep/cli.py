@@ -22,6 +22,7 @@ from griffon_prep.sources.resolve import Selection, find_sources
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.support.command_line import guard, resumable
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.logs import verbosity_option
 from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import table
 from griffon_shards.templates import load_templates
@@ -148,6 +149,7 @@ _SOURCE_OPTIONS = (
         metavar="PX",
         help="Shrink images whose longer side exceeds PX pixels.  [default: keep the original bytes]",
     ),
+    verbosity_option,
 )
 """The options that `build` and `check` share. Those of `RenderSettings` have its defaults."""
 _BUILD_ONLY = ("out", "reuse", "recheck", "overwrite", "no_report")
