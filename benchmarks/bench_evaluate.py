@@ -57,7 +57,7 @@ def _questions(own: Path) -> Path:
 
 
 def _generation(family: str, questions: Path, own: Path, runs: int) -> Row:
-    """Answers to questions about as many images, all of `_NEW_TOKENS` tokens, in batches and one by one."""
+    """Answers to questions about as many images, of at most `_NEW_TOKENS` tokens, in batches and one by one."""
     size = {"family": family, "size": _SIZE, "projector": "mlp2x_gelu", "select_layer": -2}
     new_model(own / family, tokenizer=str(questions), vocabulary=1000, seed=0, **size)  # type: ignore[arg-type]
     loaded = open_saved(own / family, "cpu", "float32")
