@@ -94,7 +94,7 @@ class Format(Protocol):
 
     @property
     def EXAMPLES(self) -> Mapping[str, str]:
-        """Small complete example files as JSON, by file name; a pickle holds the same values."""
+        """Small complete example files as JSON, by file name; a pickle or a Parquet file holds the same values."""
 
     @property
     def Reader(self) -> Callable[[AnnotationFiles], Reader]:

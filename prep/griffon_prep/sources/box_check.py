@@ -16,7 +16,7 @@ from griffon_prep.sources.sized_records import read_sized
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.types import BoxXYXY
 
-_RECORDS, _IMAGES = 1000, 50  # records that are read, and images whose size no record states
+_RECORDS, _IMAGES, _STEP = 1000, 50, 20  # records that are read, and images whose size no record states
 _FEWEST = 10  # boxes
 _MOST, _NEARLY_ALL = 0.5, 0.99  # shares of the boxes
 _SLACK_PX, _SLACK = 2, 0.01
@@ -86,7 +86,9 @@ def _boxes_of(
     boxes: list[BoxXYXY] = []
     sides_px: list[tuple[int, int]] = []
     unsized = 0
-    for record_no in dict.fromkeys(np.linspace(0, records - 1, min(records, _RECORDS)).astype(int).tolist()):
+    numbers = np.linspace(0, records - 1, min(records, _RECORDS)).astype(int)
+    # In steps, so that the first few are from everywhere, too.
+    for record_no in np.concatenate([numbers[start::_STEP] for start in range(_STEP)]).tolist():
         try:
             record = reader.read(record_no)
             if record.needs_size:

@@ -1,5 +1,6 @@
 """Every line of the sample data's manifest builds, and different formats give the same samples of the same scenes."""
 
+import importlib.util
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from griffon_prep.readers import FORMATS
 from griffon_prep.sample_data import write_sample_data
 from griffon_prep.sample_data.coco_writer import CATEGORY_IDS, lvis_image_records
 from griffon_prep.sample_data.scene import CATEGORIES, boxes_by_category, scene
+from griffon_prep.sample_data.words import NUMBERS
 from griffon_prep.sources.manifest import read_manifest
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.grammar import parse_answer
@@ -50,7 +52,8 @@ def test_nothing_is_rejected_but_images_without_objects(drawn_data: Path, frozen
     rejected = {source.tag: dict(source.rejected) for source in sources if source.rejected}
     with_empty_images = ("DET_coco", "RANDDET_coco", "VISJ_coco", "DET_yolo", "VISJ_yolo", "DET_voc", "DET_labelme")
     assert rejected == {tag: {"no_objects": 3} for tag in with_empty_images}
-    assert {source.format for source in sources} == set(FORMATS)
+    needs_extra = set() if importlib.util.find_spec("pyarrow") else {"parquet"}
+    assert {source.format for source in sources} == set(FORMATS) - needs_extra
 
 
 def test_the_set_is_complete(frozen: FrozenSet) -> None:
@@ -69,7 +72,9 @@ def test_few_images_build_too(tmp_path: Path, images: int) -> None:
     assert tags == {line.tag for line in read_manifest(data / "manifest.txt")}
 
 
-@pytest.mark.parametrize("tag", ["DET_coco", "DET_vg", "DET_yolo", "DET_voc", "DET_labelme", "DET_openimages"])
+@pytest.mark.parametrize(
+    "tag", ["DET_coco", "DET_vg", "DET_yolo", "DET_voc", "DET_labelme", "DET_openimages", "DET_grounding"]
+)
 def test_every_format_gives_the_same_detections(frozen: FrozenSet, tag: str) -> None:
     assert answers(frozen, tag) == answers(frozen, "DET_shapes")
 
@@ -113,6 +118,33 @@ def test_mdetr_gives_refcocos_answers(frozen: FrozenSet) -> None:
     for task in ("REG", "VG"):
         assert answers(frozen, f"{task}_mdetr") == answers(frozen, f"{task}_refcoco")
     assert not answers(frozen, "VG_refcoco_val") & answers(frozen, "VG_refcoco")
+
+
+def test_phrases_of_captions_are_the_same_in_both_formats(frozen: FrozenSet) -> None:
+    phrases = answers(frozen, "VG_phrases")
+    assert phrases == answers(frozen, "VG_flickr30k")
+    counted = [text for _, text in phrases if text.split()[0] in NUMBERS]
+    assert len(counted) > 48
+    assert all(text.count("[") == NUMBERS.index(text.split()[0]) for text in counted)
+
+
+def test_conversations_about_boxes_have_the_answers_of_their_expressions(frozen: FrozenSet) -> None:
+    expressions = {item: count for item, count in answers(frozen, "VG_shapes").items() if item[1] != "None"}
+    assert answers(frozen, "VG_grounding") == expressions
+    written, detected = (
+        Counter(
+            (sample.image, item)
+            for sample in samples(frozen, tag)
+            for item in parse_answer(sample.turns[1].text, "DET", "text")
+        )
+        for tag in ("LAZY_grounding", "DET_shapes")
+    )
+    assert written == detected
+
+
+def test_parquet_has_the_conversations_and_images_of_llava(frozen: FrozenSet) -> None:
+    pytest.importorskip("pyarrow")
+    assert answers(frozen, "LAZY_parquet") == answers(frozen, "LAZY_caption")
 
 
 def test_grefcoco_answers_with_several_boxes_one_or_none(frozen: FrozenSet) -> None:

@@ -1,5 +1,6 @@
 """The sample data: reproducible, of every coding and name, and refused where they would overwrite something."""
 
+import importlib.util
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from griffon_prep.sample_data import write_sample_data
 from griffon_prep.sample_data.scene import scene
 
 IMAGES = 48
+PARQUET = {"parquet"} if importlib.util.find_spec("pyarrow") else set()
 LINES = ("llava/text_only.jsonl", *(f"ccmd/{task}.jsonl" for task in ("det", "randdet", "reg", "vg", "visj")))
 DEMO = Path(__file__).parents[3] / "manifests/demo.txt"
 
@@ -115,15 +117,21 @@ def test_the_manifest_names_every_annotation(drawn_data: Path) -> None:
         "VISJ_shapes & ccmd/visj.jsonl & pictures",
     ]
     read_beside_others = {"image_data.json", "instances.json"}
-    names = {name for name in tree(drawn_data) if not name.startswith("labelme/")}  # whose line names the folder
-    annotations = {name for name in names if name.endswith((".json", ".jsonl", ".p"))}
     named = {line.split(" & ")[1] for line in lines}
-    assert named <= annotations
+    folders = {name for name in named if (drawn_data / name).is_dir()}
+    assert folders == {"voc/Annotations", "labelme", "flickr30k/entities", *PARQUET}
+    inside = tuple(f"{folder}/" for folder in folders)
+    names = {name for name in tree(drawn_data) if not name.startswith(inside)}
+    annotations = {name for name in names if name.endswith((".json", ".jsonl", ".p", ".yaml", "-bbox.csv"))}
+    assert named - folders <= annotations
     assert {Path(name).name for name in annotations - named} == read_beside_others
 
 
 def test_the_demo_freezes_what_is_drawn(drawn_data: Path) -> None:
-    assert sources(DEMO) == sources(drawn_data / "manifest.txt")
+    """All but Parquet, which needs an extra."""
+    assert [*sources(DEMO), *(["LAZY_parquet & parquet & pictures"] * len(PARQUET))] == sources(
+        drawn_data / "manifest.txt"
+    )
 
 
 @pytest.mark.parametrize("images", [1, 2, IMAGES])
