@@ -11,7 +11,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 # Freezes the sample data, verifies the set, shows a sample; then trains a tiny model through all stages on two ranks.
 # One stage is killed and resumed. A second run finds the set up to date and every stage finished.
 demo: $(VENV)/.installed
-	@test -f demo/data/mdetr/finetune_refcoco_train.json || rm -rf demo
+	@test -f demo/data/grounding/ms_swift.jsonl || rm -rf demo
 	@test -d demo || $(BIN)/griffon-prep sample-data demo/data
 	$(BIN)/griffon-prep build --manifest manifests/demo.txt --data-root demo/data --out demo/shards
 	$(BIN)/griffon-shards verify --deep demo/shards

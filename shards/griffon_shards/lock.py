@@ -35,9 +35,9 @@ class SourceEntry:
         tag: unique name of the source and of its folder.
         task: one of `TASKS`.
         format: format of the annotation file.
-        annotation: path of the annotation file, relative to the data root.
-        annotation_bytes: its size.
-        annotation_sha256: its hash.
+        annotation: path of the annotation file or folder, relative to the data root.
+        annotation_bytes: its size; of a folder, that of its texts.
+        annotation_sha256: its hash; of a folder, that of the list of its files.
         options: options that select records or group them (`limit`, `split`, `rounds`; `part` with `val_share` and
             `val_seed`).
         records: number of records in the annotation, after `split` and `part`, before `limit` and rejections.

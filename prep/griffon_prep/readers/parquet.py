@@ -87,10 +87,14 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     try:
         with pyarrow.parquet.ParquetFile(file, page_checksum_verification=True) as parquet:
             columns = _columns(parquet.schema_arrow.names, file)
+            read = 0
             for group in range(parquet.num_row_groups):
                 batches = parquet.iter_batches(_BATCH, row_groups=[group], columns=columns, use_threads=False)
                 for batch in batches:
+                    read += batch.num_rows
                     yield from batch.to_pylist()
+            if read != parquet.metadata.num_rows:  # pyarrow reads some damaged pages as empty ones
+                raise _damaged(file, f"{read:,} rows instead of {parquet.metadata.num_rows:,}")
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(file, error) from None
     except OSError as error:
@@ -99,7 +103,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
         raise _damaged(file, error) from None  # pyarrow's error for a page that cannot be decoded
 
 
-def _damaged(file: Path, error: Exception) -> DataError:
+def _damaged(file: Path, error: Exception | str) -> DataError:
     what = str(error).partition("\n")[0][:200]
     return DataError(f"{file}: damaged or truncated, cannot be read as Parquet ({what}); download it again")
 

@@ -123,7 +123,13 @@ def _images(part: Path, split: YoloSplit) -> Iterator[str]:
         if "\0" in path:
             raise DataError(f"{part}, line {line_no}: has a NUL character, so this is not a list of images")
         if posixpath.splitext(path)[1].lower() in IMAGES:
-            yield _listed(path, os.fspath(part.parent), root)
+            image = _listed(path, os.fspath(part.parent), root)
+            if image.startswith("../"):  # its label would be outside what is hashed
+                raise DataError(
+                    f"{part}, line {line_no}: {short(path)} is outside {split.root}; let path of data.yaml name the "
+                    "folder that has all images"
+                )
+            yield image
 
 
 def _listed(path: str, beside: str, root: str) -> str:

@@ -161,7 +161,9 @@ def test_an_image_without_complete_categories_is_skipped(tmp_path: Path, task: s
     with pytest.raises(Rejected) as caught:
         rendering_of(record, source)
     assert caught.value.reason == "no_objects"
-    assert caught.value.detail == "no boxes except 1 of crowds or of categories that are not exhaustive"
+    assert caught.value.detail == (
+        "no boxes except 1 of crowds, of categories that are not exhaustive, or left out by difficult="
+    )
 
 
 @pytest.mark.parametrize("value", [[99], ["dog"], 18, [None]])

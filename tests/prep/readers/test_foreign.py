@@ -83,7 +83,7 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "XML": (b'<?xml version="1.0"?><boxes><folder>x', "is XML or HTML; expected JSON"),
     "Pascal VOC": (
         b"<annotation>\n\t<folder>VOC2012</folder>",
-        "of one image in Pascal VOC's XML; give the folder of all",
+        "is the annotation of one image in Pascal VOC's XML; give the folder of all",
     ),
     "LFS": (LFS, "is a Git LFS pointer, not the file itself; run `git lfs pull`"),
     "annex": (b"/annex/objects/SHA256E-s132--4d7a.json\n", "is a git-annex pointer"),

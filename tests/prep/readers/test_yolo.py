@@ -245,6 +245,16 @@ def test_an_image_that_is_listed_and_not_there_is_not_one_without_objects(tmp_pa
     assert records[1] == ("picture_not_found", "images/train/gone.jpg: neither the image nor its label is there")
 
 
+def test_a_list_may_not_lead_out_of_the_set(tmp_path: Path) -> None:
+    """Labels out there would not be part of the hash of the source."""
+    files: dict[str, object] = {f"set/{name}": content for name, content in yolo({"a": BOX}, train="list.txt").items()}
+    files |= {"set/list.txt": "images/train/a.jpg\n../other/b.jpg\n", "other/b.jpg": None, "other/b.txt": BOX}
+    with pytest.raises(
+        DataError, match=r"list\.txt, line 2: '\.\./other/b\.jpg' is outside .*set; let path of data\.yaml"
+    ):
+        read_source(write_files(tmp_path, files) / "set", "DET")
+
+
 def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         SettingsError, match=r"train: there is no .*images/gone, nor images/gone in the file's own folder"
