@@ -166,12 +166,12 @@ def record_of(fields: Mapping[str, Any], part: int, record_no: int, inputs: Anno
 
 
 def _as_lazy(record: Record, conversation: _Conversation, form: BoxForm) -> Record:
+    if any(FOREIGN_BOX.search(turn.text) for turn in conversation.turns):
+        raise Rejected("foreign_boxes", "the text describes boxes in another notation than its own will have")
     if not conversation.boxes:
         return record
     if others := [other for named in conversation.boxes for other in named.box.others]:
         raise Rejected("bad_record", f"bbox_2d has further keys ({', '.join(others[:3])}), which would be lost")
-    if any(FOREIGN_BOX.search(turn.text) for turn in conversation.turns):
-        raise Rejected("foreign_boxes", "the text describes another notation of boxes than its own will have")
     if record.image_path is None:
         raise Rejected("bad_record", "the record has boxes and no image")
     corners = tuple(form.corners(named.box.numbers) for named in conversation.boxes)
@@ -194,6 +194,9 @@ def _conversation(fields: Mapping[str, Any], record_no: int, inputs: AnnotationF
         joined = Joined(pieces_of(turn.text, objects))
         if joined.boxes and joined.text.count(BOX_MARK) > len(joined.boxes):
             raise Rejected("bad_record", f"the text has {BOX_MARK} besides its boxes")
+        if turn.role == "gpt" and (unread := FOREIGN_BOX.search(joined.text)):
+            start = unread.start()
+            raise Rejected("bad_record", f"a box in an answer cannot be read: {short(joined.text[start : start + 80])}")
         turns.append(replace(turn, text=joined.text))
         boxes += joined.boxes
         if turn.role == "human":

@@ -151,6 +151,17 @@ def test_the_unit_of_boxes_in_the_text_must_be_stated(tmp_path: Path, task: str)
         (asked("It", '{"bbox_2d": [1, 2, 3, 4], "label": ["a"]}'), "bad_record", "expected a phrase"),
         (asked("It", '{"bbox_2d": [1, 2, 3, 4], "label": "a", "age": 3}'), "bad_record", "further keys (age)"),
         (asked('As {"bbox_2d": [x1, y1, x2, y2]}', '{"bbox_2d": [1, 2, 3, 4]}'), "bad_record", "is not JSON"),
+        (
+            asked("It", '[{"bbox_2d": [1, 2, 3, 4], "label": "a"'),
+            "bad_record",
+            "a box in an answer cannot be read: 'bbox",
+        ),
+        (
+            asked("It", '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [1, 2, 3, 4], "label": "b {c}"}]'),
+            "bad_record",
+            'a box in an answer cannot be read: \'bbox_2d": [1, 2, 3, 4], "label": "b',
+        ),
+        (asked("Give bbox_2d", "No."), "foreign_boxes", "another notation"),
         (asked("With bbox_2d", '{"bbox_2d": [1, 2, 3, 4]}'), "foreign_boxes", "another notation"),
         (
             asked("Both <ref-object>", "<bbox> <box>(1,2),(3,4)</box>", **objects("a", bbox=[ONE])),

@@ -88,7 +88,7 @@ def test_images_and_conversations_come_in_several_forms(
 
 def test_rows_that_cannot_be_used_are_rejected_alone(tmp_path: Path) -> None:
     image = {"bytes": b"abc", "path": None}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"images": [image], "conversations": TURNS},
         {"images": [image, image], "conversations": TURNS},
         {"images": [], "conversations": TURNS},
