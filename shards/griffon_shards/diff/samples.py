@@ -71,7 +71,8 @@ def _image(sample: Sample) -> dict[str, object] | None:
 
 
 def _origin(sample: Sample) -> dict[str, object]:
-    return {"annotation": sample.origin.annotation, "record": sample.origin.record}
+    origin: dict[str, object] = {"annotation": sample.origin.annotation, "record": sample.origin.record}
+    return origin if sample.origin.image is None else {**origin, "image": sample.origin.image}
 
 
 _OF_SAMPLE: dict[str, tuple[Callable[[Sample], object], Callable[[Sample], object]]] = {

@@ -127,9 +127,9 @@ def _warn_of_names(inputs: Sequence[Input]) -> None:
 
 def _warn(found: Found, out: Path | None) -> None:
     for message in found.unreadable[:_SHOWN]:
-        _log.warning(f"no perceptual hash: {message}")
+        _log.warning(f"unreadable image: {message}")
     if len(found.unreadable) > _SHOWN:
-        _log.warning(f"... and {len(found.unreadable) - _SHOWN:,} more images that could not be decoded")
+        _log.warning(f"... and {len(found.unreadable) - _SHOWN:,} more unreadable images")
     if found.unlisted and out is not None:
         _log.warning(f"{found.unlisted:,} images are not in {out}: no line could name them alone")
 

@@ -39,7 +39,7 @@ class Keys:
         sha256s: shape [images, 32], uint8; zeros if the bytes are not known.
         hashes: perceptual hashes; shape [images, WORDS], uint64; zeros if there is none.
         from_file: whether `sha256s` are of files as their publishers have them, and not of shrunk copies.
-        unreadable: messages about images that could not be decoded.
+        unreadable: messages about images that could not be read or decoded.
     """
 
     names: list[str]
@@ -94,7 +94,9 @@ def examine(job: Job) -> Keys:
         keys.from_file.append(image.from_file)
         if image.sha256:
             keys.sha256s[place] = np.frombuffer(image.sha256, np.uint8)
-        if image.data is not None and job.perceptual:
+        if image.error:
+            keys.unreadable.append(f"{job.input.path}, {image.name}: {image.error}")
+        elif image.data is not None and job.perceptual:
             try:
                 keys.hashes[place] = perceptual_hash(image.data)
             except ImageError as error:
@@ -111,6 +113,7 @@ class _Image:
     sha256: bytes = b""
     data: bytes | None = None
     from_file: bool = True
+    error: str = ""
 
 
 def _images(job: Job) -> Iterator[_Image]:
@@ -121,11 +124,18 @@ def _images(job: Job) -> Iterator[_Image]:
             sha256 = bytes.fromhex(item.sha256)
             yield _Image(name=name, path=item.path, identity=item.identity, sha256=sha256)
         elif isinstance(item, str):
-            data = (job.input.path / item).read_bytes()
-            yield _Image(name=item, path=item, sha256=hashlib.sha256(data).digest(), data=data)
+            yield _file_image(job.input.path / item, item)
         else:
             assert frozen is not None
             yield _sample_image(frozen, item)
+
+
+def _file_image(file: Path, name: str) -> _Image:
+    try:
+        data = file.read_bytes()
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:  # a dead link, for example
+        return _Image(name=name, path=name, error=f"{error.strerror}; only its name is compared")
+    return _Image(name=name, path=name, sha256=hashlib.sha256(data).digest(), data=data)
 
 
 def _sample_image(frozen: FrozenSet, row: int) -> _Image:

@@ -116,5 +116,5 @@ def _files(folder: Path) -> Iterator[str]:
                 name = f"{below}/{entry.name}" if below else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(name)
-                elif entry.name.lower().endswith(ENDINGS):
+                elif entry.name.lower().endswith(ENDINGS) and (entry.is_file() or entry.is_symlink()):
                     yield name

@@ -112,10 +112,13 @@ def test_without_the_library_the_other_keys_work(
 def test_what_is_no_image_is_reported_and_compared_by_its_bytes(overlap: Cli, folders: tuple[Path, Path]) -> None:
     for folder in folders:
         (folder / "page.jpg").write_bytes(b"<html>")
+        (folder / "000000000099.jpg").symlink_to(folder / "gone.jpg")
     result = overlap(folders[0], "--eval", folders[1], "--json")
     assert pairs(result)[0]["sha256"] == 3
     assert "page.jpg: an HTML page, probably from a failed download; download it again" in result.stderr
-    assert len(json.loads(result.stdout)["unreadable"]) == 2
+    assert "000000000099.jpg: No such file or directory; only its name is compared" in result.stderr
+    assert pairs(result)[0]["identity"] == 3
+    assert len(json.loads(result.stdout)["unreadable"]) == 4
 
 
 def test_images_of_one_colour_are_not_alike(overlap: Cli, tmp_path: Path, make_sample: Callable[..., Sample]) -> None:
