@@ -64,10 +64,10 @@ def site(
     """Both sets on a real server, in a thread."""
     pytest.importorskip("uvicorn")
     from griffon_shards.view.access import Access
-    from griffon_shards.view.pictures import Thumbnails
     from griffon_shards.view.server import make_app, static_files
     from griffon_shards.view.serving import listen, make_server, open_sets
     from griffon_shards.view.statistics import Statistics
+    from griffon_shards.view.web_images import Thumbnails
 
     cache, pictures = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("pictures")
     (pictures / "left.png").write_bytes(png(120, 90))
