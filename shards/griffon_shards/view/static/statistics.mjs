@@ -119,7 +119,7 @@ function figuresOf(group, chosen, set) {
       ),
     );
   if (group.boxes)
-    plots.push(
+    plots.unshift(
       element(
         "figure",
         {},
