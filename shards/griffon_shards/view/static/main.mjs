@@ -19,7 +19,8 @@ const VIEWS = {
   statistics: makeStatistics,
 };
 
-const viewName = (params) => (params.has("sample") ? "sample" : VIEWS[params.get("view")] ? params.get("view") : "grid");
+const viewName = (params) =>
+  params.has("sample") ? "sample" : VIEWS[params.get("view")] ? params.get("view") : "grid";
 
 /** Shows views in `main`. Each is made once, so that its controls keep their focus from one state to the next. */
 class Page {
@@ -42,6 +43,7 @@ class Page {
     const params = current();
     const name = viewName(params);
     const view = (this.#made[name] ??= VIEWS[name](this.context));
+    const staying = again || (name === "sample" && this.#shown === name);
     const kept = again ? { scroll: scrollY, focus: document.activeElement?.id } : (history.state ?? {});
     this.header.update(params, name);
     this.main.setAttribute("aria-busy", "true");
@@ -57,7 +59,7 @@ class Page {
       if (!(error instanceof api.ApiError)) throw error;
     }
     this.main.removeAttribute("aria-busy");
-    this.#resume(kept, again || name === "sample");
+    this.#resume(kept, staying);
   }
 
   #put(name, node) {

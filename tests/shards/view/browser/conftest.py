@@ -47,7 +47,10 @@ def known_set(
 def hostile_set(
     tmp_path_factory: pytest.TempPathFactory, make_sample: Callable[..., Sample], write_set: Callable[..., Path]
 ) -> Path:
-    return write_set(tmp_path_factory.mktemp("hostile") / "odd", hostile_samples(make_sample))
+    root = write_set(tmp_path_factory.mktemp("hostile") / "odd", hostile_samples(make_sample))
+    shard = root / "LAZY_odd" / "LAZY_odd-000001.tar"
+    shard.write_bytes(shard.read_bytes().replace(b"Flip me", b"Flip mE"))
+    return root
 
 
 @pytest.fixture(scope="session")
@@ -69,10 +72,10 @@ def site(
     from griffon_shards.view.statistics import Statistics
     from griffon_shards.view.web_images import Thumbnails
 
-    cache, pictures = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("pictures")
-    (pictures / "left.png").write_bytes(png(120, 90))
+    cache, images = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("images")
+    (images / "left.png").write_bytes(png(120, 90))
     roots = [known_set, hostile_set]
-    sets = open_sets(roots, data_root=pictures, predictions=predictions, marks=None, cache=cache)
+    sets = open_sets(roots, data_root=images, predictions=predictions, marks=None, cache=cache)
     thumbnails = Thumbnails(cache / "thumbnails.sqlite", 10_000_000)
     app = make_app(sets, thumbnails, [Statistics(item.frozen, cache) for item in sets], static_files())
     with listen("127.0.0.1", 0) as listening:

@@ -100,6 +100,7 @@ def hostile_samples(make_sample: Make) -> list[Sample]:
         _conversation("LAZY_odd-000000000", HOSTILE, HOSTILE),
         _conversation("LAZY_odd-000000001", "Write a lot.", LONG_TEXT),
         _conversation("LAZY_odd-000000002", RIGHT_TO_LEFT, CHINESE * 200),
+        _conversation("LAZY_odd-000000003", "Flip me.", "A bit of this sample is flipped."),
     ]
 
 

@@ -145,6 +145,7 @@ def test_back_returns_to_where_the_grid_was(grid: "Page") -> None:
     assert before > 0
     card.click()
     expect(grid.get_by_role("heading", level=1)).to_have_text("DET_zoo-000000050")
+    grid.wait_for_function("scrollY === 0")
     grid.go_back()
     expect(grid.locator(".card")).to_have_count(60)
     grid.wait_for_function("y => Math.abs(scrollY - y) < 2", arg=before)
@@ -153,7 +154,7 @@ def test_back_returns_to_where_the_grid_was(grid: "Page") -> None:
 def test_the_other_set_is_chosen_by_its_name(grid: "Page") -> None:
     wait_for(grid, SAMPLES)
     grid.get_by_label("set", exact=True).select_option("1")
-    wait_for(grid, 8)
+    wait_for(grid, 9)
     expect(grid).to_have_url(re.compile(r"\?set=1$"))
     grid.go_back()
     wait_for(grid, SAMPLES)

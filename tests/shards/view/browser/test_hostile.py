@@ -25,7 +25,7 @@ def test_the_grid_shows_hostile_texts_as_texts(page: "Page", site: "Site") -> No
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.goto(f"{site.url}?set=1&labels=1")
-    expect(page.locator(".card")).to_have_count(8)
+    expect(page.locator(".card")).to_have_count(9)
     expect(page.locator(".card").first.locator(".label")).to_have_text(SHOWN)
     expect(page.locator(".card", has_text="DET_odd-000000009").locator(".error")).to_contain_text("DET_odd-000000009")
     assert not wide(page)
@@ -60,6 +60,16 @@ def test_a_very_long_text_is_in_a_box_that_scrolls(page: "Page", site: "Site") -
     page.goto(f"{site.url}?set=1&sample=7")
     assert page.locator(".turn.human .text").evaluate("node => getComputedStyle(node).direction") == "rtl"
     expect(page.locator(".turn.gpt .text")).to_have_text(CHINESE * 200)
+
+
+def test_a_damaged_sample_shows_its_error_in_its_place(page: "Page", site: "Site") -> None:
+    page.goto(f"{site.url}?set=1")
+    card = page.locator(".card", has_text="LAZY_odd-000000003")
+    expect(card.locator(".error")).to_contain_text("LAZY_odd-000001.tar")
+    card.click()
+    expect(page.get_by_role("alert")).to_contain_text("LAZY_odd-000001.tar")
+    page.keyboard.press("p")
+    expect(page.locator(".turn.gpt")).to_contain_text(CHINESE)
 
 
 def test_an_image_that_does_not_decode_shows_why(page: "Page", site: "Site") -> None:

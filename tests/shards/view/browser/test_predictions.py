@@ -74,6 +74,6 @@ def test_why_an_answer_was_not_parsed(page: "Page", site: "Site") -> None:
 
 def test_a_set_without_predictions_has_no_filter_for_them(page: "Page", site: "Site") -> None:
     page.goto(f"{site.url}?set=1")
-    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("8 samples"))
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("9 samples"))
     expect(page.get_by_label("Prediction", exact=True)).to_have_count(0)
     expect(page.get_by_role("button", name="Worst first")).to_be_hidden()
