@@ -24,10 +24,13 @@ from griffon_shards.types import BoxXYXY, Sample
 
 IMAGES = Path(__file__).parent / "images"
 MAX_BYTES = 150_000
-COLOURS = 96
+COLOURS = 256
 CHROMIUM = "/usr/bin/chromium"
 FORMATS = ("llava/", "ccmd/")
-ASKED = ("DET", "VG")
+TASKS = ("DET", "VG")
+ASKED = "?task=DET&task=VG&sort=iou&iou=0.2-&size=large"
+WINDOW = {"width": 1200, "height": 760}
+WAIT_MS = 60_000
 
 
 def main() -> None:
@@ -44,18 +47,20 @@ def main() -> None:
         _run("griffon_prep", "build", *paths, "--workers", 1)
         frozen = open_set(root)
         predictions.write_text("".join(_predictions(frozen)), encoding="utf-8")
-        with _served(folder, "demo/shards", "--predictions", predictions) as url, sync_playwright() as playwright:
+        with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            for name, scheme, address in (
-                ("view-grid", "light", "?task=DET&sort=boxes&desc=1"),
-                ("view-sample", "dark", f"?task=DET&sample={frozen.row('DET_shapes-000000018')}&hide=predicted"),
-                ("view-predictions", "light", "?task=DET&task=VG&verdict=wrong&sort=iou&desc=1&size=large"),
-                ("view-statistics", "light", "?view=statistics"),
+            for name, scheme, address, options in (
+                ("view-grid", "light", "?task=DET&sort=boxes&desc=1", ()),
+                ("view-sample", "dark", f"?task=DET&sample={frozen.row('DET_shapes-000000018')}", ()),
+                ("view-statistics", "light", "?view=statistics", ()),
+                ("view-predictions", "light", ASKED, ("--predictions", predictions)),
             ):
-                page = browser.new_page(viewport={"width": 1200, "height": 760}, color_scheme=scheme)  # type: ignore[arg-type]
-                page.goto(url + address)
-                _ready(page, name)
-                _write(IMAGES / f"{name}.png", page.screenshot())
+                with _served(folder, "demo/shards", *options) as url:
+                    page = browser.new_page(viewport=WINDOW, color_scheme=scheme)  # type: ignore[arg-type]
+                    page.set_default_timeout(WAIT_MS)
+                    page.goto(url + address)
+                    _ready(page, name)
+                    _write(IMAGES / f"{name}.png", page.screenshot())
             browser.close()
 
 
@@ -90,7 +95,7 @@ def _predictions(frozen: FrozenSet) -> Iterator[str]:
     """Lines as `griffon-train evaluate` writes them."""
     for row in range(len(frozen)):
         sample = frozen[row]
-        if sample.task in ASKED:
+        if sample.task in TASKS:
             yield json.dumps(_prediction(frozen, sample)) + "\n"
 
 
@@ -98,9 +103,9 @@ def _prediction(frozen: FrozenSet, sample: Sample) -> dict[str, Any]:
     draws = Random(sample.key)
     true = parse_answer(sample.turns[1].text, sample.task, "text")
     moved_by = draws.choice((0.004, 0.015, 0.03))
-    answered = [(label, _moved(box, draws, moved_by)) for label, box in true if draws.random() < 0.93]
-    boxes = [box for _, box in answered]
-    iou = min((_iou(box, other) for (_, box), other in zip(true, boxes, strict=False)), default=None)
+    boxes = [_moved(box, draws, moved_by) for _, box in true]
+    answered = [(label, box) for (label, _), box in zip(true, boxes, strict=True)]
+    iou = min((_iou(box, other) for (_, box), other in zip(true, boxes, strict=True)), default=None)
     width_px, height_px = sample.width_px, sample.height_px
     return {
         "set": frozen.lock.digest,
@@ -113,7 +118,7 @@ def _prediction(frozen: FrozenSet, sample: Sample) -> dict[str, Any]:
         "width": width_px,
         "height": height_px,
         "iou": iou,
-        "right": len(answered) == len(true) and (iou is None or iou > 0.5),
+        "right": iou is None or iou > 0.5,
         "unparsed": None,
         "boxes_px": [[x1 * width_px, y1 * height_px, x2 * width_px, y2 * height_px] for x1, y1, x2, y2 in boxes],
     }
@@ -132,7 +137,11 @@ def _iou(a: BoxXYXY, b: BoxXYXY) -> float:
 
 def _write(path: Path, screenshot: bytes) -> None:
     """Write a screenshot with few colours."""
-    image = Image.open(BytesIO(screenshot)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    image = (
+        Image.open(BytesIO(screenshot))
+        .convert("RGB")
+        .quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    )
     image.save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path.name}: {size:,} bytes")  # noqa: T201 - a script

@@ -53,8 +53,16 @@ function shape(item, width, height) {
 }
 
 function label(item) {
-  const { box: [x1, y1, x2, y2], kind = "true", link } = item;
-  const node = element("span", { class: `label ${kind}`, "data-link": link ?? null, dir: "auto" }, item.label || item.name ? named(item) : "");
+  const {
+    box: [x1, y1, x2, y2],
+    kind = "true",
+    link,
+  } = item;
+  const node = element(
+    "span",
+    { class: `label ${kind}`, "data-link": link ?? null, dir: "auto" },
+    item.label || item.name ? named(item) : "",
+  );
   paint(node, item.label);
   const [left, right, top] = [Math.min(x1, x2), Math.max(x1, x2), Math.min(y1, y2)];
   if (left > 0.5) node.style.right = `${(1 - right) * 100}%`;

@@ -26,14 +26,20 @@ export function makeCategories() {
   let timer = 0;
 
   const load = async (params, signal) => {
-    const query = changed({ category: null, prefix: input.value.trim(), sort: null, desc: null, random: null }, selection(params));
+    const query = changed(
+      { category: null, prefix: input.value.trim(), sort: null, desc: null, random: null },
+      selection(params),
+    );
     const { categories, total, error } = await offer(query, signal);
     if (signal.aborted) return;
     const chosen = params.getAll("category");
     const counts = new Map(categories);
     const offered = categories.filter(([name]) => !chosen.includes(name)).slice(0, SHOWN);
     const rows = [...chosen.map((name) => [name, counts.get(name) ?? null]), ...offered];
-    replace(list, rows.map(([name, count]) => check(name, count, chosen)));
+    replace(
+      list,
+      rows.map(([name, count]) => check(name, count, chosen)),
+    );
     const left = total - categories.filter(([name]) => chosen.includes(name)).length - offered.length;
     more.textContent = error ? error : left > 0 ? `and ${left.toLocaleString("en")} more` : rows.length ? "" : "none";
   };
@@ -79,7 +85,8 @@ function check(name, count, chosen) {
   const box = element("input", {
     type: "checkbox",
     value: name,
-    onchange: () => open(filtered({ category: box.checked ? [...chosen, name] : chosen.filter((other) => other !== name) })),
+    onchange: () =>
+      open(filtered({ category: box.checked ? [...chosen, name] : chosen.filter((other) => other !== name) })),
   });
   box.checked = chosen.includes(name);
   const swatch = element("span", { class: "swatch" });

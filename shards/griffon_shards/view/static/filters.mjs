@@ -23,9 +23,21 @@ export function makeFilters(set, context) {
   const parts = [
     set.predictions ? makeVerdict(context.verdicts) : null,
     set.predictions ? makeRange(...IOU) : null,
-    tasks.length > 1 ? makeChecks("task", "Task", tasks.map((task) => [task, samplesOf(task)])) : null,
+    tasks.length > 1
+      ? makeChecks(
+          "task",
+          "Task",
+          tasks.map((task) => [task, samplesOf(task)]),
+        )
+      : null,
     makeCategories(),
-    sources.length > 1 ? makeChecks("source", "Source", sources.map((item) => [item.source, item.samples])) : null,
+    sources.length > 1
+      ? makeChecks(
+          "source",
+          "Source",
+          sources.map((item) => [item.source, item.samples]),
+        )
+      : null,
     ...RANGES.map((item) => makeRange(...item)),
     makeMarked(),
   ].filter(Boolean);
@@ -45,7 +57,8 @@ const apply = (changes) => open(filtered(changes));
 function cleared() {
   const params = current();
   const kept = new URLSearchParams();
-  for (const name of ["set", "sort", "desc", "random", "size", "labels"]) if (params.has(name)) kept.set(name, params.get(name));
+  for (const name of ["set", "sort", "desc", "random", "size", "labels"])
+    if (params.has(name)) kept.set(name, params.get(name));
   return kept;
 }
 
@@ -106,7 +119,12 @@ function makeVerdict(verdicts) {
     element("option", { value: "" }, "any"),
     verdicts.map((verdict) => element("option", { value: verdict }, VERDICTS[verdict] ?? verdict)),
   );
-  return { node: group("Prediction", select), update: (params) => { select.value = params.get("verdict") ?? ""; } };
+  return {
+    node: group("Prediction", select),
+    update: (params) => {
+      select.value = params.get("verdict") ?? "";
+    },
+  };
 }
 
 function makeMarked() {
@@ -115,6 +133,14 @@ function makeMarked() {
     id: "marked",
     onchange: () => apply({ marked: input.checked ? "1" : null }),
   });
-  const node = group("Marks", element("label", { class: "check" }, input, element("span", { class: "name" }, "only marked samples")));
-  return { node, update: (params) => { input.checked = params.get("marked") === "1"; } };
+  const node = group(
+    "Marks",
+    element("label", { class: "check" }, input, element("span", { class: "name" }, "only marked samples")),
+  );
+  return {
+    node,
+    update: (params) => {
+      input.checked = params.get("marked") === "1";
+    },
+  };
 }

@@ -1,21 +1,25 @@
 // The grid: a page of cards, and what orders and filters them.
 
 import * as api from "./api.mjs";
-import { labelOnHover, overlay } from "./boxes.mjs";
+import { cardId, makeCard } from "./card.mjs";
 import { announce, button, counted, element, replace } from "./dom.mjs";
 import { makeFilters } from "./filters.mjs";
 import { changeState, newSeed } from "./keyboard.mjs";
 import { editMark } from "./mark_dialog.mjs";
 import { chips, makePager } from "./paging.mjs";
 import { setOf } from "./sets.mjs";
-import { isolated, visible } from "./text.mjs";
-import { verdict, verdictBadge } from "./verdict.mjs";
-import { changed, current, filtered, href, open, selection } from "./url_state.mjs";
+import { changed, current, filtered, open, selection } from "./url_state.mjs";
 
 const PAGE = 60;
 const SORTS = {
-  order: "order in the set", key: "key", boxes: "number of boxes", length: "length", smallest: "smallest box, %",
-  area: "smallest box, px²", iou: "IoU of the prediction", verdict: "verdict, worst first",
+  order: "order in the set",
+  key: "key",
+  boxes: "number of boxes",
+  length: "length",
+  smallest: "smallest box, %",
+  area: "smallest box, px²",
+  iou: "IoU of the prediction",
+  verdict: "verdict, worst first",
 };
 const PREDICTED = ["iou", "verdict"]; // orders of sets with predictions
 const SIZES = ["small", "medium", "large"];
@@ -33,7 +37,14 @@ export function makeGrid(context) {
     "div",
     { class: "with-side" },
     side,
-    element("section", { "aria-label": "samples" }, element("div", { class: "tools" }, total, tools.node), chosen, cards, pager.node),
+    element(
+      "section",
+      { "aria-label": "samples" },
+      element("div", { class: "tools" }, total, tools.node),
+      chosen,
+      cards,
+      pager.node,
+    ),
   );
   let shown = [];
 
@@ -54,7 +65,10 @@ export function makeGrid(context) {
     tools.update(params);
     total.textContent = counted(answer.total, "sample");
     replace(chosen, chips(params));
-    replace(cards, shown.map((card) => element("li", {}, makeCard(card, params))));
+    replace(
+      cards,
+      shown.map((card) => element("li", {}, makeCard(card, params))),
+    );
     if (!shown.length) replace(cards, notice(answer.error));
     cards.className = `cards ${params.get("size") ?? "medium"}`;
     cards.classList.toggle("labelled", params.get("labels") === "1");
@@ -70,7 +84,14 @@ export function makeGrid(context) {
     [["n"], "next page", () => pager.go(1)],
     [["p"], "previous page", () => pager.go(-1)],
     [["l"], "show labels", () => changeState({ labels: current().get("labels") === "1" ? null : "1" })],
-    [["f"], "show the filters", () => { side.open = !side.open; side.querySelector("summary").focus(); }],
+    [
+      ["f"],
+      "show the filters",
+      () => {
+        side.open = !side.open;
+        side.querySelector("summary").focus();
+      },
+    ],
   ];
   return { node, update, keys };
 }
@@ -90,25 +111,46 @@ function notice(error) {
 }
 
 function makeTools(context) {
-  const sort = element(
-    "select",
-    { id: "sort", onchange: () => changeState({ sort: sort.value, desc: null, random: null, offset: null }) },
-  );
-  const turn = button("", () => changeState({ desc: current().has("desc") ? null : "1", offset: null }), { id: "desc" });
+  const sort = element("select", {
+    id: "sort",
+    onchange: () => changeState({ sort: sort.value, desc: null, random: null, offset: null }),
+  });
+  const turn = button("", () => changeState({ desc: current().has("desc") ? null : "1", offset: null }), {
+    id: "desc",
+  });
   const shuffle = button("Random", () => open(filtered({ random: newSeed(), sort: null, desc: null })), {
     id: "shuffle",
     title: "samples in a random order, which the seed in the address names (r)",
   });
-  const worst = button("Worst first", () => changeState({ sort: "verdict", desc: null, random: null, offset: null }), { id: "worst" });
+  const worst = button("Worst first", () => changeState({ sort: "verdict", desc: null, random: null, offset: null }), {
+    id: "worst",
+  });
   const size = element(
     "select",
-    { id: "size", "aria-label": "size of images", onchange: () => changeState({ size: size.value === "medium" ? null : size.value }) },
+    {
+      id: "size",
+      "aria-label": "size of images",
+      onchange: () => changeState({ size: size.value === "medium" ? null : size.value }),
+    },
     SIZES.map((name) => element("option", { value: name }, `${name} images`)),
   );
-  const node = element("div", { class: "row" }, element("label", { for: "sort" }, "Sort by"), sort, turn, worst, shuffle, size);
+  const node = element(
+    "div",
+    { class: "row" },
+    element("label", { for: "sort" }, "Sort by"),
+    sort,
+    turn,
+    worst,
+    shuffle,
+    size,
+  );
   const offer = (set) => {
     const sorts = context.sort.filter((name) => set.predictions || !PREDICTED.includes(name));
-    replace(sort, sorts.map((name) => element("option", { value: name }, SORTS[name] ?? name)), element("option", { value: "random", hidden: true }, "random"));
+    replace(
+      sort,
+      sorts.map((name) => element("option", { value: name }, SORTS[name] ?? name)),
+      element("option", { value: "random", hidden: true }, "random"),
+    );
     worst.hidden = !set.predictions;
   };
   const update = (params) => {
@@ -124,65 +166,6 @@ function makeTools(context) {
     worst.setAttribute("aria-pressed", String(!random && !descending && params.get("sort") === "verdict"));
   };
   return { node, update, offer };
-}
-
-export const cardId = (card) => `sample-${card.set}-${card.row}`;
-
-function makeCard(card, params) {
-  const target = changed({ sample: card.row, view: null }, params);
-  return element(
-    "a",
-    { class: "card", href: href(target), id: cardId(card), "aria-label": describe(card), draggable: "false" },
-    element("div", { class: "top" }, face(card), element("div", { class: "badges" }, badges(card))),
-    element(
-      "div",
-      { class: "caption" },
-      element("span", { class: "line" }, element("span", { class: "task" }, card.task), isolated(card.key, { class: "key" })),
-      card.image && !card.error ? element("span", { class: "words", dir: "auto" }, visible(card.answer)) : null,
-    ),
-  );
-}
-
-/** The image with its boxes, or what stands in its place. */
-function face(card) {
-  if (card.error) return element("div", { class: "face text error" }, visible(card.error));
-  if (!card.image) {
-    return element(
-      "div",
-      { class: "face text" },
-      element("span", { class: "question", dir: "auto" }, visible(card.question)),
-      element("span", { class: "answer", dir: "auto" }, visible(card.answer)),
-    );
-  }
-  const image = element("img", { src: api.thumbnailPath(card.set, card.row), alt: "", loading: "lazy", decoding: "async", draggable: "false" });
-  const boxes = card.boxes.map((box) => ({ ...box, kind: "true" }));
-  for (const box of card.prediction?.boxes ?? []) boxes.push({ ...box, kind: "predicted", name: `${box.label || "box"}, predicted` });
-  const drawn = overlay(boxes, card.width, card.height);
-  const frame = element("div", { class: "frame" }, image, drawn);
-  frame.style.aspectRatio = `${card.width} / ${card.height}`;
-  frame.style.setProperty("--ratio", String(card.width / card.height));
-  image.addEventListener("error", async () => {
-    replace(frame, element("span", { class: "error" }, visible(await api.imageError(image.src))));
-  });
-  labelOnHover(drawn);
-  return element("div", { class: "face" }, frame);
-}
-
-function badges(card) {
-  const { prediction } = card;
-  const hidden = card.boxes_total - card.boxes.length;
-  return [
-    hidden > 0 ? element("span", { class: "badge", title: `${hidden.toLocaleString("en")} more boxes are not drawn here` }, `+${hidden.toLocaleString("en")}`) : null,
-    prediction ? verdictBadge(prediction) : null,
-    card.mark === null ? null : element("span", { class: "badge marked", title: visible(card.mark) }, "marked"),
-  ];
-}
-
-function describe(card) {
-  const parts = [card.key, card.task, card.error ?? (card.image ? counted(card.boxes_total, "box", "boxes") : "text only")];
-  if (card.prediction) parts.push(`prediction ${verdict(card.prediction)}`);
-  if (card.mark !== null) parts.push(`marked ${card.mark}`);
-  return visible(parts.join(", "));
 }
 
 /** Moves the focus between cards, by their place on the screen. */

@@ -14,7 +14,11 @@ export function makeHeader(context) {
   const node = element(
     "div",
     { class: "bar" },
-    element("a", { class: "home", href: "/" }, element("img", { src: "/static/icon.svg", alt: "all samples", width: 24, height: 24 })),
+    element(
+      "a",
+      { class: "home", href: "/" },
+      element("img", { src: "/static/icon.svg", alt: "all samples", width: 24, height: 24 }),
+    ),
     choice.node,
     links,
     form,
@@ -30,7 +34,11 @@ export function makeHeader(context) {
 
 function viewLinks(context, params, view) {
   const targets = [["grid", "Samples", filtered({}, params)]];
-  for (const [name, text] of [["marks", "Marks"], ["rejects", "Rejects"], ["statistics", "Statistics"]]) {
+  for (const [name, text] of [
+    ["marks", "Marks"],
+    ["rejects", "Rejects"],
+    ["statistics", "Statistics"],
+  ]) {
     if (name === "rejects" && !hasRejects(context, params)) continue;
     targets.push([name, text, filtered({ view: name }, params)]);
   }
@@ -50,7 +58,7 @@ function makeSearch() {
     id: "search",
     placeholder: "Search questions and answers",
     "aria-label": "Search questions and answers",
-    title: "All words must occur; \"quoted words\" must stand together (/)",
+    title: 'All words must occur; "quoted words" must stand together (/)',
     autocomplete: "off",
     spellcheck: "false",
     maxlength: 500,
@@ -72,6 +80,17 @@ function makeSearch() {
   input.addEventListener("blur", () => {
     typing = false;
   });
-  const form = element("form", { role: "search", onsubmit: (event) => { event.preventDefault(); search(); typing = false; } }, input);
+  const form = element(
+    "form",
+    {
+      role: "search",
+      onsubmit: (event) => {
+        event.preventDefault();
+        search();
+        typing = false;
+      },
+    },
+    input,
+  );
   return { form, input };
 }

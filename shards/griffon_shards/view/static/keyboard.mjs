@@ -41,7 +41,11 @@ export function showKeys(context) {
     element(
       "tr",
       {},
-      element("th", { scope: "row" }, keys.map((key, i) => [i ? " " : null, element("kbd", {}, SHOWN[key] ?? key)])),
+      element(
+        "th",
+        { scope: "row" },
+        keys.map((key, i) => [i ? " " : null, element("kbd", {}, SHOWN[key] ?? key)]),
+      ),
       element("td", {}, text),
     ),
   );
@@ -51,7 +55,11 @@ export function showKeys(context) {
     element("h2", { id: "keys-title" }, "Keys"),
     element("table", {}, element("tbody", {}, rows)),
     element("p", { class: "soft" }, "Tab reaches every control. Inside an answer and between boxes, arrow keys move."),
-    element("p", { class: "actions" }, button("Close", () => dialog.close())),
+    element(
+      "p",
+      { class: "actions" },
+      button("Close", () => dialog.close()),
+    ),
   );
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);

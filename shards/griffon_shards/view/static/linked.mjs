@@ -74,8 +74,14 @@ export function linkedGroup(container, selector) {
   container.addEventListener("keydown", (event) => {
     const all = nodes();
     const place = all.indexOf(document.activeElement);
-    const next = { ArrowRight: place + 1, ArrowDown: place + 1, ArrowLeft: place - 1, ArrowUp: place - 1, Home: 0,
-      End: all.length - 1 }[event.key];
+    const next = {
+      ArrowRight: place + 1,
+      ArrowDown: place + 1,
+      ArrowLeft: place - 1,
+      ArrowUp: place - 1,
+      Home: 0,
+      End: all.length - 1,
+    }[event.key];
     if (place < 0 || next === undefined) return;
     event.preventDefault();
     event.stopPropagation();

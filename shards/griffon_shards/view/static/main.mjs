@@ -19,7 +19,8 @@ const VIEWS = {
   statistics: makeStatistics,
 };
 
-const viewName = (params) => (params.has("sample") ? "sample" : VIEWS[params.get("view")] ? params.get("view") : "grid");
+const viewName = (params) =>
+  params.has("sample") ? "sample" : VIEWS[params.get("view")] ? params.get("view") : "grid";
 
 /** Shows views in `main`. Each is made once, so that its controls keep their focus from one state to the next. */
 class Page {

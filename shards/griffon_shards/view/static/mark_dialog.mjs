@@ -38,7 +38,9 @@ export function editMark(sample, context) {
     element(
       "p",
       { class: "actions" },
-      sample.mark === null ? null : button("Remove mark", () => act(() => api.removeMark(sample.set, sample.row), "the mark is removed")),
+      sample.mark === null
+        ? null
+        : button("Remove mark", () => act(() => api.removeMark(sample.set, sample.row), "the mark is removed")),
       button("Cancel", () => dialog.close()),
       button("Save", save, { class: "first" }),
     ),

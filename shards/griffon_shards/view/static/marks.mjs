@@ -15,8 +15,14 @@ export function makeMarks(context) {
   const where = element(
     "div",
     { class: "soft prose" },
-    element("p", {}, "Key ", element("kbd", {}, "m"), " marks a sample as doubtful. Marks are kept in a file beside the set, never in it. ",
-      "To leave marked samples out of the next set, give that file to the build (docs/view.md, Marks):"),
+    element(
+      "p",
+      {},
+      "Key ",
+      element("kbd", {}, "m"),
+      " marks a sample as doubtful. Marks are kept in a file beside the set, never in it. ",
+      "To leave marked samples out of the next set, give that file to the build (docs/view.md, Marks):",
+    ),
     file,
   );
   const node = element("section", { class: "page" }, title, where, problem, list);
@@ -29,7 +35,10 @@ export function makeMarks(context) {
     replace(file, element("code", {}, "griffon-prep build … --exclude-keys ", isolated(set.marks_file)));
     problem.textContent = visible(set.marks_error ?? "");
     problem.hidden = !set.marks_error;
-    replace(list, own.map((mark) => item(mark, context)));
+    replace(
+      list,
+      own.map((mark) => item(mark, context)),
+    );
     announce(title.textContent);
     return "Marks";
   };

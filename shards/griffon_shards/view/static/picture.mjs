@@ -14,10 +14,17 @@ const LAYERS = { boxes: "Boxes", predicted: "Predictions", labels: "Labels" };
 
 export function makePicture() {
   const stage = element("div", { class: "stage" });
-  const frame = element("div", { class: "viewport", tabindex: "0", role: "group", "aria-label": "image; plus and minus zoom, arrows move it" }, stage);
+  const frame = element(
+    "div",
+    { class: "viewport", tabindex: "0", role: "group", "aria-label": "image; plus and minus zoom, arrows move it" },
+    stage,
+  );
   const size = element("output", { class: "percent", "aria-label": "zoom" });
   const layers = Object.fromEntries(
-    Object.entries(LAYERS).map(([name, text]) => [name, button(text, () => toggle(name), { "aria-pressed": "true", id: `layer-${name}` })]),
+    Object.entries(LAYERS).map(([name, text]) => [
+      name,
+      button(text, () => toggle(name), { "aria-pressed": "true", id: `layer-${name}` }),
+    ]),
   );
   let timer = 0;
   const moved = () => {
@@ -68,7 +75,8 @@ export function makePicture() {
     node.hidden = !sample.image;
     if (!sample.image) return replace(stage);
     const path = api.imagePath(sample.set, sample.row);
-    const image = reused(stage, path) ?? element("img", { src: path, alt: `image of ${visible(sample.key)}`, draggable: "false" });
+    const image =
+      reused(stage, path) ?? element("img", { src: path, alt: `image of ${visible(sample.key)}`, draggable: "false" });
     image.onerror = async () => replace(stage, element("p", { class: "error" }, visible(await api.imageError(path))));
     const layer = overlay(boxes, sample.width, sample.height);
     linkedGroup(layer.querySelector("svg"), "g.box");

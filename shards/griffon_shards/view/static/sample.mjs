@@ -11,7 +11,7 @@ import { only, setOf } from "./sets.mjs";
 import { isolated, visible } from "./text.mjs";
 import { iouOf } from "./verdict.mjs";
 import { changed, current, href, note, open, selection } from "./url_state.mjs";
-import { cardId } from "./grid.mjs";
+import { cardId } from "./card.mjs";
 
 const STEP_PARTS = { variant: null, box: null, zoom: null };
 
@@ -24,7 +24,10 @@ export function makeSample(context) {
   const facts = element("p", { class: "facts" });
   const steps = makeSteps();
   const panel = element("div", { class: "panel" });
-  const mark = button("Mark", () => editMark(shown, context), { id: "mark", title: "mark this sample, with a note (m)" });
+  const mark = button("Mark", () => editMark(shown, context), {
+    id: "mark",
+    title: "mark this sample, with a note (m)",
+  });
   const node = element(
     "article",
     { class: "sample" },
@@ -48,8 +51,11 @@ export function makeSample(context) {
     steps.update(shown, params);
     const boxes = boxesOf(shown, variant);
     picture.update(shown, boxes, params);
-    replace(panel, shown.error ? element("p", { class: "notice error", role: "alert" }, visible(shown.error)) : null,
-      details(shown, variant, params));
+    replace(
+      panel,
+      shown.error ? element("p", { class: "notice error", role: "alert" }, visible(shown.error)) : null,
+      details(shown, variant, params),
+    );
     node.classList.toggle("text-only", !shown.image);
     links.update(params.get("box") ?? "");
     if (!same) announce(`${shown.key}, ${counted(shown.boxes_total, "box", "boxes")}`);
@@ -58,7 +64,11 @@ export function makeSample(context) {
   };
   const pan = (right, down) => picture.zoom.pan(right, down);
   const keys = [
-    [["ArrowRight", "n"], "next sample (arrows move a zoomed image)", (event) => (event.key === "n" || !pan(1, 0)) && steps.go("next")],
+    [
+      ["ArrowRight", "n"],
+      "next sample (arrows move a zoomed image)",
+      (event) => (event.key === "n" || !pan(1, 0)) && steps.go("next"),
+    ],
     [["ArrowLeft", "p"], "previous sample", (event) => (event.key === "p" || !pan(-1, 0)) && steps.go("previous")],
     [["ArrowUp"], "move up in a zoomed image", () => pan(0, -1)],
     [["ArrowDown"], "move down in a zoomed image", () => pan(0, 1)],
@@ -86,14 +96,21 @@ function nextVariant(sample) {
 function boxesOf(sample, variant) {
   const shown = sample.variants[variant];
   if (!shown) return [];
-  const boxes = shown.turns.flatMap((turn, t) => turn.boxes.map((box, i) => ({ ...box, kind: "true", link: `t${t}.${i}` })));
+  const boxes = shown.turns.flatMap((turn, t) =>
+    turn.boxes.map((box, i) => ({ ...box, kind: "true", link: `t${t}.${i}` })),
+  );
   const answered = [...boxes];
   if (shown.region) boxes.push({ box: shown.region, label: "region", kind: "region", link: "region" });
   (sample.predictions ?? []).forEach((prediction, p) => {
     if ((prediction.variant ?? 0) !== variant) return;
     prediction.boxes.forEach((box, i) => {
       const iou = Math.max(0, ...answered.map((other) => iouOf(box.box, other.box)));
-      boxes.push({ ...box, kind: "predicted", link: `p${p}.${i}`, name: `${box.label || "box"}, predicted, IoU ${iou.toFixed(2)}` });
+      boxes.push({
+        ...box,
+        kind: "predicted",
+        link: `p${p}.${i}`,
+        name: `${box.label || "box"}, predicted, IoU ${iou.toFixed(2)}`,
+      });
     });
   });
   return boxes;
@@ -106,8 +123,12 @@ function factsOf(sample, set) {
     all({ source: sample.source }, isolated(sample.source)),
     sample.image ? `${sample.width} × ${sample.height} px` : "text only",
     counted(sample.boxes_total, "box", "boxes"),
-    sample.mark === null ? null : element("span", { class: "badge marked" }, "marked: ", isolated(sample.mark || "without a note")),
-  ].filter(Boolean).flatMap((part, i) => [i ? " · " : null, part]);
+    sample.mark === null
+      ? null
+      : element("span", { class: "badge marked" }, "marked: ", isolated(sample.mark || "without a note")),
+  ]
+    .filter(Boolean)
+    .flatMap((part, i) => [i ? " · " : null, part]);
 }
 
 /** The links to the grid and to the neighbours. */
@@ -115,14 +136,18 @@ function makeSteps() {
   const node = element("nav", { class: "steps", "aria-label": "samples" });
   let targets = {};
   const update = (sample, params) => {
-    const to = (row) =>
-      row === null || row === undefined ? null : changed({ sample: row, ...STEP_PARTS }, params);
+    const to = (row) => (row === null || row === undefined ? null : changed({ sample: row, ...STEP_PARTS }, params));
     targets = { previous: to(sample.previous), next: to(sample.next) };
     const link = (name, text) =>
       targets[name]
         ? element("a", { class: "button", id: name, href: href(targets[name]), "aria-label": `${name} sample` }, text)
         : element("span", { class: "button off", id: name, "aria-hidden": "true" }, text);
-    replace(node, element("a", { class: "button", id: "back", href: href(allOf(params)), "data-focus": cardId(sample) }, "Samples"), link("previous", "←"), link("next", "→"));
+    replace(
+      node,
+      element("a", { class: "button", id: "back", href: href(allOf(params)), "data-focus": cardId(sample) }, "Samples"),
+      link("previous", "←"),
+      link("next", "→"),
+    );
   };
   const go = (name) => targets[name] && open(targets[name]);
   return { node, update, go };

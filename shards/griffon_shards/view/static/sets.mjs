@@ -8,7 +8,10 @@ import { changed, open } from "./url_state.mjs";
 /** The set that the address names: the first, if it names none. */
 export function setOf(context, params) {
   const set = context.sets[Number(params.get("set") ?? 0)];
-  if (!set) throw new ApiError(`there is no set ${params.get("set")}; the sets are numbered from 0 to ${context.sets.length - 1}`);
+  if (!set)
+    throw new ApiError(
+      `there is no set ${params.get("set")}; the sets are numbered from 0 to ${context.sets.length - 1}`,
+    );
   return set;
 }
 
@@ -28,7 +31,12 @@ export function makeSetChoice(context) {
   }
   const select = element(
     "select",
-    { class: "set-name", id: "set", "aria-label": "set", onchange: () => open(only(context.sets[select.value], { view: select.dataset.view })) },
+    {
+      class: "set-name",
+      id: "set",
+      "aria-label": "set",
+      onchange: () => open(only(context.sets[select.value], { view: select.dataset.view })),
+    },
     context.sets.map((set) => element("option", { value: set.set }, set.name)),
   );
   const update = (params) => {

@@ -2,7 +2,19 @@
 
 /** What selects samples: passed on to the server. */
 export const FILTERS = [
-  "set", "source", "task", "category", "boxes", "smallest", "width", "height", "length", "q", "verdict", "iou", "marked",
+  "set",
+  "source",
+  "task",
+  "category",
+  "boxes",
+  "smallest",
+  "width",
+  "height",
+  "length",
+  "q",
+  "verdict",
+  "iou",
+  "marked",
   "random",
 ];
 const ORDER = ["sort", "desc"];

@@ -47,7 +47,7 @@ def test_no_serious_finding_in_light_and_dark(page: "Page", site: "Site", view: 
     page.goto(site.url + address)
     page.locator(sign).first.wait_for()
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         assert findings(page) == [], scheme
     page.emulate_media(color_scheme="light")
 
