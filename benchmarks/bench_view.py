@@ -21,6 +21,7 @@ import click
 from bench_view_data import make_set
 from common import lines, machine, scratch, word
 
+from griffon_shards.frozen_set import open_set
 from griffon_shards.support.tables import table
 
 _MAX_BUILD_S, _MAX_START_S, _MAX_QUERY_S, _MAX_RESIDENT, _MAX_AT_ONCE_S = 180.0, 0.5, 0.2, 200e6, 2.0
@@ -32,7 +33,7 @@ QUERIES = {
     "deep offset": ("offset=999000", "offset=500000", "offset=900000&desc=1"),
     "source": ("source=DET_bench", "source=REG_bench", "source=VG_bench&source=LAZY_bench"),
     "task": ("task=DET", "task=VG", "task=REG&task=LAZY"),
-    "category": ("category=ba ba", "category=ho co", "category=ba ba&category=no co"),
+    "category": ("category=ba ba", "category=kogi pa", "category=lu co&category=ba ba"),
     "boxes": ("boxes=3-5", "boxes=10-", "boxes=-1"),
     "smallest box": ("smallest=-0.1", "smallest=1-2", "smallest=0.5-"),
     "image size": ("width=640-", "height=-480", "width=300-400&height=300-400"),
@@ -59,19 +60,20 @@ QUERIES = {
 @click.option("--samples", type=click.IntRange(1000), default=1_000_000, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Write the set below this folder.")
 @click.option("--keep", is_flag=True, help="Keep what was written.")
-def main(samples: int, folder: Path | None, keep: bool) -> None:
+@click.option("--set", "made", type=click.Path(path_type=Path), help="Use a set that --keep has left.")
+def main(samples: int, folder: Path | None, keep: bool, made: Path | None) -> None:
     """Measure `griffon-shards view`."""
     with scratch(folder, keep) as work:
         click.echo(machine(work))
-        made, cache = work / "set", work / "cache"
-        began = time.perf_counter()
-        make_set(made, samples)
-        click.echo(f"made {samples:,} samples in {time.perf_counter() - began:.0f} s", err=True)
+        cache = work / "cache"
+        if made is None:
+            made = work / "set"
+            make_set(made, samples)
         rows = _start_and_ask(made, cache)
         with _server(made, cache) as (base, process):
             _seconds(f"{base}/api/samples?limit=60")
             rows += [_query_row(name, asked, base) for name, asked in QUERIES.items()]
-            rows.append(_at_once_row(base, samples))
+            rows.append(_at_once_row(base, len(open_set(made))))
             resident = _status_bytes(process.pid, "VmHWM")
         rows.append(
             ("most memory of the server, MB", f"{resident / 1e6:.0f}", "", "200", word(resident < _MAX_RESIDENT))
