@@ -126,7 +126,7 @@ def test_a_batch_without_an_image_runs_every_tower(name: str) -> None:
     inputs = batch(model, (0, 0), (0, 0))
     called: list[str] = []
     for part in ("vision_tower", "region_tower"):
-        getattr(model, part).register_forward_hook(lambda *_, part=part: called.append(part))
+        getattr(model, part).embeddings.register_forward_hook(lambda *_, part=part: called.append(part))
     output = model(**inputs, labels=inputs["input_ids"])
     output.loss.backward()
     assert called == ["vision_tower", "region_tower"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from .conftest import Options, checkpoint_of, command, metrics_of, result_of
+from .conftest import checkpoint_of, command, metrics_of, result_of
 from .launcher import Launcher
 
 STEPS, EVERY = 4, 2
