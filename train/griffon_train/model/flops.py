@@ -101,7 +101,7 @@ class ModelFlops:
         )
 
 
-def _part(parameters: Iterable[torch.nn.Parameter], *, times: int = 1, upstream: bool = False) -> _Part:
+def _part(parameters: Iterable[torch.Tensor], *, times: int = 1, upstream: bool = False) -> _Part:
     """Count matrices; ZeRO-3 leaves a sharded weight's shape in `ds_shape`."""
     shapes = [(getattr(each, "ds_shape", each.shape), each.requires_grad) for each in parameters]
     sizes = [(float(torch.Size(shape).numel()), trains) for shape, trains in shapes if len(shape) > 1]
