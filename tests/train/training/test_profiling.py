@@ -20,7 +20,7 @@ def operations(path: Path) -> list[dict[str, Any]]:
 
 
 def test_each_rank_writes_a_trace(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
-    """The second run ends within the steps to profile; neither changes what is learned."""
+    """One run ends within the steps to profile; neither changes what is learned."""
     runs = {}
     for name, options in (("plain", ()), ("inside", ("--profile-steps", "1:2")), ("cut", ("--profile-steps", "2:9"))):
         runs[name] = tmp_path / name
@@ -32,6 +32,20 @@ def test_each_rank_writes_a_trace(launcher: Launcher, frozen_set: Path, tmp_path
         assert [trace.name for trace in traces] == [f"steps-{steps}.rank-0000{rank}.json.gz" for rank in range(2)]
         assert all("aten::embedding" in {event["name"] for event in operations(trace)} for trace in traces)
         assert metrics_of(runs[name]) == metrics_of(runs["plain"])
+
+
+def test_a_trace_ends_before_a_skipped_step(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """Otherwise it would hold what comes after that step, too."""
+    traces = {}
+    for name, options in (("one", ()), ("skipped", ("--skip-steps", "1:2"))):
+        steps = "0:1" if name == "one" else "0:2"
+        arguments = command(frozen_set, tmp_path / name, "--steps", 4, *SMALL, "--profile-steps", steps, *options)
+        ended = launcher.run(*arguments, world_size=1)
+        assert ended.codes == [0], ended.said
+        (traces[name],) = (tmp_path / name / "profile").iterdir()
+    assert traces["skipped"].name == traces["one"].name == "steps-0-1.rank-00000.json.gz"
+    counts = [sum(event["name"] == "aten::embedding" for event in operations(traces[name])) for name in traces]
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("steps", ["3:3", "5:2", "x", "-1:2"])
