@@ -56,7 +56,7 @@ def test_every_page_is_linked_from_the_readme() -> None:
     assert [named(page) for page in PAGES if page != README and f"({named(page)})" not in text] == []
 
 
-def test_the_readme_is_short_and_its_image_small() -> None:
+def test_the_readme_is_short_and_images_are_small() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 170
     assert all(image.stat().st_size < 150_000 for image in (ROOT / "docs" / "images").iterdir())
 
