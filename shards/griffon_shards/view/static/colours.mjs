@@ -1,6 +1,6 @@
 // A colour for each category, from nothing but its name: the same in every image, set and session.
 
-const SHADES = ["0.72", "0.79", "0.86"];
+const SHADES = ["0.67", "0.77", "0.88"];
 
 /** FNV-1a over UTF-16 units, with the bits mixed at the end: similar names get different colours. */
 function hash(name) {

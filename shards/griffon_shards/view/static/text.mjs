@@ -27,7 +27,7 @@ export function textWithBoxes(text, boxes) {
   let position = 0;
   for (const box of [...boxes].sort((a, b) => a.start - b.start)) {
     if (!(box.start >= position) || !(box.end > box.start) || box.end > text.length) continue;
-    parts.push(visible(text.slice(position, box.start)));
+    parts.push(visible(text.slice(position, box.start)), element("wbr")); // rather there than within a number
     const span = element(
       "bdi",
       { class: "box-text", role: "button", tabindex: "-1", "data-link": box.link },

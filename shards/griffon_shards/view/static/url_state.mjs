@@ -59,7 +59,9 @@ export const href = (params) => `/${params.size ? `?${params}` : ""}`;
  * `focus` names what is to have it in the new one. */
 export function open(params, { replacing = false, focus = "" } = {}) {
   remember();
-  if (replacing) history.replaceState(history.state, "", href(params));
+  // A key that is pressed again before the next view is there asks for the same state.
+  if (replacing || href(params) === location.pathname + location.search)
+    history.replaceState(history.state, "", href(params));
   else history.pushState(focus ? { focus } : null, "", href(params));
   dispatchEvent(new Event("statechange"));
 }

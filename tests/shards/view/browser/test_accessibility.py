@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
 VIEWS = {
-    "grid": ("?labels=1", ".card g.box"),
+    "grid": ("?labels=1&boxes=4-", ".card g.box"),
     "filtered": ("?q=number17&task=DET&boxes=1-4", ".chip"),
     "empty": ("?q=nothing", ".cards .notice"),
     "sample": ("?sample=4", ".panel .command"),
