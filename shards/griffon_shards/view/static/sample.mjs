@@ -59,7 +59,7 @@ export function makeSample(context) {
     node.classList.toggle("text-only", !shown.image);
     links.update(params.get("box") ?? "");
     if (!same) announce(`${shown.key}, ${counted(shown.boxes_total, "box", "boxes")}`);
-    preload(shown);
+    preload(shown, params, signal);
     return visible(shown.key);
   };
   const pan = (right, down) => picture.zoom.pan(right, down);
@@ -153,6 +153,13 @@ function makeSteps() {
   return { node, update, go };
 }
 
-function preload(sample) {
-  if (sample.next !== null && sample.next !== undefined) new Image().src = api.imagePath(sample.set, sample.next);
+/** Loads the image of the next sample, if it has one, before it is asked for. */
+async function preload(sample, params, signal) {
+  if (sample.next === null) return;
+  try {
+    const next = await api.sample(sample.set, sample.next, selection(params), signal);
+    if (next.image && !next.error) new Image().src = api.imagePath(next.set, next.row);
+  } catch (error) {
+    if (error.name !== "AbortError" && !(error instanceof api.ApiError)) throw error; // it will show when it is opened
+  }
 }
