@@ -86,7 +86,7 @@ def _start_and_ask(made: Path, cache: Path) -> list[tuple[str, str, str, str, st
     began = time.perf_counter()
     with _server(made, cache) as (_, process):
         build_s = time.perf_counter() - began
-        after = _status_bytes(process.pid, "VmHWM")
+        built = _status_bytes(process.pid, "VmHWM")
     sidecar = next(cache.glob("*.sqlite"))
     starts = []
     for _ in range(3):
@@ -105,7 +105,7 @@ def _start_and_ask(made: Path, cache: Path) -> list[tuple[str, str, str, str, st
             word(build_s < _MAX_BUILD_S),
         ),
         ("size of the sidecar, MB", f"{sidecar.stat().st_size / 1e6:.0f}", "", "", ""),
-        ("memory while it was built, MB", f"{after / 1e6:.0f}", "", "", ""),
+        ("memory of the server that had it built, MB", f"{built / 1e6:.0f}", "", "", ""),
         ("warm start of the process, until it listens, s", f"{listening[1]:.2f}", f"{listening[2]:.2f}", "", ""),
         (
             "first page after a warm start, s",

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import secrets
 import socket
 import sys
@@ -17,7 +18,9 @@ from tqdm import tqdm
 
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.logs import configure
 from griffon_shards.support.processes import available_cores
+from griffon_shards.support.worker_pool import LocalPool
 from griffon_shards.view.access import Access, is_loopback
 from griffon_shards.view.command import DEFAULT_PORT
 from griffon_shards.view.key_rows import KeyRows
@@ -26,7 +29,7 @@ from griffon_shards.view.predictions import Predictions
 from griffon_shards.view.rejects import Rejects
 from griffon_shards.view.server import make_app, static_files
 from griffon_shards.view.sidecar import Sidecar
-from griffon_shards.view.sidecar_build import ensure_sidecar
+from griffon_shards.view.sidecar_build import FEW_ROWS, ensure_sidecar, is_complete, sidecar_path
 from griffon_shards.view.statistics import Statistics
 from griffon_shards.view.viewed_set import ViewedSet
 from griffon_shards.view.web_images import Thumbnails
@@ -34,6 +37,7 @@ from griffon_shards.view.web_images import Thumbnails
 _THUMBNAILS_BYTES = 500_000_000
 _READERS = 4  # processes that read samples; writing the sidecar takes a quarter of the time of reading
 _BACKLOG = 2048
+_LOG = logging.getLogger(__name__)
 
 
 def view(
@@ -103,17 +107,25 @@ def _beside(root: Path) -> Path:
 
 
 def _built_sidecar(frozen: FrozenSet, cache: Path) -> Path:
-    readers = min(_READERS, available_cores())
-    with tqdm(
-        desc=f"reading {frozen.root}",
-        total=len(frozen),
-        unit=" samples",
-        dynamic_ncols=True,
-        leave=False,
-        delay=0.5,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
-        return ensure_sidecar(frozen, cache, workers=readers, done=bar.update)
+    """The sidecar of a set. A large one is built by a process of its own, whose memory is free again afterwards."""
+    path = sidecar_path(cache, frozen)
+    if is_complete(path, frozen):
+        return path
+    if len(frozen) <= FEW_ROWS:
+        return ensure_sidecar(frozen, cache, workers=1)
+    _LOG.info("reading the categories and texts of %s, once: %s samples", frozen.root, f"{len(frozen):,}")
+    with LocalPool(1) as pool:
+        (path,) = pool.run(_build_sidecar, [(frozen.root, cache)])
+    return path
+
+
+def _build_sidecar(job: tuple[Path, Path]) -> Path:
+    """Build the sidecar of a set in a cache, with a progress bar on a terminal."""
+    root, cache = job
+    configure()
+    frozen = open_set(root)
+    with tqdm(total=len(frozen), unit=" samples", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
+        return ensure_sidecar(frozen, cache, workers=min(_READERS, available_cores()), done=bar.update)
 
 
 def listen(host: str, port: int | None) -> socket.socket:

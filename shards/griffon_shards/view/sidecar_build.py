@@ -28,7 +28,8 @@ from griffon_shards.view.sidecar_rows import RowBlock, read_rows
 VERSION = 2
 """Raised when a sidecar of older code no longer serves."""
 _ROWS_PER_BLOCK = 1000
-_FEW_ROWS = 5000  # read in less time than a process takes to start
+FEW_ROWS = 5000
+"""So many rows are read in less time than a process takes to start."""
 _POSTINGS_PER_CHUNK = 1 << 18
 _CACHE_KIB = 32_000
 _PAUSE_S = 0.5
@@ -167,10 +168,9 @@ def _blocks(frozen: FrozenSet, workers: int) -> Iterator[RowBlock]:
     """All rows of a set, block by block, in order."""
     rows = len(frozen)
     jobs = [(str(frozen.root), start, min(start + _ROWS_PER_BLOCK, rows)) for start in range(0, rows, _ROWS_PER_BLOCK)]
-    if rows <= _FEW_ROWS:
+    if rows <= FEW_ROWS:
         yield from map(read_rows, jobs)
         return
-    _LOG.info("reading the categories and texts of %s, once: %s samples", frozen.root, f"{rows:,}")
     with LocalPool(workers) as pool:
         yield from _in_order(pool.run(read_rows, jobs))
 

@@ -12,7 +12,7 @@ import pytest
 
 from griffon_shards import open_set
 from griffon_shards.types import Sample
-from griffon_shards.view import sidecar_build
+from griffon_shards.view import serving, sidecar_build
 from griffon_shards.view.sidecar import Sidecar
 from griffon_shards.view.sidecar_build import ensure_sidecar, sidecar_path
 
@@ -64,7 +64,7 @@ def test_processes_and_one_process_build_the_same(
 ) -> None:
     frozen = open_set(frozen_set)
     alone = Sidecar(ensure_sidecar(frozen, tmp_path / "alone", workers=1))
-    monkeypatch.setattr(sidecar_build, "_FEW_ROWS", 0)
+    monkeypatch.setattr(sidecar_build, "FEW_ROWS", 0)
     monkeypatch.setattr(sidecar_build, "_ROWS_PER_BLOCK", 7)
     monkeypatch.setattr(sidecar_build, "_POSTINGS_PER_CHUNK", 5)
     together = Sidecar(ensure_sidecar(frozen, tmp_path / "together", workers=2))
@@ -78,6 +78,15 @@ def test_processes_and_one_process_build_the_same(
     assert together.rows_with_text("oval").tolist() == alone.rows_with_text("oval").tolist() != []
     for name in ("key", "boxes", "length", "area", "smallest"):
         assert together.order(name).tolist() == alone.order(name).tolist()
+
+
+def test_a_large_set_is_read_by_a_process_of_its_own(
+    frozen_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_view: Callable[..., View]
+) -> None:
+    monkeypatch.setattr(serving, "FEW_ROWS", 0)
+    view = open_view(frozen_set, cache=tmp_path)
+    assert view.rows(category="purple star")
+    assert sidecar_path(tmp_path, open_set(frozen_set)).name in names(tmp_path)
 
 
 def test_a_build_that_was_killed_leaves_nothing_behind(frozen_set: Path, tmp_path: Path) -> None:
