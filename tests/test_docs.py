@@ -152,7 +152,7 @@ def test_the_examples_of_comparing_and_searching_come_out_as_printed(tmp_path: P
             assert not expected or stable(got) == stable(expected), command
         else:
             subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
-    assert len(steps) == 9
+    assert len(steps) == 10
 
 
 def printed(page: str, command: str) -> list[str]:
