@@ -1,6 +1,7 @@
 """Marks: a small JSONL file beside the set."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,9 +79,30 @@ def test_a_folder_that_cannot_be_written_is_reported(
 ) -> None:
     marks = tmp_path / "missing" / "marks.jsonl"
     view = open_view(frozen_set, marks=marks)
-    assert put(view, 0, "x") == 500
+    assert put(view, 0, "x") == 422
     sets = view.get("/api/sets")
     assert (sets["marks_writable"], str(marks) in sets["marks_error"]) == (False, True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write every file")
+def test_a_file_that_is_read_only_is_left_alone(marked: View, marks: Path) -> None:
+    marks.write_bytes(b"DET_shapes-000000001\n")
+    marks.chmod(0o444)
+    assert put(marked, 0, "x") == 422
+    assert marks.read_bytes() == b"DET_shapes-000000001\n"
+    assert not marked.get("/api/sets")["marks_writable"]
+
+
+def test_a_link_to_a_file_of_marks_stays_a_link(
+    frozen_set: Path, tmp_path: Path, open_view: Callable[..., View]
+) -> None:
+    (tmp_path / "shared").mkdir()
+    target, link = tmp_path / "shared" / "marks.jsonl", tmp_path / "link"
+    link.symlink_to(target)
+    view = open_view(frozen_set, marks=link)
+    for note in ("x", "y"):  # the target does not exist, then it does
+        assert put(view, 0, note) == 200
+        assert (link.is_symlink(), lines(target)[0]["note"]) == (True, note)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"note": 7}', b'{"note": null}', b'{"text": ""}', b'"note"'])
