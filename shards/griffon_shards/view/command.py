@@ -14,6 +14,7 @@ DEFAULT_PORT = 8765
 """Tried first if no port is given."""
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_EXISTING_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -26,7 +27,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--port", type=click.IntRange(0, 65535), help=f"Listen on this port.  [default: {DEFAULT_PORT}, or any free one]"
 )
 @click.option("--open/--no-browser", "browse", default=True, help="Open the page in a browser, or only print the link.")
-@click.option("--data-root", type=_FOLDER, help="Folder of the images, to show those of rejected records.")
+@click.option(
+    "--data-root",
+    type=_EXISTING_FOLDER,
+    help="Folder of the images, to show those of rejected records.",
+)
 @click.option("--predictions", type=_FILE, help="A predictions.jsonl of griffon-train evaluate.")
 @click.option("--marks", type=_FILE, help="File of the marked samples.  [default: DIR.marks.jsonl]")
 @click.option(

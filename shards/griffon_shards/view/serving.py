@@ -82,8 +82,8 @@ def open_sets(
         others = sorted({digest for item in asked if item is not None for digest in item.other_sets})
         raise SettingsError(
             f"--predictions {predictions}: has predictions of no set that is shown (digest "
-            f"{', '.join(frozen.lock.digest for frozen in opened)}), but of digest {', '.join(others) or 'none'}; "
-            "give the set that was evaluated"
+            f"{', '.join(frozen.lock.digest for frozen in opened)}), "
+            + (f"but of digest {', '.join(others)}; give the set that was evaluated" if others else "and of no other")
         )
     return [
         ViewedSet(
@@ -134,6 +134,8 @@ def listen(host: str, port: int | None) -> socket.socket:
     Raises:
         SettingsError: the address cannot be used.
     """
+    if not host:  # Python listens on all addresses then
+        raise SettingsError("--host: is empty; give an address of this machine")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for attempt in [DEFAULT_PORT, 0] if port is None else [port]:
         try:
@@ -141,9 +143,9 @@ def listen(host: str, port: int | None) -> socket.socket:
         except OSError as error:
             if error.errno == errno.EADDRINUSE and port is None and attempt:
                 continue
+            reason = str(error.strerror or error).partition(" (while")[0]  # Python repeats the address
             raise SettingsError(
-                f"--host {host} --port {attempt}: {error.strerror or error}; "
-                "give an address of this machine and a free port"
+                f"--host {host} --port {attempt}: {reason}; give an address of this machine and a free port"
             ) from None
     raise AssertionError("port 0 is never taken")
 
