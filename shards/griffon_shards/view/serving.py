@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from tqdm import tqdm
 
 from griffon_shards.frozen_set import FrozenSet, open_set
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.logs import configure
 from griffon_shards.support.processes import available_cores
 from griffon_shards.support.worker_pool import LocalPool
@@ -29,7 +29,7 @@ from griffon_shards.view.predictions import Predictions
 from griffon_shards.view.rejects import Rejects
 from griffon_shards.view.server import make_app, static_files
 from griffon_shards.view.sidecar import Sidecar
-from griffon_shards.view.sidecar_build import FEW_ROWS, ensure_sidecar, is_complete, sidecar_path
+from griffon_shards.view.sidecar_build import FEW_ROWS, ensure_sidecar, is_complete, remove_unfinished, sidecar_path
 from griffon_shards.view.statistics import Statistics
 from griffon_shards.view.viewed_set import ViewedSet
 from griffon_shards.view.web_images import Thumbnails
@@ -114,8 +114,13 @@ def _built_sidecar(frozen: FrozenSet, cache: Path) -> Path:
     if len(frozen) <= FEW_ROWS:
         return ensure_sidecar(frozen, cache, workers=1)
     _LOG.info("reading the categories and texts of %s, once: %s samples", frozen.root, f"{len(frozen):,}")
-    with LocalPool(1) as pool:
-        (path,) = pool.run(_build_sidecar, [(frozen.root, cache)])
+    try:
+        with LocalPool(1) as pool:
+            (path,) = pool.run(_build_sidecar, [(frozen.root, cache)])
+    except BaseException:  # the process was killed, for example by Ctrl-C
+        with contextlib.suppress(DataError, OSError):
+            remove_unfinished(cache, frozen)
+        raise
     return path
 
 
