@@ -40,7 +40,7 @@ class Marks:
         """Keys and notes, in the order of the file."""
         with self._lock:
             self._reload()
-            return {key: str(line.get("note", "")) for key, line in self._lines.items() if line}
+            return {key: str(line.get("note") or "") for key, line in self._lines.items() if line}
 
     @property
     def error(self) -> str | None:
@@ -99,7 +99,7 @@ class Marks:
         except (OSError, ValueError) as error:
             self._lines, self._error = (
                 {},
-                f"{self.path}: {error}; marks are neither shown nor written until it is mended",
+                f"{self.path}: {error}; marks are neither shown nor written until it is repaired",
             )
 
 
