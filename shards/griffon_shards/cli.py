@@ -96,7 +96,7 @@ _TASK = click.option("--task", type=click.Choice(TASKS), help="Only samples of t
     type=click.Choice(ORDERS),
     help="By key; by boxes or length, most first; or by the area of the smallest box, smallest first.",
 )
-@click.option("--reverse", is_flag=True, help="The other way round than --sort.")
+@click.option("--reverse", is_flag=True, help="Reverse the order of --sort.")
 @click.option("--limit", type=click.IntRange(1), help="List at most this many samples.")
 @guard
 def ls_command(

@@ -21,7 +21,10 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.command("view")
 @click.argument("roots", metavar="DIR...", nargs=-1, required=True, type=_PATH)
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Listen on this address. Others than loopback need a token."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Listen on this address. All but loopback need a token.",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), help=f"Listen on this port.  [default: {DEFAULT_PORT}, or any free one]"
@@ -35,7 +38,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--predictions", type=_FILE, help="A predictions.jsonl of griffon-train evaluate.")
 @click.option("--marks", type=_FILE, help="File of the marked samples.  [default: DIR.marks.jsonl]")
 @click.option(
-    "--cache", type=_FOLDER, help="Folder of what is built once for a set.  [default: the user's cache folder]"
+    "--cache", type=_FOLDER, help="Folder for sidecars, statistics and thumbnails.  [default: the user's cache folder]"
 )
 @guard
 def view_command(
