@@ -5,6 +5,7 @@ Steps are those of `griffon-train run`, without checkpoints and without the resu
 process of its own. All processes start at once and take turns on the GPU, so that nobody waits for imports.
 """
 
+import importlib
 import os
 import random
 import subprocess
@@ -106,9 +107,9 @@ def part_command(name: str, own: Path, steps: int, model: str) -> None:
 
     from griffon_train.config.resolve import resolve
     from griffon_train.distributed.process_group import distributed_session
-    from griffon_train.training import setup
     from griffon_train.training.loop import one_step
 
+    setup: Any = importlib.import_module("griffon_train.training.setup")
     end_with_parent()
     number = [*_VARIANTS].index(name)
     changes = dict(_VARIANTS[name])
@@ -156,7 +157,8 @@ def _kernels(step: Callable[[], Any]) -> str:
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         step()
-    return profiled.key_averages().table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=70)
+    totals = profiled.key_averages()
+    return str(totals.table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=70))
 
 
 def _await(path: Path) -> None:

@@ -6,6 +6,7 @@ parts of real ones with random bits flipped, with copies as far from them as the
 and SHA-256s with the command itself, on lists.
 """
 
+import hashlib
 import resource
 import sys
 import time
@@ -28,7 +29,7 @@ from griffon_shards.support.tables import size, table
 
 _TRAIN, _EVAL = 2_000_000, 100_000
 _COPIES = 10_000  # of each kind, among the two million
-_CROPS = 25  # of every image, a quarter to three fifths of its sides
+_CROPS, _MORE_CROPS = 25, 100  # of every image: to make copies of, and to find false matches among
 _BLOCK = 2048
 _LEAST_FOUND, _MOST_FALSE, _MOST_BYTES = 0.99, 1e-6, 1e9
 _FLIPPED = 0.15  # share of the bits of a made-up hash
@@ -77,7 +78,7 @@ def main(
             images = write_sample_data(own / "sample data", seed=0, images=48).parent
         wholes, crops = _write_copies(images, own)
         targets = _copies_of_images(own, wholes, crops)
-        targets += _false_matches(own)
+        targets += _false_matches(images)
         targets += _lists(own, train, evaluation)
         targets += _search(own, train, evaluation)
     rows = [(what, found, wanted, word(met)) for what, found, wanted, met in targets]
@@ -89,23 +90,17 @@ _Targets = list[tuple[str, str, str, bool]]
 
 def _write_copies(images: Path, own: Path) -> tuple[int, int]:
     """Write every image and crops of it into a folder, and copies of each kind into others; returns their numbers."""
-    distinct = {path.read_bytes(): path for path in sorted(images.rglob("*")) if path.suffix.lower() in ENDINGS}
+    distinct = _distinct(images)
     random = np.random.default_rng(0)
     (own / "eval").mkdir()
     for kind in _KINDS:
         (own / kind).mkdir()
     number = 0
-    for path in distinct.values():
-        with Image.open(path) as opened:
+    for data in distinct:
+        with Image.open(BytesIO(data)) as opened:
             image = opened.convert("RGB")
-        width_px, height_px = image.size
         for crop in range(1 + _CROPS):
-            if crop:
-                sides = int(width_px * (share := random.uniform(0.25, 0.6))), int(height_px * share)
-                left, top = int(random.integers(width_px - sides[0])), int(random.integers(height_px - sides[1]))
-                part = image.crop((left, top, left + sides[0], top + sides[1]))
-            else:
-                part = image
+            part = _crop(image, random) if crop else image
             name = f"{'crop' if crop else 'whole'} {number:06d}.jpg"
             (own / "eval" / name).write_bytes(_encoded(part, 95))
             for kind, copied in _KINDS.items():
@@ -159,6 +154,7 @@ def _found(own: Path, kind: str) -> tuple[NDArray[np.int64], NDArray[np.int64], 
         bits[name.split()[0]].append(int(np.bitwise_count(copy ^ original).sum()) if hashed else 256)
     whole, crop = (np.array(values, np.int64) for values in bits.values())
     np.save(own / f"{kind}.npy", np.concatenate([whole, crop]))
+    np.save(own / "hashes.npy", np.array(list(originals.values())))
     near = int((whole <= MOST_BITS).sum() + (crop <= MOST_BITS).sum())
     if pair["perceptual"] < near:
         raise click.ClickException(
@@ -171,28 +167,47 @@ def _hashes(folder: Path) -> dict[str, NDArray[np.uint64]]:
     return {path.name: perceptual_hash(path.read_bytes()) for path in sorted(folder.iterdir())}
 
 
-def _false_matches(own: Path) -> _Targets:
-    """Compare the hashes of all pairs of parts of different images."""
-    named = _hashes(own / "eval")
-    hashes = np.array(list(named.values()))
-    np.save(own / "hashes.npy", hashes)
-    owners = np.cumsum([name.startswith("whole") for name in sorted(named, key=lambda name: name.split()[1])])
-    by_number = sorted(range(len(named)), key=lambda place: list(named)[place].split()[1])
-    hashes = hashes[by_number]
+def _false_matches(images: Path) -> _Targets:
+    """Compare the hashes of all pairs of parts of different images; more crops of each than there are copies of."""
+    random = np.random.default_rng(2)
+    hashes: list[NDArray[np.uint64]] = []
+    owners: list[int] = []
+    for owner, data in enumerate(_distinct(images)):
+        with Image.open(BytesIO(data)) as opened:
+            image = opened.convert("RGB")
+        for part in (image, *(_crop(image, random) for _ in range(_MORE_CROPS))):
+            hashes.append(perceptual_hash(_encoded(part, 95)))
+            owners.append(owner)
+    all_hashes, all_owners = np.array(hashes), np.array(owners)
+    hashed = all_hashes.any(axis=1)
     false = pairs = 0
-    nearest = 256
-    for place in range(len(hashes)):
-        others = (owners > owners[place]) & hashes.any(axis=1)
-        if hashes[place].any() and others.any():
-            bits = np.bitwise_count(hashes[others] ^ hashes[place]).sum(axis=1)
+    nearest = WORDS * 64
+    for place in np.flatnonzero(hashed).tolist():
+        others = all_hashes[(all_owners > all_owners[place]) & hashed]
+        if len(others):
+            bits = np.bitwise_count(others ^ all_hashes[place]).sum(axis=1)
             false += int((bits <= MOST_BITS).sum())
             pairs += len(bits)
             nearest = min(nearest, int(bits.min()))
     click.echo(
         f"\n{pairs:,} pairs of parts of different images: {false} differ in at most {MOST_BITS} bits; the nearest two "
-        f"in {nearest}; {int((~hashes.any(axis=1)).sum())} images of nearly one colour have no hash"
+        f"in {nearest}; {int((~hashed).sum())} of {len(hashes):,} parts, of nearly one colour, have no hash"
     )
     return [("false matches", f"{false} of {pairs:,}", f"under {_MOST_FALSE:.0e} of them", false / pairs < _MOST_FALSE)]
+
+
+def _distinct(images: Path) -> list[bytes]:
+    """The images of a folder, each once."""
+    paths = (path for path in sorted(images.rglob("*")) if path.suffix.lower() in ENDINGS)
+    return list(dict.fromkeys(path.read_bytes() for path in paths))
+
+
+def _crop(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    """A crop, a quarter to three fifths of the sides."""
+    share = random.uniform(0.25, 0.6)
+    width_px, height_px = int(image.width * share), int(image.height * share)
+    left, top = int(random.integers(image.width - width_px)), int(random.integers(image.height - height_px))
+    return image.crop((left, top, left + width_px, top + height_px))
 
 
 def _lists(own: Path, train: int, evaluation: int) -> _Targets:
@@ -204,11 +219,10 @@ def _lists(own: Path, train: int, evaluation: int) -> _Targets:
     known = {kind: sum(number % 2 == kind for number in range(0, evaluation, 5)) for kind in (0, 1)}
     for name, content in lines.items():
         (own / name).write_text("\n".join(content))
-    began = time.monotonic()
     out = orjson.loads(call([sys.executable, __file__, "peak", own / "train.txt", own / "eval.txt"]))
-    seconds, (pair,) = time.monotonic() - began, out["pairs"]
+    (pair,) = out["pairs"]
     click.echo(
-        f"\nlists of {train:,} and {evaluation:,} names and SHA-256s, with --workers 1: {seconds:.0f} s; "
+        f"\nlists of {train:,} and {evaluation:,} names and SHA-256s, with --workers 1: {out['cpu_s']:.0f} s of CPU; "
         f"peak resident {size(out['peak'])}"
     )
     exact = (pair["identity"], pair["sha256"]) == (known[0], known[1])
@@ -224,19 +238,20 @@ def _lists(own: Path, train: int, evaluation: int) -> _Targets:
 
 
 def _line(number: int) -> str:
-    return f"{number:012d}.jpg" if number % 2 == 0 else f"{number:064x}"
+    return f"{number:012d}.jpg" if number % 2 == 0 else hashlib.sha256(b"%d" % number).hexdigest()
 
 
 @main.command("peak")
 @click.argument("train", type=click.Path(path_type=Path))
 @click.argument("evaluation", type=click.Path(path_type=Path))
 def peak_command(train: Path, evaluation: Path) -> None:
-    """Run the command and add its peak memory to what it prints."""
+    """Run the command and add its peak memory and its seconds of CPU to what it prints."""
     out = orjson.loads(
         call([sys.executable, "-m", "griffon_shards", "overlap", train, "--eval", evaluation, "--json", "--workers", 1])
     )
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    click.echo(orjson.dumps({**out, "peak": children}).decode())
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = used.ru_utime + used.ru_stime
+    click.echo(orjson.dumps({**out, "peak": used.ru_maxrss * 1024, "cpu_s": cpu_s}).decode())
 
 
 def _search(own: Path, train: int, evaluation: int) -> _Targets:

@@ -7,7 +7,6 @@ memory. Client and server share the machine.
 import asyncio
 import contextlib
 import json
-import signal
 import statistics
 import subprocess
 import sys
@@ -153,14 +152,14 @@ async def _all_at_once(base: str, paths: list[str]) -> list[float]:
 
 @contextlib.contextmanager
 def _server(made: Path, cache: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The command, from its start until it is interrupted; yields its address once it listens."""
+    """The command, from its start until it is stopped; yields its address once it listens."""
     command = [sys.executable, "-m", "griffon_shards", "view", str(made), "--no-browser", "--cache", str(cache)]
     process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield process.stdout.readline().rpartition(" at ")[2].strip().rstrip("/"), process
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait()
         process.stdout.close()
 

@@ -56,7 +56,7 @@ def test_every_page_is_linked_from_the_readme() -> None:
     assert [named(page) for page in PAGES if page != README and f"({named(page)})" not in text] == []
 
 
-def test_the_readme_is_short_and_its_image_small() -> None:
+def test_the_readme_is_short_and_images_are_small() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 170
     assert all(image.stat().st_size < 150_000 for image in (ROOT / "docs" / "images").iterdir())
 
@@ -152,7 +152,7 @@ def test_the_examples_of_comparing_and_searching_come_out_as_printed(tmp_path: P
             assert not expected or stable(got) == stable(expected), command
         else:
             subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
-    assert len(steps) == 9
+    assert len(steps) == 10
 
 
 def printed(page: str, command: str) -> list[str]:

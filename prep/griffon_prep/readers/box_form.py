@@ -7,8 +7,8 @@ from griffon_prep.readers.fields import corners_of
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.types import BoxXYXY
 
-_UNITS = {"fraction": 1.0, "thousandth": 1000.0}
-"""Units other than pixels, by name: how many of them each side of the image has."""
+_UNITS = {"pixel": None, "fraction": 1.0, "thousandth": 1000.0}
+"""Units by name: how many of them each side of the image has; None for pixels of the image file."""
 
 _ORDERS = ("xyxy", "xywh")
 
@@ -51,6 +51,11 @@ def own_units(options: Mapping[str, str], format_name: str) -> float | None:
             f"is known; give a unit alone: {' or '.join(_UNITS)}"
         )
     return box_form(options, "xyxy").units_per_side
+
+
+def states_unit(options: Mapping[str, str]) -> bool:
+    """Whether the manifest line states the unit of the numbers."""
+    return any(word in _UNITS for word in options.get("boxes", "").split("+"))
 
 
 def states_order(options: Mapping[str, str]) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
-from griffon_prep.readers.box_form import BoxForm, box_form
+from griffon_prep.readers.box_form import BoxForm, box_form, states_unit
 from griffon_prep.readers.box_text import FOREIGN_BOX, Joined, Named, Objects, has_foreign_boxes, pieces_of
 from griffon_prep.readers.fields import short
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_object, scan_json
@@ -114,8 +114,8 @@ def scan(inputs: AnnotationFiles) -> Scan:
     if unknown:
         raise SettingsError(
             f"{inputs.annotation}: boxes in the text, the first is {unknown[0]}, do not state their unit: Qwen2-VL and "
-            "Qwen3-VL write thousandths of the sides, others pixels; add boxes=thousandth, boxes=fraction or (for "
-            "pixels of the image files) boxes=xyxy to the manifest line"
+            "Qwen3-VL write thousandths of the sides, others pixels; add boxes=thousandth, boxes=fraction or "
+            "boxes=pixel (of the image files) to the manifest line"
         )
     return Scan(records=records, round_keys=round_keys if round_keys else None)
 
@@ -217,7 +217,7 @@ def _conversation(fields: Mapping[str, Any], record_no: int, inputs: AnnotationF
         boxes=tuple(boxes),
         answered=tuple(answered),
         units_per_side=_BOX_TYPES[box_type] if stated and box_type else form.units_per_side,
-        unit_unknown=bool(boxes) and not stated and "boxes" not in inputs.options,
+        unit_unknown=bool(boxes) and not stated and not states_unit(inputs.options),
     )
 
 

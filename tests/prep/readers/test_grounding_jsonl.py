@@ -121,7 +121,7 @@ def test_the_unit_of_boxes_in_the_text_must_be_stated(tmp_path: Path, task: str)
         SettingsError, match=r"\[50\.0, 20\.0, 200\.0, 60\.0\].*add boxes=thousandth, boxes=fraction or"
     ):
         read_source(write_lines(tmp_path, lines), task)
-    pixels = answers(tmp_path, asked("<image>Where?", "<ref>c</ref><box>(10,20),(40,60)</box>"), "VG", boxes="xyxy")
+    pixels = answers(tmp_path, asked("<image>Where?", "<ref>c</ref><box>(10,20),(40,60)</box>"), "VG", boxes="pixel")
     assert pixels == [f"c-{TEXT_ONE}"]
 
 

@@ -150,6 +150,17 @@ def test_other_units_are_reported_without_a_guess(tmp_path: Path) -> None:
 
 
 def test_a_stated_unit_is_checked_too(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Where?"}]
+    in_text = [
+        {
+            "image": "7.jpg",
+            "conversations": [*turns, {"from": "gpt", "value": json.dumps({"bbox_2d": given, "label": "a"})}],
+        }
+        for given in map(as_thousandths, BOXES)
+    ]
+    with pytest.raises(SettingsError, match="extend beyond their images"):
+        scan(tmp_path, in_text, "boxes=pixel")
+    assert rounded(pixels(scan(tmp_path, in_text, "boxes=thousandth"))) == rounded(BOXES)
     with pytest.raises(SettingsError, match="extend beyond their images"):
         scan(tmp_path, in_ccmd(BOXES), "boxes=fraction")
 
@@ -170,13 +181,18 @@ def test_what_may_be_right_passes(
     assert len(scan(tmp_path, [*write(boxes), line], options)) == len(boxes) + 1
 
 
-@pytest.mark.parametrize("value", ["pixels", "xyxy+xywh", "fraction+thousandth", "fraction+fraction", "+", "xyxy+"])
+@pytest.mark.parametrize(
+    "value", ["pixels", "pixel+fraction", "xyxy+xywh", "fraction+thousandth", "fraction+fraction", "+", "xyxy+"]
+)
 def test_other_values_are_refused(tmp_path: Path, value: str) -> None:
     (tmp_path / "m.txt").write_text(f"DET & a.json & . & boxes={value}\nDET_b & a.json & . & orientation=up\n")
     with pytest.raises(SettingsError) as refused:
         read_manifest(tmp_path / "m.txt")
     boxes, orientation = str(refused.value).splitlines()
-    assert "expected one of fraction, thousandth, xyxy, xywh, or a unit and an order, such as fraction+xyxy" in boxes
+    assert (
+        "expected one of pixel, fraction, thousandth, xyxy, xywh, or a unit and an order, such as fraction+xyxy"
+        in boxes
+    )
     assert "expected shown" in orientation
 
 

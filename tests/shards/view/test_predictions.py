@@ -30,6 +30,7 @@ def line(root: Path, row: int, answer: str | None, place: int = 0, digest: str |
         question=sample.turns[2 * place].text,
         truth=truth,
         truth_boxes_xyxy_px=sample.boxes_xyxy_px,
+        image="",
         width_px=sample.width_px,
         height_px=sample.height_px,
     )

@@ -24,7 +24,8 @@ def model_of(family: str, select_layer: int = -2, **flags: bool) -> GriffonForCo
     # PyTorch does not count what its own attention kernels compute on the CPU.
     model.set_attn_implementation(dict.fromkeys(("text_config", "vision_config", "region_config"), "eager"))
     freeze(model, Freezing(**flags))
-    return model.train()
+    model.train()
+    return model
 
 
 def counted(model: GriffonForConditionalGeneration) -> tuple[float, StepCounts]:

@@ -126,7 +126,7 @@ def test_a_batch_without_an_image_runs_every_tower(name: str) -> None:
     inputs = batch(model, (0, 0), (0, 0))
     called: list[str] = []
     for part in ("vision_tower", "region_tower"):
-        getattr(model, part).register_forward_hook(lambda *_, part=part: called.append(part))
+        getattr(model, part).embeddings.register_forward_hook(lambda *_, part=part: called.append(part))
     output = model(**inputs, labels=inputs["input_ids"])
     output.loss.backward()
     assert called == ["vision_tower", "region_tower"]
@@ -227,6 +227,27 @@ def test_projectors_give_as_many_tokens_as_said(projector: str, tokens: int) -> 
     model = made("tiny-llama2", projector=projector)
     assert model.image_tokens == tokens
     assert model.image_features(torch.zeros(2, 3, 70, 70)).shape == (2, tokens, 32)
+
+
+@pytest.mark.parametrize("layer", [-4, -3, -2, -1, 0, 1, 2, 3])
+def test_the_tower_stops_at_the_selected_layer(layer: int) -> None:
+    """Its hidden state is CLIP's, bit for bit, also in the backward pass; what stands behind it may be broken."""
+    pixels = torch.randn(2, 3, 70, 70, generator=torch.Generator().manual_seed(2))
+
+    def features_and_gradient(*, whole: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        model = made("tiny-qwen2", select_layer=layer)
+        if whole:
+            states = model.vision_tower(pixels, output_hidden_states=True).hidden_states
+            features = model.projector(states[layer][:, 1:])
+        else:
+            for behind in model.vision_tower.encoder.layers[layer % 4 :]:
+                behind.forward = None
+            features = model.image_features(pixels)
+        features.square().sum().backward()
+        return features, model.vision_tower.embeddings.patch_embedding.weight.grad
+
+    for stopped, expected in zip(features_and_gradient(whole=False), features_and_gradient(whole=True), strict=True):
+        assert torch.equal(stopped, expected)
 
 
 def test_the_real_sizes_are_the_published_ones() -> None:

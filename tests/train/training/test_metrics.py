@@ -1,12 +1,13 @@
 """Metrics files when a run is resumed: truncated at their end, never rewritten, and damage in them is named."""
 
+import logging
 import os
 from pathlib import Path
 
 import orjson
 import pytest
 
-from griffon_train.training.metrics import truncate_to_step
+from griffon_train.training.metrics import Reporter, StepFigures, truncate_to_step
 
 
 def line(step: int) -> bytes:
@@ -65,3 +66,21 @@ def test_files_that_need_no_truncation_are_not_written(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == 1
     truncate_to_step(tmp_path / "none.jsonl", 3)
     assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_figures_of_a_gpu_are_logged_where_there_are_some(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Tokens per second are those of one of the four devices."""
+    zeros: dict[str, object] = dict.fromkeys(("loss", "lr", "grad_norm", "overlong", "without_targets"), 0)
+    reporter = Reporter(tmp_path, start=0, steps=2, log_every=1, hook=None)
+    for step, of_gpu in enumerate(({}, {"mfu": 0.4123, "peak_memory_bytes": 23_300_000_000})):
+        metrics = {**zeros, "step": step, "loss_by_task": {}}
+        sums = {"samples": 8, "tokens": 4000, "seconds": 2.0, "wait_s": 0.0, "devices": 4}
+        with caplog.at_level(logging.INFO):
+            reporter.step(StepFigures(step=step, metrics=metrics, **sums, **of_gpu))  # type: ignore[arg-type]
+    reporter.close()
+    cpu, gpu = caplog.messages
+    assert "4.0 samples/s  500 tokens/s per device  data wait 0%" in cpu
+    assert "4.0 samples/s  500 tokens/s per device  MFU 41.2%  peak 23.3 GB  data wait 0%" in gpu
+    first, second = (orjson.loads(line) for line in (tmp_path / "timing.jsonl").read_bytes().splitlines())
+    assert "mfu" not in first and "peak_memory_bytes" not in first
+    assert (second["mfu"], second["peak_memory_bytes"]) == (0.4123, 23_300_000_000)

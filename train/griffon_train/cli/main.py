@@ -3,6 +3,7 @@
 import click
 
 from griffon_train.cli.ask import ask_command
+from griffon_train.cli.checkpoint import checkpoint
 from griffon_train.cli.convert import convert
 from griffon_train.cli.evaluate import evaluate_command
 from griffon_train.cli.new_model import new_model_command
@@ -25,6 +26,7 @@ _COMMANDS = (
     lengths_command,
     read_command,
     run,
+    checkpoint,
     evaluate_command,
     ask_command,
     seen_command,

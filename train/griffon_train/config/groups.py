@@ -162,14 +162,6 @@ class DataSettings:
 class OptimizerSettings:
     """The learning rate of each step, and AdamW."""
 
-    optimizer: Annotated[
-        str,
-        one_of(*OPTIMIZERS),
-        Option(
-            "Implementation of AdamW; auto is adamw on CPU, adamw_fused on CUDA, and there with --offload DeepSpeed's "
-            "cpu_adam if it can be compiled."
-        ),
-    ] = "auto"
     lr: Annotated[Positive, Option("Peak learning rate.", reference_name="learning_rate")] = 2e-5
     projector_lr: Annotated[
         Positive | None,
@@ -198,6 +190,14 @@ class OptimizerSettings:
     beta1: Annotated[Share, Option("AdamW beta1.", reference_name="adam_beta1")] = 0.9
     beta2: Annotated[Share, Option("AdamW beta2.", reference_name="adam_beta2")] = 0.999
     epsilon: Annotated[Positive, Option("AdamW epsilon.", reference_name="adam_epsilon")] = 1e-8
+    optimizer: Annotated[
+        str,
+        one_of(*OPTIMIZERS),
+        Option(
+            "Implementation of AdamW; auto is adamw on CPU, adamw_fused on CUDA, and there with --offload DeepSpeed's "
+            "cpu_adam if it can be compiled."
+        ),
+    ] = "auto"
     skip_steps: Annotated[
         tuple[str, ...], Option("Skip steps A to B - 1; repeat for several ranges.", unset="none")
     ] = ()

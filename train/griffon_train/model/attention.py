@@ -18,8 +18,8 @@ def attention_of(
 ) -> Mapping[str, str]:
     """Return the implementation for each sub-configuration, as `from_pretrained(attn_implementation=...)` takes it.
 
-    Gemma-2 soft-caps its attention scores. `sdpa` does not support that; all others do. `auto` does not select
-    `flex_attention` for it: it compiles for a minute, gains next to nothing, and its logits in bfloat16 are not eager's.
+    Gemma-2 soft-caps its attention scores. `sdpa` does not support that; all others do. `auto` never selects
+    `flex_attention`: it compiles for a minute, gains next to nothing, and its logits in bfloat16 differ from eager's.
 
     Args:
         text_config: the language model's.

@@ -83,9 +83,8 @@ class ModelFlops:
         matrices = [each for each in model.language_model.parameters() if each is not head and each is not embeddings]
         upstream = upstream or any(each.requires_grad for each in model.language_model.parameters())
         self._language, self._head = _part(matrices, upstream=upstream), _part([head], upstream=upstream)
-        width = text.num_attention_heads * (
-            getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        )
+        head_size = getattr(text, "head_dim", None)
+        width = text.num_attention_heads * head_size if head_size else text.hidden_size
         self._attention_of_square = 4.0 * text.num_hidden_layers * width
 
     def of(self, counts: StepCounts) -> float:
@@ -101,7 +100,7 @@ class ModelFlops:
         )
 
 
-def _part(parameters: Iterable[torch.nn.Parameter], *, times: int = 1, upstream: bool = False) -> _Part:
+def _part(parameters: Iterable[torch.Tensor], *, times: int = 1, upstream: bool = False) -> _Part:
     """Count matrices; ZeRO-3 leaves a sharded weight's shape in `ds_shape`."""
     shapes = [(getattr(each, "ds_shape", each.shape), each.requires_grad) for each in parameters]
     sizes = [(float(torch.Size(shape).numel()), trains) for shape, trains in shapes if len(shape) > 1]

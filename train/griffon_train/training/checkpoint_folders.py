@@ -9,7 +9,7 @@ import hashlib
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def latest(run: Path, ranks: ProcessGroup) -> tuple[TrainingCheckpoint | None, l
         )
     damages: list[str] = []
     for step in reversed(steps):
-        opened = _opened(run, step)
+        opened = opened_at(run, step)
         reported = ranks.gathered(None if isinstance(opened, TrainingCheckpoint) else opened)
         problems = [problem for problem in reported if problem]
         if isinstance(opened, TrainingCheckpoint) and not problems:
@@ -108,7 +108,7 @@ def at_step(run: Path, step: int, ranks: ProcessGroup) -> TrainingCheckpoint:
     Raises:
         DataError: there is no such checkpoint, or it is incomplete or damaged.
     """
-    opened = _opened(run, step)
+    opened = opened_at(run, step)
     problems = [each for each in ranks.gathered(opened if isinstance(opened, str) else None) if each]
     if isinstance(opened, TrainingCheckpoint) and not problems:
         problems = [problem for of_rank in ranks.gathered(_damage(opened, ranks)) for problem in of_rank]
@@ -121,7 +121,7 @@ def at_step(run: Path, step: int, ranks: ProcessGroup) -> TrainingCheckpoint:
 def latest_index(run: Path) -> Mapping[str, Any] | None:
     """The index of the latest complete checkpoint of a run that has ended, or None; its tensors are not read."""
     for step in reversed(steps_there(run)):
-        opened = _opened(run, step)
+        opened = opened_at(run, step)
         if isinstance(opened, TrainingCheckpoint):
             return opened.index
     return None
@@ -160,7 +160,7 @@ def prune(run: Path, step: int, keep: int, ranks: ProcessGroup, *, best: int | N
 
 def _prune(run: Path, step: int, keep: int, best: int | None, moved: Callable[[], object]) -> None:
     steps = [each for each in steps_there(run) if each <= step]
-    complete = [each for each in steps if each == step or isinstance(_opened(run, each), TrainingCheckpoint)]
+    complete = [each for each in steps if each == step or isinstance(opened_at(run, each), TrainingCheckpoint)]
     for each in steps:
         if each not in complete[-keep:] and each != best:
             removed(folder_of(run, each))
@@ -204,7 +204,7 @@ def sha256_of_index(index: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(index, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _opened(run: Path, step: int) -> TrainingCheckpoint | str:
+def opened_at(run: Path, step: int) -> TrainingCheckpoint | str:
     """A checkpoint whose files all exist at their full size, or a description of the problem."""
     path = folder_of(run, step)
     try:
@@ -228,15 +228,28 @@ def _opened(run: Path, step: int) -> TrainingCheckpoint | str:
 
 def _damage(checkpoint: TrainingCheckpoint, ranks: ProcessGroup) -> list[str]:
     """Read this rank's share of the files and return a message for each damaged one."""
-    problems = []
     with ranks.at_own_pace(f"reading {checkpoint.path}") as moved:
-        for file in checkpoint.index["files"][ranks.rank :: ranks.world_size]:
-            name = f"{checkpoint.path.name}/{file['name']}"
-            try:
-                if sha256_of(checkpoint.path / file["name"], moved) != file["sha256"]:
-                    problems.append(f"{name} is damaged (its SHA-256 is not the recorded one)")
-            except OSError as error:
-                problems.append(_damaged(error, name))
+        return damaged_files(checkpoint, checkpoint.index["files"][ranks.rank :: ranks.world_size], moved)
+
+
+def damaged_files(
+    checkpoint: TrainingCheckpoint, files: Sequence[Mapping[str, Any]], moved: Callable[[], object] = lambda: None
+) -> list[str]:
+    """Read some files of a checkpoint and return a message for each damaged one.
+
+    Args:
+        checkpoint: whose files they are.
+        files: entries of `files` in its index.
+        moved: called after each piece that is read.
+    """
+    problems = []
+    for file in files:
+        name = f"{checkpoint.path.name}/{file['name']}"
+        try:
+            if sha256_of(checkpoint.path / file["name"], moved) != file["sha256"]:
+                problems.append(f"{name} is damaged (its SHA-256 is not the recorded one)")
+        except OSError as error:
+            problems.append(_damaged(error, name))
     return problems
 
 

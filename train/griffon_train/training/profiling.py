@@ -32,12 +32,18 @@ class StepProfile:
         self._recorded: list[int] = []
 
     def before(self, step: int) -> None:
-        """Start to record if the step is one of those to record; a resumed run may begin among them."""
-        if step in self._steps:
-            if self._profile is None:
-                self._profile = profile(activities=self._activities, record_shapes=True)
-                self._profile.start()
-            self._recorded.append(step)
+        """Start to record if the step is one of those to record; a resumed run may begin among them.
+
+        Raises:
+            DataError: the last of them was skipped, and the trace of the others cannot be written.
+        """
+        if step not in self._steps:
+            self.close()
+            return
+        if self._profile is None:
+            self._profile = profile(activities=self._activities, record_shapes=True)
+            self._profile.start()
+        self._recorded.append(step)
 
     def after(self, step: int) -> None:
         """Write the trace after the last step.

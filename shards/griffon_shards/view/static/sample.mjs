@@ -2,7 +2,7 @@
 
 import * as api from "./api.mjs";
 import { announce, button, counted, element, replace } from "./dom.mjs";
-import { makePicture } from "./picture.mjs";
+import { makeImageView } from "./image_view.mjs";
 import { changeState } from "./keyboard.mjs";
 import { Links } from "./linked.mjs";
 import { editMark } from "./mark_dialog.mjs";
@@ -19,7 +19,7 @@ const STEP_PARTS = { variant: null, box: null, zoom: null };
 const allOf = (params) => changed({ sample: null, hide: null, ...STEP_PARTS }, params);
 
 export function makeSample(context) {
-  const picture = makePicture();
+  const imageView = makeImageView();
   const title = element("h1", { class: "key" });
   const facts = element("p", { class: "facts" });
   const steps = makeSteps();
@@ -32,7 +32,7 @@ export function makeSample(context) {
     "article",
     { class: "sample" },
     element("div", { class: "sample-head" }, steps.node, title, facts, mark),
-    element("div", { class: "sample-body" }, picture.node, panel),
+    element("div", { class: "sample-body" }, imageView.node, panel),
   );
   const links = new Links(node, (pinned) => note(changed({ box: pinned })));
   let shown = null;
@@ -50,7 +50,7 @@ export function makeSample(context) {
     mark.hidden = Boolean(set.marks_error);
     steps.update(shown, params);
     const boxes = boxesOf(shown, variant);
-    picture.update(shown, boxes, params);
+    imageView.update(shown, boxes, params);
     replace(
       panel,
       shown.error ? element("p", { class: "notice error", role: "alert" }, visible(shown.error)) : null,
@@ -59,10 +59,10 @@ export function makeSample(context) {
     node.classList.toggle("text-only", !shown.image);
     links.update(params.get("box") ?? "");
     if (!same) announce(`${shown.key}, ${counted(shown.boxes_total, "box", "boxes")}`);
-    preload(shown);
+    preload(shown, params, signal);
     return visible(shown.key);
   };
-  const pan = (right, down) => picture.zoom.pan(right, down);
+  const pan = (right, down) => imageView.zoom.pan(right, down);
   const keys = [
     [
       ["ArrowRight", "n"],
@@ -74,13 +74,13 @@ export function makeSample(context) {
     [["ArrowDown"], "move down in a zoomed image", () => pan(0, 1)],
     [["Escape"], "back to the samples", () => open(allOf(current()), { focus: cardId(shown) })],
     [["m"], "mark the sample, with a note", () => editMark(shown, context)],
-    [["+", "="], "zoom in", () => picture.zoom.in()],
-    [["-"], "zoom out", () => picture.zoom.out()],
-    [["0"], "fit the image", () => picture.zoom.fit()],
-    [["1"], "one pixel of the image for one of the screen", () => picture.zoom.to(1)],
-    [["b"], "show or hide boxes", () => picture.toggle("boxes")],
-    [["l"], "show or hide labels", () => picture.toggle("labels")],
-    [["o"], "show or hide predicted boxes", () => picture.toggle("predicted")],
+    [["+", "="], "zoom in", () => imageView.zoom.in()],
+    [["-"], "zoom out", () => imageView.zoom.out()],
+    [["0"], "fit the image", () => imageView.zoom.fit()],
+    [["1"], "one pixel of the image for one of the screen", () => imageView.zoom.to(1)],
+    [["b"], "show or hide boxes", () => imageView.toggle("boxes")],
+    [["l"], "show or hide labels", () => imageView.toggle("labels")],
+    [["o"], "show or hide predicted boxes", () => imageView.toggle("predicted")],
     [["v"], "next variant", () => nextVariant(shown)],
     [["c"], "copy the command that shows this on the terminal", () => node.querySelector(".command button")?.click()],
   ];
@@ -153,6 +153,13 @@ function makeSteps() {
   return { node, update, go };
 }
 
-function preload(sample) {
-  if (sample.next !== null && sample.next !== undefined) new Image().src = api.imagePath(sample.set, sample.next);
+/** Loads the image of the next sample, if it has one, before it is asked for. */
+async function preload(sample, params, signal) {
+  if (sample.next === null) return;
+  try {
+    const next = await api.sample(sample.set, sample.next, selection(params), signal);
+    if (next.image && !next.error) new Image().src = api.imagePath(next.set, next.row);
+  } catch (error) {
+    if (error.name !== "AbortError" && !(error instanceof api.ApiError)) throw error; // it will show when it is opened
+  }
 }

@@ -196,7 +196,7 @@ def test_a_sample_without_an_image_is_a_conversation(page: "Page", site: "Site")
     expect(turns).to_have_count(4)
     texts = [turn.split("\n")[-1] for turn in turns.all_inner_texts()]
     assert texts == ["What is this?", "A zoo.", "And that?", "Another zoo."]
-    expect(page.locator(".picture")).to_be_hidden()
+    expect(page.locator(".image-view")).to_be_hidden()
 
 
 def test_where_it_lies_and_how_the_terminal_shows_it(page: "Page", site: "Site") -> None:

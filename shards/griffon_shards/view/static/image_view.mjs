@@ -12,7 +12,7 @@ const MOST_LABELS = 25; // that are shown unasked
 const NOTE_WAIT_MS = 200; // browsers limit how often the address changes
 const LAYERS = { boxes: "Boxes", predicted: "Predictions", labels: "Labels" };
 
-export function makePicture() {
+export function makeImageView() {
   const stage = element("div", { class: "stage" });
   const frame = element(
     "div",
@@ -51,11 +51,11 @@ export function makePicture() {
   };
   const node = element(
     "div",
-    { class: "picture" },
+    { class: "image-view" },
     frame,
     element(
       "div",
-      { class: "row picture-tools" },
+      { class: "row image-tools" },
       button("−", () => zoom.out(), { "aria-label": "zoom out", title: "zoom out (-)", id: "zoom-out" }),
       size,
       button("+", () => zoom.in(), { "aria-label": "zoom in", title: "zoom in (+)", id: "zoom-in" }),

@@ -1,0 +1,123 @@
+"""Looks after the checkpoints of a run that is not running: lists them, reads every byte, deletes old ones."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.folder_lock import lock_folder
+from griffon_train.config.run_folder import BEST_NAME, SETTINGS_NAME
+from griffon_train.given_folder import existing_folder
+from griffon_train.training.checkpoint_folders import (
+    CHECKPOINTS,
+    TrainingCheckpoint,
+    damaged_files,
+    folder_of,
+    opened_at,
+    removed,
+    steps_there,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointState:
+    """What is known of a checkpoint.
+
+    Attributes:
+        step: number of optimizer steps taken.
+        size_bytes: size of its files.
+        ranks: number of ranks that wrote it; 0 if its index cannot be read.
+        best: whether it is the best one of a run with `--keep-best`.
+        problem: what is wrong with it, or an empty string.
+    """
+
+    step: int
+    size_bytes: int
+    ranks: int
+    best: bool
+    problem: str
+
+
+def checkpoints_of(run: Path, *, read: bool) -> Iterator[CheckpointState]:
+    """Yield the checkpoints of a run, the latest first.
+
+    Args:
+        run: folder of the run.
+        read: read every byte and compare it with its hash; otherwise only the index and the sizes are checked.
+
+    Raises:
+        SettingsError: the folder is not a run's.
+    """
+    existing_folder("RUN", run)
+    if not (run / SETTINGS_NAME).is_file():
+        raise SettingsError(f"{run}: no {SETTINGS_NAME} in it; give the --output-dir of a run")
+    best = _best(run)
+    for step in reversed(steps_there(run)):
+        opened, path = opened_at(run, step), folder_of(run, step)
+        problem, ranks = opened if isinstance(opened, str) else "", 0
+        if isinstance(opened, TrainingCheckpoint):
+            ranks = len(opened.index["files"])
+            problem = _damage(run, step) if read else ""
+        size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        yield CheckpointState(step=step, size_bytes=size_bytes, ranks=ranks, best=step == best, problem=problem)
+
+
+def _best(run: Path) -> int | None:
+    """The step of the best checkpoint that the run has recorded; None without one."""
+    try:
+        name = str(orjson.loads((run / BEST_NAME).read_bytes())["checkpoint"])
+    except FileNotFoundError:
+        return None
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{run / BEST_NAME}: damaged ({error}), so the best checkpoint is unknown; restore it from a copy, or "
+            "delete it if no checkpoint is to be kept as the best"
+        ) from None
+    return next((step for step in steps_there(run) if name == f"{CHECKPOINTS}/{folder_of(run, step).name}"), None)
+
+
+def prune_run(run: Path, keep: int) -> tuple[list[CheckpointState], list[CheckpointState]]:
+    """Delete all checkpoints of a run but the latest `keep` intact ones and the best one.
+
+    Every byte of a checkpoint is compared with its hash before it counts as one of those to keep, so a damaged one is
+    never kept in place of an intact one. Damaged ones are deleted.
+
+    Returns:
+        The checkpoints that were kept, and those that were deleted, the latest first.
+
+    Raises:
+        SettingsError: the folder is not a run's, or the run is running.
+        DataError: none of its checkpoints is intact; nothing was deleted.
+    """
+    found = list(checkpoints_of(run, read=False))
+    with lock_folder(
+        run / "lock",
+        whose=f"{run}: a process is training in this folder",
+        instead="it deletes old checkpoints itself (--keep); wait for it or stop it",
+    ):
+        kept: list[CheckpointState] = []
+        damage: list[str] = []
+        for state in found:
+            if len(kept) < keep or state.best:
+                problem = state.problem or _damage(run, state.step)
+                if problem:
+                    damage.append(problem)
+                else:
+                    kept.append(state)
+        if found and not kept:
+            raise DataError(
+                f"none of the checkpoints in {run / CHECKPOINTS} is intact ({damage[0]}); nothing was deleted. Restore "
+                "one from a copy, or delete the folder of the run"
+            )
+        deleted = [state for state in found if state not in kept]
+        for state in deleted:
+            removed(folder_of(run, state.step))
+    return kept, deleted
+
+
+def _damage(run: Path, step: int) -> str:
+    """Read every byte of a checkpoint; what is wrong with it, or an empty string."""
+    opened = opened_at(run, step)
+    return opened if isinstance(opened, str) else "; ".join(damaged_files(opened, opened.index["files"]))
