@@ -110,7 +110,7 @@ class SampleMaker:
     def _read(self, record_no: int) -> Record:
         record = self.reader.read(record_no)
         if self.exclusion is not None:
-            self.exclusion.check_path(record.image_path)  # first, so that no excluded image needs to exist
+            self.exclusion.check_paths(record.image_paths)  # first, so that no excluded image needs to exist
         return sized(record, self.image_root, upright=self.upright)
 
     def _render(self, record: Record) -> tuple[tuple[Rendering, ...], Counter[str]]:
