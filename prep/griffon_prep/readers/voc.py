@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
+from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
@@ -177,8 +178,10 @@ def parse_annotation(path: Path) -> Element:
         raise Rejected("bad_record", f"larger than {_MOST_BYTES >> 20} MiB")
     try:
         root: Element = fromstring(path.read_bytes(), forbid_dtd=True)
-    except (ParseError, ValueError, LookupError) as error:  # defusedxml's own errors are ValueErrors
-        raise Rejected("bad_record", f"not XML that can be read ({short(str(error))})") from None
+    except DefusedXmlException:
+        raise Rejected("bad_record", "has a document type or entities, which are not read; remove <!DOCTYPE") from None
+    except (ParseError, ValueError, LookupError) as error:
+        raise Rejected("bad_record", f"not XML that can be read ({short(str(error))}); save it as UTF-8") from None
     if root.tag != "annotation":
         raise Rejected("bad_record", f"expected an annotation, got {short(root.tag)}")
     return root
