@@ -5,6 +5,7 @@ median. docs/clean-data.md says why this one, and how its threshold was chosen.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -131,11 +132,14 @@ def _images(job: Job) -> Iterator[_Image]:
 
 
 def _file_image(file: Path, name: str) -> _Image:
+    path = os.fspath(file.absolute())  # the given folder may be the one that tells whose numbers the names are
+    if file.is_symlink() and file.exists() and not file.is_file():  # reading a pipe would wait for ever
+        return _Image(name=name, path=path, error="is no file; only its name is compared")
     try:
         data = file.read_bytes()
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:  # a dead link, for example
-        return _Image(name=name, path=name, error=f"{error.strerror}; only its name is compared")
-    return _Image(name=name, path=name, sha256=hashlib.sha256(data).digest(), data=data)
+        return _Image(name=name, path=path, error=f"{error.strerror}; only its name is compared")
+    return _Image(name=name, path=path, sha256=hashlib.sha256(data).digest(), data=data)
 
 
 def _sample_image(frozen: FrozenSet, row: int) -> _Image:

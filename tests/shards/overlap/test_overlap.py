@@ -1,6 +1,7 @@
 """`griffon-shards overlap`: the command, on folders, sets and lists."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -224,3 +225,29 @@ def test_errors_are_one_line(
     (tmp_path / "bad.txt").write_text("1\nsome words\n")
     result = overlap(*arguments)
     assert result.returncode == code and f"error: {message}" in result.stderr
+
+
+def test_linked_folders_are_entered_once_and_pipes_are_not_read(
+    overlap: Cli, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Data sets are often folders of links; overlooking them would report no image in common."""
+    train, evaluation = folders
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "images").symlink_to(train)
+    (linked / "loop").symlink_to(linked)
+    os.mkfifo(tmp_path / "pipe")
+    (linked / "pipe.jpg").symlink_to(tmp_path / "pipe")
+    expected = json.loads(overlap(train, "--eval", evaluation, "--json").stdout)
+    result = json.loads(overlap(linked, "--eval", evaluation, "--json").stdout)
+    assert result["images"] == expected["images"] > 0
+    assert result["examined"] == expected["examined"] + 1
+    assert any("pipe.jpg: is no file" in message for message in result["unreadable"])
+
+
+def test_a_folder_may_be_visual_genomes_own(overlap: Cli, tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
+    for number, folder in enumerate(("x/VG_100K", "y/all/VG_100K")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "7.jpg").write_bytes(jpeg(number))
+    (pair,) = pairs(overlap(tmp_path / "x/VG_100K", "--eval", tmp_path / "y", "--no-perceptual", "--json"))
+    assert pair["identity"] == 1
