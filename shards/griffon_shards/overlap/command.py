@@ -74,7 +74,7 @@ def overlap_command(
         perceptual = False
     first = open_inputs(train)
     second = first if own else open_inputs(evaluation)
-    _warn_of_names((*first, *second))
+    _warn_of_names(first if own else (*first, *second))
     total = sum(one.images for one in (*first, *second))
     with LocalPool(workers) if workers > 1 else InProcess() as pool, _bar(total) as done:
         found = read_side(second, image_data, pool, perceptual=perceptual, listed=not train, done=done)

@@ -39,7 +39,7 @@ class Keys:
         own_identities: the same without `image_data.json`.
         sha256s: shape [images, 32], uint8; zeros if the bytes are not known.
         hashes: perceptual hashes; shape [images, WORDS], uint64; zeros if there is none.
-        from_file: whether `sha256s` are of files as their publishers have them, and not of shrunk copies.
+        from_file: whether `sha256s` are of files as their publishers have them, and not of shrunk or turned copies.
         unreadable: messages about images that could not be read or decoded.
     """
 
@@ -146,14 +146,16 @@ def _sample_image(frozen: FrozenSet, row: int) -> _Image:
     sample = frozen[row]
     assert sample.image is not None
     path = sample.origin.image or ""
-    shrunk = bool(frozen.lock.render.get("resize"))
+    source = int(frozen.index[row]["source"])
+    options = frozen.lock.sources[source].options
+    changed = bool(frozen.lock.render.get("resize")) or options.get("orientation") == "shown"
     return _Image(
-        name=path if shrunk and path else sample.key,
+        name=path if changed and path else sample.key,
         path=path,
-        source=int(frozen.index[row]["source"]),
+        source=source,
         sha256=hashlib.sha256(sample.image).digest(),
         data=sample.image,
-        from_file=not shrunk,
+        from_file=not changed,
     )
 
 

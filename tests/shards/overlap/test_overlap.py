@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from griffon_shards.image_list import read_image_list
-from griffon_shards.lock import FIRST_WITH_IMAGE_PATHS
+from griffon_shards.lock import FIRST_WITH_IMAGE_PATHS, read_lock, write_lock
 from griffon_shards.support.files import sha256_of
 from griffon_shards.types import Origin, Sample
 
@@ -251,3 +251,31 @@ def test_a_folder_may_be_visual_genomes_own(overlap: Cli, tmp_path: Path, jpeg: 
         (tmp_path / folder / "7.jpg").write_bytes(jpeg(number))
     (pair,) = pairs(overlap(tmp_path / "x/VG_100K", "--eval", tmp_path / "y", "--no-perceptual", "--json"))
     assert pair["identity"] == 1
+
+
+def test_lists_compared_with_themselves_name_no_image_by_its_bytes(overlap: Cli, tmp_path: Path) -> None:
+    """The bytes of the images of a list are unknown: a hash of zeros would name none of them."""
+    (tmp_path / "a.txt").write_text("42\n43\nfoo.jpg\n")
+    (tmp_path / "b.txt").write_text("COCO_val2014_000000000042.jpg\n")
+    result = overlap(tmp_path / "a.txt", tmp_path / "b.txt", "--self", "--out", tmp_path / "list.txt")
+    assert result.returncode == 0
+    assert (tmp_path / "list.txt").read_text().splitlines()[1:] == []
+    assert result.stderr.count("1 of 3 names do not say") == 1
+    assert "1 images are not in" in result.stderr
+
+
+def test_of_images_that_were_turned_upright_the_paths_are_listed(
+    overlap: Cli,
+    tmp_path: Path,
+    write_set: Callable[..., Path],
+    make_sample: Callable[..., Sample],
+    jpeg: Callable[..., bytes],
+) -> None:
+    samples = [sample_of(make_sample, "DET_a-000000000", jpeg(6), "own/six.jpg")]
+    root = write_set(tmp_path / "set", samples, render=MADE_NOW)
+    lock = read_lock(root)
+    write_lock(root, replace(lock, sources=[replace(lock.sources[0], options={"orientation": "shown"})]))
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val/seven.jpg").write_bytes(jpeg(6))
+    overlap(root, "--eval", tmp_path / "val", "--out", tmp_path / "list.txt")
+    assert (tmp_path / "list.txt").read_text().splitlines()[1:] == ["own/six.jpg"]
