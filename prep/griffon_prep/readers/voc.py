@@ -19,7 +19,7 @@ from defusedxml.ElementTree import fromstring
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.box_form import own_units
 from griffon_prep.readers.fields import short
-from griffon_prep.readers.folders import IMAGES, Names, files_below, write_names
+from griffon_prep.readers.folders import IMAGES, Names, files_below, packed_notes, write_names
 from griffon_prep.readers.written_numbers import number_in
 from griffon_prep.records import Record, Region, Rejected, is_blank
 from griffon_shards.support.errors import DataError, SettingsError
@@ -94,7 +94,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
         names.update(name for name, _ in boxes if IMAGE_TOKEN not in name)
         counts["boxes"] += len(boxes)
         counts["at 0"] += sum(min(box[:2]) < 1 for _, box in boxes)
-    notes = []
+    notes = [*packed_notes(inputs.annotation, _ENDINGS)]
     if counts["at 0"] and in_pixels and _first_pixel(inputs.options) == 1:
         notes.append(
             f"{counts['at 0']:,} of {counts['boxes']:,} boxes begin before pixel 1, the first of VOC; if the program "

@@ -103,6 +103,8 @@ def _check(train: Sequence[Path], evaluation: Sequence[Path], *, own: bool, out:
         raise SettingsError(
             "no TRAIN; give the sets, folders or lists to look at, or with --eval an --out for its images"
         )
+    if out is not None and not out.absolute().parent.is_dir():  # said now, and not after hours of comparing
+        raise SettingsError(f"--out {out}: there is no folder {out.parent}; create it")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Lists of images and keys to leave out."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,9 @@ def test_the_image_root_may_be_the_folder_of_visual_genome(tmp_path: Path) -> No
                 exclusion.check_paths(["8.jpg"])
         else:
             exclusion.check_paths(["8.jpg"])
+
+
+def test_a_list_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.txt")
+    with pytest.raises(SettingsError, match="the list is a folder, pipe or device; give a file"):
+        read_exclusion_list.__wrapped__(tmp_path / "list.txt")

@@ -210,6 +210,7 @@ def test_near_duplicates_within_a_set(overlap: Cli, tmp_path: Path, jpeg: Callab
         (["--self"], 2, "no TRAIN; give the sets, folders or lists to look at"),
         (["--eval", "a"], 2, "no TRAIN; give the sets"),
         (["a", "--eval", "nowhere"], 2, "nowhere: no such set, folder or list; give one that exists"),
+        (["a", "--eval", "a", "--out", "nowhere/list.txt"], 2, "--out nowhere/list.txt: there is no folder nowhere"),
         (["a", "--eval", "empty"], 1, "empty: has no images"),
         (["a", "--eval", "bad.txt"], 2, "bad.txt:2: expected an image's file name, COCO id, "),
         (["a", "--eval", "a", "--image-data", "bad.txt"], 1, "bad.txt: is not Visual Genome's image_data.json"),
