@@ -86,6 +86,7 @@ class Reader:
                 units_per_side=self._units,
                 regions=regions,
                 never_absent_phrases=others,
+                tool_turns_images=True,
                 image_elsewhere=(posixpath.splitext(file)[0] + posixpath.splitext(image_path)[1],),
             )
         except Rejected as rejected:

@@ -154,6 +154,7 @@ class Reader:
                 units_per_side=self._units,
                 regions=tuple(map(self._region, root.findall("object"))),
                 image_elsewhere=tuple(elsewhere),
+                tool_turns_images=True,  # LabelImg does
             )
         except Rejected as rejected:
             raise Rejected(rejected.reason, f"{file}: {rejected.detail}") from None
