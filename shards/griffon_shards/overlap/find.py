@@ -210,7 +210,7 @@ def _lines_of_own(side: Side, matches: Matches) -> list[str]:
 def _line_of_own(side: Side, row: int) -> str:
     """The line that names one image alone, or `""`: the hash of its bytes, or its path."""
     if side.from_file[row] and side.sha256s[row].any():
-        return side.sha256s[row].tobytes().hex()
+        return bytes(side.sha256s[row]).hex()
     name = side.names[row]
     return name if is_file_name(name) else ""
 

@@ -275,7 +275,7 @@ def test_of_images_that_were_turned_upright_the_paths_are_listed(
     samples = [sample_of(make_sample, "DET_a-000000000", jpeg(6), "own/six.jpg")]
     root = write_set(tmp_path / "set", samples, render=MADE_NOW)
     lock = read_lock(root)
-    write_lock(root, replace(lock, sources=[replace(lock.sources[0], options={"orientation": "shown"})]))
+    write_lock(root, replace(lock, sources=(replace(lock.sources[0], options={"orientation": "shown"}),)))
     (tmp_path / "val").mkdir()
     (tmp_path / "val/seven.jpg").write_bytes(jpeg(6))
     overlap(root, "--eval", tmp_path / "val", "--out", tmp_path / "list.txt")
