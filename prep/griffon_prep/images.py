@@ -183,6 +183,24 @@ def shown_size(data: bytes, name: str, *, upright: bool) -> tuple[int, int]:
     return _as_shown(header.width_px, header.height_px, exif_orientation)
 
 
+def check_not_turned(data: bytes, name: str) -> None:
+    """Reject an image that viewers turn or mirror, if its size is the same then: a stated size tells nothing.
+
+    Raises:
+        Rejected: `picture_unreadable` or `size_mismatch`.
+    """
+    with _rejecting(name):
+        header, exif_orientation = read_header(data), orientation(data)
+    sides_tell = exif_orientation in SIDEWAYS and header.width_px != header.height_px
+    if exif_orientation in _SHOWING and not sides_tell:
+        raise Rejected(
+            "size_mismatch",
+            f"{name}: its EXIF orientation is {exif_orientation}, which keeps its size, so it is not known whether it "
+            "was annotated as stored or as shown; add orientation=shown to the manifest line, or remove the "
+            "orientation from the image",
+        )
+
+
 def _as_shown(width_px: int, height_px: int, exif_orientation: int) -> tuple[int, int]:
     return (height_px, width_px) if exif_orientation in SIDEWAYS else (width_px, height_px)
 

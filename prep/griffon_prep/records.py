@@ -88,6 +88,9 @@ class Record:
         only_these_absent: only `absent_phrases` may be called absent, because not every category was annotated (LVIS).
         image_elsewhere: alternative paths at which published archives store the image.
         image_bytes: the image itself, if the annotation contains it; `image_path` is then its name in messages.
+        tool_turns_images: programs that write such annotations show images by their EXIF orientation, so only sides
+            that are swapped tell whether boxes refer to the stored image.
+        image_unnamed: the annotation has no name for the image that it contains; `image_path` says where it is instead.
         boxes_in_text: corners of the boxes that the `BOX_MARK`s in `turns` stand for, in their order.
     """
 
@@ -104,7 +107,14 @@ class Record:
     only_these_absent: bool = False
     image_elsewhere: tuple[str, ...] = ()
     image_bytes: bytes | None = None
+    tool_turns_images: bool = False
+    image_unnamed: bool = False
     boxes_in_text: tuple[BoxXYXY, ...] = ()
+
+    @property
+    def image_paths(self) -> tuple[str, ...]:
+        """All paths that the image may have; none for text only."""
+        return () if self.image_path is None else (self.image_path, *self.image_elsewhere)
 
     @property
     def needs_size(self) -> bool:

@@ -83,6 +83,8 @@ def list_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         SettingsError: the file cannot be read.
     """
+    if path.exists() and not path.is_file():  # a pipe can be read only once, and a build reads its lists again
+        raise SettingsError(f"{path}: the list is a folder, pipe or device; give a file")
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as lines:
             for line_no, line in enumerate(lines, 1):

@@ -49,6 +49,7 @@ class SourceCount:
     by_last_part: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     dropped_boxes: Counter[str] = field(default_factory=Counter)
+    used_lists: set[str] = field(default_factory=set)
     examples: dict[str, list[Reject]] = field(default_factory=dict)
 
     def add(self, report: ShardReport) -> None:
@@ -60,6 +61,8 @@ class SourceCount:
         self.rejected.update(reject.reason for reject in report.rejects)
         self.dropped_boxes.update(report.dropped_boxes)
         for reject in report.rejects:
+            if reject.reason == "excluded":
+                self.used_lists.add(reject.detail.rpartition(" is in ")[2])
             shown = self.examples.setdefault(reject.reason, [])
             if len(shown) < _EXAMPLES:
                 shown.append(reject)
@@ -188,7 +191,24 @@ def run_jobs(
                 f"{tag}: {count.by_last_part:,} images were found by file name alone; if several folders use the same "
                 "file names, some of them may be the wrong images"
             )
+    _warn_of_unused_lists(settings, source_counts)
     return source_counts
+
+
+def _warn_of_unused_lists(settings: BuildSettings, source_counts: Mapping[str, SourceCount]) -> None:
+    """Warn about lists of images that exclude nothing, as a typing error or another list would."""
+    tags_of: dict[Path, list[str]] = {}
+    for source in settings.sources:
+        for path in source.exclude:
+            tags_of.setdefault(path, []).append(source.tag)
+    for path, tags in tags_of.items():
+        of_list = [source_counts[tag] for tag in tags]
+        # Rounds of a sample are counted without the name of the list.
+        if not any(path.name in count.used_lists or count.dropped_boxes.get("excluded") for count in of_list):
+            _log.warning(
+                f"{path}: excludes no image of {', '.join(tags)}; if it should, compare its lines with the names "
+                "of the images"
+            )
 
 
 def check_counts(

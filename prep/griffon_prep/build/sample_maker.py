@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from griffon_prep.images import bake_image, check_image, stored_path
+from griffon_prep.images import bake_image, check_image, check_not_turned, stored_path
 from griffon_prep.readers.base import Reader
 from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Record, Rejected
@@ -61,6 +61,8 @@ class SampleMaker:
             if self.exclusion is not None:
                 self.exclusion.check_data(record.image_path, file.data)
             stated_size_px, name = (record.width_px, record.height_px), record.image_path
+            if record.tool_turns_images and not self.upright:
+                check_not_turned(file.data, name)
             image = check_image(file.data, self.settings.check, stated_size_px, name, upright=self.upright)
             image = bake_image(image, self.settings.resize_px, name, upright=self.upright)
         sample = Sample(
@@ -110,7 +112,7 @@ class SampleMaker:
     def _read(self, record_no: int) -> Record:
         record = self.reader.read(record_no)
         if self.exclusion is not None:
-            self.exclusion.check_path(record.image_path)  # first, so that no excluded image needs to exist
+            self.exclusion.check_paths(record.image_paths)  # first, so that no excluded image needs to exist
         return sized(record, self.image_root, upright=self.upright)
 
     def _render(self, record: Record) -> tuple[tuple[Rendering, ...], Counter[str]]:

@@ -24,6 +24,13 @@ from griffon_shards.types import BoxXYXY
 FOREIGN_BOX = re.compile(r"bbox_2d|point_2d|<\|(?:box|quad|object_ref)_(?:start|end)\|>|<box>\s*[\[(]|<(?:ref-object)>")
 """Finds a box, or the phrase of one, in another model's notation."""
 
+UNREAD_BOX = re.compile(
+    r"""["'](?:b?box|bounding[ _-]?box)(?:es)?(?:[ _-]\w+)?["']\s*:\s*\[[\[\s]*[-+\d.]"""  # {"bbox": [10, 20, ...]}
+    r"|<loc_?[0-9]{1,4}>|<patch_index_[0-9]+>|<box>\s*<",
+    re.IGNORECASE,
+)
+"""Finds a box in notations that are not converted: JSON with other keys, PaliGemma's, Florence-2's and Kosmos-2's."""
+
 _REF = "<ref-object>"
 
 

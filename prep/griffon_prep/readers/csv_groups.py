@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from griffon_prep.readers.fields import short
 from griffon_prep.readers.rounds import image_key
 from griffon_prep.records import Rejected
 from griffon_shards.support.errors import DataError
@@ -134,11 +135,15 @@ class CsvGroups:
         """Return the rows of a group, each by column.
 
         Raises:
-            Rejected: a row has more or fewer fields than there are columns, or is not UTF-8.
+            Rejected: a row has more or fewer fields than there are columns, or is not UTF-8; or the rows differ in
+                the column, because a quoted field before it has a comma.
         """
         row = self._rows[number]
         raw = os.pread(self._file.fileno(), int(row["bytes"]), int(row["offset"]))
-        return [self._row(line.strip(b"\r")) for line in raw.split(b"\n") if line.strip()]
+        rows = [self._row(line.strip(b"\r")) for line in raw.split(b"\n") if line.strip()]
+        if others := {row[self._column] for row in rows} - {rows[0][self._column]}:
+            raise Rejected("bad_record", f"a quoted field has a comma before {self._column}, of {short(min(others))}")
+        return rows
 
     def _row(self, line: bytes) -> Mapping[str, str]:
         try:

@@ -70,7 +70,7 @@ def further_inputs(annotation: Path, options: Mapping[str, str]) -> dict[str, Pa
     """
     if _SPLIT not in options:
         return {}
-    name = f"{options[_SPLIT]}.txt"
+    name = f"{options[_SPLIT].removesuffix('.txt')}.txt"
     for folder in (annotation, annotation.parent):
         if "/" not in name and (folder / name).is_file():
             return {_SPLIT: folder / name}

@@ -23,6 +23,7 @@ IMAGES = frozenset(
 )
 """Endings of images, of which only the names are part of a hash."""
 
+_PACKED = frozenset({".gz", ".zst"})
 _NOT_READ = "-" * 64  # stands for the hash of an image
 _OFFSET = np.dtype("<u8")
 
@@ -42,6 +43,16 @@ def files_below(folder: Path, endings: frozenset[str]) -> list[str]:
         return sorted(paths, key=str.encode)
     except UnicodeEncodeError as error:
         raise DataError(f"{folder}: the file name {error.object!r} is not UTF-8; rename the file") from None
+
+
+def packed_notes(folder: Path, endings: frozenset[str]) -> tuple[str, ...]:
+    """A note about files below a folder that are not read because they are compressed; none if there are none."""
+    packed = [
+        name for name in files_below(folder, _PACKED) if posixpath.splitext(posixpath.splitext(name)[0])[1] in endings
+    ]
+    if not packed:
+        return ()
+    return (f"{len(packed):,} compressed files are not read, such as {packed[0]}; decompress the files of a folder",)
 
 
 def _walk(folder: str, prefix: str, entered: set[tuple[int, int]]) -> Iterator[str]:

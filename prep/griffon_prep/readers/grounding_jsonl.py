@@ -17,7 +17,7 @@ from griffon_prep.readers.box_form import BoxForm, box_form, states_unit
 from griffon_prep.readers.box_text import FOREIGN_BOX, Joined, Named, Objects, has_foreign_boxes, pieces_of
 from griffon_prep.readers.fields import short
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_object, scan_json
-from griffon_prep.readers.llava import conversation_of
+from griffon_prep.readers.llava import check_boxes_are_read, conversation_of
 from griffon_prep.readers.messages import as_conversations
 from griffon_prep.readers.rounds import RoundKeys, image_key
 from griffon_prep.records import BOX_MARK, Record, Region, Rejected
@@ -146,6 +146,7 @@ def record_of(fields: Mapping[str, Any], part: int, record_no: int, inputs: Anno
         Rejected: it cannot be used.
     """
     conversation = _conversation(fields, record_no, inputs)
+    check_boxes_are_read(conversation.turns)
     form = box_form(inputs.options, "xyxy")
     record = replace(conversation.record, units_per_side=conversation.units_per_side)
     if inputs.task == "LAZY":

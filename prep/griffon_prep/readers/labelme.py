@@ -12,7 +12,7 @@ from typing import Any
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.box_form import own_units
 from griffon_prep.readers.fields import is_number, list_field, short, side_field, text_field
-from griffon_prep.readers.folders import Names, files_below, write_names
+from griffon_prep.readers.folders import Names, files_below, packed_notes, write_names
 from griffon_prep.readers.jsonscan.damage import RepeatedKey
 from griffon_prep.readers.jsonscan.records import parse_object
 from griffon_prep.records import Record, Region, Rejected
@@ -54,8 +54,12 @@ def scan(inputs: AnnotationFiles) -> Scan:
             continue
         names.update(name for name in (*(region.phrase for region in regions), *others) if IMAGE_TOKEN not in name)
         skipped += len(others)
-    note = f"{skipped:,} points and lines have no box; their categories are not called absent from their images"
-    return Scan(records=len(files), vocabulary=tuple(sorted(names)), notes=(note,) if skipped else ())
+    notes = packed_notes(inputs.annotation, _ENDINGS)
+    if skipped:
+        notes += (
+            f"{skipped:,} points and lines have no box; their categories are not called absent from their images",
+        )
+    return Scan(records=len(files), vocabulary=tuple(sorted(names)), notes=notes)
 
 
 class Reader:
@@ -82,6 +86,7 @@ class Reader:
                 units_per_side=self._units,
                 regions=regions,
                 never_absent_phrases=others,
+                tool_turns_images=True,
                 image_elsewhere=(posixpath.splitext(file)[0] + posixpath.splitext(image_path)[1],),
             )
         except Rejected as rejected:

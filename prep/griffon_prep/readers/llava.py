@@ -6,12 +6,12 @@ other projects' names for the image field and for `<image>`. Records that may re
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
-from griffon_prep.readers.box_text import FOREIGN_BOX, has_foreign_boxes
+from griffon_prep.readers.box_text import FOREIGN_BOX, UNREAD_BOX, has_foreign_boxes
 from griffon_prep.readers.fields import is_number, list_field, short
 from griffon_prep.readers.jsonscan.records import JsonRecords, scan_json
 from griffon_prep.records import BOX_MARK, Record, Rejected, is_blank
@@ -116,6 +116,17 @@ def check_boxes_are_ours(fields: Mapping[str, Any], record: Record) -> None:
             raise Rejected(
                 "foreign_boxes",
                 f"the text has {short(mark[0] if mark else BOX_MARK)}; add format=grounding-jsonl to the manifest line",
+            )
+    check_boxes_are_read(record.turns)
+
+
+def check_boxes_are_read(turns: Iterable[Turn]) -> None:
+    """Reject a conversation with boxes in a notation that no format converts."""
+    for turn in turns:
+        if mark := UNREAD_BOX.search(turn.text):
+            raise Rejected(
+                "foreign_boxes",
+                f"the text has {short(mark[0])}, boxes in a notation that is not read; convert them to bbox_2d",
             )
 
 

@@ -39,7 +39,9 @@ EXAMPLES = {
 _ENDINGS = frozenset({".parquet"})
 _ROWS, _IMAGES, _TABLE = "rows.jsonl", "images.bin", "spans.bin"
 _CONVERSATIONS = ("conversations", "messages")
-_IMAGES_OF_ROW = "images in the file"  # added to each row: position and size of images, by name
+_IMAGES_OF_ROW = (
+    "images in the file"  # added to each row: position and size of images, and whether they lack a name, by name
+)
 _BATCH = 16  # rows that are decoded at once
 
 
@@ -87,6 +89,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     try:
         with pyarrow.parquet.ParquetFile(file, page_checksum_verification=True) as parquet:
             columns = _columns(parquet.schema_arrow.names, file)
+            _check_images(parquet.schema_arrow, columns, file)
             read = 0
             for group in range(parquet.num_row_groups):
                 batches = parquet.iter_batches(_BATCH, row_groups=[group], columns=columns, use_threads=False)
@@ -117,9 +120,19 @@ def _columns(names: list[str], file: Path) -> list[str]:
     return [name for name in names if name in (*_CONVERSATIONS, "objects", *FIELDS_OF_FILES) or may_show(name)]
 
 
+def _check_images(schema: Any, columns: list[str], file: Path) -> None:  # noqa: ANN401 - pyarrow has no types
+    """Check that images are in columns that are read: a record without its image would be one of text alone."""
+    types = {name: str(schema.field(name).type) for name in schema.names}
+    images = [name for name, kind in types.items() if "binary" in kind]
+    if images and not set(images) & set(columns):
+        raise SettingsError(
+            f"{file}: the column {images[0]} has bytes and is not read; if they are images, rename it to image"
+        )
+
+
 def _line(row: Mapping[str, Any], name: str, images: BinaryIO) -> bytes:
     """Return a row as a line of JSON, and copy its images, of which the line has the names."""
-    places: dict[str, tuple[int, int]] = {}
+    places: dict[str, tuple[int, int, bool]] = {}
     fields: dict[str, Any] = {column: _plain(value, name, images, places) for column, value in row.items()}
     for column in _CONVERSATIONS:
         if isinstance(fields.get(column), str):
@@ -131,7 +144,7 @@ def _line(row: Mapping[str, Any], name: str, images: BinaryIO) -> bytes:
     return json.dumps({**fields, _IMAGES_OF_ROW: places}, default=short).encode() + b"\n"
 
 
-def _plain(value: object, name: str, images: BinaryIO, places: dict[str, tuple[int, int]]) -> object:
+def _plain(value: object, name: str, images: BinaryIO, places: dict[str, tuple[int, int, bool]]) -> object:
     """Return a cell without the bytes of images, which are copied; the name of an image stands in their place."""
     plain = partial(_plain, name=name, images=images, places=places)
     if isinstance(value, bytes):
@@ -142,7 +155,7 @@ def _plain(value: object, name: str, images: BinaryIO, places: dict[str, tuple[i
         return value
     if isinstance(value.get("bytes"), bytes) and value.keys() <= {"bytes", "path"}:
         path = value.get("path") or f"{name}{f', image {len(places)}' if places else ''}"
-        places[path] = (images.tell(), len(value["bytes"]))
+        places[path] = (images.tell(), len(value["bytes"]), not value.get("path"))
         images.write(value["bytes"])
         return path
     if value.keys() == {"bytes", "path"}:
@@ -165,8 +178,8 @@ class Reader:
         record = grounding_jsonl.record_of(fields, part, record_no, self._inputs)
         if record.image_path not in places:
             return record
-        offset, size = places[record.image_path]
+        offset, size, unnamed = places[record.image_path]
         data = os.pread(self._images.fileno(), size, offset)
         if not data:
             raise Rejected("picture_unreadable", f"{record.image_path}: the image has no bytes")
-        return replace(record, image_bytes=data)
+        return replace(record, image_bytes=data, image_unnamed=unnamed)

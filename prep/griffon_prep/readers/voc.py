@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
+from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.box_form import own_units
 from griffon_prep.readers.fields import short
-from griffon_prep.readers.folders import IMAGES, Names, files_below, write_names
+from griffon_prep.readers.folders import IMAGES, Names, files_below, packed_notes, write_names
 from griffon_prep.readers.written_numbers import number_in
 from griffon_prep.records import Record, Region, Rejected, is_blank
 from griffon_shards.support.errors import DataError, SettingsError
@@ -66,7 +67,7 @@ def further_inputs(annotation: Path, options: Mapping[str, str]) -> dict[str, Pa
     if _SPLIT not in options:
         return {}
     folders = [folder / "ImageSets" / "Main" for folder in (annotation, annotation.parent)]
-    name = f"{options[_SPLIT]}.txt"
+    name = f"{options[_SPLIT].removesuffix('.txt')}.txt"
     for folder in folders:
         if "/" not in name and (folder / name).is_file():
             return {_SPLIT: folder / name}
@@ -93,7 +94,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
         names.update(name for name, _ in boxes if IMAGE_TOKEN not in name)
         counts["boxes"] += len(boxes)
         counts["at 0"] += sum(min(box[:2]) < 1 for _, box in boxes)
-    notes = []
+    notes = [*packed_notes(inputs.annotation, _ENDINGS)]
     if counts["at 0"] and in_pixels and _first_pixel(inputs.options) == 1:
         notes.append(
             f"{counts['at 0']:,} of {counts['boxes']:,} boxes begin before pixel 1, the first of VOC; if the program "
@@ -153,6 +154,7 @@ class Reader:
                 units_per_side=self._units,
                 regions=tuple(map(self._region, root.findall("object"))),
                 image_elsewhere=tuple(elsewhere),
+                tool_turns_images=True,  # LabelImg does
             )
         except Rejected as rejected:
             raise Rejected(rejected.reason, f"{file}: {rejected.detail}") from None
@@ -177,8 +179,10 @@ def parse_annotation(path: Path) -> Element:
         raise Rejected("bad_record", f"larger than {_MOST_BYTES >> 20} MiB")
     try:
         root: Element = fromstring(path.read_bytes(), forbid_dtd=True)
-    except (ParseError, ValueError, LookupError) as error:  # defusedxml's own errors are ValueErrors
-        raise Rejected("bad_record", f"not XML that can be read ({short(str(error))})") from None
+    except DefusedXmlException:
+        raise Rejected("bad_record", "has a document type or entities, which are not read; remove <!DOCTYPE") from None
+    except (ParseError, ValueError, LookupError) as error:
+        raise Rejected("bad_record", f"not XML that can be read ({short(str(error))}); save it as UTF-8") from None
     if root.tag != "annotation":
         raise Rejected("bad_record", f"expected an annotation, got {short(root.tag)}")
     return root

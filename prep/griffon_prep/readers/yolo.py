@@ -84,7 +84,8 @@ def scan(inputs: AnnotationFiles) -> Scan:
     """
     data = read_data_yaml(inputs.annotation)
     split = find_split(data, inputs.options.get("split", SPLIT))
-    listed = [name for part in split.parts for name in _images(part, split)]
+    others: list[str] = []
+    listed = [name for part in split.parts for name in _images(part, split, others)]
     images = sorted(set(listed), key=str.encode)
     if not images:
         raise DataError(f"{split.parts[0]}: has no images; correct the split's path in {inputs.annotation}")
@@ -103,12 +104,35 @@ def scan(inputs: AnnotationFiles) -> Scan:
         )
     if len(listed) > len(images):
         notes.append(f"{len(listed) - len(images):,} images are listed more than once; each is read once")
+    if others:
+        notes.append(
+            f"{len(others):,} lines are skipped, because they do not end as images do, such as {others[0]}; each "
+            "line names an image with its ending"
+        )
+    if without_image := _labels_without_image(split, images):
+        notes.append(
+            f"{len(without_image):,} labels have no image, such as {without_image[0]}; they are not used: if images "
+            "are missing, finish the download"
+        )
     names = {name for name in data.names.values() if IMAGE_TOKEN not in name}
     return Scan(records=len(images), vocabulary=tuple(sorted(names)), notes=tuple(notes))
 
 
-def _images(part: Path, split: YoloSplit) -> Iterator[str]:
-    """Yield the images of a folder or list, relative to the root."""
+def _labels_without_image(split: YoloSplit, images: Sequence[str]) -> list[str]:
+    """Return the labels that no image has, in the folders of the labels; lists choose some of the images on purpose."""
+    folders = dict.fromkeys(_labels_of(part, split) for part in split.parts if part.is_dir() and part.name != "labels")
+    labels = {
+        posixpath.normpath(posixpath.join(_name(folder, split), name))
+        for folder in folders
+        if folder.is_dir() and folder not in split.parts
+        for name in files_below(folder, frozenset({".txt"}))
+        if posixpath.basename(name) != "classes.txt"  # LabelImg's list of names
+    }
+    return sorted(labels.difference(posixpath.normpath(_label_paths(image)[0]) for image in images))
+
+
+def _images(part: Path, split: YoloSplit, others: list[str]) -> Iterator[str]:
+    """Yield the images of a folder or list, relative to the root; lines of a list that name none go to `others`."""
     if part.is_dir():
         prefix = _name(part, split)
         prefix = "" if prefix == "." else f"{prefix}/"
@@ -130,6 +154,8 @@ def _images(part: Path, split: YoloSplit) -> Iterator[str]:
                     "folder that has all images"
                 )
             yield image
+        elif path:
+            others.append(short(path))
 
 
 def _listed(path: str, beside: str, root: str) -> str:

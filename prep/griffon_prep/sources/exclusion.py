@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -126,10 +126,12 @@ class Exclusion:
             if record_no in records:
                 raise Rejected("excluded", f"its key is in {name}")
 
-    def check_path(self, image_path: str | None) -> None:
-        """Check an image by its path in the annotation."""
-        if self.lists and image_path is not None:
-            identities = {identity_of(image_path, self.visual_genome), identity_of(image_path)}
+    def check_paths(self, image_paths: Sequence[str]) -> None:
+        """Check an image by its paths: those that the annotation gives for it, and where else it may be."""
+        for image_path in image_paths if self.lists else ():
+            # The image root may be the folder that tells whose numbers the file names are.
+            path = f"{self.image_root}/{image_path}"
+            identities = {identity_of(path, self.visual_genome), identity_of(path)}
             for images in self.lists:
                 images.check_name(self.image_root, image_path, identities)
 

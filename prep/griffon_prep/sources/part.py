@@ -48,12 +48,18 @@ class Split:
 def split_key(record: Record, visual_genome: VisualGenomeImages | None) -> str:
     """The key by which a record's part is chosen: that of its image, or of a text-only record's conversation.
 
-    It is the image's identity where the name says which image it is, and otherwise the file name without extension.
+    It is the image's identity where a name says which image it is, and otherwise the file name without extension. A
+    number alone is that of Visual Genome's image: whether its folder is in the path or is the image root, is the same.
     """
     if record.image_path is None:
         return "text:" + "\0".join(turn.text for turn in record.turns)
-    identity = identity_of(record.image_path, visual_genome)
-    return identity or "name:" + PurePosixPath((path_parts(record.image_path) or ("",))[-1]).stem
+    if record.image_unnamed and record.image_bytes is not None:
+        return f"sha256:{hashlib.sha256(record.image_bytes).hexdigest()}"
+    for path in record.image_paths:
+        if identity := identity_of(path, visual_genome):
+            return identity
+    stem = PurePosixPath((path_parts(record.image_path) or ("",))[-1]).stem
+    return identity_of(f"VG_100K/{stem}.jpg") or f"name:{stem}"
 
 
 def write_part(

@@ -74,7 +74,7 @@ def overlap_command(
         perceptual = False
     first = open_inputs(train)
     second = first if own else open_inputs(evaluation)
-    _warn_of_names((*first, *second))
+    _warn_of_names(first if own else (*first, *second))
     total = sum(one.images for one in (*first, *second))
     with LocalPool(workers) if workers > 1 else InProcess() as pool, _bar(total) as done:
         found = read_side(second, image_data, pool, perceptual=perceptual, listed=not train, done=done)
@@ -103,6 +103,8 @@ def _check(train: Sequence[Path], evaluation: Sequence[Path], *, own: bool, out:
         raise SettingsError(
             "no TRAIN; give the sets, folders or lists to look at, or with --eval an --out for its images"
         )
+    if out is not None and not out.absolute().parent.is_dir():  # said now, and not after hours of comparing
+        raise SettingsError(f"--out {out}: there is no folder {out.parent}; create it")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ median. docs/clean-data.md says why this one, and how its threshold was chosen.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,7 +39,7 @@ class Keys:
         own_identities: the same without `image_data.json`.
         sha256s: shape [images, 32], uint8; zeros if the bytes are not known.
         hashes: perceptual hashes; shape [images, WORDS], uint64; zeros if there is none.
-        from_file: whether `sha256s` are of files as their publishers have them, and not of shrunk copies.
+        from_file: whether `sha256s` are of files as their publishers have them, and not of shrunk or turned copies.
         unreadable: messages about images that could not be read or decoded.
     """
 
@@ -131,25 +132,30 @@ def _images(job: Job) -> Iterator[_Image]:
 
 
 def _file_image(file: Path, name: str) -> _Image:
+    path = os.fspath(file.absolute())  # the given folder may be the one that tells whose numbers the names are
+    if file.is_symlink() and file.exists() and not file.is_file():  # reading a pipe would wait for ever
+        return _Image(name=name, path=path, error="is no file; only its name is compared")
     try:
         data = file.read_bytes()
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:  # a dead link, for example
-        return _Image(name=name, path=name, error=f"{error.strerror}; only its name is compared")
-    return _Image(name=name, path=name, sha256=hashlib.sha256(data).digest(), data=data)
+        return _Image(name=name, path=path, error=f"{error.strerror}; only its name is compared")
+    return _Image(name=name, path=path, sha256=hashlib.sha256(data).digest(), data=data)
 
 
 def _sample_image(frozen: FrozenSet, row: int) -> _Image:
     sample = frozen[row]
     assert sample.image is not None
     path = sample.origin.image or ""
-    shrunk = bool(frozen.lock.render.get("resize"))
+    source = int(frozen.index[row]["source"])
+    options = frozen.lock.sources[source].options
+    changed = bool(frozen.lock.render.get("resize")) or options.get("orientation") == "shown"
     return _Image(
-        name=path if shrunk and path else sample.key,
+        name=path if changed and path else sample.key,
         path=path,
-        source=int(frozen.index[row]["source"]),
+        source=source,
         sha256=hashlib.sha256(sample.image).digest(),
         data=sample.image,
-        from_file=not shrunk,
+        from_file=not changed,
     )
 
 

@@ -189,20 +189,30 @@ def compare_with_itself(side: Side, pool: LocalPool | InProcess, done: Callable[
                         by=tuple(by.tolist()),
                     )
                 )
-            found.lines |= _lines_of_own(side, matches)
+            lines = _lines_of_own(side, matches)
+            found.lines.update(filter(None, lines))
+            found.unlisted += lines.count("")
             done(min(_IMAGES_PER_JOB, len(side.names) - start))
     found.matches.sort(key=lambda match: (match.source, match.name, match.other))
     return found
 
 
-def _lines_of_own(side: Side, matches: Matches) -> set[str]:
-    """The lines that exclude the later images, and not the earlier ones.
+def _lines_of_own(side: Side, matches: Matches) -> list[str]:
+    """The lines that exclude the later images, and not the earlier ones; `""` for one that no line names alone.
 
     Images with the same bytes as an earlier one, in another source, are left: a list cannot tell them apart.
     """
     same_bytes = set(matches.queries[matches.by[:, KEYS.index("sha256")]].tolist())
     others = set(matches.queries.tolist()) - same_bytes
-    return {side.sha256s[row].tobytes().hex() if side.from_file[row] else side.names[row] for row in others}
+    return [_line_of_own(side, row) for row in others]
+
+
+def _line_of_own(side: Side, row: int) -> str:
+    """The line that names one image alone, or `""`: the hash of its bytes, or its path."""
+    if side.from_file[row] and side.sha256s[row].any():
+        return bytes(side.sha256s[row]).hex()
+    name = side.names[row]
+    return name if is_file_name(name) else ""
 
 
 def _table_of(side: Side) -> Table:

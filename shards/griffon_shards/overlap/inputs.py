@@ -107,14 +107,18 @@ def _rows(frozen: FrozenSet) -> Iterator[int]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """The images below a folder, by their endings, as paths relative to it. Links to folders are not followed."""
-    waiting = [""]
+    """The images below a folder, by their endings, as paths relative to it. Linked folders are entered, each once."""
+    waiting, entered = [""], set()
     while waiting:
         below = waiting.pop()
+        status = (folder / below).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            continue
+        entered.add((status.st_dev, status.st_ino))
         with os.scandir(folder / below) as entries:
             for entry in entries:
                 name = f"{below}/{entry.name}" if below else entry.name
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir():
                     waiting.append(name)
                 elif entry.name.lower().endswith(ENDINGS) and (entry.is_file() or entry.is_symlink()):
                     yield name

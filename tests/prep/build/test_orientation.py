@@ -98,3 +98,24 @@ def test_with_it_an_image_that_was_annotated_as_stored_is_rejected(tmp_path: Pat
     assert isinstance(said, str)
     assert "the image is 160x96, the record says 96x160: it was annotated as it is stored" in said
     assert "remove orientation=shown" in said
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 6])
+def test_labelmes_boxes_are_of_the_image_as_shown(tmp_path: Path, number: int) -> None:
+    """labelme turns images. Upside down they keep their size, so only the orientation tells."""
+    (tmp_path / "json").mkdir()
+    stored(tmp_path / "a.jpg", number)
+    shape = {"label": "red", "shape_type": "rectangle", "points": [BOX[:2], BOX[2:]]}
+    fields = {"imagePath": "a.jpg", "imageWidth": SIDES[0], "imageHeight": SIDES[1], "shapes": [shape]}
+    (tmp_path / "json/a.json").write_text(json.dumps(fields))
+    results = {}
+    for name, options in (("as it is", ""), ("shown", " & orientation=shown")):
+        (tmp_path / "m.txt").write_text(f"DET & json & .{options}\n")
+        arguments = ["build", "--manifest", tmp_path / "m.txt", "--data-root", tmp_path, "--out", tmp_path / name]
+        results[name] = CliRunner().invoke(main, [*map(str, arguments), "--workers", "1", "--no-report"])
+    assert results["as it is"].exit_code == 1
+    assert "size_mismatch" in results["as it is"].output and "add orientation=shown" in results["as it is"].output
+    assert results["shown"].exit_code == 0
+    sample = open_set(tmp_path / "shown")[0]
+    assert sample.turns[1].text == "red-[0.100,0.083,0.350,0.417]"
+    assert max(abs(a - b) for a, b in zip(red_of(sample), BOX, strict=True)) <= 2

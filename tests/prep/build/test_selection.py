@@ -290,3 +290,13 @@ def test_another_file_as_image_data(data: Path, tmp_path: Path) -> None:
     result = build(data, tmp_path / "set", manifest="wrong.txt")
     assert result.exit_code == 1
     assert f"DET_own: {data}/region_descriptions.json: is not Visual Genome's image_data.json" in result.stderr
+
+
+def test_a_list_that_excludes_nothing_is_reported(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "used.txt").write_text("1001\n")
+    (tmp_path / "typo.txt").write_text("holyday.jpg\n")
+    lists = ("--exclude", tmp_path / "used.txt", "--exclude", tmp_path / "typo.txt")
+    result = build(data, tmp_path / "out", *lists)
+    assert result.exit_code == 0
+    (warning,) = [line for line in result.output.splitlines() if "excludes no image" in line]
+    assert f"warning: {tmp_path / 'typo.txt'}: excludes no image of DET_coco, " in warning

@@ -89,7 +89,7 @@ def test_a_folder_is_recognised_and_a_split_chosen(tmp_path: Path) -> None:
     )
     (source,) = find_sources([line], tmp_path, "m.txt")
     assert (source.format, list(source.companions.values())) == ("flickr30k", [tmp_path / "train.txt"])
-    records, _ = read_source(tmp_path / "entities", "VG", split="train")
+    records, _ = read_source(tmp_path / "entities", "VG", split="train.txt")  # or the name of the list without ending
     assert found(records) == [("8.jpg", "A dog", [(0.0, 1.0, 2.0, 3.0)])]
     with pytest.raises(SettingsError, match=r"split=val: there is no val\.txt in this folder or beside it"):
         read_source(tmp_path / "entities", "VG", split="val")

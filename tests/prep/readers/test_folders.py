@@ -16,6 +16,7 @@ from griffon_prep.readers.folders import (
     Names,
     bytes_of_input,
     files_below,
+    packed_notes,
     sha256_of_input,
     stamp_of_input,
     write_names,
@@ -146,3 +147,13 @@ def test_a_folder_where_a_file_is_expected_is_named(tmp_path: Path, prep: Prep) 
     first, second = refused.stderr.splitlines()
     assert "m.txt:1: DET: " in first and "a folder without data.yaml, XML, Parquet or labelme's JSON files" in first
     assert "m.txt:2: DET_a: " in second and "format coco is read from a file; correct the path" in second
+
+
+def test_compressed_files_of_a_folder_are_noted(tmp_path: Path) -> None:
+    """They are not read, which must not pass unseen."""
+    for name in ("a.xml.gz", "b.xml", "sub/c.xml.zst", "d.json.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (note,) = packed_notes(tmp_path, frozenset({".xml"}))
+    assert note.startswith("2 compressed files are not read, such as a.xml.gz")
+    assert packed_notes(tmp_path / "sub", frozenset({".json"})) == ()

@@ -231,3 +231,26 @@ def test_questions_about_an_image_may_share_a_sample(tmp_path: Path) -> None:
     assert scan.round_keys is not None
     first, second, third = scan.round_keys.images
     assert first == second != third
+
+
+UNREAD = [
+    '[{"bbox": [10, 20, 110, 220], "label": "cat"}]',
+    "{'box_2d': [[10, 20, 110, 220]]}",
+    '{"bounding boxes": [ -1.5, 2, 3, 4]}',
+    "cat <loc0010><loc0020><loc0110><loc0220>",
+    "<loc_10><loc_20><loc_110><loc_220>",
+    "<patch_index_0044><patch_index_0863>",
+    "<box><10><20><110><220></box>",
+]
+
+
+@pytest.mark.parametrize("mark", UNREAD)
+@pytest.mark.parametrize("format_name", ["llava", "grounding-jsonl"])
+def test_boxes_in_notations_that_are_not_read_do_not_pass_as_text(tmp_path: Path, mark: str, format_name: str) -> None:
+    turns = [{"from": "human", "value": "<image>Where?"}, {"from": "gpt", "value": mark}]
+    plain = [turns[0], {"from": "gpt", "value": 'The "box": a <box>, [of 4], {"bbox": []} and <location>.'}]
+    path = write_lines(tmp_path, [{"image": "a.jpg", "conversations": item} for item in (turns, plain)])
+    (foreign, record), _ = read_source(path, "LAZY", format=format_name)
+    assert foreign[0] == "foreign_boxes"  # type: ignore[index]
+    assert "in a notation that is not read" in foreign[1]  # type: ignore[index]
+    assert isinstance(record, Record)

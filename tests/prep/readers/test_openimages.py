@@ -231,3 +231,10 @@ def test_compressed_files_are_detected_by_content(tmp_path: Path) -> None:
         "class-descriptions-boxable.csv.gz",
         "train-annotations-human-imagelabels-boxable.csv.gz",
     ]
+
+
+def test_a_comma_in_a_field_before_the_image_does_not_join_two_images(tmp_path: Path) -> None:
+    head = "Note,ImageID,LabelName,XMin,XMax,YMin,YMax\n"
+    rows = '"a, b",0a01,/m/cat,0,1,0,1\n"a, b",f002,/m/dog,0,1,0,1\n'
+    for record in read(tmp_path, files(boxes=head + rows)):
+        assert record[0] == "bad_record" and "a comma before ImageID" in record[1]  # type: ignore[index]

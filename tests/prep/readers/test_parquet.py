@@ -1,5 +1,6 @@
 """Parquet files of conversations with their images, as Hugging Face's data sets are published."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pytest
 
 from griffon_prep.records import Record
 from griffon_prep.sources.manifest import ManifestLine
+from griffon_prep.sources.part import split_key
 from griffon_prep.sources.resolve import find_sources
 from griffon_shards.support.errors import DataError, SettingsError
 
@@ -156,3 +158,20 @@ def test_no_spoilt_file_gives_a_wrong_answer(tmp_path: Path) -> None:
             assert len(records) == 6
             assert all(answer in right for answer in said(records) if not isinstance(answer, str)), case
     assert refused > CASES // 2
+
+
+def test_images_in_a_column_that_is_not_read_do_not_become_text_alone(tmp_path: Path) -> None:
+    for cell in (b"image", {"bytes": b"image", "path": "a.jpg"}, [b"image"]):
+        path = write(tmp_path / "a.parquet", [{"jpg": cell, "conversations": TURNS}])
+        with pytest.raises(SettingsError, match=r"the column jpg has bytes and is not read; .* rename it to image"):
+            read_source(path, "LAZY")
+    write(path, [{**row(0), "embedding": b"numbers"}])
+    assert said(read_source(path, "LAZY")[0]) == [("0.jpg", b"image 0", "It is 0.")]
+
+
+def test_an_image_without_a_name_is_on_one_side_of_the_split_wherever_it_is(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": b"image", "path": None}, "conversations": TURNS} for _ in range(2)]
+    records, _ = read_source(write(tmp_path / "a.parquet", [*rows, row(0)]), "LAZY")
+    first, second, named = (split_key(record, None) for record in records if isinstance(record, Record))
+    assert first == second == f"sha256:{hashlib.sha256(b'image').hexdigest()}"
+    assert named == "name:0"

@@ -291,3 +291,23 @@ def read_only(folder: Path) -> Reader:
     inputs.work.mkdir(exist_ok=True)
     scan(inputs)
     return yolo_format.Reader(inputs)
+
+
+def test_labels_without_an_image_are_noted(tmp_path: Path) -> None:
+    """Otherwise an unfinished download would look complete."""
+    files = yolo({"a": BOX, "b": BOX, "c": BOX})
+    write_files(tmp_path, {**files, "labels/train/classes.txt": "cat"})
+    (tmp_path / "images/train/b.jpg").unlink()
+    _, scan = read_source(tmp_path / "data.yaml", "DET")
+    (note,) = scan.notes
+    assert note.startswith("1 labels have no image, such as labels/train/b.txt")
+
+
+def test_lines_of_a_list_that_are_no_images_are_noted(tmp_path: Path) -> None:
+    write_files(tmp_path, yolo({"a": BOX, "b": BOX}))
+    data = (tmp_path / "data.yaml").read_text(encoding="utf-8")
+    (tmp_path / "data.yaml").write_text(data.replace("images/train", "list.txt"), encoding="utf-8")
+    (tmp_path / "list.txt").write_text("images/train/a.jpg\n\nimages/train/b\n")
+    records, scan = read_source(tmp_path / "data.yaml", "DET")
+    assert len(records) == 1
+    assert [note for note in scan.notes if note.startswith("1 lines are skipped") and "'images/train/b'" in note]

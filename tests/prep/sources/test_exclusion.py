@@ -1,5 +1,6 @@
 """Lists of images and keys to leave out."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def excluded(text: str, path: str, folder: Path, data: bytes = b"") -> bool:
     images = read_exclusion_list.__wrapped__(folder / "list.txt")
     exclusion = Exclusion(lists=(images,), keys=(), image_root="/data/voc/train", visual_genome=VISUAL_GENOME)
     try:
-        exclusion.check_path(path)
+        exclusion.check_paths([path] if path is not None else [])
         exclusion.check_data(path, data)
     except Rejected as rejected:
         assert rejected.reason == "excluded" and rejected.detail.startswith(path) and "list.txt" in rejected.detail
@@ -95,3 +96,31 @@ def test_a_line_without_a_key_is_an_error_with_its_number(line: str, tmp_path: P
 def test_a_missing_list(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.txt: the list cannot be read"):
         read_exclusion_list(tmp_path / "none.txt")
+
+
+def test_an_image_is_excluded_by_any_of_its_names(tmp_path: Path) -> None:
+    """LabelImg's XML may name another file than its own name does."""
+    (tmp_path / "list.txt").write_text("42")
+    images = read_exclusion_list.__wrapped__(tmp_path / "list.txt")
+    exclusion = Exclusion(lists=(images,), keys=(), image_root="/data", visual_genome=None)
+    exclusion.check_paths(["x1.jpg"])
+    with pytest.raises(Rejected, match=r"coco:42 is in list\.txt"):
+        exclusion.check_paths(["x1.jpg", "COCO_val2014_000000000042.jpg"])
+
+
+def test_the_image_root_may_be_the_folder_of_visual_genome(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("visual_genome:8")
+    images = read_exclusion_list.__wrapped__(tmp_path / "list.txt")
+    for root, listed in (("/data/VG_100K", True), ("/data/others", False)):
+        exclusion = Exclusion(lists=(images,), keys=(), image_root=root, visual_genome=None)
+        if listed:
+            with pytest.raises(Rejected, match=r"visual_genome:8 is in list\.txt"):
+                exclusion.check_paths(["8.jpg"])
+        else:
+            exclusion.check_paths(["8.jpg"])
+
+
+def test_a_list_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.txt")
+    with pytest.raises(SettingsError, match="the list is a folder, pipe or device; give a file"):
+        read_exclusion_list.__wrapped__(tmp_path / "list.txt")

@@ -50,3 +50,14 @@ def test_other_images_go_by_file_name_without_extension_and_text_by_its_words() 
     assert split_key(Record(record_no=2, image_path="b\\猫 1.png"), None) == "name:猫 1"
     turns = (Turn(role="human", text="Why?"), Turn(role="gpt", text="So."))
     assert split_key(Record(record_no=3, image_path=None, turns=turns), None) == "text:Why?\0So."
+
+
+def test_a_number_alone_is_visual_genomes_wherever_its_folder_is_named() -> None:
+    """`VG_100K` may be in the path, or be the image root."""
+    names = ("2315.jpg", "VG_100K/2315.jpg", "x/2315.png")
+    assert {split_key(Record(record_no=0, image_path=name), None) for name in names} == {"visual_genome:2315"}
+
+
+def test_an_image_is_known_by_any_of_its_names() -> None:
+    record = Record(record_no=0, image_path="x1.jpg", image_elsewhere=("COCO_val2014_000000000042.jpg",))
+    assert split_key(record, None) == "coco:42"

@@ -1,6 +1,7 @@
 """`griffon-shards overlap`: the command, on folders, sets and lists."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from griffon_shards.image_list import read_image_list
-from griffon_shards.lock import FIRST_WITH_IMAGE_PATHS
+from griffon_shards.lock import FIRST_WITH_IMAGE_PATHS, read_lock, write_lock
 from griffon_shards.support.files import sha256_of
 from griffon_shards.types import Origin, Sample
 
@@ -209,6 +210,7 @@ def test_near_duplicates_within_a_set(overlap: Cli, tmp_path: Path, jpeg: Callab
         (["--self"], 2, "no TRAIN; give the sets, folders or lists to look at"),
         (["--eval", "a"], 2, "no TRAIN; give the sets"),
         (["a", "--eval", "nowhere"], 2, "nowhere: no such set, folder or list; give one that exists"),
+        (["a", "--eval", "a", "--out", "nowhere/list.txt"], 2, "--out nowhere/list.txt: there is no folder nowhere"),
         (["a", "--eval", "empty"], 1, "empty: has no images"),
         (["a", "--eval", "bad.txt"], 2, "bad.txt:2: expected an image's file name, COCO id, "),
         (["a", "--eval", "a", "--image-data", "bad.txt"], 1, "bad.txt: is not Visual Genome's image_data.json"),
@@ -224,3 +226,57 @@ def test_errors_are_one_line(
     (tmp_path / "bad.txt").write_text("1\nsome words\n")
     result = overlap(*arguments)
     assert result.returncode == code and f"error: {message}" in result.stderr
+
+
+def test_linked_folders_are_entered_once_and_pipes_are_not_read(
+    overlap: Cli, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Data sets are often folders of links; overlooking them would report no image in common."""
+    train, evaluation = folders
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "images").symlink_to(train)
+    (linked / "loop").symlink_to(linked)
+    os.mkfifo(tmp_path / "pipe")
+    (linked / "pipe.jpg").symlink_to(tmp_path / "pipe")
+    expected = json.loads(overlap(train, "--eval", evaluation, "--json").stdout)
+    result = json.loads(overlap(linked, "--eval", evaluation, "--json").stdout)
+    assert result["images"] == expected["images"] > 0
+    assert result["examined"] == expected["examined"] + 1
+    assert any("pipe.jpg: is no file" in message for message in result["unreadable"])
+
+
+def test_a_folder_may_be_visual_genomes_own(overlap: Cli, tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
+    for number, folder in enumerate(("x/VG_100K", "y/all/VG_100K")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "7.jpg").write_bytes(jpeg(number))
+    (pair,) = pairs(overlap(tmp_path / "x/VG_100K", "--eval", tmp_path / "y", "--no-perceptual", "--json"))
+    assert pair["identity"] == 1
+
+
+def test_lists_compared_with_themselves_name_no_image_by_its_bytes(overlap: Cli, tmp_path: Path) -> None:
+    """The bytes of the images of a list are unknown: a hash of zeros would name none of them."""
+    (tmp_path / "a.txt").write_text("42\n43\nfoo.jpg\n")
+    (tmp_path / "b.txt").write_text("COCO_val2014_000000000042.jpg\n")
+    result = overlap(tmp_path / "a.txt", tmp_path / "b.txt", "--self", "--out", tmp_path / "list.txt")
+    assert result.returncode == 0
+    assert (tmp_path / "list.txt").read_text().splitlines()[1:] == []
+    assert result.stderr.count("1 of 3 names do not say") == 1
+    assert "1 images are not in" in result.stderr
+
+
+def test_of_images_that_were_turned_upright_the_paths_are_listed(
+    overlap: Cli,
+    tmp_path: Path,
+    write_set: Callable[..., Path],
+    make_sample: Callable[..., Sample],
+    jpeg: Callable[..., bytes],
+) -> None:
+    samples = [sample_of(make_sample, "DET_a-000000000", jpeg(6), "own/six.jpg")]
+    root = write_set(tmp_path / "set", samples, render=MADE_NOW)
+    lock = read_lock(root)
+    write_lock(root, replace(lock, sources=(replace(lock.sources[0], options={"orientation": "shown"}),)))
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val/seven.jpg").write_bytes(jpeg(6))
+    overlap(root, "--eval", tmp_path / "val", "--out", tmp_path / "list.txt")
+    assert (tmp_path / "list.txt").read_text().splitlines()[1:] == ["own/six.jpg"]
