@@ -14,6 +14,7 @@ from griffon_prep.readers import FORMATS
 from griffon_prep.readers.base import AnnotationFiles
 from griffon_prep.records import REASONS, UNCOUNTED_REASONS, Rejected
 from griffon_prep.render.settings import RenderSettings, Source
+from griffon_prep.sources.exclusion import Exclusion, ExclusionList
 from griffon_shards.types import Sample
 
 from .rendering import OURS
@@ -22,6 +23,7 @@ VG: dict[str, Any] = {"image_path": "a.jpg", "width": 64, "height": 48, "express
 ASK, ANSWER = {"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "That."}
 LAZY: dict[str, Any] = {"image": "a.jpg", "conversations": [ASK, ANSWER]}
 DET: dict[str, Any] = {"image_path": "a.jpg", "width": 64, "height": 48, "objects": []}
+EXCLUDED = ExclusionList(name="list.txt", identities=frozenset(), sha256s=frozenset(), paths=frozenset({("out.jpg",)}))
 CASES: list[tuple[str, str, Any, str]] = [
     ("bad_json", "VG", '{"image_path": "a.jpg\n' + json.dumps(VG), "Unterminated string"),
     ("bad_record", "VG", {**VG, "width": None}, "width: expected a whole number of pixels above 0, got None"),
@@ -37,6 +39,7 @@ CASES: list[tuple[str, str, Any, str]] = [
         r"the text has '<box>\('; add format=grounding-jsonl to the manifest line",
     ),
     ("no_objects", "DET", DET, r"a\.jpg: no boxes"),
+    ("excluded", "VG", {**VG, "image_path": "b/out.jpg"}, r"b/out\.jpg: the name is in list\.txt"),
     (
         "boxes_not_in_pixels",
         "VG",
@@ -74,13 +77,14 @@ def make(folder: Path, task: str, line: object, check: str = "decode") -> Sample
         settings=RenderSettings(seed=0, boxes="text", det_categories=80, variants=2, templates=OURS, check=check),
         annotation_name="注 a.jsonl",
         image_root=absolute_root(folder),
+        exclusion=Exclusion(lists=(EXCLUDED,), keys=(), image_root=absolute_root(folder), visual_genome=None),
     )
     return maker.make(0)[0]
 
 
 def test_every_reason_has_a_case() -> None:
     assert {reason for reason, *_ in CASES} == set(REASONS)
-    assert set(UNCOUNTED_REASONS) == {"no_objects"}
+    assert set(UNCOUNTED_REASONS) == {"no_objects", "excluded"}
 
 
 @pytest.mark.parametrize(("reason", "task", "line", "message"), CASES, ids=[reason for reason, *_ in CASES])

@@ -77,14 +77,14 @@ def test_every_way_to_ask_as_json(ask: Ask, image: Path, arguments: tuple[str], 
 def changed_pixels(path: Path) -> npt.NDArray[np.bool_]:
     """Where a drawing differs from the image; shape [height, width]."""
     before, after = (np.asarray(one.convert("RGB")).astype(int) for one in (drawing(), Image.open(path)))
-    return np.any(before != after, axis=2)
+    return np.asarray(np.any(before != after, axis=2))
 
 
 def has_box(path: Path, x1: int, y1: int, x2: int, y2: int) -> bool:
     """Whether the four edges of a box are drawn, and nothing within. A label stands outside."""
     changed = changed_pixels(path)
     rows, columns = changed[[y1, y2], x1 : x2 + 1], changed[y1 : y2 + 1, [x1, x2]]
-    return bool(rows.all() and columns.all() and not changed[y1 + 1 : y2, x1 + 1 : x2].any())
+    return bool(rows.all() and columns.all() and not changed[y1 + 2 : y2 - 1, x1 + 2 : x2 - 1].any())
 
 
 @pytest.mark.parametrize(
