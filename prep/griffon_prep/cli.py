@@ -133,7 +133,11 @@ _SOURCE_OPTIONS = (
         metavar="FILE",
         help="List of keys of samples to leave out, one a line, bare or as JSON objects with a `key`. Can be repeated.",
     ),
-    click.option("--part", type=click.Choice(PARTS), help="Part of the images to use, of sources without part=."),
+    click.option(
+        "--default-part",
+        type=click.Choice(PARTS),
+        help="Part of the images that sources without part= use.  [default: all images]",
+    ),
     click.option(
         "--val-share",
         callback=_optional_share,
@@ -181,7 +185,7 @@ def _settings(
     allow_empty: bool,
     exclude: tuple[Path, ...],
     exclude_keys: tuple[Path, ...],
-    part: str | None,
+    default_part: str | None,
     val_share: Fraction | None,
     val_seed: int | None,
     **render: Any,  # noqa: ANN401 - click's values for RenderSettings
@@ -194,13 +198,17 @@ def _settings(
         assert data_path is not None and image_folder is not None
         lines = [single_line(data_path, image_folder)]
 
-    if part is None and (val_share, val_seed) != (None, None) and not any("part" in line.options for line in lines):
+    if (
+        default_part is None
+        and (val_share, val_seed) != (None, None)
+        and not any("part" in line.options for line in lines)
+    ):
         given = "--val-share" if val_share is not None else "--val-seed"
         raise SettingsError(
-            f"{given}: no source has a part; give --part train or --part val, too, or leave {given} out"
+            f"{given}: no source has a part; give --default-part train or --default-part val, too, or leave {given} out"
         )
     split = Split(val_share=DEFAULT_VAL_SHARE if val_share is None else val_share, seed=val_seed or 0)
-    selection = Selection(part=part, split=split, exclude=exclude, exclude_keys=exclude_keys)
+    selection = Selection(part=default_part, split=split, exclude=exclude, exclude_keys=exclude_keys)
     return BuildSettings(
         sources=find_sources(lines, data_root, None if manifest is None else str(manifest), selection),
         render=RenderSettings(templates=load_templates(templates), **render),

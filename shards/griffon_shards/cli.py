@@ -24,7 +24,7 @@ from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
 from griffon_shards.support.processes import available_cores
-from griffon_shards.support.tables import size
+from griffon_shards.support.tables import printable, size
 from griffon_shards.terminal_image import encode_for_terminal
 from griffon_shards.terminal_query import Terminal, find_terminal
 from griffon_shards.types import TASKS, Sample
@@ -33,6 +33,7 @@ from griffon_shards.view.command import view_command
 
 _SET = click.Path(path_type=Path)
 _TERMINAL = Path("-")
+_KEPT = "\n\t\xa0\u3000\u200c\u200d\u200e\u200f"  # lines, spaces, and what joins or directs letters
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -95,7 +96,7 @@ _TASK = click.option("--task", type=click.Choice(TASKS), help="Only samples of t
     type=click.Choice(ORDERS),
     help="By key; by boxes or length, most first; or by the area of the smallest box, smallest first.",
 )
-@click.option("--reverse", is_flag=True, help="The other way round than --sort.")
+@click.option("--reverse", is_flag=True, help="Reverse the order of --sort.")
 @click.option("--limit", type=click.IntRange(1), help="List at most this many samples.")
 @guard
 def ls_command(
@@ -176,12 +177,12 @@ def show_command(root: Path, key: str, draw: Path | None) -> None:
 
 def _print_sample(sample: Sample, shard: str) -> None:
     click.echo(f"{sample.key}  {sample.task}")
-    click.echo(f"from   record {sample.origin.record} of {sample.origin.annotation}")
+    click.echo(f"from   record {sample.origin.record} of {printable(sample.origin.annotation)}")
     click.echo(f"in     {shard}")
     if sample.image is not None:
         click.echo(f"image  {sample.image_format} {sample.width_px}x{sample.height_px}, {size(len(sample.image))}")
         if sample.origin.image:
-            click.echo(f"       {sample.origin.image}")
+            click.echo(f"       {printable(sample.origin.image)}")
     for variant, rendering in enumerate(sample.renderings):
         if len(sample.renderings) > 1:
             click.echo(f"\nvariant {variant}")
@@ -190,7 +191,7 @@ def _print_sample(sample: Sample, shard: str) -> None:
         for place, box in enumerate(rendering.boxes_xyxy_px or ()):
             click.echo("{:7}{:.2f}, {:.2f}, {:.2f}, {:.2f} px".format("" if place else "boxes", *box))
         for turn in rendering.turns:
-            click.echo(f"\n[{turn.role}] {turn.text}")
+            click.echo(f"\n[{turn.role}] {printable(turn.text, _KEPT)}")
 
 
 def _image_terminal() -> Terminal:

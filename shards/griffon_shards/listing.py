@@ -110,8 +110,10 @@ def rows_by_smallest_box(
 
 
 def _key_order(shards: FrozenSet, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    ranks = np.argsort(np.argsort(np.array([source.tag for source in shards.lock.sources])))
-    return [shards.index["record"][rows].astype(np.int64), ranks[shards.index["source"][rows]]]
+    tags = np.array([source.tag for source in shards.lock.sources])
+    ranks = np.append(np.argsort(np.argsort(tags)), len(tags))  # the last one: of rows that are damaged
+    sources = np.minimum(shards.index["source"][rows], len(tags))
+    return [shards.index["record"][rows].astype(np.int64), ranks[sources]]
 
 
 INDEX_ORDERS: dict[str, Callable[[FrozenSet, NDArray[np.int64]], list[NDArray[np.int64]]]] = {

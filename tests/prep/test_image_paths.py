@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 from PIL import Image
 
-from griffon_prep.images import read_image
+from griffon_prep.images import read_image, stored_path
 from griffon_prep.records import Rejected
 
 from .conftest import Prep
@@ -211,3 +211,21 @@ def test_images_found_only_by_their_last_part_are_counted_by_source(tmp_path: Pa
         if "up to date" not in result.stderr:
             (line,) = lines
             assert "warning: REG: 2 images were found by" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("./coco//train2017/x/../a b.jpg", "coco/train2017/a b.jpg"),
+        ("猫/a.jpg", "猫/a.jpg"),
+        ("/home/someone/coco/a.jpg", "coco/a.jpg"),
+        ("C:\\Users\\someone\\coco\\a.jpg", "coco/a.jpg"),
+        ("sub\\a.jpg", "sub/a.jpg"),
+        ("https://host/path/VG_100K/1%20b.jpg?size=1", "VG_100K/1 b.jpg"),
+        ("/a.jpg", "a.jpg"),
+        ("a\ud800.jpg", "a?.jpg"),
+    ],
+)
+def test_a_sample_states_the_path_without_folders_of_a_machine(given: str, stored: str) -> None:
+    assert stored_path(given) == stored

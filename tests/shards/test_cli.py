@@ -179,6 +179,15 @@ def test_show_prints_the_conversation_and_where_it_came_from(
         assert f"\n[{turn.role}] {turn.text}\n" in text
 
 
+def test_show_escapes_what_a_terminal_would_obey(
+    tmp_path: Path, write_set: Callable[..., Path], make_sample: Callable[..., object], shards_cli: Cli
+) -> None:
+    answer = "two\nlines\tof 字\u3000with \x1b]52;c;YQ==\x07 \x9b31m \u202e and \0"
+    made = write_set(tmp_path / "set", [make_sample("LAZY_a-000000000", answer, size_px=None)])
+    text = output(shards_cli("show", made, "LAZY_a-000000000"))
+    assert text.endswith("[gpt] two\nlines\tof 字\u3000with \\x1b]52;c;YQ==\\x07 \\x9b31m \\u202e and \\x00\n")
+
+
 def test_show_prints_every_variant(variants_set: Path, shards_cli: Cli) -> None:
     sample = open_set(variants_set)[open_set(variants_set).row("REG_shapes-000000003")]
     text = output(shards_cli("show", variants_set, sample.key))

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from griffon_shards import FrozenSet, Sample, open_set
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer, parse_boxes_in
@@ -156,6 +158,19 @@ def test_an_answer_that_does_not_parse_is_named(
     result = shards_cli("ls", root, "--category", "cat")
     assert (result.returncode, result.stdout) == (1, "")
     assert "DET-000000.tar, sample DET-000000000: not an answer of task DET" in result.stderr
+
+
+def test_a_row_of_an_unknown_source_is_an_error_and_no_crash(
+    tmp_path: Path, write_set: Write, make_sample: Make, shards_cli: Cli
+) -> None:
+    def damage(rows: NDArray[np.void]) -> None:
+        rows["source"][0] = 700
+
+    made = write_set(tmp_path / "set", [make_sample(f"DET_a-{number:09d}") for number in range(2)], edit=damage)
+    result = shards_cli("ls", made, "--sort", "key")
+    assert result.stdout.startswith("DET_a-000000001 ")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "row 0 is damaged" in result.stderr
 
 
 def test_reverse_needs_an_order(frozen_set: Path, shards_cli: Cli) -> None:

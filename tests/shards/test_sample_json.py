@@ -159,7 +159,7 @@ def test_all_samples_of_a_set_have_the_same_names_and_types(frozen_set: Path) ->
         PINNED.replace("[[64.1,", "[[").encode(),
         PINNED.replace("[[64.1,96.0,192.0,511.71999999999997]]", "null").encode(),
         PINNED.replace("[[64.1,96.0,192.0,511.71999999999997]]", "[64.1,96.0,192.0,511.7]").encode(),
-        PINNED.replace('{"annotation":"注释/visj.jsonl","record":7}', '"7"').encode(),
+        PINNED.replace('{"annotation":"注释/visj.jsonl","image":"图/a.jpg","record":7}', '"7"').encode(),
         PINNED.replace('"from":"gpt"', '"role":"gpt"').encode(),
         PINNED.replace('"width":640', '"variants":[{}],"width":640').encode(),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 from griffon_shards.diff.locks import Change
 from griffon_shards.diff.samples import PARTS, PartChange
 from griffon_shards.diff.sets import ChangedSample, SetDiff, SourceDiff
-from griffon_shards.support.tables import size, table
+from griffon_shards.support.tables import printable, size, table
 
 _EXCERPT_CHARS = 100
 _KEPT_CHARS = 20  # of what two texts have in common, in front of their first difference
@@ -62,7 +62,7 @@ def _value(name: str, value: object) -> str:
         return value[:_HASH_CHARS]
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
-    return f"{value:,}" if isinstance(value, int) and name != "seed" else _printable(str(value))
+    return f"{value:,}" if isinstance(value, int) and name != "seed" else printable(str(value))
 
 
 def _samples_table(sources: Sequence[SourceDiff]) -> str:
@@ -115,11 +115,11 @@ def _shown(change: PartChange, value: object) -> str:
         return "-"
     if isinstance(value, Mapping):
         if change.part == "conversation":
-            return _printable(f"[{value['from']}] {value['value']}")
+            return printable(f"[{value['from']}] {value['value']}")
         if change.part == "image":
             digest = value["sha256"][:_HASH_CHARS]
             return f"{value['format']} {value['width']}x{value['height']}, {size(value['bytes'])}, sha256 {digest}"
-        return _printable(f"record {value['record']} of {value['annotation']}")
+        return printable(f"record {value['record']} of {value['annotation']}")
     if change.part == "region" and isinstance(value, list):
         return _box(value)
     if change.part == "boxes" and isinstance(value, list):
@@ -142,8 +142,3 @@ def _excerpts(a: str, b: str) -> tuple[str, str]:
 def _excerpt(text: str, start: int) -> str:
     end = start + _EXCERPT_CHARS
     return f"{'...' if start else ''}{text[start:end]}{'...' if len(text) > end else ''}"
-
-
-def _printable(text: str) -> str:
-    """The text on one line: what a terminal would obey or hide is escaped as in Python."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

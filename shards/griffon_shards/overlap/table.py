@@ -45,7 +45,7 @@ class Matches:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Table:
-    """Keys of images, sorted for looking up. About 180 bytes an image.
+    """Keys of images, sorted for looking up. About 130 bytes an image.
 
     Attributes:
         sources: shape [images], uint16.

@@ -200,7 +200,9 @@ def _shared(figures: Figures) -> str:
 
 
 def _left_out(number_of: int, what: str) -> str:
-    return f'<p class="soft">and {number_of:,} more {what}; --json has all</p>\n' if number_of > 0 else ""
+    if number_of <= 0:
+        return ""
+    return f'<p class="soft">and {number_of:,} more {what}; <code>griffon-shards stats --json</code> has all</p>\n'
 
 
 def _capital(text: str) -> str:

@@ -33,3 +33,10 @@ def size(number_bytes: float) -> str:
 
 def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def printable(text: str, kept: str = "") -> str:
+    """The text with what a terminal would obey or hide escaped as in Python, except for the characters in `kept`."""
+    return "".join(
+        char if char.isprintable() or char in kept else char.encode("unicode_escape").decode() for char in text
+    )

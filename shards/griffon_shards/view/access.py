@@ -8,11 +8,11 @@ say about them (Origin, Sec-Fetch-Site).
 import ipaddress
 import secrets
 import socket
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
 import orjson
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADERS = {
@@ -26,6 +26,7 @@ _HEADERS = {
 }
 _RAW_HEADERS = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
 _READING = ("GET", "HEAD")
+_MAX_PATH_CHARS = 200
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -97,6 +98,8 @@ class Access:
         host = headers.get("host", "")
         if host not in self._hosts:
             return 421, f"this server is not {_shown(host)}; open the link that griffon-shards view printed"
+        if len(scope["path"]) > _MAX_PATH_CHARS:
+            return 414, f"the path of the URL has more than {_MAX_PATH_CHARS} characters"
         origin = headers.get("origin")
         if origin is None:
             if scope["method"] not in _READING:
@@ -109,11 +112,8 @@ class Access:
         return None
 
     def _has_cookie(self, scope: Scope) -> bool:
-        try:
-            cookies = SimpleCookie(Headers(scope=scope).get("cookie", ""))
-        except CookieError:
-            return False
-        return self._cookie in cookies and self._is_token(cookies[self._cookie].value)
+        # Not http.cookies, which drops all cookies after one that it cannot read: those of other programs come, too.
+        return self._is_token(cookie_parser(Headers(scope=scope).get("cookie", "")).get(self._cookie, ""))
 
     def _is_token(self, value: str) -> bool:
         assert self._token is not None
@@ -128,7 +128,8 @@ class Access:
             await _answer(send, 401, "a token is needed; open the link that griffon-shards view printed")
             return
         rest = urlencode([(name, value) for name, value in query if name != "token"])
-        path = "/" + scope["raw_path"].decode("latin-1").partition("?")[0].lstrip("/")  # `//host` would leave the site
+        raw_path = scope["raw_path"].decode("latin-1").partition("?")[0]
+        path = "/" + raw_path.lstrip("/\\")  # `//host` would leave the site
         headers = {
             "location": path + (f"?{rest}" if rest else ""),
             "set-cookie": f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict",

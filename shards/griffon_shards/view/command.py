@@ -14,23 +14,31 @@ DEFAULT_PORT = 8765
 """Tried first if no port is given."""
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_EXISTING_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command("view")
 @click.argument("roots", metavar="DIR...", nargs=-1, required=True, type=_PATH)
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Listen on this address. Others than loopback need a token."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Listen on this address. All but loopback need a token.",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), help=f"Listen on this port.  [default: {DEFAULT_PORT}, or any free one]"
 )
 @click.option("--open/--no-browser", "browse", default=True, help="Open the page in a browser, or only print the link.")
-@click.option("--data-root", type=_FOLDER, help="Folder of the images, to show those of rejected records.")
+@click.option(
+    "--data-root",
+    type=_EXISTING_FOLDER,
+    help="Folder of the images, to show those of rejected records.",
+)
 @click.option("--predictions", type=_FILE, help="A predictions.jsonl of griffon-train evaluate.")
 @click.option("--marks", type=_FILE, help="File of the marked samples.  [default: DIR.marks.jsonl]")
 @click.option(
-    "--cache", type=_FOLDER, help="Folder of what is built once for a set.  [default: the user's cache folder]"
+    "--cache", type=_FOLDER, help="Folder for sidecars, statistics and thumbnails.  [default: the user's cache folder]"
 )
 @guard
 def view_command(

@@ -40,26 +40,21 @@ class Marks:
         """Keys and notes, in the order of the file."""
         with self._lock:
             self._reload()
-            return {key: str(line.get("note", "")) for key, line in self._lines.items() if line}
+            return {key: str(line.get("note") or "") for key, line in self._lines.items() if line}
 
     @property
     def error(self) -> str | None:
         """Why marks cannot be written, or None."""
         with self._lock:
             self._reload()
-        if self._error is not None:
-            return self._error
-        target = self.path if self.path.exists() else self.path.parent
-        if not (os.access(target, os.W_OK) and os.access(self.path.parent, os.W_OK)):
-            return f"{self.path}: cannot be written; give another file with --marks"
-        return None
+            return self._why_not()
 
     def put(self, key: str, note: str) -> None:
         """Mark a sample, or change its note.
 
         Raises:
-            DataError: the file is damaged.
-            OSError: the file cannot be written.
+            DataError: the file is damaged, or cannot be written.
+            OSError: the disk is full.
         """
         self._change(lambda lines: lines.update({key: {**lines.get(key, {}), "key": key, "note": note}}))
 
@@ -70,13 +65,23 @@ class Marks:
     def _change(self, change: Callable[[_Lines], object]) -> None:
         with self._lock:
             self._reload()
-            if self._error is not None:
-                raise DataError(self._error)
+            error = self._why_not()
+            if error is not None:
+                raise DataError(error)
             lines = dict(self._lines)
             change(lines)
             written = [orjson.dumps(line).decode() if line else comment for comment, line in lines.items()]
-            write_whole(self.path, "".join(f"{line}\n" for line in written).encode())
+            write_whole(self.path.resolve(), "".join(f"{line}\n" for line in written).encode())
             self._reload()
+
+    def _why_not(self) -> str | None:
+        """Why the file as it was last read cannot be written, or None."""
+        if self._error is not None:
+            return self._error
+        path = self.path.resolve()  # of a link, the file
+        if not (os.access(path if path.exists() else path.parent, os.W_OK) and os.access(path.parent, os.W_OK)):
+            return f"{self.path}: cannot be written; give another file with --marks"
+        return None
 
     def _reload(self) -> None:
         """Read the file if it has changed."""
@@ -94,7 +99,7 @@ class Marks:
         except (OSError, ValueError) as error:
             self._lines, self._error = (
                 {},
-                f"{self.path}: {error}; marks are neither shown nor written until it is mended",
+                f"{self.path}: {error}; marks are neither shown nor written until it is repaired",
             )
 
 

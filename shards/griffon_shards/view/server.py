@@ -1,5 +1,6 @@
 """The routes of `griffon-shards view`. Work is done in threads, so that the event loop only ever waits."""
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ import anyio.to_thread
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -249,7 +250,11 @@ _NOT_STORED = {"cache-control": "no-store"}
 
 
 def _json(value: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, media_type="application/json", headers=_NOT_STORED)
+    try:
+        body = orjson.dumps(value)
+    except orjson.JSONEncodeError:  # a path of this machine that is not UTF-8
+        body = json.dumps(value).encode()
+    return Response(body, status, media_type="application/json", headers=_NOT_STORED)
 
 
 def _image(chosen: ViewedSet, row: int) -> bytes:
@@ -264,10 +269,13 @@ async def _note(request: Request) -> str:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "expected the content type application/json")
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_BODY_BYTES:
-            raise HTTPException(413, f"a note of more than {_MAX_BODY_BYTES} bytes")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > _MAX_BODY_BYTES:
+                raise HTTPException(413, f"a note of more than {_MAX_BODY_BYTES} bytes")
+    except ClientDisconnect:  # nobody reads this answer
+        raise HTTPException(400, "the body is incomplete") from None
     try:
         fields: Any = orjson.loads(bytes(body))
     except orjson.JSONDecodeError:

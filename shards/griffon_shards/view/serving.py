@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from tqdm import tqdm
 
 from griffon_shards.frozen_set import FrozenSet, open_set
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.logs import configure
 from griffon_shards.support.processes import available_cores
 from griffon_shards.support.worker_pool import LocalPool
@@ -29,7 +29,7 @@ from griffon_shards.view.predictions import Predictions
 from griffon_shards.view.rejects import Rejects
 from griffon_shards.view.server import make_app, static_files
 from griffon_shards.view.sidecar import Sidecar
-from griffon_shards.view.sidecar_build import FEW_ROWS, ensure_sidecar, is_complete, sidecar_path
+from griffon_shards.view.sidecar_build import FEW_ROWS, ensure_sidecar, is_complete, remove_unfinished, sidecar_path
 from griffon_shards.view.statistics import Statistics
 from griffon_shards.view.viewed_set import ViewedSet
 from griffon_shards.view.web_images import Thumbnails
@@ -82,8 +82,8 @@ def open_sets(
         others = sorted({digest for item in asked if item is not None for digest in item.other_sets})
         raise SettingsError(
             f"--predictions {predictions}: has predictions of no set that is shown (digest "
-            f"{', '.join(frozen.lock.digest for frozen in opened)}), but of digest {', '.join(others) or 'none'}; "
-            "give the set that was evaluated"
+            f"{', '.join(frozen.lock.digest for frozen in opened)}), "
+            + (f"but of digest {', '.join(others)}; give the set that was evaluated" if others else "and of no other")
         )
     return [
         ViewedSet(
@@ -114,8 +114,13 @@ def _built_sidecar(frozen: FrozenSet, cache: Path) -> Path:
     if len(frozen) <= FEW_ROWS:
         return ensure_sidecar(frozen, cache, workers=1)
     _LOG.info("reading the categories and texts of %s, once: %s samples", frozen.root, f"{len(frozen):,}")
-    with LocalPool(1) as pool:
-        (path,) = pool.run(_build_sidecar, [(frozen.root, cache)])
+    try:
+        with LocalPool(1) as pool:
+            (path,) = pool.run(_build_sidecar, [(frozen.root, cache)])
+    except BaseException:  # the process was killed, for example by Ctrl-C
+        with contextlib.suppress(DataError, OSError):
+            remove_unfinished(cache, frozen)
+        raise
     return path
 
 
@@ -134,6 +139,8 @@ def listen(host: str, port: int | None) -> socket.socket:
     Raises:
         SettingsError: the address cannot be used.
     """
+    if not host:  # Python listens on all addresses then
+        raise SettingsError("--host: is empty; give an address of this machine")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for attempt in [DEFAULT_PORT, 0] if port is None else [port]:
         try:
@@ -141,9 +148,9 @@ def listen(host: str, port: int | None) -> socket.socket:
         except OSError as error:
             if error.errno == errno.EADDRINUSE and port is None and attempt:
                 continue
+            reason = str(error.strerror or error).partition(" (while")[0]  # Python repeats the address
             raise SettingsError(
-                f"--host {host} --port {attempt}: {error.strerror or error}; "
-                "give an address of this machine and a free port"
+                f"--host {host} --port {attempt}: {reason}; give an address of this machine and a free port"
             ) from None
     raise AssertionError("port 0 is never taken")
 

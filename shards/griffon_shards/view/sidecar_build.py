@@ -11,7 +11,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,10 +74,10 @@ def ensure_sidecar(
     if is_complete(path, frozen):
         return path
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(cache / f"{frozen.lock.digest}.lock"):
+    with _locked(cache, frozen):
         if is_complete(path, frozen):  # another process has just built it
             return path
-        temporary = cache / f"{TEMPORARY_PREFIX}{path.name}"
+        temporary = _temporary_path(cache, frozen)
         temporary.unlink(missing_ok=True)
         try:
             _build(frozen, temporary, workers, done)
@@ -89,6 +89,16 @@ def ensure_sidecar(
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def remove_unfinished(cache: Path, frozen: FrozenSet) -> None:
+    """Remove what a killed process has left of a set's sidecar, unless another process is building it."""
+    with contextlib.suppress(SettingsError), _lock(cache, frozen):
+        _temporary_path(cache, frozen).unlink(missing_ok=True)
+
+
+def _temporary_path(cache: Path, frozen: FrozenSet) -> Path:
+    return cache / f"{TEMPORARY_PREFIX}{sidecar_path(cache, frozen).name}"
 
 
 def is_complete(path: Path, frozen: FrozenSet) -> bool:
@@ -114,13 +124,18 @@ def _is_readable(frozen: FrozenSet, row: int) -> bool:
     return True
 
 
+def _lock(cache: Path, frozen: FrozenSet) -> BinaryIO:
+    path = cache / f"{frozen.lock.digest}.lock"
+    return lock_folder(path, whose=f"{path}: another process builds this sidecar", instead="waiting for it")
+
+
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(cache: Path, frozen: FrozenSet) -> Iterator[None]:
     """Hold the lock of a sidecar; wait for another process that does."""
     waiting = False
     while True:
         try:
-            file = lock_folder(path, whose=f"{path}: another process builds this sidecar", instead="waiting for it")
+            file = _lock(cache, frozen)
             break
         except SettingsError as error:
             if not waiting:

@@ -1,5 +1,6 @@
 """The statistics of a set, counted when they are first asked for and then kept in the cache."""
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Statistics:
         self._thread: threading.Thread | None = None
         self._counted = 0
         self._error: str | None = None
+        self._json: bytes | None = None  # where the cache cannot be written
         self._stopped = threading.Event()
 
     def json_or_progress(self) -> bytes | float:
@@ -35,10 +37,10 @@ class Statistics:
         Raises:
             DataError: they cannot be counted; asked again, counting begins anew.
         """
-        try:
+        if self._json is not None:
+            return self._json
+        with contextlib.suppress(OSError):
             return self._path.read_bytes()
-        except FileNotFoundError:
-            pass
         with self._lock:
             if self._thread is None:
                 self._counted, self._error = 0, None
@@ -57,8 +59,11 @@ class Statistics:
 
     def _count(self) -> None:
         try:
-            figures = count_set(self._frozen.root, workers=_WORKERS, done=self._add)
-            write_whole(self._path, json_text(figures).encode())
+            counted = json_text(count_set(self._frozen.root, workers=_WORKERS, done=self._add)).encode()
+            try:
+                write_whole(self._path, counted)
+            except OSError:  # the cache only saves time
+                self._json = counted
         except (DataError, OSError) as error:
             self._error = str(error)
         except StoppedError:

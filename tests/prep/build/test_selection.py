@@ -210,7 +210,7 @@ def test_excluded_keys(data: Path, everything: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def parts(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("parts")
-    return {part: built(data, folder / part, "--part", part, "--val-share", "30%") for part in ("train", "val")}
+    return {part: built(data, folder / part, "--default-part", part, "--val-share", "30%") for part in ("train", "val")}
 
 
 def test_train_and_val_are_all_records_and_share_none(everything: Path, parts: dict[str, Path]) -> None:
@@ -240,7 +240,7 @@ def test_info_shows_the_part(parts: dict[str, Path]) -> None:
 def test_the_seed_of_the_build_leaves_the_sides_alone_and_that_of_val_does_not(
     data: Path, parts: dict[str, Path], tmp_path: Path
 ) -> None:
-    share = ("--part", "val", "--val-share", "0.3")
+    share = ("--default-part", "val", "--val-share", "0.3")
     assert keys(built(data, tmp_path / "seed", *share, "--seed", 5)) == keys(parts["val"])
     assert keys(built(data, tmp_path / "val", *share, "--val-seed", 5)) != keys(parts["val"])
 
@@ -250,13 +250,13 @@ def test_a_line_has_its_own_part_and_mixing_is_reported(data: Path, tmp_path: Pa
     result = build(data, tmp_path / "set", "--val-share", "20%", manifest="mixed.txt")
     assert result.exit_code == 0, result.stderr
     assert "use different parts of their images: DET_coco val, DET_own all; a set with" in result.stderr
-    own = build(data, tmp_path / "own", "--part", "train", "--val-share", "20%", manifest="mixed.txt")
+    own = build(data, tmp_path / "own", "--default-part", "train", "--val-share", "20%", manifest="mixed.txt")
     assert "DET_coco val, DET_own train" in own.stderr
     assert [source.samples for source in open_set(tmp_path / "own").lock.sources][1] == 9
 
 
 def test_an_empty_part(data: Path, tmp_path: Path) -> None:
-    none = ("--part", "val", "--val-share", "0.000001")
+    none = ("--default-part", "val", "--val-share", "0.000001")
     (data / "two.txt").write_text("DET_own & own.jsonl & .\nDET_coco & det.jsonl & coco & part=train\n")
     result = build(data, tmp_path / "set", *none, manifest="two.txt")
     assert result.exit_code == 1
@@ -268,7 +268,7 @@ def test_an_empty_part(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", [("--val-share", "5%"), ("--val-seed", 1)])
 def test_a_share_without_a_part_is_refused(data: Path, tmp_path: Path, option: tuple[object, ...]) -> None:
     result = build(data, tmp_path / "set", *option)
-    assert result.exit_code == 2 and f"{option[0]}: no source has a part; give --part train or" in result.stderr
+    assert result.exit_code == 2 and f"{option[0]}: no source has a part; give --default-part train or" in result.stderr
 
 
 @pytest.mark.parametrize(

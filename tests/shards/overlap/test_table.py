@@ -48,3 +48,17 @@ def test_identities_and_bytes_are_exact_and_empty_ones_equal_nothing() -> None:
         (3, 0, [False, True, False]),
         (3, 2, [True, False, False]),
     ]
+
+
+@pytest.mark.parametrize("bit", range(16))
+@pytest.mark.parametrize("near", range(0, 16, 5))
+def test_the_bits_may_be_anywhere(bit: int, near: int) -> None:
+    """As unevenly as 30 bits can be: two bits in all parts but two, which differ in one and the same bit."""
+    flips = np.full(16, 3 << (bit + 1) % 15, np.uint16)
+    flips[[near, (near + 1) % 16]] = 1 << bit
+    original = np.random.default_rng(bit).integers(1, 1 << 63, (1, 4), dtype=np.uint64)
+    copy = original ^ flips.view("<u8").astype(np.uint64)
+    assert np.bitwise_count(copy ^ original).sum() == MOST_BITS
+    none, no_bytes = np.zeros(1, np.uint64), np.zeros((1, 2), np.uint64)
+    images = make_table(np.zeros(1, np.uint16), none, no_bytes, original)
+    assert images.look_up(none, no_bytes, copy).images.tolist() == [0]

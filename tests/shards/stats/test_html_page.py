@@ -139,5 +139,5 @@ def test_many_sources_categories_and_long_names_fit(make_sample: Callable[..., S
     Page(content)
     assert len(content.encode()) < 1_000_000
     assert "In DET and RANDDET, 12,500 categories: the 6,250 most frequent have half of all boxes" in content
-    assert "and 50 more sources; --json has all" in content
-    assert "and 31,100 more pairs; --json has all" in content
+    assert "and 50 more sources; <code>griffon-shards stats --json</code> has all" in content
+    assert "and 31,100 more pairs; <code>griffon-shards stats --json</code> has all" in content

@@ -103,9 +103,25 @@ def test_the_link_with_the_token_leaves_it_in_a_cookie(guarded: View) -> None:
     assert guarded.get("/api/samples", task="DET")["total"] > 0
 
 
-def test_the_redirect_stays_on_this_server(guarded: View) -> None:
-    location = guarded.client.get("http://127.0.0.1:8765//evil.example/x?token=s3cret").headers["location"]
+@pytest.mark.parametrize("path", ["//evil.example/x", "/\\evil.example/x", "/\\/evil.example/x"])
+def test_the_redirect_stays_on_this_server(guarded: View, path: str) -> None:
+    location = guarded.client.get(f"http://127.0.0.1:8765{path}?token=s3cret").headers["location"]
     assert location == "/evil.example/x"
+
+
+@pytest.mark.parametrize("other", ['theme={"dark": 1}', 'a="open', "a[0]=1", "bare", "path=/x", "expires=Thu, 01 Jan"])
+def test_cookies_of_other_programs_do_not_hide_the_token(guarded: View, other: str) -> None:
+    guarded.client.cookies.clear()
+    for cookies in (f"{other}; griffon-view-8765=s3cret", f"griffon-view-8765=s3cret; {other}"):
+        assert guarded.client.get("/api/sets", headers={"cookie": cookies}).status_code == 200
+    assert guarded.client.get("/api/sets", headers={"cookie": f"{other}; griffon-view-8765=x"}).status_code == 401
+
+
+def test_a_path_of_thousands_of_digits_is_refused(view: View) -> None:
+    digits = "9" * 5000
+    for path in (f"/image/0/{digits}", f"/api/samples/{digits}/0", f"/static/{digits}"):
+        assert view.error(path)[0] == 414
+    assert view.error(f"/image/0/{digits[:100]}")[0] == 404
 
 
 @pytest.mark.parametrize(

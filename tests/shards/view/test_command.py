@@ -121,6 +121,7 @@ def test_a_wrong_command_is_refused_in_one_line(
         cases = [
             (2, "--marks", (other, frozen_set, "--marks", tmp_path / "m.jsonl")),
             (2, "no set that is shown", (other, "--predictions", empty)),
+            (2, "--host: is empty", (other, "--host", "")),
             (1, "no such file", (other, "--predictions", tmp_path / "none.jsonl")),
             (1, "no such folder", (tmp_path / "nothing",)),
             (2, f"--port {port}", (other, "--port", port)),

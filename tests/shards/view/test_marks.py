@@ -1,8 +1,11 @@
 """Marks: a small JSONL file beside the set."""
 
+import asyncio
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,15 +81,66 @@ def test_a_folder_that_cannot_be_written_is_reported(
 ) -> None:
     marks = tmp_path / "missing" / "marks.jsonl"
     view = open_view(frozen_set, marks=marks)
-    assert put(view, 0, "x") == 500
+    assert put(view, 0, "x") == 422
     sets = view.get("/api/sets")
     assert (sets["marks_writable"], str(marks) in sets["marks_error"]) == (False, True)
+
+
+def test_a_note_of_null_is_no_note(marked: View, marks: Path) -> None:
+    key = marked.sets[0].frozen.key(0)
+    marks.write_text(json.dumps({"key": key, "note": None}))
+    assert [mark["note"] for mark in marked.get("/api/marks")] == [""]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write every file")
+def test_a_file_that_is_read_only_is_left_alone(marked: View, marks: Path) -> None:
+    marks.write_bytes(b"DET_shapes-000000001\n")
+    marks.chmod(0o444)
+    assert put(marked, 0, "x") == 422
+    assert marks.read_bytes() == b"DET_shapes-000000001\n"
+    assert not marked.get("/api/sets")["marks_writable"]
+
+
+def test_a_link_to_a_file_of_marks_stays_a_link(
+    frozen_set: Path, tmp_path: Path, open_view: Callable[..., View]
+) -> None:
+    (tmp_path / "shared").mkdir()
+    target, link = tmp_path / "shared" / "marks.jsonl", tmp_path / "link"
+    link.symlink_to(target)
+    view = open_view(frozen_set, marks=link)
+    for note in ("x", "y"):  # the target does not exist, then it does
+        assert put(view, 0, note) == 200
+        assert (link.is_symlink(), lines(target)[0]["note"]) == (True, note)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"note": 7}', b'{"note": null}', b'{"text": ""}', b'"note"'])
 def test_a_body_that_is_no_note_is_refused(marked: View, marks: Path, body: bytes) -> None:
     headers = {**HEADERS, "content-type": "application/json"}
     assert marked.client.put("/api/marks/0/0", content=body, headers=headers).status_code == 400
+    assert not marks.exists()
+
+
+def test_a_browser_that_leaves_while_it_sends_a_note_is_no_error(marked: View, marks: Path) -> None:
+    headers = {"host": "127.0.0.1:8765", "content-type": "application/json", **HEADERS}
+    path = "/api/marks/0/0"
+    scope = {
+        **{"type": "http", "method": "PUT", "path": path, "raw_path": path.encode(), "query_string": b""},
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    events: list[dict[str, object]] = [
+        {"type": "http.request", "body": b'{"note', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> dict[str, object]:
+        return events.pop(0)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(marked.client.app(scope, receive, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 400
     assert not marks.exists()
 
 

@@ -113,3 +113,13 @@ def test_statistics_are_those_of_the_command(
     assert again.client.get("/api/statistics/0").content == body  # kept in the cache
     other = open_view(made, cache=tmp_path / "other")
     assert statistics(other)[0] == 422
+
+
+def test_statistics_are_shown_though_the_cache_cannot_be_written(
+    tmp_path: Path, write_set: Callable[..., Path], make_sample: Callable[..., Sample], open_view: Callable[..., View]
+) -> None:
+    made = write_set(tmp_path / "set", [make_sample("DET_a-000000000")])
+    cache = tmp_path / "cache"
+    view = open_view(made, cache=cache)
+    cache.rename(tmp_path / "gone")
+    assert statistics(view) == (200, json_text(count_set(made, workers=1)).encode())

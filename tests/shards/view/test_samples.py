@@ -1,5 +1,7 @@
 """Cards and pages of samples: what a browser is given of texts, boxes and images."""
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -151,6 +153,17 @@ def test_each_of_several_sets_has_its_own_samples(
     assert (card["set"], card["key"]) == (1, "DET_b-000000000")
     assert view.get("/api/samples/1/0")["key"] == "DET_b-000000000"
     assert view.client.get("/image/1/0").content != view.client.get("/image/0/0").content
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_set_in_a_folder_whose_name_is_not_utf_8_is_shown(
+    tmp_path: Path, write_set: Callable[..., Path], make_sample: Callable[..., Sample], open_view: OpenView
+) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    view = open_view(write_set(folder / "set", [make_sample("DET_a-000000000")]))
+    assert view.get("/api/sets")["sets"][0]["samples"] == 1
+    assert view.get("/api/samples/0/0")["error"] is None
 
 
 def test_a_damaged_shard_spoils_only_its_own_cards(copy_of_set: Path, open_view: OpenView) -> None:

@@ -5,16 +5,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from griffon_shards import open_set
+from griffon_shards.support.worker_pool import LocalPool
 from griffon_shards.types import Sample
 from griffon_shards.view import serving, sidecar_build
 from griffon_shards.view.sidecar import Sidecar
-from griffon_shards.view.sidecar_build import ensure_sidecar, sidecar_path
+from griffon_shards.view.sidecar_build import ensure_sidecar, remove_unfinished, sidecar_path
 
 from ...waiting import TIMEOUT_S
 from .conftest import View
@@ -101,6 +103,35 @@ def test_a_build_that_was_killed_leaves_nothing_behind(frozen_set: Path, tmp_pat
     path = ensure_sidecar(frozen, tmp_path, workers=1)
     assert names(tmp_path) == {path.name, f"{frozen.lock.digest}.lock"}
     assert Sidecar(path).samples == len(frozen)
+
+
+def test_what_a_killed_build_left_is_removed_unless_another_one_runs(frozen_set: Path, tmp_path: Path) -> None:
+    frozen = open_set(frozen_set)
+    process = start(frozen_set, tmp_path, stop_after=1)
+    assert (read_line(process), read_line(process)) == ("begun", "stopped")
+    remove_unfinished(tmp_path, frozen)
+    assert any(name.startswith(".tmp-") for name in names(tmp_path))
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=TIMEOUT_S)
+    remove_unfinished(tmp_path, frozen)
+    assert not any(name.startswith(".tmp-") for name in names(tmp_path))
+
+
+def test_an_interrupt_while_a_large_set_is_read_leaves_nothing(
+    frozen_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_view: Callable[..., View]
+) -> None:
+    frozen = open_set(frozen_set)
+
+    class Interrupted(LocalPool):
+        def run(self, *_: object) -> Iterator[Any]:
+            (tmp_path / f".tmp-{sidecar_path(tmp_path, frozen).name}").write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(serving, "FEW_ROWS", 0)
+    monkeypatch.setattr(serving, "LocalPool", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_view(frozen_set, cache=tmp_path)
+    assert names(tmp_path) == {f"{frozen.lock.digest}.lock"}
 
 
 def test_of_two_processes_one_waits_for_the_other(frozen_set: Path, tmp_path: Path) -> None:

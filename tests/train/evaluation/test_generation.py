@@ -180,7 +180,7 @@ def test_a_system_prompt_that_prompts_share_is_read_once(name: str, shared: bool
 def test_an_image_that_prompts_share_is_seen_once() -> None:
     model = made("tiny-llama2")
     seen: list[int] = []
-    model.vision_tower.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    model.vision_tower.embeddings.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     generator_of(model).answers(prompts(), 2)
     assert seen == [3]
 

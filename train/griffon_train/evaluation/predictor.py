@@ -175,7 +175,7 @@ def image_of(given: ImageSource) -> Image.Image | None:
     """
     if given is None:
         return None
-    if given == "":
+    if isinstance(given, str) and not given:
         raise DataError("the path of an image is empty; give one, or null (in Python: None) for a question about text")
     if isinstance(given, np.ndarray):
         return opened(_of_array(given))

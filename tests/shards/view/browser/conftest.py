@@ -1,4 +1,4 @@
-"""A real browser on a real server: one of each a session. Without Chromium or Playwright, the tests are skipped."""
+"""A real browser on a real server. Without Chromium or Playwright, the tests are skipped."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -88,8 +88,9 @@ def site(
         thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
+    """A browser for each module: while one runs, Playwright's event loop forbids any other in this thread."""
     api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install '.[dev]'")
     if not CHROMIUM.exists():
         pytest.skip("needs Debian's Chromium: apt-get install chromium")
@@ -100,7 +101,7 @@ def browser() -> "Iterator[Browser]":
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def context(browser: "Browser") -> "BrowserContext":
     clipboard = ["clipboard-read", "clipboard-write"]
     context = browser.new_context(
