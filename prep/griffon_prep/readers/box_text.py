@@ -151,7 +151,8 @@ def _of_json(text: str, objects: Objects | None) -> Iterator[Piece]:
         try:
             fields = parse_object(written.encode())
         except (Rejected, RepeatedKey) as fault:
-            raise Rejected("bad_record", f"a box in the text is not JSON: {short(match[0])} ({fault})") from None
+            what = fault.detail if isinstance(fault, Rejected) else f"it has the key {fault} twice"
+            raise Rejected("bad_record", f"a box in the text is not JSON: {short(match[0])} ({what})") from None
         if phrase is not None:
             yield phrase
         elif fields.get("label") is not None:

@@ -42,7 +42,7 @@ def clean_boxes(record: Record, resize_px: int | None = None) -> tuple[list[Clea
             not count); `boxes_not_in_pixels`.
     """
     width_px, height_px = shrunk_size(record.width_px, record.height_px, resize_px)
-    _check_pixels(record)
+    check_pixels(record)
     boxes: list[CleanBox] = []
     dropped: Counter[str] = Counter()
     written: set[tuple[str, BoxXYXY]] = set()
@@ -65,7 +65,7 @@ def clean_boxes(record: Record, resize_px: int | None = None) -> tuple[list[Clea
         boxes.append(CleanBox(phrase=region.phrase, box_xyxy=rounded, box_xyxy_px=clamped))
     if not boxes and len(record.regions) > sum(dropped[reason] for reason in _NOT_USED):
         counted = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()) if count)
-        raise Rejected("all_boxes_dropped", f"{counted}; {_first_box(record)}")
+        raise Rejected("all_boxes_dropped", f"{counted}; {_first_box(record, record.regions[0].box_xyxy_px)}")
     boxes.sort(key=lambda box: box.box_xyxy[:2])
     return boxes, dropped
 
@@ -83,18 +83,20 @@ def no_boxes(record: Record) -> Rejected:
     return Rejected("no_objects", f"no boxes{skipped if record.regions else ''}")
 
 
-def _check_pixels(record: Record) -> None:
+def check_pixels(record: Record) -> None:
     """Reject a record whose boxes seem to be fractions of the image's sides."""
     if min(record.width_px, record.height_px) < _LEAST_SIDE_PX:
         return
-    if all(
-        -_FRACTION_SLACK <= corner <= 1 + _FRACTION_SLACK for region in record.regions for corner in region.box_xyxy_px
-    ) and any(corner > 0 for region in record.regions for corner in region.box_xyxy_px):
-        raise Rejected("boxes_not_in_pixels", _first_box(record))
+    boxes = [*(region.box_xyxy_px for region in record.regions), *record.boxes_in_text]
+    corners = [corner for box in boxes for corner in box]
+    if all(-_FRACTION_SLACK <= corner <= 1 + _FRACTION_SLACK for corner in corners) and any(
+        corner > 0 for corner in corners
+    ):
+        raise Rejected("boxes_not_in_pixels", _first_box(record, boxes[0]))
 
 
-def _first_box(record: Record) -> str:
-    box = ", ".join(f"{corner:g}" for corner in record.regions[0].box_xyxy_px)
+def _first_box(record: Record, box_xyxy_px: BoxXYXY) -> str:
+    box = ", ".join(f"{corner:g}" for corner in box_xyxy_px)
     return f"the first box is [{box}] in an image of {record.width_px}x{record.height_px} pixels"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from griffon_prep.records import BOX_MARK, Record, Rejected
-from griffon_prep.render.boxes import CleanBox
+from griffon_prep.render.boxes import CleanBox, check_pixels
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_shards.grammar import checked_box, format_box
 from griffon_shards.types import IMAGE_TOKEN, Rendering, Turn
@@ -20,7 +20,7 @@ def render_lazy(
     in the text are written as in the answers of other tasks.
 
     Raises:
-        Rejected: `all_boxes_dropped`, if a box in the text cannot be written.
+        Rejected: `all_boxes_dropped`, if a box in the text cannot be written; `boxes_not_in_pixels`.
     """
     turns = _with_boxes(record, settings.boxes) if record.boxes_in_text else record.turns
     if record.image_path is None:
@@ -35,6 +35,7 @@ def render_lazy(
 
 def _with_boxes(record: Record, style: str) -> tuple[Turn, ...]:
     """Return the record's turns with its boxes written where their marks are."""
+    check_pixels(record)
     texts = []
     for box in record.boxes_in_text:
         rounded = checked_box(box, record.width_px, record.height_px)

@@ -1,7 +1,10 @@
 """LAZY: the record's own conversation, `<image>` at the start of the turn that holds it, and nothing else changed."""
 
+from dataclasses import replace
+
 import pytest
 
+from griffon_prep.records import BOX_MARK, Rejected
 from griffon_shards.types import Turn
 
 from ..rendering import record_of, rendered
@@ -74,3 +77,13 @@ def test_variants_are_the_same_conversation() -> None:
     record = record_of(turns=[human("What?"), gpt("A cat.")])
     first, *others = rendered("LAZY", record, variants=3)
     assert others == [first, first]
+
+
+def test_boxes_in_the_text_that_are_no_pixels_reject_the_record() -> None:
+    """They would become dots in the upper left corner."""
+    record = record_of(turns=(human("Where?"), gpt(BOX_MARK)), image_path="a.jpg", sides_px=(640, 480))
+    with pytest.raises(Rejected, match="in an image of 640x480 pixels") as caught:
+        rendered("LAZY", replace(record, boxes_in_text=((0.1, 0.1, 0.5, 0.9),)))
+    assert caught.value.reason == "boxes_not_in_pixels"
+    (rendering,) = rendered("LAZY", replace(record, boxes_in_text=((64.0, 48.0, 320.0, 432.0),)))
+    assert rendering.turns[1].text == "[0.100,0.100,0.500,0.900]"
