@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from griffon_shards.support.errors import DataError
 from griffon_shards.view.errors import TooSlowError
 from griffon_shards.view.text_index import match_expression
 
@@ -133,16 +134,19 @@ class Sidecar:
 
         Raises:
             TooSlowError: it took too long.
+            DataError: the sidecar is damaged.
         """
         connection = self._connection
         deadline = time.monotonic() + _QUERY_S
         connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_CHECKS)
         try:
             return connection.execute(statement, values).fetchall()
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             if time.monotonic() > deadline:
                 raise TooSlowError from error
-            raise
+            raise DataError(
+                f"{self._path}: damaged ({error}); stop griffon-shards view, delete this file and start it again"
+            ) from error
         finally:
             connection.set_progress_handler(None, 0)
 

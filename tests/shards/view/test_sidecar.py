@@ -157,6 +157,19 @@ def test_a_damaged_sidecar_is_built_again(frozen_set: Path, tmp_path: Path, cont
     assert Sidecar(ensure_sidecar(frozen, tmp_path, workers=1)).samples == len(frozen)
 
 
+def test_damage_in_the_middle_is_named_with_what_to_do(
+    frozen_set: Path, tmp_path: Path, open_view: Callable[..., View]
+) -> None:
+    path = ensure_sidecar(open_set(frozen_set), tmp_path, workers=1)
+    content = path.read_bytes()
+    page_size = int.from_bytes(content[16:18], "big")  # the first pages are enough to open it
+    path.write_bytes(content[: 2 * page_size] + bytes(255 - byte for byte in content[2 * page_size :]))
+    assert sidecar_build.is_complete(path, open_set(frozen_set))
+    view = open_view(frozen_set, cache=tmp_path)
+    status, message = view.error("/api/samples", sort="key")
+    assert (status, "delete this file" in message, str(path) in message) == (422, True, True)
+
+
 def test_a_set_that_was_repaired_is_read_again(copy_of_set: Path, tmp_path: Path) -> None:
     frozen = open_set(copy_of_set)
     shard = copy_of_set / frozen.lock.shards[0].name

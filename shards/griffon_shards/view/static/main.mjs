@@ -20,7 +20,7 @@ const VIEWS = {
 };
 
 const viewName = (params) =>
-  params.has("sample") ? "sample" : VIEWS[params.get("view")] ? params.get("view") : "grid";
+  params.has("sample") ? "sample" : Object.hasOwn(VIEWS, params.get("view")) ? params.get("view") : "grid";
 
 /** Shows views in `main`. Each is made once, so that its controls keep their focus from one state to the next. */
 class Page {

@@ -102,6 +102,12 @@ def test_search_finds_questions_and_answers(grid: "Page", site: "Site") -> None:
     expect(grid.get_by_label("Search questions and answers")).to_have_value("tiger")
 
 
+@pytest.mark.parametrize("name", ["nothing", "constructor", "__proto__"])
+def test_an_unknown_view_is_the_grid(grid: "Page", site: "Site", name: str) -> None:
+    grid.goto(f"{site.url}?view={name}")
+    expect(grid.locator(".card")).to_have_count(60)
+
+
 def test_a_random_order_is_named_by_its_seed(grid: "Page", site: "Site") -> None:
     wait_for(grid, SAMPLES)
     grid.get_by_role("button", name="Random", exact=True).click()
