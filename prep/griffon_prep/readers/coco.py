@@ -7,7 +7,8 @@ from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.box_form import box_form, states_order
 from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of, naming
 from griffon_prep.readers.coco_file import CROWD, EMPTY
-from griffon_prep.readers.coco_tables import NO_CATEGORY, CocoScan, CocoTables, write_tables
+from griffon_prep.readers.coco_table_writer import CocoScan, write_tables
+from griffon_prep.readers.coco_tables import NO_CATEGORY, CocoTables
 from griffon_prep.readers.fields import id_of, list_field, short, side_field
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.types import IMAGE_TOKEN

@@ -16,7 +16,8 @@ from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.box_form import box_form, states_order
 from griffon_prep.readers.coco_entries import image_elsewhere_of, image_path_of, naming
 from griffon_prep.readers.coco_file import EMPTY
-from griffon_prep.readers.coco_tables import CocoTables, write_tables
+from griffon_prep.readers.coco_table_writer import write_tables
+from griffon_prep.readers.coco_tables import CocoTables
 from griffon_prep.readers.fields import short, side_field, text_field
 from griffon_prep.readers.jsonscan.records import parse_json
 from griffon_prep.readers.rounds import RoundKeys, image_key

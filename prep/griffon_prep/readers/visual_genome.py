@@ -11,7 +11,7 @@ import numpy as np
 
 from griffon_prep.readers.base import AnnotationFiles, Head, Scan
 from griffon_prep.readers.box_form import BoxForm, box_form
-from griffon_prep.readers.coco_tables import find_ids
+from griffon_prep.readers.coco_table_writer import find_ids
 from griffon_prep.readers.fields import (
     NO_ID,
     PLAIN_ID,
