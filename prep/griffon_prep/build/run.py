@@ -115,7 +115,7 @@ def build(
                 check_all_made(scanned, settings, folder, pool)
             else:
                 begin(folder, plan, scanned, settings, old, pool)
-            source_counts = run_jobs(scanned, settings, out, pool, stop_early=True)
+            source_counts = run_jobs(scanned, settings, out, pool, stop_early=not finish)
             check_counts(scanned, source_counts, settings)
             gather_counts(scanned, settings, out, reuse, pool)
         check_inputs(folder, settings, sha256s)
