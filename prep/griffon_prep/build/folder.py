@@ -56,9 +56,10 @@ class BuildFolder:
 
     def _lock_work(self) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
+        writer = "another build" if self.parts() is None else "another build, or a part of this one,"
         self._lock = lock_folder(
             self.work / "lock",
-            whose=f"{self.out}: another build is writing into it",
+            whose=f"{self.out}: {writer} is writing into it",
             instead="wait for it to finish or give another --out",
             shared=self._shared,
         )
