@@ -1,7 +1,7 @@
 """The command line `griffon-prep`."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from fractions import Fraction
 from functools import wraps
@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
-from griffon_prep.build.run import build, check, check_counts
+from griffon_prep.build.parts import build_part
+from griffon_prep.build.plan import BuildPart
+from griffon_prep.build.run import SourceCount, build, check, check_counts
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.images import CHECKS
 from griffon_prep.readers import COMMON_OPTIONS, FORMATS
@@ -42,6 +44,17 @@ def _share(_context: click.Context, _option: click.Parameter, value: str) -> Fra
 
 def _optional_share(context: click.Context, option: click.Parameter, value: str | None) -> Fraction | None:
     return None if value is None else _share(context, option, value)
+
+
+def _build_part(_context: click.Context, _option: click.Parameter, value: str | None) -> BuildPart | None:
+    """Parse a part such as `3/16`."""
+    if value is None:
+        return None
+    number, _, count = value.partition("/")
+    digits = number.isdecimal() and count.isdecimal()
+    if not digits or not 1 <= int(number) <= int(count):
+        raise click.BadParameter(f"{value!r} is not a part; expected K/N with K from 1 to N, for example 3/16")
+    return BuildPart(number=int(number), count=int(count))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -156,7 +169,7 @@ _SOURCE_OPTIONS = (
     verbosity_option,
 )
 """The options that `build` and `check` share. Those of `RenderSettings` have its defaults."""
-_BUILD_ONLY = ("out", "reuse", "recheck", "overwrite", "no_report")
+_BUILD_ONLY = ("out", "reuse", "recheck", "overwrite", "no_report", "part", "finish")
 
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -227,6 +240,14 @@ def _settings(
 @click.option("--recheck", is_flag=True, help="If the set is frozen, also check that its images have not changed.")
 @click.option("--overwrite", is_flag=True, help="Delete any set in the output folder first.")
 @click.option("--no-report", is_flag=True, help="Write no report.html: statistics, rejects and example images.")
+@click.option(
+    "--part",
+    callback=_build_part,
+    metavar="K/N",
+    help="Make only the Kth of N parts of the shards. All parts may run at once, on machines that share the output "
+    "folder.",
+)
+@click.option("--finish", is_flag=True, help="Freeze the set once all parts are made; report shards that are missing.")
 @resumable
 @_source_options
 def build_command(
@@ -237,13 +258,34 @@ def build_command(
     recheck: bool,
     overwrite: bool,
     no_report: bool,
+    part: BuildPart | None,
+    finish: bool,
 ) -> None:
     """Build a frozen shard set. An interrupted build resumes."""
+    given = [option for option, value in (("--part", part), ("--finish", finish)) if value]
+    others = [option for option, value in (("--overwrite", overwrite), ("--recheck", recheck)) if value]
+    if len(given + others) > 1 and given:
+        how = "delete the output folder yourself" if overwrite else "leave out all but one of them"
+        raise SettingsError(f"{' and '.join(given + others)}: cannot be combined; {how}")
     out = out or Path("frozen") / name
     settings = replace(settings, report=not no_report)
-    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite)
+    if part is not None:
+        click.echo(_part_summary(part, build_part(settings, out, part, reuse=reuse)))
+        return
+    lock = build(settings, out, reuse=reuse, recheck=recheck, overwrite=overwrite, finish=finish)
     click.echo(totals_table(lock))
     click.echo(f"digest {lock.digest}")
+
+
+def _part_summary(part: BuildPart, counts: Mapping[str, SourceCount] | None) -> str:
+    if counts is None:
+        return f"part {part}: nothing to do, the set is frozen"
+    shards, samples = (sum(getattr(count, name) for count in counts.values()) for name in ("shards", "samples"))
+    rejects = sum(count.rejected.total() for count in counts.values())
+    return (
+        f"part {part}: {shards:,} shards, {samples:,} samples, {rejects:,} rejects; once all parts are complete, run "
+        "the same command with --finish instead of --part"
+    )
 
 
 @main.command("check")

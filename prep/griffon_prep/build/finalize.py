@@ -8,16 +8,56 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from griffon_prep.build.folder import BuildFolder
 from griffon_prep.build.identity import source_identity
-from griffon_prep.build.plan import shard_count
+from griffon_prep.build.plan import build_jobs, shard_count
 from griffon_prep.build.report import ShardReport, read_report
+from griffon_prep.build.settings import BuildSettings
+from griffon_prep.build.shard import missing_shard
 from griffon_prep.readers.folders import bytes_of_input
 from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sources.scan import ScannedSource
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header
 from griffon_shards.interop import write_peer_files
 from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock
+from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import sha256_of, whole_file
+from griffon_shards.support.worker_pool import LocalPool
+
+_NAMES = 3  # missing shards that the message names
+
+
+def check_begun(folder: BuildFolder) -> None:
+    """Raise DataError if the folder holds no unfinished build."""
+    if folder.plan() is None:
+        raise DataError(
+            f"{folder.out}: --finish has nothing to finish, as no part of the build has run here; run the same command "
+            "with --part 1/N to --part N/N first, or without --finish"
+        )
+
+
+def check_all_made(
+    scanned: Sequence[ScannedSource], settings: BuildSettings, folder: BuildFolder, pool: LocalPool
+) -> None:
+    """Check that every shard is complete on disk.
+
+    Raises:
+        DataError: some are missing; the message names shards, and the parts that make them.
+    """
+    jobs = list(build_jobs(scanned, settings.render, folder.out))
+    missing = set(pool.run(missing_shard, jobs)) - {None}
+    if not missing:
+        return
+    places = [place for place, job in enumerate(jobs) if job.name in missing]
+    names = ", ".join(jobs[place].name for place in places[:_NAMES]) + (", ..." if len(places) > _NAMES else "")
+    parts, again = "", "run the missing parts"
+    if count := folder.parts():
+        numbers = ",".join(map(str, sorted({place % count + 1 for place in places})))  # as `sbatch --array` takes them
+        parts, again = f" (of the {count} parts: {numbers})", "run these parts"
+    raise DataError(
+        f"{folder.out}: {len(places):,} of {len(jobs):,} shards are missing: {names}{parts}; {again} again and then "
+        "--finish, or run the same command without --finish to make them here"
+    )
 
 
 def freeze(out: Path, settings: RenderSettings, scanned: Sequence[ScannedSource]) -> Lock:

@@ -15,17 +15,21 @@ from griffon_shards.interop import ENERGON_FOLDER, HUGGING_FACE_NAME, WIDS_NAME
 from griffon_shards.lock import LOCK_NAME, REJECTS_NAME, REPORT_NAME
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import remove_temporaries, write_whole
-from griffon_shards.support.folder_lock import lock_folder
+from griffon_shards.support.folder_lock import lock_folder, wait_for_lock
 
 WORK_NAME = ".griffon-build"
 _OURS = (REPORT_NAME, REJECTS_NAME, INDEX_NAME, WIDS_NAME, HUGGING_FACE_NAME, ENERGON_FOLDER)
 
 
 class BuildFolder:
-    """Exclusive use of a set's folder by one build; a context manager."""
+    """Use of a set's folder by one build, or by some of its parts at once; a context manager.
 
-    def __init__(self, out: Path) -> None:
+    Parts share the folder, and wait for each other at the start: until `prepared` is called, one has it for itself.
+    """
+
+    def __init__(self, out: Path, *, shared: bool = False) -> None:
         self.out = out
+        self._shared = shared
         self.work = out / WORK_NAME
         self._made_out = not out.exists()
         self._elsewhere: tempfile.TemporaryDirectory[str] | None = None
@@ -33,11 +37,12 @@ class BuildFolder:
     def __enter__(self) -> "BuildFolder":
         if self.out.exists() and not self.out.is_dir():
             raise SettingsError(f"{self.out}: is a file; give --out a folder")
-        if self.out.is_dir() and not self.work.exists() and not self.frozen and any(self.out.iterdir()):
+        if self.out.is_dir() and not self.work.exists() and not self.frozen and self._has_other_files():
             raise SettingsError(f"{self.out}: contains files but is not a shard set; give --out a new or empty folder")
         try:
             self._lock_work()
-            remove_temporaries(self.out)
+            if not self._shared:
+                remove_temporaries(self.out)
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
@@ -51,11 +56,19 @@ class BuildFolder:
 
     def _lock_work(self) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
+        writer = "another build" if self.parts() is None else "another build, or a part of this one,"
         self._lock = lock_folder(
             self.work / "lock",
-            whose=f"{self.out}: another build is writing into it",
+            whose=f"{self.out}: {writer} is writing into it",
             instead="wait for it to finish or give another --out",
+            shared=self._shared,
         )
+        if self._shared:
+            self._scan_lock = wait_for_lock(self.work / "scan.lock", whose=f"{self.out}: another part is preparing")
+
+    def _has_other_files(self) -> bool:
+        """Whether the folder has files of others. Another part may be making the work folder just now."""
+        return any(path.name != WORK_NAME for path in self.out.iterdir())
 
     def _work_elsewhere(self) -> None:
         """Work in a temporary folder, so that a read-only frozen set can still be compared with a build."""
@@ -67,13 +80,20 @@ class BuildFolder:
         self._lock_work()
 
     def __exit__(self, *_: object) -> None:
-        if not (self.work / "build.json").exists() and not self.frozen:  # no build was started: leave no trace
+        self.prepared()
+        started = (self.work / "build.json").exists() or self.frozen
+        if not started and not self._shared:  # leave no trace; a part leaves the lock that other parts hold
             shutil.rmtree(self.work, ignore_errors=True)
             if self._made_out and not any(self.out.iterdir()):
                 self.out.rmdir()
         self._lock.close()
         if self._elsewhere is not None:
             self._elsewhere.cleanup()
+
+    def prepared(self) -> None:
+        """Let the next part prepare."""
+        if self._shared:
+            self._scan_lock.close()
 
     @property
     def frozen(self) -> bool:
@@ -108,6 +128,17 @@ class BuildFolder:
         """Write the plan of the build. From here on, an interrupted build can be resumed."""
         write_whole(self.work / "build.json", orjson.dumps(plan, option=orjson.OPT_SORT_KEYS))
 
+    def parts(self) -> int | None:
+        """The number of parts that the first one was given, or None if no part is prepared."""
+        try:
+            return int((self.work / "parts").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def begin_parts(self, count: int) -> None:
+        """Record the number of parts: what one of them has to do for all of them is done."""
+        write_whole(self.work / "parts", str(count).encode())
+
     def clear(self) -> None:
         """Remove a set and its work files. The lock goes first, as a half-removed set must not look frozen."""
         (self.out / LOCK_NAME).unlink(missing_ok=True)
@@ -125,7 +156,8 @@ class BuildFolder:
 
     def clear_work(self) -> None:
         """Remove the work files except the cache of annotation hashes, and the counts that `--reuse` takes over."""
-        (self.work / "build.json").unlink(missing_ok=True)
+        for name in ("parts", "scan.lock", "build.json"):
+            (self.work / name).unlink(missing_ok=True)
         for path in self.work.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)

@@ -1,7 +1,8 @@
 """The plan of a build: which shards are made from each scanned source."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
 from griffon_prep.build.shard import ShardJob
@@ -11,6 +12,17 @@ from griffon_shards.support.tables import size
 
 _WORTH_SUGGESTING = 0.9  # suggest `rounds=` if at most this fraction of the bytes remains
 _ESTIMATE_FROM = 64  # records: enough to estimate the mean size of an image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPart:
+    """One of the parts that several processes or machines divide a build into: number 1 to `count`."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
 
 def shard_count(source: ScannedSource, settings: RenderSettings) -> int:
@@ -28,6 +40,19 @@ def shard_jobs(
         yield ShardJob(
             source=source, settings=settings, out=out, shard_no=shard_no, first=first, stop=stop, counted=counted
         )
+
+
+def build_jobs(
+    scanned: Sequence[ScannedSource],
+    settings: RenderSettings,
+    out: Path | None,
+    *,
+    counted: bool = False,
+    part: BuildPart | None = None,
+) -> Iterator[ShardJob]:
+    """The jobs of all sources in order, or those of one part: every `count`th, so that each part has some of each."""
+    jobs = chain.from_iterable(shard_jobs(source, settings, out, counted=counted) for source in scanned)
+    return jobs if part is None else islice(jobs, part.number - 1, None, part.count)
 
 
 def estimate_job(source: ScannedSource, settings: RenderSettings) -> ShardJob:

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from griffon_prep.build.finalize import freeze
+from griffon_prep.build.finalize import check_all_made, check_begun, freeze
 from griffon_prep.build.folder import BuildFolder, check_no_other_set, differences
 from griffon_prep.build.identity import identity, identity_of_lock
-from griffon_prep.build.plan import estimate_job, saving, shard_count, shard_jobs
+from griffon_prep.build.plan import BuildPart, build_jobs, estimate_job, saving, shard_count, shard_jobs
 from griffon_prep.build.progress import Progress
 from griffon_prep.build.report import Reject, ShardReport, read_report
 from griffon_prep.build.report_page import write_missing_page, write_report_page
@@ -27,7 +27,7 @@ from griffon_prep.records import UNCOUNTED_REASONS
 from griffon_prep.sources.annotation_hashes import AnnotationHashes
 from griffon_prep.sources.exclusion import unknown_keys
 from griffon_prep.sources.scan import ScannedSource, scan_source
-from griffon_shards.frozen_set import open_set
+from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import counts, size
@@ -73,7 +73,9 @@ class SourceCount:
         return sum(count for reason, count in self.rejected.items() if reason not in UNCOUNTED_REASONS)
 
 
-def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool) -> Lock:
+def build(
+    settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool, finish: bool = False
+) -> Lock:
     """Freeze a set into `out`, resume an unfinished build there, or find the set up to date.
 
     Args:
@@ -82,15 +84,15 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
         reuse: a frozen set to hard-link unchanged sources from.
         recheck: if the set is frozen already, make every shard again in memory and compare.
         overwrite: delete any set in `out` first.
+        finish: require that all shards are made already, by the parts of the build.
 
     Raises:
         SettingsError: `out` holds other files, or another build is writing into it.
         DataError: too many rejects, a source without samples, too little disk space, damaged annotations, changed
-            inputs.
+            inputs; with `finish`, missing shards.
         OSError: the storage fails.
     """
-    if reuse is not None and out.resolve() == reuse.resolve():
-        raise SettingsError(f"--reuse {reuse}: this is also the output folder; choose another --out")
+    check_not_reused(out, reuse)
     with BuildFolder(out) as folder:
         sha256s = folder.stamps.sha256s(settings.sources)
         folder.stamps.save()
@@ -99,7 +101,7 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
             folder.clear()
         if folder.frozen:
             folder.clear_work()  # left over if a build was killed right after the last step
-            lock = _check_same(out, settings, sha256s)
+            lock = check_same(out, settings, sha256s)
             if recheck:
                 _recheck(lock, settings, folder, sha256s)
             if not folder.read_only:
@@ -107,28 +109,61 @@ def build(settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bo
             _log.info(f"{out}: up to date")
             return lock
         check_no_other_set(folder, plan)
+        if finish:
+            check_begun(folder)
         old = open_set(reuse) if reuse is not None else None
         with LocalPool(settings.workers, settings.start_method) as pool:
-            scanned = _scan(settings, sha256s, folder.work, pool)
-            if old is None:
-                _check_space(scanned, settings, out, pool)
-            folder.begin(plan)
-            if old is not None:
-                reused = link_unchanged(old, out, settings, scanned)
-                nothing = "nothing, because all sources or settings have changed"
-                _log.info(f"reused from {old.root}: {', '.join(reused) or nothing}")
-                _check_space(scanned, settings, out, pool)
-            source_counts = run_jobs(scanned, settings, out, pool, stop_early=True)
+            scanned = scan(settings, sha256s, folder.work, pool)
+            if finish:
+                check_all_made(scanned, settings, folder, pool)
+            else:
+                begin(folder, plan, scanned, settings, old, pool)
+            source_counts = run_jobs(scanned, settings, out, pool, stop_early=not finish)
             check_counts(scanned, source_counts, settings)
             gather_counts(scanned, settings, out, reuse, pool)
-        if sha256s != folder.stamps.sha256s(settings.sources):
-            raise DataError(
-                f"{out}: an annotation file changed during the build; use --overwrite to start over with the new one"
-            )
+        check_inputs(folder, settings, sha256s)
         lock = freeze(out, settings.render, scanned)
         folder.clear_work()
         write_report_page(out, settings)
         return lock
+
+
+def check_not_reused(out: Path, reuse: Path | None) -> None:
+    """Raise SettingsError if the set to reuse is in the output folder."""
+    if reuse is not None and out.resolve() == reuse.resolve():
+        raise SettingsError(f"--reuse {reuse}: this is also the output folder; choose another --out")
+
+
+def check_inputs(folder: BuildFolder, settings: BuildSettings, sha256s: Mapping[Path, str]) -> None:
+    """Raise DataError if the annotations no longer have these hashes."""
+    if sha256s != folder.stamps.sha256s(settings.sources):
+        raise DataError(
+            f"{folder.out}: an annotation file changed during the build; use --overwrite to start over with the new one"
+        )
+
+
+def begin(
+    folder: BuildFolder,
+    plan: dict[str, Any],
+    scanned: Sequence[ScannedSource],
+    settings: BuildSettings,
+    old: FrozenSet | None,
+    pool: LocalPool,
+) -> None:
+    """Check the free space, write the plan, and link the shards of unchanged sources from the set `old`.
+
+    Raises:
+        DataError: too little disk space, or a damaged set to reuse.
+    """
+    out = folder.out
+    if old is None:
+        _check_space(scanned, settings, out, pool)
+    folder.begin(plan)
+    if old is not None:
+        reused = link_unchanged(old, out, settings, scanned)
+        nothing = "nothing, because all sources or settings have changed"
+        _log.info(f"reused from {old.root}: {', '.join(reused) or nothing}")
+        _check_space(scanned, settings, out, pool)
 
 
 def check(settings: BuildSettings) -> tuple[list[ScannedSource], dict[str, SourceCount]]:
@@ -142,7 +177,7 @@ def check(settings: BuildSettings) -> tuple[list[ScannedSource], dict[str, Sourc
         stamps = AnnotationHashes(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
         with LocalPool(settings.workers, settings.start_method) as pool:
-            scanned = _scan(settings, sha256s, Path(name), pool)
+            scanned = scan(settings, sha256s, Path(name), pool)
             return scanned, run_jobs(scanned, settings, None, pool, stop_early=False)
 
 
@@ -153,22 +188,28 @@ def run_jobs(
     pool: LocalPool,
     *,
     stop_early: bool,
+    part: BuildPart | None = None,
 ) -> dict[str, SourceCount]:
-    """Make all shards, and count and show progress. All sources share one queue, so small ones leave no worker idle.
+    """Make all shards, or those of a part, and count and show progress.
+
+    All sources share one queue, so small ones leave no worker idle.
 
     Raises:
         DataError: with `stop_early`, a source has more rejects than allowed.
     """
     source_counts = {source.source.tag: SourceCount() for source in scanned}
     used_records = {source.source.tag: source.used_records for source in scanned}
-    jobs = chain.from_iterable(shard_jobs(source, settings.render, out, counted=settings.report) for source in scanned)
+    jobs = list(build_jobs(scanned, settings.render, out, counted=settings.report, part=part))
+    own_records: Counter[str] = Counter()
+    for job in jobs:
+        own_records[job.tag] += job.stop - job.first
     with ExitStack() as bars:
         progress: dict[str, Progress] = {}
         before = time.monotonic()
         for report in pool.run(make_shard, jobs):
             tag = report.tag
             if tag not in progress:
-                progress[tag] = bars.enter_context(closing(Progress(tag, used_records[tag], before)))
+                progress[tag] = bars.enter_context(closing(Progress(tag, own_records[tag], before)))
             before = time.monotonic()
             count = source_counts[tag]
             count.add(report)
@@ -251,7 +292,12 @@ def _log_rejects(tag: str, count: SourceCount) -> None:
             _log.log(level, f"{tag}: ... and {count.rejected[reason] - len(rejects)} more with {reason}")
 
 
-def _scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool) -> list[ScannedSource]:
+def scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool) -> list[ScannedSource]:
+    """Scan all sources, or read the results of an earlier scan in the work folder, and log notes about them.
+
+    Raises:
+        DataError: a source is damaged or has no records.
+    """
     _log.debug("scanning the annotations")
     scan = partial(scan_source, sha256s=sha256s, work=work)
     by_tag = {source.source.tag: source for source in pool.run(scan, settings.sources)}
@@ -307,7 +353,7 @@ def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, out:
         )
 
 
-def _check_same(out: Path, settings: BuildSettings, sha256s: Mapping[Path, str]) -> Lock:
+def check_same(out: Path, settings: BuildSettings, sha256s: Mapping[Path, str]) -> Lock:
     """Return the lock of the frozen set in `out`, provided that the current build would make the same set.
 
     Raises:
@@ -341,7 +387,7 @@ def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: 
     made: dict[str, str] = {}
     try:
         with LocalPool(settings.workers, settings.start_method) as pool:
-            for source in _scan(settings, sha256s, folder.work, pool):
+            for source in scan(settings, sha256s, folder.work, pool):
                 for report in pool.run(make_shard, shard_jobs(source, settings.render, None)):
                     if report.samples:
                         made[report.name] = report.sha256

@@ -97,7 +97,7 @@ def make_shard(job: ShardJob) -> ShardReport:
     if report.samples:
         write_idx(tar, rows["offset"].tolist(), report.bytes - len(END_OF_ARCHIVE))
     else:
-        tar.unlink()
+        tar.unlink(missing_ok=True)  # another process may be making the same shard
         idx_path(tar).unlink(missing_ok=True)
     if counts is not None:
         counts_path(job.work, job.shard_no).write_bytes(encode_counts(counts, report.sha256))
@@ -196,12 +196,8 @@ def _exclusion(scanned: ScannedSource) -> Exclusion | None:
 
 def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:
     """The report of a shard that is complete on disk and would come out the same if made again, or None."""
-    assert job.out is not None
-    finished = read_report(job.work, job.shard_no)
-    if finished is None:
-        return None
-    report, raw = finished
-    if report.samples and not _is_complete(job.out / job.name, report, raw):
+    report = _report_of_complete(job)
+    if report is None:
         return None
     for reject in report.rejects:
         if reject.reason not in _FIXABLE_BY_FILES:
@@ -213,6 +209,21 @@ def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:
                 continue
         return None
     return report
+
+
+def missing_shard(job: ShardJob) -> str | None:
+    """The shard's name if it is not complete on disk, or None."""
+    return None if _report_of_complete(job) else job.name
+
+
+def _report_of_complete(job: ShardJob) -> ShardReport | None:
+    """The report of a shard that is complete on disk, or None."""
+    assert job.out is not None
+    finished = read_report(job.work, job.shard_no)
+    if finished is None:
+        return None
+    report, raw = finished
+    return report if not report.samples or _is_complete(job.out / job.name, report, raw) else None
 
 
 def _is_complete(tar: Path, report: ShardReport, raw_rows: bytes) -> bool:
