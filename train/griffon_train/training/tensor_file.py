@@ -1,4 +1,7 @@
-"""Writes large tensors piece by piece and flushes them to disk as it goes, so that the watchdog sees progress."""
+"""Writes large tensors piece by piece, hashes them meanwhile, and flushes to disk as it goes.
+
+The disk writes a piece while it is hashed, and no flush takes so long that the watchdog would see no progress.
+"""
 
 import hashlib
 import json
@@ -7,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+
+from griffon_shards.support.files import begin_write_back
 
 _PIECE_BYTES = 16 << 20
 _SYNC_BYTES = 256 << 20  # otherwise the final fsync would write everything in one long call
@@ -35,18 +40,19 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], moved: Callab
         header = _header(tensors)
         file.write(header)
         digest.update(header)
-        unsynced = 0
+        position = written_back = synced = len(header)
         for tensor in tensors.values():
             flat = tensor.detach().reshape(-1).view(torch.uint8)
             for piece in flat.split(_PIECE_BYTES):
                 raw = piece.cpu().numpy().data
                 file.write(raw)
+                position += len(raw)
+                written_back = begin_write_back(file, written_back, position)
                 digest.update(raw)
-                unsynced += len(raw)
-                if unsynced >= _SYNC_BYTES:
+                if position - synced >= _SYNC_BYTES:
                     file.flush()
                     os.fdatasync(file.fileno())
-                    unsynced = 0
+                    synced = position
                 moved()
         file.flush()
         os.fsync(file.fileno())
