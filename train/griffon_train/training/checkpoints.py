@@ -56,7 +56,7 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ra
     incomplete = target.with_name(TEMPORARY_PREFIX + target.name)
     on_all_ranks = partial(_on_all_ranks, ranks, step)
     try:
-        needed_bytes = sum(ranks.gathered(_bytes_of(state)))
+        needed_bytes = sum(ranks.gathered(_bytes_of(state))) + len(orjson.dumps(extra))
         on_all_ranks(lambda _: _make_empty(incomplete, needed_bytes) if ranks.first else None)
         files = on_all_ranks(lambda moved: _write_own(incomplete / f"rank-{ranks.rank:05d}.safetensors", state, moved))
         index = {"format": FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
@@ -84,8 +84,8 @@ def _on_all_ranks(ranks: ProcessGroup, step: int, work: Callable[[Callable[[], N
 
 
 def _bytes_of(state: ShardedState) -> int:
-    """Size of the tensors that this rank writes."""
-    return sum(len(_KINDS) * flat.nbytes for flat in state.buffers)
+    """Size of the tensors that this rank writes, and of their description in the index."""
+    return sum(len(_KINDS) * flat.nbytes for flat in state.buffers) + len(orjson.dumps(_fragments(state)))
 
 
 def _make_empty(folder: Path, needed_bytes: int) -> None:
@@ -95,8 +95,10 @@ def _make_empty(folder: Path, needed_bytes: int) -> None:
     folder.mkdir(parents=True)
     usage = shutil.disk_usage(folder)
     if usage.total and usage.free < needed_bytes:  # some network file systems report nothing
-        needed = f"a checkpoint takes {size(needed_bytes)}, but only {size(usage.free)} are free"
-        raise OSError(errno.ENOSPC, needed, str(folder.parent))
+        lacking = (
+            f"a checkpoint takes {size(needed_bytes)}, which is {size(needed_bytes - usage.free)} more than is free"
+        )
+        raise OSError(errno.ENOSPC, lacking, str(folder.parent))
 
 
 def _complete(incomplete: Path, target: Path, index: Mapping[str, Any]) -> None:
@@ -115,15 +117,18 @@ def _write_own(path: Path, state: ShardedState, moved: Callable[[], None]) -> Ma
         for name, moment in state.moments(number).items():
             tensors[f"{number}.{name}"] = moment
     sha256 = write_tensors(path, tensors, moved)
-    fragments = [list(asdict(each).values()) for each in state.fragments]
     status = path.stat()
     return {
         "name": path.name,
         "bytes": status.st_size,
         "mtime_ns": status.st_mtime_ns,
         "sha256": sha256,
-        "fragments": fragments,
+        "fragments": _fragments(state),
     }
+
+
+def _fragments(state: ShardedState) -> list[list[Any]]:
+    return [list(asdict(each).values()) for each in state.fragments]
 
 
 def restore(checkpoint: TrainingCheckpoint, state: ShardedState, sizes: Mapping[str, int], ranks: ProcessGroup) -> None:
