@@ -189,10 +189,10 @@ def _prune(run: Path, step: int, keep: Keep, moved: Callable[[], object]) -> Non
     sizes = {}
     for each in steps:
         damage = _damage_since_written(run, each, moved)
-        if not damage:
+        if damage:
+            _log.warning("%s; it does not count among the checkpoints to keep", damage)
+        else:
             sizes[each] = size_of(folder_of(run, each))
-        elif each == step:
-            _log.warning("%s; earlier checkpoints are kept in its place", damage)
     kept = keep.of(sizes) | {step, keep.best}
     for each in steps:
         if each not in kept:
