@@ -135,14 +135,14 @@ def _kept(settings: CheckpointSettings, checkpoint_bytes: int) -> int:
     kept = settings.keep + best
     if settings.save_total_gb is None:
         return kept
-    least, within = 1 + best, int(settings.save_total_gb * 1e9 / max(1, checkpoint_bytes))
+    least, within = 1 + best, settings.save_total_gb * 1e9 / max(1, checkpoint_bytes)
     if within < least:
         always = "the latest and the best one are" if best else "the latest one is"
         _log.warning(
             f"--save-total-gb {settings.save_total_gb:g}: {always} always kept, which takes about "
             f"{size(least * checkpoint_bytes)}"
         )
-    return min(kept, max(least, within))
+    return int(max(least, min(kept, within)))
 
 
 def check_worker_memory(settings: Settings, ranks: ProcessGroup, shows: Shows, config: Any) -> None:  # noqa: ANN401
