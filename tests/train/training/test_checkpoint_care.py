@@ -1,10 +1,19 @@
-"""`griffon-train checkpoint`: what it lists, which damage it names, and what it never deletes."""
+"""The checkpoints that `griffon-train checkpoint` lists, verifies and deletes, and those that a run itself deletes."""
 
+import os
 import re
 import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import torch
+
+from griffon_train.distributed.process_group import ProcessGroup
+from griffon_train.distributed.signals import Requests
+from griffon_train.distributed.watchdog import Watchdog
+from griffon_train.training.checkpoint_folders import Keep, prune, size_of
 
 from ..conftest import Run
 from .conftest import checkpoint_of, command
@@ -36,7 +45,27 @@ def flip_bit(run: Path, step: int) -> None:
 
 
 def steps_in(run: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").iterdir())
+    return sorted(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
+
+
+def truncate(run: Path, step: int) -> None:
+    path = next(checkpoint_of(run, step).glob("*.safetensors"))
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def copy(run: Path, step: int) -> None:
+    """Replace a checkpoint by a copy, whose files are newer."""
+    moved = checkpoint_of(run, step).rename(run / "moved")
+    shutil.copytree(moved, checkpoint_of(run, step), copy_function=shutil.copyfile)
+    shutil.rmtree(moved)
+
+
+@pytest.fixture
+def alone() -> Iterator[ProcessGroup]:
+    """A process that trains alone."""
+    watchdog = Watchdog(0, 600)
+    yield ProcessGroup(rank=0, world_size=1, device=torch.device("cpu"), watchdog=watchdog, requests=Requests())
+    watchdog.close()
 
 
 def states_of(output: str) -> dict[int, str]:
@@ -97,3 +126,95 @@ def test_other_folders_are_refused(tmp_path: Path, train_cli: Run) -> None:
         assert refused.returncode == 2
         assert "give the --output-dir of a run" in refused.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+Damage = Callable[[Path, int], None]
+
+
+@pytest.mark.parametrize(
+    ("damages", "keep", "left"),
+    [
+        ({}, 2, [3, 4]),
+        ({4: flip_bit}, 1, [3, 4]),
+        ({4: truncate}, 1, [3, 4]),
+        ({4: flip_bit, 3: flip_bit}, 1, [2, 4]),
+        ({3: flip_bit}, 2, [2, 4]),
+        ({3: copy}, 2, [3, 4]),
+    ],
+)
+def test_a_run_deletes_no_intact_checkpoint_for_a_damaged_one(
+    damages: Mapping[int, Damage],
+    keep: int,
+    left: list[int],
+    run: Path,
+    alone: ProcessGroup,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for step, damage in damages.items():
+        damage(run, step)
+    prune(run, STEPS, Keep(count=keep), alone)
+    assert steps_in(run) == left
+    warnings = [line for line in caplog.messages if "it does not count among the checkpoints to keep" in line]
+    assert len(warnings) == len({step for step in damages if damages[step] != copy})
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "best", "damages", "left"),
+    [
+        (2.5, None, {}, [3, 4]),
+        (0.5, None, {}, [4]),
+        (2.5, 1, {}, [1, 4]),
+        (0.5, 2, {}, [2, 4]),
+        (3.5, 4, {}, [2, 3, 4]),
+        (0.5, None, {4: flip_bit}, [3, 4]),
+        (9, None, {}, [1, 2, 3, 4]),
+    ],
+)
+def test_the_total_size_is_limited_but_for_the_latest_and_the_best(
+    checkpoints: float,
+    best: int | None,
+    damages: Mapping[int, Damage],
+    left: list[int],
+    run: Path,
+    alone: ProcessGroup,
+) -> None:
+    for step, damage in damages.items():
+        damage(run, step)
+    total_bytes = checkpoints * size_of(checkpoint_of(run, STEPS))
+    prune(run, STEPS, Keep(count=STEPS, total_bytes=total_bytes, best=best), alone)
+    assert steps_in(run) == left
+
+
+def test_damage_while_a_run_trains(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """The latest checkpoint is damaged behind its back: it is deleted next time, and not the one before."""
+    run = tmp_path / "run"
+    arguments = command(frozen_set, run, "--steps", 10_000, "--save-steps", 10_000, "--keep", 2, "--global-batch", 2)
+    running = launcher.start(arguments, 2)
+    saved: list[int] = []
+    for number in range(3):
+        if number == 2:
+            flip_bit(run, saved[-1])
+        running.wait_until(lambda: (run / "lock").exists())
+        (run / "save-now").touch()
+        running.wait_until(lambda: steps_in(run)[-1:] > saved[-1:])
+        saved.append(steps_in(run)[-1])
+    running.wait_until(lambda: len(steps_in(run)) == 2)
+    assert steps_in(run) == [saved[0], saved[2]]
+    running.signal(signal.SIGKILL)
+    running.wait()
+
+
+def test_a_limit_is_applied_and_may_change(saved: Path, launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """A checkpoint takes 0.9 MB."""
+    run = tmp_path / "run"
+    options = ("--save-steps", 1, "--keep", 9, "--global-batch", 2, "--workers", 0)
+    ended = launcher.run(*command(frozen_set, run, "--steps", 2, *options, "--save-total-gb", 5e-4), world_size=1)
+    assert ended.codes == [0], ended.said
+    assert "--save-total-gb 0.0005: the latest one is always kept, which takes about 920.1 kB" in ended.said[0]
+    assert re.search(rf"checkpoint {checkpoint_of(run, 2)}: 935\.\d kB in \d+\.\d s \(\d.*B/s\)", ended.said[0])
+    assert steps_in(run) == [2]
+
+    run = shutil.copytree(saved, tmp_path / "longer")
+    ended = launcher.run(*command(frozen_set, run, "--steps", STEPS, *options, "--save-total-gb", 0.0023))
+    assert ended.codes == [0, 0], ended.said
+    assert steps_in(run) == [3, 4]

@@ -243,6 +243,13 @@ class CheckpointSettings:
 
     save_steps: Annotated[Count, Option("Save a checkpoint every N steps.")] = 1000
     keep: Annotated[Count, Option("Number of latest checkpoints to keep.", reference_name="save_total_limit")] = 3
+    save_total_gb: Annotated[
+        Positive | None,
+        Option(
+            "Also delete old checkpoints that exceed N GB (1e9 bytes) in all; the latest and the best always stay.",
+            unset="no limit",
+        ),
+    ] = None
     keep_best: Annotated[
         str | None,
         Option(

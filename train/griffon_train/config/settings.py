@@ -126,7 +126,17 @@ RESUME_FREE: frozenset[str] = frozenset(
     | {"micro_batch", "workers", "zero", "offload", "deepspeed", "device", "attention", "gradient_checkpointing"}
     | {"deterministic", "optimizer"}
     # what is logged and kept
-    | {"save_steps", "keep", "keep_best", "val_steps", "val_generate", "log_every", "log_hook", "stall_s"}
+    | {
+        "save_steps",
+        "keep",
+        "save_total_gb",
+        "keep_best",
+        "val_steps",
+        "val_generate",
+        "log_every",
+        "log_hook",
+        "stall_s",
+    }
     | {"profile_steps"}
 )
 """Settings that may change when a run is resumed: the results stay the same up to rounding."""

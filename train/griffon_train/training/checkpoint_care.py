@@ -17,6 +17,7 @@ from griffon_train.training.checkpoint_folders import (
     folder_of,
     opened_at,
     removed,
+    size_of,
     steps_there,
 )
 
@@ -60,8 +61,7 @@ def checkpoints_of(run: Path, *, read: bool) -> Iterator[CheckpointState]:
         if isinstance(opened, TrainingCheckpoint):
             ranks = len(opened.index["files"])
             problem = _damage(run, step) if read else ""
-        size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        yield CheckpointState(step=step, size_bytes=size_bytes, ranks=ranks, best=step == best, problem=problem)
+        yield CheckpointState(step=step, size_bytes=size_of(path), ranks=ranks, best=step == best, problem=problem)
 
 
 def _best(run: Path) -> int | None:

@@ -141,28 +141,61 @@ def set_aside(run: Path, after: int) -> list[str]:
     return lines
 
 
-def prune(run: Path, step: int, keep: int, ranks: ProcessGroup, *, best: int | None = None) -> None:
-    """Delete old checkpoints of a run that has a complete one after `step` steps. Every rank calls this.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Which checkpoints of a run to keep.
 
-    Deletes all but the latest `keep` complete ones up to that step and the one after `best` steps, and those set aside
-    up to that step. Checkpoints of later steps do not belong to this attempt: they are neither counted nor deleted. A
-    checkpoint that cannot be deleted only takes space, so it is reported and the run continues.
+    Attributes:
+        count: number of latest ones.
+        total_bytes: size that they may have together; the latest and the best are kept in any case. None for any size.
+        best: step of the best one, which is kept, too.
+    """
+
+    count: int
+    total_bytes: float | None = None
+    best: int | None = None
+
+    def of(self, sizes: Mapping[int, int]) -> set[int]:
+        """The steps to keep of those that have intact checkpoints, given the size of each in bytes."""
+        kept = {step for step in sizes if step == self.best}
+        for step in sorted(sizes, reverse=True)[: self.count]:
+            total_bytes = sum(sizes[each] for each in kept | {step})
+            if self.total_bytes is not None and total_bytes > self.total_bytes and step != max(sizes):
+                break
+            kept.add(step)
+        return kept
+
+
+def prune(run: Path, step: int, keep: Keep, ranks: ProcessGroup) -> None:
+    """Delete old checkpoints of a run that has written one after `step` steps. Every rank calls this.
+
+    Deletes all but those to keep of the intact ones up to that step, and those set aside up to that step. Checkpoints
+    of later steps do not belong to this attempt: they are neither counted nor deleted. The latest and the best one are
+    never deleted, even if they are damaged. A checkpoint that cannot be deleted only takes space, so it is reported and
+    the run continues.
     """
     with ranks.at_own_pace("deleting older checkpoints") as moved:
         try:
             if ranks.first:
-                _prune(run, step, keep, best, moved)
+                _prune(run, step, keep, moved)
         except OSError as error:
             _log.warning(
                 "%s: %s; an older checkpoint was not deleted; the run continues", error.filename, error.strerror
             )
 
 
-def _prune(run: Path, step: int, keep: int, best: int | None, moved: Callable[[], object]) -> None:
+def _prune(run: Path, step: int, keep: Keep, moved: Callable[[], object]) -> None:
     steps = [each for each in steps_there(run) if each <= step]
-    complete = [each for each in steps if each == step or isinstance(opened_at(run, each), TrainingCheckpoint)]
+    sizes = {}
     for each in steps:
-        if each not in complete[-keep:] and each != best:
+        damage = _damage_since_written(run, each, moved)
+        if damage:
+            _log.warning("%s; it does not count among the checkpoints to keep", damage)
+        else:
+            sizes[each] = size_of(folder_of(run, each))
+    kept = keep.of(sizes) | {step, keep.best}
+    for each in steps:
+        if each not in kept:
             removed(folder_of(run, each))
             moved()
     for each in steps_there(run, _ASIDE):
@@ -170,6 +203,24 @@ def _prune(run: Path, step: int, keep: int, best: int | None, moved: Callable[[]
             path = folder_of(run, each)
             removed(path.with_name(_ASIDE + path.name))
             moved()
+
+
+def _damage_since_written(run: Path, step: int, moved: Callable[[], object]) -> str:
+    """What is wrong with a checkpoint, or an empty string. Only files that have changed since are read."""
+    opened = opened_at(run, step)
+    if isinstance(opened, str):
+        return opened
+    changed = [
+        file
+        for file in opened.index["files"]
+        if (opened.path / file["name"]).stat().st_mtime_ns != file.get("mtime_ns")
+    ]
+    return "; ".join(damaged_files(opened, changed, moved))
+
+
+def size_of(folder: Path) -> int:
+    """Size of a checkpoint's files in bytes."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def removed(path: Path) -> None:

@@ -5,6 +5,7 @@ lists where each slice is, then one rename. DeepSpeed's universal checkpoint is 
 restores wrong values without an error (random frozen weights, learning rates of other groups).
 """
 
+import errno
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from safetensors import safe_open
 
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import TEMPORARY_PREFIX, sync_folder, write_whole
+from griffon_shards.support.tables import size
 from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.training.checkpoint_folders import (
     FORMAT,
@@ -54,7 +56,8 @@ def save(run: Path, step: int, state: ShardedState, extra: Mapping[str, Any], ra
     incomplete = target.with_name(TEMPORARY_PREFIX + target.name)
     on_all_ranks = partial(_on_all_ranks, ranks, step)
     try:
-        on_all_ranks(lambda _: _make_empty(incomplete) if ranks.first else None)
+        needed_bytes = sum(ranks.gathered(_bytes_of(state))) + len(orjson.dumps(extra))
+        on_all_ranks(lambda _: _make_empty(incomplete, needed_bytes) if ranks.first else None)
         files = on_all_ranks(lambda moved: _write_own(incomplete / f"rank-{ranks.rank:05d}.safetensors", state, moved))
         index = {"format": FORMAT, "step": step, "optimizer_steps": state.steps(), "files": files, **extra}
         on_all_ranks(lambda _: _complete(incomplete, target, index) if ranks.first else None)
@@ -80,10 +83,22 @@ def _on_all_ranks(ranks: ProcessGroup, step: int, work: Callable[[Callable[[], N
     return [each["done"] for each in results]
 
 
-def _make_empty(folder: Path) -> None:
+def _bytes_of(state: ShardedState) -> int:
+    """Size of the tensors that this rank writes, and of their description in the index."""
+    return sum(len(_KINDS) * flat.nbytes for flat in state.buffers) + len(orjson.dumps(_fragments(state)))
+
+
+def _make_empty(folder: Path, needed_bytes: int) -> None:
+    """Make the folder to write into, if the disk has enough space for its files."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+    usage = shutil.disk_usage(folder)
+    if usage.total and usage.free < needed_bytes:  # some network file systems report nothing
+        lacking = (
+            f"a checkpoint takes {size(needed_bytes)}, which is {size(needed_bytes - usage.free)} more than is free"
+        )
+        raise OSError(errno.ENOSPC, lacking, str(folder.parent))
 
 
 def _complete(incomplete: Path, target: Path, index: Mapping[str, Any]) -> None:
@@ -102,8 +117,18 @@ def _write_own(path: Path, state: ShardedState, moved: Callable[[], None]) -> Ma
         for name, moment in state.moments(number).items():
             tensors[f"{number}.{name}"] = moment
     sha256 = write_tensors(path, tensors, moved)
-    fragments = [list(asdict(each).values()) for each in state.fragments]
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256, "fragments": fragments}
+    status = path.stat()
+    return {
+        "name": path.name,
+        "bytes": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "sha256": sha256,
+        "fragments": _fragments(state),
+    }
+
+
+def _fragments(state: ShardedState) -> list[list[Any]]:
+    return [list(asdict(each).values()) for each in state.fragments]
 
 
 def restore(checkpoint: TrainingCheckpoint, state: ShardedState, sizes: Mapping[str, int], ranks: ProcessGroup) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_train.config.groups import LoggingSettings
+from griffon_shards.support.tables import size
+from griffon_train.config.groups import CheckpointSettings, LoggingSettings
 from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
 from griffon_train.config.settings import Settings, differences, prolongs, settings_from_json
 from griffon_train.data.shared_memory import check_shared_memory, needed_bytes, ranks_here
@@ -17,7 +18,7 @@ from griffon_train.model.config import GriffonConfig
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.weight_files import read_json
 from griffon_train.training.checkpoint_folders import steps_there
-from griffon_train.training.disk_space import check_room, need_of
+from griffon_train.training.disk_space import BYTES_OF_TRAINED, check_room, need_of
 from griffon_train.training.log_hook import imported
 from griffon_train.training.validation_figures import figure_names
 
@@ -109,19 +110,39 @@ def check_disk_room(
     problem = None
     if ranks.first and steps > max(steps_there(settings.output_dir), default=0):
         alone = settings.freezing.trained_parts() == ("projector",)
+        trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+        saves = settings.checkpointing.save_steps
+        if settings.checkpointing.keep_best is not None:
+            saves = min(saves, settings.logging.val_steps or saves)
         need = need_of(
             settings.output_dir,
             settings.output_dir / (PROJECTOR_NAME if alone else MODEL_NAME),
             list((model.projector if alone else model).parameters()),
-            sum(each.numel() for each in model.parameters() if each.requires_grad),
-            keep=settings.checkpointing.keep,
-            saves=-(-steps // settings.checkpointing.save_steps),
+            trained,
+            keep=_kept(settings.checkpointing, BYTES_OF_TRAINED * trained),
+            saves=-(-steps // saves),
         )
         try:
             _log.log(*check_room(settings.output_dir, need))
         except DataError as error:
             problem = str(error)
     ranks.raise_if_any(problem, DataError)
+
+
+def _kept(settings: CheckpointSettings, checkpoint_bytes: int) -> int:
+    """Number of checkpoints that are kept; a warning if even these are larger than `--save-total-gb`."""
+    best = settings.keep_best is not None
+    kept = settings.keep + best
+    if settings.save_total_gb is None:
+        return kept
+    least, within = 1 + best, settings.save_total_gb * 1e9 / max(1, checkpoint_bytes)
+    if within < least:
+        always = "the latest and the best one are" if best else "the latest one is"
+        _log.warning(
+            f"--save-total-gb {settings.save_total_gb:g}: {always} always kept, which takes about "
+            f"{size(least * checkpoint_bytes)}"
+        )
+    return int(max(least, min(kept, within)))
 
 
 def check_worker_memory(settings: Settings, ranks: ProcessGroup, shows: Shows, config: Any) -> None:  # noqa: ANN401

@@ -12,7 +12,8 @@ from griffon_shards.support.errors import DataError
 from griffon_shards.support.tables import size
 from griffon_train.training.checkpoint_folders import folder_of, partial_ones, steps_there
 
-_BYTES_OF_TRAINED = 4 + 4 + 4  # the weight and AdamW's two moments, in float32
+BYTES_OF_TRAINED = 4 + 4 + 4
+"""Size in a checkpoint of a trained weight and of AdamW's two moments, in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ def need_of(run: Path, result: Path, exported: Sequence[nn.Parameter], trained: 
     """
     sizes = [_bytes_of(folder_of(run, step)) for step in steps_there(run)]
     return Need(
-        checkpoint_bytes=_BYTES_OF_TRAINED * trained,
+        checkpoint_bytes=BYTES_OF_TRAINED * trained,
         checkpoints=min(keep + 1, saves),
         there_bytes=sum(sizes[-keep:]),
         going_bytes=sum(sizes[:-keep]) + sum(map(_bytes_of, partial_ones(run))),

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.tables import size
 from griffon_train.config.groups import DataSettings
 from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME
 from griffon_train.config.settings import Settings, settings_as_json
@@ -279,14 +280,20 @@ class RunState:
                 f"{error}. {self._last_checkpoint()}; rerun the same command to resume once a checkpoint can be written"
             ) from None
         self._saved = done
-        _log.info("checkpoint %s in %.1f s", path, time.monotonic() - began)
+        seconds, written = time.monotonic() - began, checkpoint_folders.size_of(path)
+        _log.info(f"checkpoint {path}: {size(written)} in {seconds:.1f} s ({size(written / seconds)}/s)")
         self._prune(done)
 
     def _prune(self, done: int) -> None:
         """Delete the checkpoints up to `done` steps that are neither among the last nor the best."""
         run, kept = self.settings.output_dir, self.settings.checkpointing
         best = best_checkpoint(run, kept.keep_best) if kept.keep_best is not None and self.ranks.first else None
-        checkpoint_folders.prune(run, done, kept.keep, self.ranks, best=None if best is None else best[0])
+        keep = checkpoint_folders.Keep(
+            count=kept.keep,
+            total_bytes=None if kept.save_total_gb is None else kept.save_total_gb * 1e9,
+            best=None if best is None else best[0],
+        )
+        checkpoint_folders.prune(run, done, keep, self.ranks)
 
     def saves_after(self, done: int) -> bool:
         """Whether a checkpoint is due after `done` steps."""
