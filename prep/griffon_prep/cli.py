@@ -12,8 +12,9 @@ import click
 
 from griffon_prep.build.parts import build_part
 from griffon_prep.build.plan import BuildPart
-from griffon_prep.build.run import SourceCount, build, check, check_counts
+from griffon_prep.build.run import build, check
 from griffon_prep.build.settings import BuildSettings
+from griffon_prep.build.shard_jobs import SourceCount, check_counts
 from griffon_prep.images import CHECKS
 from griffon_prep.readers import COMMON_OPTIONS, FORMATS
 from griffon_prep.render.settings import RenderSettings

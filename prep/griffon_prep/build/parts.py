@@ -7,8 +7,9 @@ from pathlib import Path
 from griffon_prep.build.folder import BuildFolder, check_no_other_set
 from griffon_prep.build.identity import identity
 from griffon_prep.build.plan import BuildPart
-from griffon_prep.build.run import SourceCount, begin, check_inputs, check_not_reused, check_same, run_jobs, scan
+from griffon_prep.build.run import begin, check_inputs, check_not_reused, check_same, scan
 from griffon_prep.build.settings import BuildSettings
+from griffon_prep.build.shard_jobs import SourceCount, run_jobs
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.worker_pool import LocalPool
 
