@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from griffon_prep.records import Record, Rejected
 from griffon_prep.render.boxes import CleanBox, clean_boxes, unique_phrases
+from griffon_prep.render.boxes_in_text import write_boxes
 from griffon_prep.render.detection import render_det, render_randdet
 from griffon_prep.render.grounding import render_reg, render_vg, render_visj
 from griffon_prep.render.lazy import render_lazy
@@ -38,5 +39,8 @@ def render(record: Record, source: Source, settings: RenderSettings) -> tuple[tu
     for phrase in unique_phrases(boxes):
         if count_boxes(phrase, settings.boxes):
             raise Rejected("bad_record", f"the text {phrase!r:.80} contains a box, so the answer could not be parsed")
+    if record.boxes_in_text:
+        record, repeated = write_boxes(record, settings.boxes)
+        dropped += Counter(duplicate=repeated)
     task = _TASKS[source.task]
     return tuple(task(record, boxes, source, settings, variant) for variant in range(settings.variants)), dropped

@@ -1,28 +1,21 @@
 """LAZY: the record's own conversation, with `<image>` where training expects it."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 
-from griffon_prep.records import BOX_MARK, Record, Rejected
-from griffon_prep.render.boxes import CleanBox, check_pixels
+from griffon_prep.records import Record
+from griffon_prep.render.boxes import CleanBox
 from griffon_prep.render.settings import RenderSettings, Source
-from griffon_shards.grammar import checked_box, format_box
 from griffon_shards.types import IMAGE_TOKEN, Rendering, Turn
 
 
 def render_lazy(
-    record: Record, _boxes: Sequence[CleanBox], _source: Source, settings: RenderSettings, _variant: int
+    record: Record, _boxes: Sequence[CleanBox], _source: Source, _settings: RenderSettings, _variant: int
 ) -> Rendering:
     """Return the record's turns, with `<image>` moved to the start of its turn and followed by a newline.
 
-    An image that no turn mentions goes into the first question. `<image>` in an answer is plain text and stays. Boxes
-    in the text are written as in the answers of other tasks.
-
-    Raises:
-        Rejected: `all_boxes_dropped`, if a box in the text cannot be written; `boxes_not_in_pixels`.
+    An image that no turn mentions goes into the first question. `<image>` in an answer is plain text and stays.
     """
-    turns = _with_boxes(record, settings.boxes) if record.boxes_in_text else record.turns
+    turns = record.turns
     if record.image_path is None:
         return Rendering(turns=turns)
     questions = [index for index, turn in enumerate(turns) if turn.role == "human"]
@@ -31,25 +24,6 @@ def render_lazy(
     text = turns[first].text.replace(IMAGE_TOKEN, "").strip()
     moved = Turn(role="human", text=f"{IMAGE_TOKEN}\n{text}")
     return Rendering(turns=(*turns[:first], moved, *turns[first + 1 :]))
-
-
-def _with_boxes(record: Record, style: str) -> tuple[Turn, ...]:
-    """Return the record's turns with its boxes written where their marks are."""
-    check_pixels(record)
-    texts = []
-    for box in record.boxes_in_text:
-        rounded = checked_box(box, record.width_px, record.height_px)
-        if isinstance(rounded, str):
-            numbers = ", ".join(f"{corner:g}" for corner in box)
-            raise Rejected(
-                "all_boxes_dropped",
-                f"{rounded}: the box [{numbers}] in the text, of an image of {record.width_px}x{record.height_px}",
-            )
-        texts.append(format_box(rounded, style))
-    left = iter(texts)
-    return tuple(
-        replace(turn, text=re.sub(re.escape(BOX_MARK), lambda _: next(left), turn.text)) for turn in record.turns
-    )
 
 
 def join_rounds(rounds: Sequence[tuple[Rendering, ...]]) -> tuple[Rendering, ...]:

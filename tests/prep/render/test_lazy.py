@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from griffon_prep.records import BOX_MARK, Rejected
+from griffon_prep.render import render
+from griffon_prep.render.settings import RenderSettings, Source
 from griffon_shards.types import Turn
 
-from ..rendering import record_of, rendered
+from ..rendering import OURS, record_of, rendered
 
 
 def human(text: str) -> Turn:
@@ -87,3 +89,24 @@ def test_boxes_in_the_text_that_are_no_pixels_reject_the_record() -> None:
     assert caught.value.reason == "boxes_not_in_pixels"
     (rendering,) = rendered("LAZY", replace(record, boxes_in_text=((64.0, 48.0, 320.0, 432.0),)))
     assert rendering.turns[1].text == "[0.100,0.100,0.500,0.900]"
+
+
+def test_an_equal_box_of_a_phrase_is_written_once() -> None:
+    """Equal after rounding, in one row of boxes: elsewhere the text speaks of the box again."""
+    box, moved, other = (64.0, 48.0, 320.0, 432.0), (64.0, 48.1, 320.0, 432.0), (0.0, 0.0, 64.0, 48.0)
+    once, wide = "[0.100,0.100,0.500,0.900]", "[0.000,0.000,0.100,0.100]"
+    cases = (
+        ("猫-{0}&猫-{0}&狗-{0}&猫-{0}", (box, box, box, moved), f"猫-{once}&狗-{once}"),
+        ("I see a cat-{0}&cat-{0}&cat-{0} there", (box, other, box), f"I see a cat-{once}&cat-{wide} there"),
+        ("{0}&{0}", (box, box), once),
+        ("bobcat-{0}&cat-{0}", (box, box), f"bobcat-{once}&cat-{once}"),
+        ("A cat-{0}. The cat-{0} sleeps.", (box, box), f"A cat-{once}. The cat-{once} sleeps."),
+    )
+    for text, boxes, answer in cases:
+        turns = (human("Where?"), gpt(text.format(BOX_MARK)))
+        record = record_of(turns=turns, image_path="a.jpg", sides_px=(640, 480))
+        settings = RenderSettings(seed=0, boxes="text", det_categories=80, variants=1, templates=OURS)
+        source = Source(tag="LAZY_test", task="LAZY", vocabulary=())
+        renderings, dropped = render(replace(record, boxes_in_text=boxes), source, settings)
+        assert renderings[0].turns[1].text == answer
+        assert dropped.total() == dropped["duplicate"] == text.count("{0}") - answer.count("[")
