@@ -105,7 +105,7 @@ def test_a_folder_is_recognised_and_a_split_chosen(tmp_path: Path) -> None:
         ("ok\n[/EN#x/people A man]", None, "line 2: expected phrases like"),
         (None, "", "there is no Annotations/8.xml"),
         (None, "<annotation>", "not XML that can be read"),
-        (None, '<!DOCTYPE a [<!ENTITY b "c">]>' + xml(""), "not XML that can be read"),
+        (None, '<!DOCTYPE a [<!ENTITY b "c">]>' + xml(""), "has a document type or entities"),
         (None, xml(thing("9", (1, 2, 3))), "ymax: expected a number"),
         (None, xml(thing("9")), "object 9 has neither bndbox nor nobndbox"),
         (None, xml(thing("dog", (1, 2, 3, 4))), "expected numbers of chains"),
