@@ -104,13 +104,15 @@ def test_hugging_face_keeps_all_images_when_told_the_features(
     assert by_key(seen) == by_key(ours)
 
 
-def test_hugging_face_finds_the_features_where_the_first_shard_has_images(
+def test_hugging_face_finds_the_features_where_the_first_samples_have_images_and_boxes(
     tars: list[str], ours: list[Seen], tmp_path: Path
 ) -> None:
     from datasets import load_dataset
 
-    images_first = images_last(tars, ours)[::-1]
-    peer = load_dataset("webdataset", data_files=images_first, split="train", cache_dir=str(tmp_path))
+    lacking = {sample.key.rpartition("-")[0] for sample in ours if not sample.image_size or not sample.boxes_xyxy_px}
+    complete_first = sorted(tars, key=lambda tar: Path(tar).parent.name in lacking)
+    assert Path(complete_first[0]).parent.name not in lacking
+    peer = load_dataset("webdataset", data_files=complete_first, split="train", cache_dir=str(tmp_path))
     assert peer.features["json"] == hugging_face_features()["json"]
     assert peer.num_rows == len(ours)
     assert sum(raw["jpg"] is not None for raw in peer) == sum(sample.image_size is not None for sample in ours)
