@@ -273,7 +273,7 @@ class LoggingSettings:
         Count | None,
         Option("At each validation, also answer N samples of each source and score the answers.", unset="losses only"),
     ] = None
-    log_every: Annotated[Count, Option("Print progress every N steps.", reference_name="logging_steps")] = 10
+    log_every: Annotated[Count, Option("Log progress every N steps.", reference_name="logging_steps")] = 10
     log_hook: Annotated[
         str | None, Option("Python function, as module:function, called with every metrics record.", unset="none")
     ] = None
