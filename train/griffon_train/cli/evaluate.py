@@ -1,12 +1,13 @@
 """`griffon-train evaluate`: ask a model the questions of frozen sets, and score its answers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import orjson
 
-from griffon_shards.frozen_set import open_set
+from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.command_line import resumable
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
@@ -87,11 +88,7 @@ def evaluate_command(
 
     To use 8 GPUs: torchrun --nproc_per_node 8 -m griffon_train evaluate MODEL --shards DIR --out OUT
     """
-    sets = [open_set(root) for root in roots]
-    if len({frozen.lock.digest for frozen in sets}) < len(sets):
-        raise SettingsError("--shards: the same set is given twice")
-    for frozen in sets:
-        frozen.check_shards()
+    sets = _opened(roots)
     import torch  # it takes seconds to import
 
     from griffon_train.distributed.process_group import distributed_session
@@ -124,6 +121,15 @@ def evaluate_command(
             if coco_json is not None:
                 _write_coco(result, coco_json)
             click.echo(figures_table(result.metrics))
+
+
+def _opened(roots: Sequence[Path]) -> list[FrozenSet]:
+    sets = [open_set(root) for root in roots]
+    if len({frozen.lock.digest for frozen in sets}) < len(sets):
+        raise SettingsError("--shards: the same set is given twice")
+    for frozen in sets:
+        frozen.check_shards()
+    return sets
 
 
 def _write_coco(result: "Result", path: Path) -> None:
