@@ -24,7 +24,7 @@ VIEW = ROOT / "shards" / "griffon_shards" / "view"
 """Needs the extra `view`; the command imports the server when it runs."""
 
 NOT_IN_BASE = {"torch", "transformers", "deepspeed", "flash_attn", "datasets", "megatron", "ray", "accelerate"}
-NOT_IN_BASE |= {"anyio", "starlette", "uvicorn"}
+NOT_IN_BASE |= {"anyio", "starlette", "uvicorn", "fsspec", "s3fs", "gcsfs", "adlfs"}
 
 # Imports a module in a fresh process, and prints every import of what is not in the base install, tried or done.
 WATCH = """
@@ -87,7 +87,7 @@ def test_few_modules_stand_outside_of_a_room(package: str) -> None:
     assert len(list((ROOT / PARTS[package] / package).glob("[!_]*.py"))) <= 4
 
 
-IN_EXTRAS = {"imagehash", "pyarrow"}
+IN_EXTRAS = {"imagehash", "pyarrow", "fsspec"}
 """What prep imports only where it is needed, and asks for if it is missing."""
 
 

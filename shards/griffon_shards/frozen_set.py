@@ -2,8 +2,6 @@
 
 import mmap
 import os
-import stat
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +10,30 @@ from numpy.typing import NDArray
 from griffon_shards.index import INDEX_NAME, open_index
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.sample_json import decode_sample
+from griffon_shards.shard_bytes import shard_bytes
+from griffon_shards.storage import Location, ObjectPath, as_location
+from griffon_shards.storage.node_cache import local_copy
 from griffon_shards.support.errors import DataError
 from griffon_shards.tar import crc32, split_sample
 from griffon_shards.types import Sample
-
-_OPEN_SHARDS = 64  # a set can have more shards than a process may have open files
 
 
 class FrozenSet:
     """A frozen shard set, open for reading. Rows are samples, in shard order. Threads may share it.
 
+    Of a set in an object store, the index is copied to this machine once, and a sample is one range request.
+
     Attributes:
-        root: the set's folder.
+        root: the set's folder, or its URL.
         lock: the content of `griffon.lock.json`.
         index: the rows of `index.npy`, memory-mapped, dtype `INDEX_DTYPE`, shape [samples].
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Location, cache: Path | None = None) -> None:
         self.root = root
+        self._cache = cache
         self.lock: Lock = read_lock(root)
-        self.index: NDArray[np.void] = open_index(root / INDEX_NAME)
+        self.index: NDArray[np.void] = _open_index(root, self.lock, cache)
         samples = sum(shard.samples for shard in self.lock.shards)
         if len(self.index) != samples:
             raise DataError(
@@ -39,7 +41,10 @@ class FrozenSet:
             )
         ends = np.cumsum([0, *(source.samples for source in self.lock.sources)])
         self._source_rows = {source.tag: (int(ends[i]), int(ends[i + 1])) for i, source in enumerate(self.lock.sources)}
-        self._shard = lru_cache(_OPEN_SHARDS)(self._open_shard)
+        self._shards = shard_bytes(root)
+
+    def __reduce__(self) -> tuple[type["FrozenSet"], tuple[Location, Path | None]]:
+        return FrozenSet, (self.root, self._cache)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -60,11 +65,11 @@ class FrozenSet:
         """The tar bytes of a row's sample, checked against its CRC-32 in the index. Raises as `__getitem__`."""
         entry = self._entry(row)
         size, offset = int(entry["bytes"]), int(entry["offset"])
-        if offset + size > self.lock.shards[int(entry["shard"])].bytes:
+        shard = self.lock.shards[int(entry["shard"])]
+        if offset + size > shard.bytes:
             raise DataError(f"{self.where(row)}: beyond the end of the shard; {self.root / INDEX_NAME} is damaged")
         try:
-            shard = self._shard(int(entry["shard"]))  # keep a reference, or it may be closed before the read
-            data = os.pread(shard.descriptor, size, offset)
+            data = self._shards.read(shard.name, offset, size)
         except FileNotFoundError:
             raise DataError(f"{self.where(row)}: the shard is missing; copy the set again or rebuild it") from None
         if len(data) != size or crc32(data) != int(entry["crc32"]):
@@ -117,12 +122,12 @@ class FrozenSet:
         for shard in self.lock.shards:
             path = self.root / shard.name
             try:
-                status = path.stat()
+                size_bytes = self._shards.size(shard.name)
             except FileNotFoundError:
                 raise DataError(f"{path}: the shard is missing; copy the set again or rebuild it") from None
-            if stat.S_ISREG(status.st_mode) and status.st_size != shard.bytes:
+            if size_bytes not in (None, shard.bytes):
                 raise DataError(
-                    f"{path}: has {status.st_size:,} of {shard.bytes:,} bytes; copy the set again or rebuild it"
+                    f"{path}: has {size_bytes:,} of {shard.bytes:,} bytes; copy the set again or rebuild it"
                 )
 
     def let_index_go(self) -> None:
@@ -147,28 +152,26 @@ class FrozenSet:
             )
         return entry
 
-    def _open_shard(self, shard_no: int) -> "_OpenFile":
-        return _OpenFile(self.root / self.lock.shards[shard_no].name)
+
+def _open_index(root: Location, lock: Lock, cache: Path | None) -> NDArray[np.void]:
+    if not isinstance(root, ObjectPath):
+        return open_index(root / INDEX_NAME)
+    try:
+        return open_index(local_copy(root / INDEX_NAME, lock.index_sha256, cache))
+    except FileNotFoundError:
+        raise DataError(f"{root / INDEX_NAME}: missing; the set is incomplete, copy it again or rebuild it") from None
 
 
-class _OpenFile:
-    """A file descriptor that is closed when the last reference to it is gone."""
+def open_set(root: str | os.PathLike[str] | ObjectPath, cache: Path | None = None) -> FrozenSet:
+    """Open the frozen set in folder `root`, or at this URL.
 
-    __slots__ = ("descriptor",)
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = -1
-        self.descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-
-
-def open_set(root: str | os.PathLike[str]) -> FrozenSet:
-    """Open the frozen set in folder `root`.
+    Args:
+        root: folder or URL.
+        cache: folder for what is fetched from an object store; by default the user's cache.
 
     Raises:
+        SettingsError: the URL is not one of an object store.
         DataError: the folder is not a frozen set, or its lock or index is damaged.
     """
-    return FrozenSet(Path(root))
+    location = root if isinstance(root, ObjectPath) else as_location(os.fspath(root))
+    return FrozenSet(location, cache)

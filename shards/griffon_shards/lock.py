@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from griffon_shards.storage import Location
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import write_whole
 
@@ -125,7 +126,7 @@ def write_lock(root: Path, lock: Lock) -> Lock:
     return complete
 
 
-def read_lock(root: Path) -> Lock:
+def read_lock(root: Location) -> Lock:
     """Read the lock of a frozen set.
 
     Raises:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from griffon_shards.storage.node_cache import default_cache
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import SettingsError
 
@@ -77,9 +78,3 @@ def view_command(
 def _has_display() -> bool:
     """Whether a browser can open a window. On a terminal alone, a text browser would take the terminal over."""
     return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def default_cache() -> Path:
-    """The folder for caches of this user, as the XDG base directory specification has it."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "griffon-shards"
