@@ -154,7 +154,7 @@ def _connect(workers: int | None, address: str | None) -> None:
             logging_level=logging.CRITICAL,
             **(own if address is None else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         reason = " ".join(str(error).split())
         start = "start one with ray start --head, or leave out --ray-address to start one for this build"
         raise SettingsError(f"--ray-address {address}: no connection to a Ray cluster ({reason}); {start}") from error
