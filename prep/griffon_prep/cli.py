@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from griffon_prep.build.engines import LOCAL, find_engine
 from griffon_prep.build.parts import build_part
 from griffon_prep.build.plan import BuildPart
 from griffon_prep.build.run import build, check
@@ -26,7 +27,6 @@ from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.support.command_line import guard, resumable
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.logs import verbosity_option
-from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import table
 from griffon_shards.templates import load_templates
 from griffon_shards.types import BOX_STYLES, TASKS
@@ -83,7 +83,6 @@ _SOURCE_OPTIONS = (
     click.option(
         "--workers",
         type=_COUNT,
-        default=available_cores,
         help="Number of worker processes.  [default: one per CPU core]",
     ),
     click.option(
@@ -170,7 +169,7 @@ _SOURCE_OPTIONS = (
     verbosity_option,
 )
 """The options that `build` and `check` share. Those of `RenderSettings` have its defaults."""
-_BUILD_ONLY = ("out", "reuse", "recheck", "overwrite", "no_report", "part", "finish")
+_BUILD_ONLY = ("out", "reuse", "recheck", "overwrite", "no_report", "part", "finish", "engine", "ray_address")
 
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -193,7 +192,7 @@ def _settings(
     data_path: str | None,
     image_folder: str | None,
     data_root: Path,
-    workers: int,
+    workers: int | None,
     templates: Path | None,
     max_rejects: Fraction,
     allow_empty: bool,
@@ -248,6 +247,20 @@ def _settings(
     help="Make only the Kth of N parts of the shards. All parts may run at once, on machines that share the output "
     "folder.",
 )
+@click.option(
+    "--engine",
+    metavar="NAME",
+    default=LOCAL,
+    show_default=True,
+    help="What runs the jobs. local: processes of this machine; ray: a Ray cluster; MODULE:FACTORY: the "
+    "concurrent.futures.Executor that FACTORY(workers) returns.",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="With --engine ray: a running cluster, as auto or HOST:PORT.  [default: RAY_ADDRESS, or a cluster that is "
+    "started on this machine for the build]",
+)
 @click.option("--finish", is_flag=True, help="Freeze the set once all parts are made; report shards that are missing.")
 @resumable
 @_source_options
@@ -261,6 +274,8 @@ def build_command(
     no_report: bool,
     part: BuildPart | None,
     finish: bool,
+    engine: str,
+    ray_address: str | None,
 ) -> None:
     """Build a frozen shard set. An interrupted build resumes."""
     given = [option for option, value in (("--part", part), ("--finish", finish)) if value]
@@ -269,7 +284,10 @@ def build_command(
         how = "delete the output folder yourself" if overwrite else "leave out all but one of them"
         raise SettingsError(f"{' and '.join(given + others)}: cannot be combined; {how}")
     out = out or Path("frozen") / name
-    settings = replace(settings, report=not no_report)
+    if engine != LOCAL:
+        out = out.absolute()  # workers on other machines have another current folder
+    settings = replace(settings, report=not no_report, engine=engine, ray_address=ray_address)
+    find_engine(settings)  # reports a missing package before the annotations are read
     if part is not None:
         click.echo(_part_summary(part, build_part(settings, out, part, reuse=reuse)))
         return

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from griffon_prep.build.engines import open_engine
 from griffon_prep.build.finalize import check_all_made, check_begun, freeze
 from griffon_prep.build.folder import BuildFolder, check_no_other_set, differences
 from griffon_prep.build.identity import identity, identity_of_lock
@@ -26,7 +27,7 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import size
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.support.worker_pool import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def build(
         if finish:
             check_begun(folder)
         old = open_set(reuse) if reuse is not None else None
-        with LocalPool(settings.workers, settings.start_method) as pool:
+        with open_engine(settings) as pool:
             scanned = scan(settings, sha256s, folder.work, pool)
             if finish:
                 check_all_made(scanned, settings, folder, pool)
@@ -81,10 +82,10 @@ def build(
             source_counts = run_jobs(scanned, settings, out, pool, stop_early=not finish)
             check_counts(scanned, source_counts, settings)
             gather_counts(scanned, settings, out, reuse, pool)
-        check_inputs(folder, settings, sha256s)
-        lock = freeze(out, settings.render, scanned)
-        folder.clear_work()
-        write_report_page(out, settings)
+            check_inputs(folder, settings, sha256s)
+            lock = freeze(out, settings.render, scanned)
+            write_report_page(out, settings, pool)
+        folder.clear_work()  # only now, as workers keep work files open
         return lock
 
 
@@ -108,7 +109,7 @@ def begin(
     scanned: Sequence[ScannedSource],
     settings: BuildSettings,
     old: FrozenSet | None,
-    pool: LocalPool,
+    pool: Engine,
 ) -> None:
     """Check the free space, write the plan, and link the shards of unchanged sources from the set `old`.
 
@@ -136,12 +137,12 @@ def check(settings: BuildSettings) -> tuple[list[ScannedSource], dict[str, Sourc
     with tempfile.TemporaryDirectory(prefix="griffon-check-") as name:
         stamps = AnnotationHashes(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
-        with LocalPool(settings.workers, settings.start_method) as pool:
+        with open_engine(settings) as pool:
             scanned = scan(settings, sha256s, Path(name), pool)
             return scanned, run_jobs(scanned, settings, None, pool, stop_early=False)
 
 
-def scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool) -> list[ScannedSource]:
+def scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: Engine) -> list[ScannedSource]:
     """Scan all sources, or read the results of an earlier scan in the work folder, and log notes about them.
 
     Raises:
@@ -169,7 +170,7 @@ def _warn_of_selection(settings: BuildSettings, scanned: Sequence[ScannedSource]
         _log.warning(f"the sources use different parts of their images: {chosen}; a set with train and val has both")
 
 
-def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, out: Path, pool: LocalPool) -> None:
+def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, out: Path, pool: Engine) -> None:
     """Report the estimated size of the set and the free disk space.
 
     Raises:
@@ -235,7 +236,7 @@ def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: 
     frozen = {shard.name: shard.sha256 for shard in lock.shards}
     made: dict[str, str] = {}
     try:
-        with LocalPool(settings.workers, settings.start_method) as pool:
+        with open_engine(settings) as pool:
             for source in scan(settings, sha256s, folder.work, pool):
                 for report in pool.run(make_shard, shard_jobs(source, settings.render, None)):
                     if report.samples:
