@@ -73,6 +73,8 @@ def status_of(error: BaseException) -> int:
         response = getattr(cause, "response", None)
         if isinstance(response, dict):  # botocore
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if type(cause).__name__ in _TRANSIENT_CLASSES:  # aiohttp gives responses that were cut the code 400
+            continue
         for name in ("status_code", "status", "code"):  # azure, aiohttp, gcsfs
             value = getattr(cause, name, None)
             if isinstance(value, int) or (isinstance(value, str) and value.isdigit()):
