@@ -1,8 +1,8 @@
 """A proxy in front of an object store that is slow, throttles, and loses connections, from a fixed seed.
 
 It runs as a process of its own, so that it takes no time from the process that it serves. Each request waits for the
-latency; then it is refused with 503, or passed on. Of the responses some are cut: half of the body is sent, or nothing
-if there is no body, and the connection is closed. The server has then done what it was asked for.
+latency; then it is refused (by default with 503, SlowDown), or passed on. Some responses are cut: half of the body is
+sent, or nothing if there is no body, and the connection is closed. The server has then done what it was asked for.
 """
 
 import argparse
@@ -21,10 +21,7 @@ from typing import Any
 
 CONTROL = "/-proxy"
 _CHUNK_BYTES = 1 << 16
-_REFUSALS = {
-    403: ("Forbidden", "AccessDenied", "Access Denied"),
-    503: ("Slow Down", "SlowDown", "Please reduce your request rate."),
-}
+_REFUSALS = {"SlowDown": 503, "AccessDenied": 403, "InvalidAccessKeyId": 403, "PermanentRedirect": 301}
 
 
 @dataclass(kw_only=True)
@@ -35,14 +32,14 @@ class Faults:
         latency_s: wait before each request is passed on.
         bytes_per_s: limit of all connections together, in each direction; 0 for none.
         refuse_share: share of the requests that is refused.
-        refuse_status: HTTP status of these: 503 (SlowDown) or 403 (AccessDenied).
+        refuse_code: S3's error code for these: SlowDown, AccessDenied, InvalidAccessKeyId or PermanentRedirect.
         cut_share: share of the responses that is cut.
     """
 
     latency_s: float = 0.05
     bytes_per_s: float = 100e6
     refuse_share: float = 0.05
-    refuse_status: int = 503
+    refuse_code: str = "SlowDown"
     cut_share: float = 0.02
 
 
@@ -163,9 +160,9 @@ class _Server:
         await asyncio.sleep(faults.latency_s)
         if refused:
             counters.refused += 1
-            reason, code, text = _REFUSALS[faults.refuse_status]
-            xml = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{text}</Message></Error>'
-            return await self._send(writer, _response(faults.refuse_status, reason, xml.encode(), method=method))
+            code = faults.refuse_code
+            xml = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>refused</Message></Error>'
+            return await self._send(writer, _response(_REFUSALS[code], code, xml.encode(), method=method))
         answer_head, answer = await self._ask(method, first, headers, body)
         if cut:
             counters.cut += 1
@@ -240,7 +237,8 @@ def _joined(chunks: bytes) -> bytes:
 
 
 def _response(status: int, reason: str, body: bytes, *, method: str = "GET") -> bytes:
-    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+    region = "x-amz-bucket-region: eu-west-1\r\n" if status == 301 else ""
+    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n{region}\r\n"
     return head.encode() + (b"" if method == "HEAD" else body)
 
 

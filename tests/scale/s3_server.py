@@ -11,6 +11,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCY"}
+PAGE_OBJECTS = 20
+"""Objects in one page of a listing; 1,000 in S3 itself."""
+
 _START_S = 120
 
 
@@ -27,6 +30,7 @@ def running_server(executable: Path, folder: Path) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "AWS_ENDPOINT_URL")}
+    environment["MOTO_S3_DEFAULT_MAX_KEYS"] = str(PAGE_OBJECTS)
     with (folder / "moto.log").open("wb") as log:
         command = [str(executable), "-H", "127.0.0.1", "-p", str(port)]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
