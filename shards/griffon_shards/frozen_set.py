@@ -26,6 +26,7 @@ class FrozenSet:
     Attributes:
         root: the set's folder, or its URL.
         lock: the content of `griffon.lock.json`.
+        index_path: the file of the index on this machine.
         index: the rows of `index.npy`, memory-mapped, dtype `INDEX_DTYPE`, shape [samples].
     """
 
@@ -33,7 +34,8 @@ class FrozenSet:
         self.root = root
         self._cache = cache
         self.lock: Lock = read_lock(root)
-        self.index: NDArray[np.void] = _open_index(root, self.lock, cache)
+        self.index_path = _local_index(root, self.lock, cache)
+        self.index: NDArray[np.void] = open_index(self.index_path)
         samples = sum(shard.samples for shard in self.lock.shards)
         if len(self.index) != samples:
             raise DataError(
@@ -119,12 +121,12 @@ class FrozenSet:
         Raises:
             DataError: a shard is missing or truncated; the message names it.
         """
+        sizes = self._shards.sizes([shard.name for shard in self.lock.shards])
         for shard in self.lock.shards:
             path = self.root / shard.name
-            try:
-                size_bytes = self._shards.size(shard.name)
-            except FileNotFoundError:
-                raise DataError(f"{path}: the shard is missing; copy the set again or rebuild it") from None
+            if shard.name not in sizes:
+                raise DataError(f"{path}: the shard is missing; copy the set again or rebuild it")
+            size_bytes = sizes[shard.name]
             if size_bytes not in (None, shard.bytes):
                 raise DataError(
                     f"{path}: has {size_bytes:,} of {shard.bytes:,} bytes; copy the set again or rebuild it"
@@ -153,11 +155,11 @@ class FrozenSet:
         return entry
 
 
-def _open_index(root: Location, lock: Lock, cache: Path | None) -> NDArray[np.void]:
+def _local_index(root: Location, lock: Lock, cache: Path | None) -> Path:
     if not isinstance(root, ObjectPath):
-        return open_index(root / INDEX_NAME)
+        return root / INDEX_NAME
     try:
-        return open_index(local_copy(root / INDEX_NAME, lock.index_sha256, cache))
+        return local_copy(root / INDEX_NAME, lock.index_sha256, cache)
     except FileNotFoundError:
         raise DataError(f"{root / INDEX_NAME}: missing; the set is incomplete, copy it again or rebuild it") from None
 

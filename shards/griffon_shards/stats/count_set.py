@@ -9,6 +9,7 @@ from pathlib import Path
 from griffon_shards.frozen_set import open_set
 from griffon_shards.stats.counts import CountTokens, SetCounts
 from griffon_shards.stats.figures import Figures, make_figures
+from griffon_shards.storage import Location
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.worker_pool import LocalPool
 
@@ -17,7 +18,7 @@ _Job = tuple[str, int, int, str | None]
 
 
 def count_set(
-    root: Path,
+    root: Location,
     *,
     workers: int,
     tokenizer: Path | None = None,
@@ -27,7 +28,7 @@ def count_set(
     """The figures of a set: the same for any number of workers. Every sample is read and checked against its crc32.
 
     Args:
-        root: the set's folder.
+        root: the set's folder, or its URL.
         workers: number of processes.
         tokenizer: folder with the `tokenizer.json` of a tokenizer, to count tokens too.
         rows_per_job: samples that a process counts at a time.

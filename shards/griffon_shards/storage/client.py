@@ -13,8 +13,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from griffon_shards.storage.errors import StorageError, describe, describe_given_up, is_missing, is_transient
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.storage.errors import (
+    StorageError,
+    describe,
+    describe_given_up,
+    is_existing,
+    is_missing,
+    is_transient,
+    truncated,
+)
+from griffon_shards.support.errors import DataError, SettingsError
 
 Result = TypeVar("Result")
 
@@ -45,7 +53,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 def read_whole(url: str) -> bytes:
     """The whole object; see `ObjectPath.read_bytes`."""
-    data: bytes = _retried(url, lambda: _file_system(url).cat_file(url))
+    data: bytes = retried(url, lambda: _file_system(url).cat_file(url))
     return data
 
 
@@ -60,15 +68,15 @@ def read_range(url: str, start: int, size: int) -> bytes:
             raise ConnectionError(f"got {len(data):,} of {size:,} bytes")
         return data
 
-    data = _retried(url, read)
+    data = retried(url, read)
     if len(data) != size:
-        raise StorageError(f"{url}: truncated, has no bytes {start:,} to {start + size:,}; copy it again")
+        raise DataError(truncated(url))
     return data
 
 
 def size_of(url: str) -> int:
     """An object's size in bytes; see `ObjectPath.size`."""
-    entry = _retried(url, lambda: _file_system(url).info(url))
+    entry = retried(url, lambda: _file_system(url).info(url))
     if entry["type"] != "file":
         raise _not_found(url)
     return int(entry["size"])
@@ -77,14 +85,14 @@ def size_of(url: str) -> int:
 def has_objects(url: str) -> bool:
     """Whether there are objects below a URL."""
     try:
-        return bool(_retried(url, lambda: _file_system(url).info(url))["type"] == "directory")
+        return bool(retried(url, lambda: _file_system(url).info(url))["type"] == "directory")
     except FileNotFoundError:
         return False
 
 
 def list_below(url: str) -> Iterator[tuple[str, int]]:
     """Name relative to `url` and size in bytes of every object below it, in order of their names."""
-    entries = _retried(url, lambda: _file_system(url).find(url, detail=True))
+    entries = retried(url, lambda: _file_system(url).find(url, detail=True))
     start = len(url.partition("://")[2]) + 1
     for name, entry in sorted(entries.items()):
         if len(name) > start - 1:  # an object with the folder's own name is not below it
@@ -93,13 +101,13 @@ def list_below(url: str) -> Iterator[tuple[str, int]]:
 
 def write_whole(url: str, data: bytes) -> None:
     """Write an object whole, or replace it."""
-    _retried(url, lambda: _file_system(url).pipe_file(url, data))
+    retried(url, lambda: _file_system(url).pipe_file(url, data))
 
 
 def create(url: str, data: bytes) -> bool:
     """Write an object unless there is one; see `ObjectPath.create`."""
     try:
-        _retried(url, lambda: _file_system(url).pipe_file(url, data, mode="create"))
+        retried(url, lambda: _file_system(url).pipe_file(url, data, mode="create"))
     except FileExistsError:
         # An attempt whose answer was lost may have written it.
         return read_whole(url) == data
@@ -108,7 +116,7 @@ def create(url: str, data: bytes) -> bool:
 
 def upload(url: str, file: Path) -> None:
     """Write a file on disk as an object; it appears when it is complete."""
-    _retried(url, lambda: _file_system(url).put_file(str(file), url))
+    retried(url, lambda: _file_system(url).put_file(str(file), url))
 
 
 @lru_cache(maxsize=8)
@@ -130,7 +138,13 @@ def _file_system(url: str) -> Any:  # noqa: ANN401 - fsspec has no types
     return _client(_PROVIDERS[url.partition("://")[0]], os.getpid())
 
 
-def _retried(url: str, operation: Callable[[], Result]) -> Result:
+def retried(
+    url: str,
+    operation: Callable[[], Result],
+    *,
+    wait: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Result:
     """The result of an operation, after as many attempts as make sense; waits grow, with jitter.
 
     Raises:
@@ -139,17 +153,17 @@ def _retried(url: str, operation: Callable[[], Result]) -> Result:
         SettingsError: a package is missing.
         StorageError: the error is final, or is still there after 45 s.
     """
-    start = time.monotonic()
+    start = clock()
     attempts = 0
     while True:
         attempts += 1
         try:
             return operation()
-        except (SettingsError, StorageError, KeyboardInterrupt, MemoryError):
+        except (SettingsError, DataError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - each provider has exceptions of its own
-            passed_s = time.monotonic() - start
-            if isinstance(error, FileExistsError):
+            passed_s = clock() - start
+            if is_existing(error):
                 raise FileExistsError(url) from None
             if is_missing(error):
                 raise _not_found(url) from None
@@ -158,7 +172,7 @@ def _retried(url: str, operation: Callable[[], Result]) -> Result:
             wait_s = random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempts))
             if passed_s + wait_s > _GIVE_UP_S:
                 raise StorageError(describe_given_up(error, url, attempts, passed_s)) from None
-        time.sleep(wait_s)
+        wait(wait_s)
 
 
 def _ends_at(url: str, end: int) -> bool:

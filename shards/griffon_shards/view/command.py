@@ -7,20 +7,21 @@ from pathlib import Path
 
 import click
 
+from griffon_shards.storage import Location
 from griffon_shards.storage.node_cache import default_cache
+from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import SettingsError
 
 DEFAULT_PORT = 8765
 """Tried first if no port is given."""
-_PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _EXISTING_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command("view")
-@click.argument("roots", metavar="DIR...", nargs=-1, required=True, type=_PATH)
+@click.argument("roots", metavar="DIR...", nargs=-1, required=True, type=LOCATION)
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -43,7 +44,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @guard
 def view_command(
-    roots: tuple[Path, ...],
+    roots: tuple[Location, ...],
     host: str,
     port: int | None,
     browse: bool,

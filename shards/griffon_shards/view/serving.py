@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from tqdm import tqdm
 
 from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.logs import configure
 from griffon_shards.support.processes import available_cores
@@ -41,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def view(
-    roots: Sequence[Path],
+    roots: Sequence[Location],
     *,
     host: str,
     port: int | None,
@@ -73,10 +74,10 @@ def view(
 
 
 def open_sets(
-    roots: Sequence[Path], *, data_root: Path | None, predictions: Path | None, marks: Path | None, cache: Path
+    roots: Sequence[Location], *, data_root: Path | None, predictions: Path | None, marks: Path | None, cache: Path
 ) -> list[ViewedSet]:
     """Open sets, and build the sidecars that the cache lacks. Arguments and errors are those of `view`."""
-    opened = [open_set(root) for root in roots]
+    opened = [open_set(root, cache) for root in roots]
     asked = [None if predictions is None else Predictions(predictions, frozen) for frozen in opened]
     if predictions is not None and not any(asked):
         others = sorted({digest for item in asked if item is not None for digest in item.other_sets})
@@ -94,14 +95,16 @@ def open_sets(
             sidecar=Sidecar(_built_sidecar(frozen, cache)),
             predictions=answers or None,
             marks=Marks(marks or _beside(root)),
-            rejects=Rejects(frozen, data_root),
+            rejects=Rejects(frozen, data_root, cache),
         )
         for number, (root, frozen, answers) in enumerate(zip(roots, opened, asked, strict=True))
     ]
 
 
-def _beside(root: Path) -> Path:
-    """The file of marks of a set: beside it, never in it."""
+def _beside(root: Location) -> Path:
+    """The file of marks of a set: beside it, never in it; of a set at a URL, in the current folder."""
+    if isinstance(root, ObjectPath):
+        return Path(str(root).partition("://")[2].replace("/", "-") + ".marks.jsonl").absolute()
     folder = root.resolve()
     return folder.with_name(f"{folder.name}.marks.jsonl")
 
@@ -124,11 +127,11 @@ def _built_sidecar(frozen: FrozenSet, cache: Path) -> Path:
     return path
 
 
-def _build_sidecar(job: tuple[Path, Path]) -> Path:
+def _build_sidecar(job: tuple[Location, Path]) -> Path:
     """Build the sidecar of a set in a cache, with a progress bar on a terminal."""
     root, cache = job
     configure()
-    frozen = open_set(root)
+    frozen = open_set(root, cache)
     with tqdm(total=len(frozen), unit=" samples", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
         return ensure_sidecar(frozen, cache, workers=min(_READERS, available_cores()), done=bar.update)
 
