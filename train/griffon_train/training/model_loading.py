@@ -20,7 +20,7 @@ from griffon_train.model.config import GriffonConfig
 from griffon_train.model.convert import load_projector
 from griffon_train.model.folders import is_saved_griffon
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.model.parts import load_language_model, load_whole, naming
+from griffon_train.model.parts import load_language_model, load_whole, naming, undrawn
 from griffon_train.model.presets import FAMILY_CHATS, PRESETS, preset_config
 from griffon_train.model.projector import region_projector
 from griffon_train.model.weight_files import WeightFiles, read_json
@@ -43,12 +43,34 @@ def load_model(
         SettingsError: there is no such model, a part of it is missing or given twice, or settings do not fit it.
         DataError: weights or a configuration are damaged, or do not fit each other.
     """
+    model, tokenizer = map_model(settings, dtype)
+    _convert(model, dtype)
+    return model, tokenizer
+
+
+def map_model(
+    settings: Settings, dtype: torch.dtype, *, draws: bool = True
+) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
+    """Load the untrained model as `load_model` does, but leave its weights in the types that they are stored in.
+
+    Weights that are stored in safetensors then stay mapped from their files.
+
+    Args:
+        settings: settings of the run.
+        dtype: the type that the caller converts all weights to.
+        draws: whether this process draws the random weights of a preset; if not, they are arbitrary.
+
+    Raises:
+        SettingsError, DataError: as for `load_model`.
+    """
     given = settings.model
     torch.manual_seed(settings.data.seed)  # for weights that are in no checkpoint
-    model, tokenizer = _of_model(given, dtype) if settings.from_run is None else _of_run(settings, dtype)
+    model, tokenizer = (
+        _of_model(given, dtype, draws=draws) if settings.from_run is None else _of_run(settings, dtype, draws=draws)
+    )
     if given.pretrain_mm_mlp_adapter is not None:
         with naming("--pretrain-mm-mlp-adapter"):
-            load_projector(model, given.pretrain_mm_mlp_adapter)
+            _replace_projector(model, given.pretrain_mm_mlp_adapter, dtype)
     refuse_unfit_settings(model, tokenizer, settings)
     if given.boxes == "bin" and model.config.box_style != "bin":
         add_bin_tokens(model, tokenizer)
@@ -57,9 +79,18 @@ def load_model(
         model.set_attn_implementation(dict(attention))
     except (ImportError, ValueError) as error:
         raise SettingsError(f"--attention {given.attention}: {str(error).splitlines()[0]}") from None
+    return model, tokenizer
+
+
+def _convert(model: GriffonForConditionalGeneration, dtype: torch.dtype) -> None:
     for parameter in model.parameters():  # not the buffers: rotary frequencies need float32
         parameter.data = parameter.data.to(dtype)
-    return model, tokenizer
+
+
+def _replace_projector(model: GriffonForConditionalGeneration, path: Path, dtype: torch.dtype) -> None:
+    """Load a projector in a type that loses nothing of it in `dtype`."""
+    model.projector.to(torch.promote_types(next(model.projector.parameters()).dtype, dtype))
+    load_projector(model, path)
 
 
 def placed(settings: Settings) -> Settings:
@@ -110,7 +141,9 @@ def unchecked_parts(settings: Settings) -> str | None:
     )
 
 
-def _of_run(settings: Settings, dtype: torch.dtype) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
+def _of_run(
+    settings: Settings, dtype: torch.dtype, *, draws: bool
+) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     """The result of an earlier run: its model, or after alignment the model that it started from and its projector."""
     assert settings.from_run is not None
     run = existing_folder("--from", settings.from_run)
@@ -130,10 +163,12 @@ def _of_run(settings: Settings, dtype: torch.dtype) -> tuple[GriffonForCondition
     with naming("--from"):
         aligned_in = next((tensor.dtype for tensor in WeightFiles(run / PROJECTOR_NAME).values()), dtype)
     wide = torch.promote_types(aligned_in, dtype)  # of which both are roundings
-    model, tokenizer = load_model(_began_with(run, settings), wide)
+    model, tokenizer = map_model(_began_with(run, settings), wide, draws=draws)
     refuse_other_parts(run, model, aligned_in)
+    if settings.model.boxes == "bin":  # new embeddings are means of those in this type
+        _convert(model, wide)
     with naming("--from"):
-        load_projector(model, run / PROJECTOR_NAME)
+        _replace_projector(model, run / PROJECTOR_NAME, wide)
     for part in (model, model.language_model, model.vision_tower):
         part.config.dtype = dtype  # as it will be, not as it was read
     return model, tokenizer
@@ -173,11 +208,11 @@ def _began_with(run: Path, settings: Settings) -> Settings:
 
 
 def _of_model(
-    settings: ModelSettings, dtype: torch.dtype
+    settings: ModelSettings, dtype: torch.dtype, *, draws: bool
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     assert settings.model is not None
     if settings.model in PRESETS:
-        return _of_preset(settings.model, settings)
+        return _of_preset(settings.model, settings, draws=draws)
     if _is_saved(settings.model):
         if settings.vision_tower is not None:
             raise _has_already("vision_tower", f"--model {settings.model}", settings)
@@ -197,7 +232,9 @@ def _is_saved(given: str) -> bool:
         return is_saved_griffon(folder)
 
 
-def _of_preset(name: str, settings: ModelSettings) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
+def _of_preset(
+    name: str, settings: ModelSettings, *, draws: bool
+) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     if Path(name).is_dir():
         raise SettingsError(
             f"--model {name}: both a preset with random weights and a folder here; give ./{name} for the folder, or "
@@ -212,14 +249,17 @@ def _of_preset(name: str, settings: ModelSettings) -> tuple[GriffonForConditiona
     for each, value in _new_model(settings).items():
         setattr(config, each, value)
     tokenizer = byte_tokenizer() if settings.tokenizer is None else load_tokenizer(settings.tokenizer)
-    return GriffonForConditionalGeneration(config), tokenizer
+    model = GriffonForConditionalGeneration(config) if draws else undrawn(GriffonForConditionalGeneration, config)
+    return model, tokenizer
 
 
 def _saved(
     option: str, folder: Path, settings: ModelSettings, dtype: torch.dtype
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     with naming(option):
-        model: GriffonForConditionalGeneration = load_whole(GriffonForConditionalGeneration, folder, dtype)
+        model: GriffonForConditionalGeneration = load_whole(
+            GriffonForConditionalGeneration, folder, dtype, as_stored=_as_stored(settings)
+        )
     if settings.region_tower is not None:
         if model.region_tower is not None:
             raise _has_already("region_tower", f"{option} {folder}", settings)
@@ -233,9 +273,9 @@ def _joined(folder: Path, settings: ModelSettings, dtype: torch.dtype) -> Griffo
         raise SettingsError(f"--model {folder} is a language model without a vision tower; give --vision-tower FOLDER")
     tower_folder = existing_folder("--vision-tower", settings.vision_tower)
     with naming("--vision-tower"):
-        tower = load_tower(tower_folder, dtype)
+        tower = load_tower(tower_folder, dtype, as_stored=True)
     with naming("--model"):
-        language_model = load_language_model(folder, dtype)
+        language_model = load_language_model(folder, dtype, as_stored=_as_stored(settings))
     config = GriffonConfig(  # shares the parts' configurations, so that changes apply to both
         text_config=language_model.config, vision_config=tower.config, **_new_model(settings)
     )
@@ -248,6 +288,11 @@ def _joined(folder: Path, settings: ModelSettings, dtype: torch.dtype) -> Griffo
     return model
 
 
+def _as_stored(settings: ModelSettings) -> bool:
+    """Whether to leave a language model's weights as they are stored: not if embeddings are added, which are means."""
+    return settings.boxes != "bin"
+
+
 def _new_model(settings: ModelSettings) -> dict[str, Any]:
     """Configuration of a new model from the settings; GriffonConfig has defaults for the rest."""
     return {name: value for name in _OF_NEW if (value := getattr(settings, name)) is not None}
@@ -257,7 +302,7 @@ def _add_region_tower(model: GriffonForConditionalGeneration, folder: Path, dtyp
     """Add a region tower and a new region projector to a model that has none."""
     existing_folder("--region-tower", folder)
     with naming("--region-tower"):
-        tower = load_tower(folder, dtype)
+        tower = load_tower(folder, dtype, as_stored=True)
     model.config.region_config = tower.config
     model.region_tower = tower
     model.region_projector = region_projector(tower.config.hidden_size, model.config.get_text_config().hidden_size)

@@ -24,7 +24,7 @@ from griffon_train.distributed.process_group import ProcessGroup, transformers_p
 from griffon_train.model.freezing import freeze, parameter_counts
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.text.chat_templates import check_tokenizer, encode_sample
-from griffon_train.training import checkpoints, compiling
+from griffon_train.training import compiling
 from griffon_train.training.checks import (
     check_disk_room,
     check_log_hook,
@@ -34,9 +34,10 @@ from griffon_train.training.checks import (
     open_validation_sets,
 )
 from griffon_train.training.data_checks import check_taught, remarks
-from griffon_train.training.engine import Engine, make_engine
-from griffon_train.training.model_loading import default_chat, load_model, placed, unchecked_parts
+from griffon_train.training.engine import make_engine
+from griffon_train.training.model_loading import default_chat, map_model, placed, unchecked_parts
 from griffon_train.training.optimizers import select_optimizer
+from griffon_train.training.own_parts import bring_in
 from griffon_train.training.run_state import RunState, steps_of
 
 _log = logging.getLogger(__name__)
@@ -58,8 +59,9 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     plan = plan_of(sets, settings.data)
     shows = Shows.of(sets)
     optimizer = _check_before_loading(settings, shows, ranks)
+    dtype = _dtype(settings.memory, ranks)
     with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
-        model, tokenizer = load_model(settings, _dtype(settings.memory, ranks))
+        model, tokenizer = map_model(settings, dtype, draws=ranks.first)
     check_sets_fit([*sets, *validation_sets], model.config)
     check_worker_memory(settings, ranks, Shows.of([*sets, *validation_sets]), model.config)
     chat = settings.model.chat or default_chat(model)
@@ -76,8 +78,14 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
             if line is not None:
                 _log.warning(line)
     check_disk_room(settings, ranks, steps_of(settings.data, plan), model)
-    frozen_weights = ((name, weight) for name, weight in model.named_parameters() if not weight.requires_grad)
-    frozen_sha256 = checkpoints.tensor_hashes(frozen_weights, ranks)
+    config = deepspeed_config(
+        settings.memory,
+        settings.optimizer,
+        micro_batch=settings.data.micro_batch,
+        accumulation=micro_steps(settings.data.global_batch, ranks.world_size, settings.data.micro_batch),
+        dtype="bfloat16" if dtype == torch.bfloat16 else "float32",
+    )
+    frozen_sha256 = bring_in(model, dtype, config, ranks)
     encode_one = partial(
         encode_sample,
         chat=chat,
@@ -87,7 +95,10 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
         image_tokens=model.image_tokens,
     )
     lock = _lock_run(settings, ranks)
-    engine = _engine(model, settings, ranks, optimizer)
+    ranks.watchdog.now("making DeepSpeed's engine")
+    if ranks.first:
+        _log.info(f"optimizer: {optimizer}")
+    engine = make_engine(model, settings.optimizer, config, optimizer)
     run = RunState(settings, ranks, plan, engine, encode_one, tokenizer, frozen_sha256, lock)
     if ranks.first:
         _store_changes(settings)
@@ -114,21 +125,6 @@ def _prepare(model: GriffonForConditionalGeneration, settings: Settings, shows: 
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise cuBLAS is not deterministic
         torch.use_deterministic_algorithms(mode=True)
     model.train()
-
-
-def _engine(model: GriffonForConditionalGeneration, settings: Settings, ranks: ProcessGroup, optimizer: str) -> Engine:
-    data = settings.data
-    config = deepspeed_config(
-        settings.memory,
-        settings.optimizer,
-        micro_batch=data.micro_batch,
-        accumulation=micro_steps(data.global_batch, ranks.world_size, data.micro_batch),
-        dtype="bfloat16" if model.dtype == torch.bfloat16 else "float32",
-    )
-    ranks.watchdog.now("making DeepSpeed's engine")
-    if ranks.first:
-        _log.info(f"optimizer: {optimizer}")
-    return make_engine(model, settings.optimizer, config, optimizer)
 
 
 def _store_changes(settings: Settings) -> None:
