@@ -86,7 +86,7 @@ class Adapter:
         if (lora.lora_r, lora.alpha, same_layers) != (own.lora_r, own.alpha, True):
             targets = "" if own.lora_targets is None else f" --lora-targets {own.lora_targets}"
             raise SettingsError(
-                f"--from {self.path}: its adapter has --lora-r {own.lora_r} --lora-alpha {own.alpha:g}{targets}; give "
+                f"{self.path}: its adapter has --lora-r {own.lora_r} --lora-alpha {own.alpha:g}{targets}; give "
                 "the same to train it further, or merge it with griffon-train convert merge and give the result as "
                 "--model to train a new one"
             )

@@ -133,11 +133,10 @@ def _of_run(settings: Settings, dtype: torch.dtype) -> tuple[GriffonForCondition
         return _saved("--from", run / MODEL_NAME, settings.model, dtype)
     adapter = adapter_folder(run)
     if adapter is not None:
-        with naming("--from"):
-            return _of_adapter(read_adapter(adapter), settings, dtype)
+        return _of_adapter(read_adapter(adapter), settings, dtype)
     if not (run / PROJECTOR_NAME).is_file():
         hint = f"; it holds a model, give it as --model {run}" if (run / "config.json").is_file() else ""
-        results = f"no {MODEL_NAME}/, {ADAPTER_NAME}/ or {PROJECTOR_NAME}"
+        results = f"neither {MODEL_NAME}/, {ADAPTER_NAME}/ nor {PROJECTOR_NAME}"
         raise SettingsError(f"--from {run}: it holds {results}{hint or '; has that run ended?'}")
     with naming("--from"):
         aligned_in = next((tensor.dtype for tensor in WeightFiles(run / PROJECTOR_NAME).values()), dtype)
