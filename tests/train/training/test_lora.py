@@ -1,5 +1,7 @@
 """Runs with LoRA: what trains, what they leave, and what can be done with it."""
 
+import re
+import shlex
 import shutil
 import signal
 import sys
@@ -198,7 +200,7 @@ def tiny(family: str = "gemma2") -> Model:
 def test_new_adapters_depend_on_the_seed_and_their_names_alone() -> None:
     lora = LoraSettings(lora_r=RANK)
     models = [tiny() for _ in range(4)]
-    models[2].to(torch.bfloat16)
+    models[2].bfloat16()
     for model, seed in zip(models, (1, 1, 1, 2), strict=True):
         torch.rand(seed)  # which the generator of torch does not matter to
         add_adapters(model, lora, seed)
@@ -261,3 +263,22 @@ def test_without_peft_it_is_named_before_anything_is_loaded(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(SettingsError, match=r"LoRA needs peft, .* pip install 'griffon-pipeline\[lora\]'"):
         load_model(settings(lora_r=RANK), torch.float32)
+
+
+def test_the_documented_fine_tune_runs_as_written(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
+    """On the model that the page has trained before, which needs fewer steps here."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    section = page.split("\n## LoRA\n")[1].split("\n## ")[0]
+    lines = re.findall(r"^    \$ griffon-train (.*)$", re.sub(r"\\\n\s*", "", section), re.MULTILINE)
+    here = {"demo/shards": str(frozen_set), "runs/2": f"{tmp_path}/2", "runs/lora": f"{tmp_path}/lora"}
+    here["models/merged"] = f"{tmp_path}/merged"
+    ended = launcher.run(*command(frozen_set, tmp_path / "2", "--steps", 1, *OPTIONS), world_size=1)
+    assert ended.codes == [0], ended.said
+    assert [line.split()[0] for line in lines] == ["run", "evaluate", "convert"]
+    for line in lines:
+        ended = launcher.run(*(here.get(word, word) for word in shlex.split(line)), world_size=1)
+        assert ended.codes == [0], (line, ended.said)
+    fields = orjson.loads((tmp_path / "lora" / "adapter" / "adapter_config.json").read_bytes())
+    assert (fields["r"], fields["lora_alpha"], fields["lora_dropout"]) == (16, 32, 0.05)
+    plain = PeftModel.from_pretrained(read(tmp_path / "2" / "model"), tmp_path / "lora" / "adapter")
+    assert torch.allclose(logits(plain), logits(read(tmp_path / "merged")), rtol=0, atol=1e-5)

@@ -91,6 +91,7 @@ def add_adapters(model: GriffonForConditionalGeneration, lora: LoraSettings, see
         SettingsError: PEFT is not installed, or `lora_targets` does not fit the model.
     """
     require_peft()
+    assert lora.lora_r is not None
     insert(model, adapted_layers(model, lora), r=lora.lora_r, alpha=lora.alpha, dropout=lora.lora_dropout)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -110,7 +111,8 @@ def insert(
     require_peft()
     from peft import LoraConfig, inject_adapter_in_model  # optional, and slow to import
 
-    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(layers))
+    options: dict[str, Any] = {"r": r, "lora_alpha": alpha, "lora_dropout": dropout}
+    config = LoraConfig(**options, target_modules=list(layers))
     inject_adapter_in_model(config, model, adapter_name=NAME)
     del model.peft_config  # transformers would take the model for one of its own with adapters
     for name, parameter in model.named_parameters():
@@ -137,17 +139,14 @@ def adapter_config(model: GriffonForConditionalGeneration, parts: Sequence[str],
 
     layers = dict(_adapted(model))
     first = next(iter(layers.values()))
-    config: dict[str, Any] = LoraConfig(
+    config: Any = LoraConfig(
         r=first.r[NAME],
         lora_alpha=first.lora_alpha[NAME],
         lora_dropout=getattr(first.lora_dropout[NAME], "p", 0.0),
         base_model_name_or_path=base,
         inference_mode=True,
-    ).to_dict()
-    return {
-        name: sorted(value) if isinstance(value, set) else value
-        for name, value in {**config, "target_modules": sorted(layers), "modules_to_save": list(parts) or None}.items()
-    }
+    )
+    return {**config.to_dict(), "target_modules": sorted(layers), "modules_to_save": list(parts) or None}
 
 
 def merge(model: GriffonForConditionalGeneration) -> None:
