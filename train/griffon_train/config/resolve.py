@@ -17,6 +17,7 @@ from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.tables import table
 from griffon_train.config.deepspeed import zero_config
 from griffon_train.config.freezing import Freezing
+from griffon_train.config.lora import lora_problems
 from griffon_train.config.settings import (
     DEFAULTS,
     OPTIONS,
@@ -155,11 +156,11 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
         ),
     )
     yield from (problem for wrong, problem in contradictions if wrong)
-    flags = [named(flag.name) for flag in fields(Freezing) if values[flag.name]]
+    flags = ", ".join(named(flag.name) for flag in fields(Freezing) if values[flag.name])
     try:
-        settings.freezing.trained_parts()
+        yield from lora_problems(settings.lora, settings.freezing.trained_parts(), named, flags)
     except SettingsError as error:
-        yield f"{', '.join(flags)}: {error}"
+        yield f"{flags}: {error}"
     weights_by_tag(data.weights)
     Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
     if logging.profile_steps is not None:

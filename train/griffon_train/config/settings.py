@@ -21,6 +21,7 @@ from griffon_train.config.groups import (
     ModelSettings,
     OptimizerSettings,
 )
+from griffon_train.config.lora import LoraSettings
 from griffon_train.config.options import Option, click_type, one_of
 
 STAGES = ("alignment", "pretrain", "sft", "visual_referring", "custom")
@@ -48,6 +49,7 @@ class Settings:
     freezing: Annotated[Freezing, "Trained parts (default: all except the region tower)"] = field(
         default_factory=Freezing
     )
+    lora: Annotated[LoraSettings, "LoRA"] = field(default_factory=LoraSettings)
     data: Annotated[DataSettings, "Data"] = field(default_factory=DataSettings)
     optimizer: Annotated[OptimizerSettings, "Optimizer"] = field(default_factory=OptimizerSettings)
     memory: Annotated[MemorySettings, "Memory and speed"] = field(default_factory=MemorySettings)

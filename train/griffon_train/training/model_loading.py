@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.support.errors import SettingsError
 from griffon_train.config.groups import ModelSettings
-from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
+from griffon_train.config.run_folder import ADAPTER_NAME, MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
 from griffon_train.config.settings import Settings, from_values, option_name, settings_from_json, values_of
 from griffon_train.given_folder import existing_folder
 from griffon_train.model.attention import attention_of
@@ -20,11 +20,13 @@ from griffon_train.model.config import GriffonConfig
 from griffon_train.model.convert import load_projector
 from griffon_train.model.folders import is_saved_griffon
 from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.lora import add_adapters, has_adapters, merge
 from griffon_train.model.parts import load_language_model, load_whole, naming, undrawn
 from griffon_train.model.presets import FAMILY_CHATS, PRESETS, preset_config
 from griffon_train.model.projector import region_projector
 from griffon_train.model.weight_files import WeightFiles, read_json
 from griffon_train.text.tokenizer import load_tokenizer
+from griffon_train.training.adapter_files import Adapter, adapter_folder, read_adapter
 from griffon_train.training.alignment_parts import can_be_compared, refuse_other_parts
 from griffon_train.training.compatibility import refuse_unfit_settings
 
@@ -73,12 +75,19 @@ def map_model(
             _replace_projector(model, given.pretrain_mm_mlp_adapter, dtype)
     refuse_unfit_settings(model, tokenizer, settings)
     if given.boxes == "bin" and model.config.box_style != "bin":
+        if settings.lora.enabled:
+            raise SettingsError(
+                "--boxes bin adds tokens to the model, whose embeddings would not train with LoRA; leave out --lora-r, "
+                "or give a model that has them"
+            )
         add_bin_tokens(model, tokenizer)
     attention = attention_of(model.config.get_text_config(), given.attention, model.language_model)
     try:
         model.set_attn_implementation(dict(attention))
     except (ImportError, ValueError) as error:
         raise SettingsError(f"--attention {given.attention}: {str(error).splitlines()[0]}") from None
+    if settings.lora.enabled and not has_adapters(model):  # unless those of an earlier run train further
+        add_adapters(model, settings.lora, settings.data.seed, dtype)
     return model, tokenizer
 
 
@@ -133,7 +142,7 @@ def default_chat(model: GriffonForConditionalGeneration) -> str:
 def unchecked_parts(settings: Settings) -> str | None:
     """A line where a run goes on from an alignment whose parts could not be compared with its own."""
     run = settings.from_run
-    if run is None or (run / MODEL_NAME).is_dir() or can_be_compared(run):
+    if run is None or (run / MODEL_NAME).is_dir() or adapter_folder(run) is not None or can_be_compared(run):
         return None
     return (
         f"--from {run} has no complete checkpoint, so nobody checked that its projector was aligned with this "
@@ -155,11 +164,13 @@ def _of_run(
             if not is_saved_griffon(run / MODEL_NAME):
                 raise SettingsError(f"{run / MODEL_NAME}: not a Griffon model saved by a run; give another run")
         return _saved("--from", run / MODEL_NAME, settings.model, dtype)
+    adapter = adapter_folder(run)
+    if adapter is not None:
+        return _of_adapter(read_adapter(adapter), settings, dtype)
     if not (run / PROJECTOR_NAME).is_file():
         hint = f"; it holds a model, give it as --model {run}" if (run / "config.json").is_file() else ""
-        raise SettingsError(
-            f"--from {run}: it holds neither {MODEL_NAME}/ nor {PROJECTOR_NAME}{hint or '; has that run ended?'}"
-        )
+        results = f"neither {MODEL_NAME}/, {ADAPTER_NAME}/ nor {PROJECTOR_NAME}"
+        raise SettingsError(f"--from {run}: it holds {results}{hint or '; has that run ended?'}")
     with naming("--from"):
         aligned_in = next((tensor.dtype for tensor in WeightFiles(run / PROJECTOR_NAME).values()), dtype)
     wide = torch.promote_types(aligned_in, dtype)  # of which both are roundings
@@ -169,6 +180,31 @@ def _of_run(
         _convert(model, wide)
     with naming("--from"):
         _replace_projector(model, run / PROJECTOR_NAME, wide)
+    for part in (model, model.language_model, model.vision_tower):
+        part.config.dtype = dtype  # as it will be, not as it was read
+    return model, tokenizer
+
+
+def _of_adapter(
+    adapter: Adapter, settings: Settings, dtype: torch.dtype
+) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
+    """The base model of an adapter, with the adapter in it if it is to train further, else merged into it."""
+    base, given = adapter.base_settings(), settings.model
+    if given.model is not None:
+        base = replace(base, from_run=None, model=given)
+    base = replace(base, model=replace(base.model, attention=given.attention))
+    try:
+        model, tokenizer = load_model(base, torch.promote_types(adapter.dtype, dtype))
+    except SettingsError as error:
+        raise SettingsError(
+            f"{adapter.path}: its base model cannot be loaded: {error}; if it has moved, give its folder as --model, "
+            "also to griffon-train convert merge"
+        ) from None
+    if settings.lora.enabled:
+        adapter.refuse_other_settings(settings.lora, model)
+    adapter.put_into(model, dropout=settings.lora.lora_dropout)
+    if not settings.lora.enabled:
+        merge(model)
     for part in (model, model.language_model, model.vision_tower):
         part.config.dtype = dtype  # as it will be, not as it was read
     return model, tokenizer

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
@@ -15,7 +16,7 @@ from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import size
 from griffon_train.config.groups import DataSettings
-from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME
+from griffon_train.config.run_folder import PROJECTOR_NAME, result_name
 from griffon_train.config.settings import Settings, settings_as_json
 from griffon_train.data.batch import Encode
 from griffon_train.data.cursor import cursor_state, restore_cursor
@@ -29,6 +30,7 @@ from griffon_train.model.collate import InputsAhead
 from griffon_train.model.flops import ModelFlops, StepCounts, peak_flops
 from griffon_train.model.loss import loss_sums
 from griffon_train.training import checkpoint_folders, checkpoints
+from griffon_train.training.adapter_files import export_adapter
 from griffon_train.training.best_checkpoint import best_checkpoint, record_best
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
@@ -323,18 +325,33 @@ class RunState:
             DataError: the result cannot be written.
         """
         self.profile.close()
-        run, alone = self.settings.output_dir, self.settings.freezing.trained_parts() == ("projector",)
-        result = run / (PROJECTOR_NAME if alone else MODEL_NAME)
+        run = self.settings.output_dir
+        result = run / result_name(self.settings)
         if self.start < self.steps or not result.exists():
-            chat = self.settings.model.chat or default_chat(self.engine.module)
             try:
-                export(result, self.engine, self._tokenizer, self.ranks, chat=chat, projector_alone=alone)
+                self._export(result)
             except DataError as error:
                 raise DataError(
                     f"{error}. All {self.steps} steps are trained. {self._last_checkpoint()}: free space, then rerun "
                     "the same command to write the result"
                 ) from None
         _log.info("done: %d steps; %s; metrics, timing and checkpoints in %s", self.steps, result, run)
+
+    def _export(self, result: Path) -> None:
+        model, chat = self.engine.module, self.settings.model.chat or default_chat(self.engine.module)
+        if self.settings.lora.enabled:
+            export_adapter(
+                result,
+                model,
+                self._tokenizer,
+                self.ranks,
+                settings=self.settings,
+                frozen_sha256=self._frozen_sha256,
+                chat=chat,
+            )
+            return
+        alone = result.name == PROJECTOR_NAME
+        export(result, self.engine, self._tokenizer, self.ranks, chat=chat, projector_alone=alone)
 
     def close(self) -> None:
         """Close the log files and release the run's folder."""

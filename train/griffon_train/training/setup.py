@@ -23,6 +23,7 @@ from griffon_train.data.source_stream import Shows
 from griffon_train.distributed.process_group import ProcessGroup, transformers_progress
 from griffon_train.model.freezing import freeze, parameter_counts
 from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.lora import require_peft
 from griffon_train.text.chat_templates import check_tokenizer, encode_sample
 from griffon_train.training import compiling
 from griffon_train.training.checks import (
@@ -109,6 +110,8 @@ def _check_before_loading(settings: Settings, shows: Shows, ranks: ProcessGroup)
     """Make the checks that need no model, which may take minutes to load; return the optimizer to use."""
     check_same_settings(settings)
     check_taught(settings.freezing.trained_parts(), shows, settings, image_tokens=0)
+    if settings.lora.enabled:
+        require_peft()
     check_log_hook(settings.logging.log_hook, ranks)
     compiling.announce(settings.memory, settings.optimizer)
     return select_optimizer(settings, ranks)
