@@ -104,7 +104,7 @@ def activations(
         fused = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), _FusedAttention())}
         model.activation_checkpointing_enable(fused)
     else:
-        model.activation_checkpointing_disable()
+        model.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
     with _LiveBytes(model) as live, _gradients(model, rule), _watched_head(model, live) as head:
         with _FusedAttention():
             embeds = _embedded(model, batch, dtype)
@@ -118,7 +118,7 @@ def activations(
             losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
             loss = losses.view(targets.shape).sum(dim=1).sum() * 1.0
             del logits, losses, embeds
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         rule.end()
     return Activations(images=images, language=head.before - images, logits=head.peak - head.before, peak=live.peak)
 
@@ -185,7 +185,7 @@ class _LiveBytes(TorchDispatchMode):
     """Counts the bytes of storages that are alive; those of the model's weights and buffers do not count."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = self.peak_since = 0
         self._storages: dict[int, Any] = {}
         for tensor in (*model.parameters(), *model.buffers()):
@@ -229,7 +229,7 @@ class _FusedAttention(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         if func is F.scaled_dot_product_attention:
-            return _KeptByFused.apply(*args[:3])
+            return _KeptByFused.apply(*args[:3])  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 

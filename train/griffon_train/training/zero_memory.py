@@ -254,7 +254,8 @@ class _Buckets(GradientRule):
         self._largest_part = max(_padded(_elements(group), 2 * ranks) // ranks for group in tensors.groups)
         self._waiting: list[torch.Tensor] = []
         self._elements = self._count = self._largest = 0
-        self._bucket = self._partition = None
+        self._bucket: torch.Tensor | None = None
+        self._partition: torch.Tensor | None = None
 
     def _new(self, elements: int) -> torch.Tensor:
         return torch.empty(elements, dtype=self._dtype, device="meta")
