@@ -203,7 +203,7 @@ def test_new_adapters_depend_on_the_seed_and_their_names_alone() -> None:
     models[2].bfloat16()
     for model, seed in zip(models, (1, 1, 1, 2), strict=True):
         torch.rand(seed)  # which the generator of torch does not matter to
-        add_adapters(model, lora, seed)
+        add_adapters(model, lora, seed, model.dtype)
     first, again, rounded, other = (adapter_weights(model) for model in models)
     for name, weight in first.items():
         assert torch.equal(weight, again[name])
@@ -250,7 +250,7 @@ def test_layers_that_cannot_be_adapted_are_refused(targets: str, message: str) -
 def test_an_adapted_head_is_merged_too(tmp_path: Path) -> None:
     """Of a model whose head has weights of its own."""
     model = tiny("llama2")
-    add_adapters(model, LoraSettings(lora_r=RANK, lora_targets="lm_head"), 0)
+    add_adapters(model, LoraSettings(lora_r=RANK, lora_targets="lm_head"), 0, model.dtype)
     assert list(adapter_weights(model)) == [f"language_model.lm_head.lora_{each}.default.weight" for each in "AB"]
 
 
