@@ -16,6 +16,7 @@ from griffon_train.model.attention import attention_of
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.freezing import freeze
 from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.lora import add_adapters
 from griffon_train.model.memory import Activations, MicroBatch, activations, model_on_meta
 from griffon_train.training.engine import parameter_groups
 from griffon_train.training.zero_memory import ADAM_COPIES, Held, Tensors, ZeroRules, held, rule_of
@@ -129,13 +130,15 @@ def estimate(config: GriffonConfig, settings: Settings, ranks: Ranks, *, tokens:
 
 
 def described_model(config: GriffonConfig, settings: Settings, device: str) -> GriffonForConditionalGeneration:
-    """The model of a run on the meta device, with its parts frozen."""
+    """The model of a run on the meta device, with its adapters and with its parts frozen."""
     requested = settings.model.attention
     if requested == "flash_attention_2":  # may be asked about on a machine that does not have it
         attention: Mapping[str, str] = dict.fromkeys(("text_config", "vision_config", "region_config"), requested)
     else:
         attention = attention_of(config.get_text_config(), requested)
     model = model_on_meta(config, dtype_of(settings.memory.dtype, device), attention)
+    if settings.lora.enabled:
+        add_adapters(model, settings.lora, settings.data.seed, model.dtype)
     freeze(model, settings.freezing)
     return model
 
