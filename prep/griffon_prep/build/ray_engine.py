@@ -7,6 +7,7 @@ limit for tasks that are killed for lack of memory.
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, redirect_stdout
@@ -25,6 +26,7 @@ from griffon_shards.support.worker_pool import Job, Result, run_in_window, windo
 _log = logging.getLogger(__name__)
 
 _MOST_LOSSES = 4  # of one job: more are its own fault rather than that of nodes
+_PROBE_S = 10.0
 _OBJECT_STORE_BYTES = 100_000_000  # results are small
 
 
@@ -147,17 +149,35 @@ def _connect(workers: int | None, address: str | None) -> None:
     terminate = signal.getsignal(signal.SIGTERM)
     own: dict[str, Any] = {"num_cpus": workers or available_cores(), "object_store_memory": _OBJECT_STORE_BYTES}
     try:
+        if address not in (None, "auto"):
+            _probe(address)
         ray.init(
             address=address or "local",
-            include_dashboard=False if address is None else None,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
-            **(own if address is None else {}),
+            **({**own, "include_dashboard": False} if address is None else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         reason = " ".join(str(error).split())
-        start = "start one with ray start --head, or leave out --ray-address to start one for this build"
-        raise SettingsError(f"--ray-address {address}: no connection to a Ray cluster ({reason}); {start}") from error
+        if address is None:
+            raise SettingsError(f"--engine ray: a Ray cluster cannot be started on this machine ({reason})") from error
+        raise SettingsError(
+            f"--ray-address {address}: no connection to a Ray cluster ({reason}); start one with ray start --head, or "
+            "leave out --ray-address and RAY_ADDRESS to start one for this build"
+        ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)
+
+
+def _probe(address: str) -> None:
+    """Connect once, because Ray waits for minutes where nothing listens.
+
+    Raises:
+        OSError: nothing listens.
+        ValueError: the address has no port.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("expected auto or HOST:PORT")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()

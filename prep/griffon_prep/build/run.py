@@ -26,6 +26,7 @@ from griffon_prep.sources.scan import ScannedSource, scan_source
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.files import remove_temporaries
 from griffon_shards.support.tables import size
 from griffon_shards.support.worker_pool import Engine
 
@@ -83,6 +84,7 @@ def build(
             check_counts(scanned, source_counts, settings)
             gather_counts(scanned, settings, out, reuse, pool)
             check_inputs(folder, settings, sha256s)
+            remove_temporaries(out)  # of workers that were lost, whose jobs an engine has run again
             lock = freeze(out, settings.render, scanned)
             write_report_page(out, settings, pool)
         folder.clear_work()  # only now, as workers keep work files open
