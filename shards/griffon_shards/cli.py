@@ -11,6 +11,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
+from griffon_shards.copying.command import copy_command
 from griffon_shards.diff.command import diff_command
 from griffon_shards.draw import draw_sample
 from griffon_shards.frozen_set import FrozenSet, open_set
@@ -277,6 +278,7 @@ def verify_command(root: Location, deep: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
+main.add_command(copy_command)
 main.add_command(diff_command)
 main.add_command(view_command)
 main.add_command(overlap_command)
