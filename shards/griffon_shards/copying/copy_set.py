@@ -148,7 +148,7 @@ def _check_space(plan: CopyPlan) -> None:
     needed_bytes, free_bytes = sum(file.size_bytes for file in plan.missing), shutil.disk_usage(plan.target).free
     if needed_bytes > free_bytes:
         raise DataError(
-            f"{plan.target}: {size(needed_bytes)} are to be copied, but only {size(free_bytes)} are free; free some space"
+            f"{plan.target}: needs {size(needed_bytes)} more, but only {size(free_bytes)} are free; free some space"
         )
 
 

@@ -94,8 +94,8 @@ def is_frozen_copy(target: Location, lock: Lock, lock_bytes: bytes) -> bool:
         )
     if existing != lock_bytes:
         raise SettingsError(
-            f"{target}: holds the same samples, but its lock has other weights or versions, which `griffon-shards diff` "
-            "shows; give another DST"
+            f"{target}: holds the same samples, but its lock has other weights or versions (see `griffon-shards "
+            "diff`); give another DST"
         )
     return True
 
