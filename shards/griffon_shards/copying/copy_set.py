@@ -30,6 +30,8 @@ from griffon_shards.support.files import remove_temporaries, write_whole
 from griffon_shards.support.folder_lock import lock_folder
 from griffon_shards.support.tables import size
 
+_LARGE_INDEX_BYTES = 256 << 20  # 6 million samples; too large for one request
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyPlan:
@@ -81,6 +83,8 @@ def plan_copy(source: Location, target: Location) -> CopyPlan:
     sizes = sizes_below(target)
     if not frozen:
         refuse_strangers(target, {file.name for file in files}, sizes)
+        if INDEX_NAME in sizes:
+            _refuse_other_index(source, target, files[0])
     kept = frozenset(file.name for file in files if sizes.get(file.name) == file.size_bytes)
     return CopyPlan(
         source=source, target=target, lock=lock, lock_bytes=lock_bytes, files=files, kept=kept, frozen=frozen
@@ -120,19 +124,14 @@ def run_copy(
         if file.name in plan.kept and (not verify or is_same(plan.source, plan.target, file)):
             moved_unless_stopped(file.size_bytes)
             return
-        if file.name == INDEX_NAME and file.name in plan.kept:
-            raise SettingsError(
-                f"{plan.target / INDEX_NAME}: is not the index of this set; give an empty DST, or one where a copy of "
-                "this set was interrupted"
-            )
         copy_file(plan.source, plan.target, file, work, moved_unless_stopped)
         copied.append(file)
 
     with _only_copy(plan.target):
         _check_space(plan)
-        bring(plan.files[0])
+        _claim(plan)
         with ThreadPoolExecutor(workers) as pool:
-            jobs = [pool.submit(bring, file) for file in plan.files[1:]]
+            jobs = [pool.submit(bring, file) for file in plan.files]
             try:
                 _wait_for(jobs)
             finally:
@@ -140,6 +139,27 @@ def run_copy(
                 pool.shutdown(wait=True, cancel_futures=True)
         _freeze(plan)
     return copied
+
+
+def _claim(plan: CopyPlan) -> None:
+    """Put the index into an object store, unless there is one.
+
+    Raises:
+        SettingsError: another set is being copied to the same place.
+    """
+    index = plan.files[0]
+    if plan.frozen or isinstance(plan.target, Path) or index.size_bytes > _LARGE_INDEX_BYTES:
+        return
+    if not (plan.target / INDEX_NAME).create((plan.source / INDEX_NAME).read_bytes()):
+        _refuse_other_index(plan.source, plan.target, index)
+
+
+def _refuse_other_index(source: Location, target: Location, index: SetFile) -> None:
+    if not is_same(source, target, index):
+        raise SettingsError(
+            f"{target / INDEX_NAME}: is not the index of this set; give an empty DST, or one where a copy of this set was "
+            "interrupted"
+        )
 
 
 def _check_space(plan: CopyPlan) -> None:
