@@ -41,7 +41,7 @@ def copy_file(source: Location, target: Location, file: SetFile, work: Path | No
         else:
             fetch(origin, copy, sha256=file.sha256, requests=_REQUESTS, moved=moved)
     elif isinstance(origin, Path):
-        _check(origin, sha256_at(origin), file)
+        check_hash(origin, sha256_at(origin), file)
         copy.upload(origin)
         moved(file.size_bytes)
     else:
@@ -58,6 +58,15 @@ def is_same(source: Location, target: Location, file: SetFile) -> bool:
     return sha256_at(target / file.name) == expected
 
 
+def check_hash(origin: Location, sha256: str, file: SetFile) -> None:
+    """Raise DataError if a file of the source has another hash than in the lock."""
+    if file.sha256 not in (None, sha256):
+        raise DataError(
+            f"{origin}: damaged, its SHA-256 is {sha256}, the lock has {file.sha256}; copy the set from elsewhere or "
+            "rebuild it"
+        )
+
+
 def _copy_on_disk(origin: Path, copy: Path, file: SetFile, moved: Moved) -> None:
     digest = hashlib.sha256()
     with whole_file(copy) as out:
@@ -66,12 +75,4 @@ def _copy_on_disk(origin: Path, copy: Path, file: SetFile, moved: Moved) -> None
                 digest.update(piece)
                 out.write(piece)
                 moved(len(piece))
-        _check(origin, digest.hexdigest(), file)
-
-
-def _check(origin: Path, sha256: str, file: SetFile) -> None:
-    if file.sha256 not in (None, sha256):
-        raise DataError(
-            f"{origin}: damaged, its SHA-256 is {sha256}, the lock has {file.sha256}; copy the set from elsewhere or "
-            "rebuild it"
-        )
+        check_hash(origin, digest.hexdigest(), file)

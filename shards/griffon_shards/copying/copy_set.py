@@ -5,6 +5,7 @@ is none, once every file is there with its size, so that half a copy never looks
 """
 
 import contextlib
+import hashlib
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from griffon_shards.copying.copy_file import copy_file, is_same
+from griffon_shards.copying.copy_file import check_hash, copy_file, is_same
 from griffon_shards.copying.files import (
     COPY_LOCK_NAME,
     SetFile,
@@ -129,9 +130,13 @@ def run_copy(
 
     with _only_copy(plan.target):
         _check_space(plan)
-        _claim(plan)
+        files = plan.files
+        if _claim(plan):
+            copied.append(files[0])
+            moved(files[0].size_bytes)
+            files = files[1:]
         with ThreadPoolExecutor(workers) as pool:
-            jobs = [pool.submit(bring, file) for file in plan.files]
+            jobs = [pool.submit(bring, file) for file in files]
             try:
                 _wait_for(jobs)
             finally:
@@ -141,24 +146,29 @@ def run_copy(
     return copied
 
 
-def _claim(plan: CopyPlan) -> None:
-    """Put the index into an object store, unless there is one.
+def _claim(plan: CopyPlan) -> bool:
+    """Put the index into an object store, unless there is one; returns whether it is done.
 
     Raises:
         SettingsError: another set is being copied to the same place.
+        DataError: the index is damaged.
     """
     index = plan.files[0]
     if plan.frozen or isinstance(plan.target, Path) or index.size_bytes > _LARGE_INDEX_BYTES:
-        return
-    if not (plan.target / INDEX_NAME).create((plan.source / INDEX_NAME).read_bytes()):
+        return False
+    data = (plan.source / INDEX_NAME).read_bytes()
+    check_hash(plan.source / INDEX_NAME, hashlib.sha256(data).hexdigest(), index)
+    created = (plan.target / INDEX_NAME).create(data)
+    if not created:
         _refuse_other_index(plan.source, plan.target, index)
+    return created
 
 
 def _refuse_other_index(source: Location, target: Location, index: SetFile) -> None:
     if not is_same(source, target, index):
         raise SettingsError(
-            f"{target / INDEX_NAME}: is not the index of this set; give an empty DST, or one where a copy of this set was "
-            "interrupted"
+            f"{target / INDEX_NAME}: is not the index of this set; give an empty DST, or one where a copy of this set "
+            "was interrupted"
         )
 
 

@@ -1,5 +1,6 @@
 """`griffon-shards copy` between folders: a copy is the same set, and never looks frozen before it is complete."""
 
+import itertools
 import shutil
 import signal
 import subprocess
@@ -99,8 +100,7 @@ def test_a_frozen_copy_that_lost_a_file_gets_it_back(frozen_set: Path, target: P
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    [(name, damage) for name in ("shard", INDEX_NAME) for damage in ("altered", "cut", "gone")]
-    + [(REJECTS_NAME, "gone")],
+    [*itertools.product(("shard", INDEX_NAME), ("altered", "cut", "gone")), (REJECTS_NAME, "gone")],
 )
 def test_a_damaged_source_is_not_frozen_again(
     copy_of_set: Path, target: Path, shards_cli: Cli, name: str, damage: str
@@ -201,7 +201,7 @@ def test_a_copy_that_is_killed_is_resumed(frozen_set: Path, target: Path, shards
     )
     total = sum(len(data) for data in content_of(frozen_set).values())
     for share in (0.2, 0.6):
-        command = [sys.executable, "-c", script, frozen_set, target, str(int(share * total))]
+        command = [sys.executable, "-c", script, str(frozen_set), str(target), str(int(share * total))]
         assert subprocess.run(command).returncode == -signal.SIGKILL
         assert not (target / LOCK_NAME).exists()
         assert shards_cli("info", target).returncode == 1

@@ -38,7 +38,8 @@ class HttpError(Exception):
 
 def named(name: str, text: str = "") -> Exception:
     """An exception of a class with this name."""
-    return type(name, (Exception,), {})(text)
+    kind: type[Exception] = type(name, (Exception,), {})
+    return kind(text)
 
 
 def translated(error: type[Exception], cause: Exception) -> Exception:
