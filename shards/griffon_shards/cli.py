@@ -73,7 +73,7 @@ def info_command(root: Location, as_json: bool) -> None:
 
 def _choose(root: Location, source: str | None, task: str | None) -> tuple[FrozenSet, list[range]]:
     """Open a set and select rows by source and task: a range for each source, in the order of the set."""
-    shards = open_set(root)
+    shards = open_set(root).in_order()
     if source is not None:
         shards.rows_of_source(source)  # an unknown source raises an error that lists the sources
     tags = [s.tag for s in shards.lock.sources if source in (None, s.tag) and task in (None, s.task)]

@@ -35,8 +35,8 @@ def shard_urls(
     location = as_location(os.fspath(root))
     if isinstance(location, ObjectPath):
         raise SettingsError(
-            f"{location}: webdataset reads files, or what a command prints; copy the set with `griffon-shards copy`, or "
-            "read it with griffon_shards.stream or griffon_shards.open_set"
+            f"{location}: webdataset reads files or the output of commands; copy the set with `griffon-shards copy` "
+            "or read it with griffon_shards.stream or griffon_shards.open_set"
         )
     paths = [Path(str(path)) for path in _shard_paths(location, sources, tasks)]
     plain = [str(path) for path in paths]
