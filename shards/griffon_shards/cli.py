@@ -41,7 +41,7 @@ _KEPT = "\n\t\xa0\u3000\u200c\u200d\u200e\u200f"  # lines, spaces, and what join
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="griffon-pipeline", prog_name="griffon-shards")
 def main() -> None:
-    """Inspect and check frozen shard sets."""
+    """Inspect, check and copy frozen shard sets. DIR is a folder, or a URL such as s3://bucket/sets/mine."""
 
 
 @main.command("info")
