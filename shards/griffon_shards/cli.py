@@ -11,6 +11,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
+from griffon_shards.copying.command import copy_command
 from griffon_shards.diff.command import diff_command
 from griffon_shards.draw import draw_sample
 from griffon_shards.frozen_set import FrozenSet, open_set
@@ -40,7 +41,7 @@ _KEPT = "\n\t\xa0\u3000\u200c\u200d\u200e\u200f"  # lines, spaces, and what join
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="griffon-pipeline", prog_name="griffon-shards")
 def main() -> None:
-    """Inspect and check frozen shard sets."""
+    """Inspect, check and copy frozen shard sets. DIR is a folder, or a URL such as s3://bucket/sets/mine."""
 
 
 @main.command("info")
@@ -72,7 +73,7 @@ def info_command(root: Location, as_json: bool) -> None:
 
 def _choose(root: Location, source: str | None, task: str | None) -> tuple[FrozenSet, list[range]]:
     """Open a set and select rows by source and task: a range for each source, in the order of the set."""
-    shards = open_set(root)
+    shards = open_set(root).in_order()
     if source is not None:
         shards.rows_of_source(source)  # an unknown source raises an error that lists the sources
     tags = [s.tag for s in shards.lock.sources if source in (None, s.tag) and task in (None, s.task)]
@@ -277,6 +278,7 @@ def verify_command(root: Location, deep: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
+main.add_command(copy_command)
 main.add_command(diff_command)
 main.add_command(view_command)
 main.add_command(overlap_command)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from griffon_shards.index import INDEX_NAME, open_index
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.sample_json import decode_sample
-from griffon_shards.shard_bytes import shard_bytes
+from griffon_shards.shard_bytes import ReadAhead, ShardBytes, shard_bytes
 from griffon_shards.storage import Location, ObjectPath, as_location
 from griffon_shards.storage.node_cache import local_copy
 from griffon_shards.support.errors import DataError
@@ -43,7 +43,7 @@ class FrozenSet:
             )
         ends = np.cumsum([0, *(source.samples for source in self.lock.sources)])
         self._source_rows = {source.tag: (int(ends[i]), int(ends[i + 1])) for i, source in enumerate(self.lock.sources)}
-        self._shards = shard_bytes(root)
+        self._shards: ShardBytes = shard_bytes(root)
 
     def __reduce__(self) -> tuple[type["FrozenSet"], tuple[Location, Path | None]]:
         return FrozenSet, (self.root, self._cache)
@@ -131,6 +131,15 @@ class FrozenSet:
                 raise DataError(
                     f"{path}: has {size_bytes:,} of {shard.bytes:,} bytes; copy the set again or rebuild it"
                 )
+
+    def in_order(self) -> "FrozenSet":
+        """The same set for one thread that reads rows in their order. A request to an object store covers several."""
+        if not isinstance(self.root, ObjectPath):
+            return self
+        ordered = object.__new__(FrozenSet)
+        ordered.__dict__.update(self.__dict__)
+        ordered._shards = ReadAhead(self.root, {shard.name: shard.bytes for shard in self.lock.shards})
+        return ordered
 
     def let_index_go(self) -> None:
         """Unmap the pages of the index from this process. Each access to a row maps sixteen of them.

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from griffon_shards.storage import Location, ObjectPath
+from griffon_shards.storage.errors import StorageError
+from griffon_shards.support.errors import DataError
 
+_FIRST_WINDOW_BYTES = 256 << 10
+_LAST_WINDOW_BYTES = 8 << 20
 _OPEN_SHARDS = 64  # a set can have more shards than a process may have open files
 
 
@@ -66,6 +70,41 @@ class ObjectShards:
         """Implement `ShardBytes.sizes`, with one listing instead of a request for each shard."""
         wanted = set(names)
         return {name: size_bytes for name, size_bytes in self._root.listing() if name in wanted}
+
+
+class ReadAhead:
+    """The shards below a URL, for one thread that reads them in order: a request covers several samples.
+
+    Requests double up to 8 MiB while the reads go forwards. After a jump they begin small again.
+    """
+
+    def __init__(self, root: ObjectPath, sizes: Mapping[str, int]) -> None:
+        self._objects = ObjectShards(root)
+        self._sizes = sizes
+        self._name, self._start, self._data = "", 0, b""
+        self._window = _FIRST_WINDOW_BYTES
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Implement `ShardBytes.read`."""
+        end = self._start + len(self._data)
+        same = name == self._name and self._start <= offset
+        if not same or offset + size > end:
+            forwards = same and offset <= end + self._window
+            self._window = min(2 * self._window, _LAST_WINDOW_BYTES) if forwards else _FIRST_WINDOW_BYTES
+            ahead = max(size, min(self._window, self._sizes[name] - offset))
+            try:
+                self._data = self._objects.read(name, offset, ahead)
+            except StorageError:
+                raise
+            except DataError:  # truncated, perhaps after this sample
+                self._data = self._objects.read(name, offset, size)
+            self._name, self._start = name, offset
+        place = offset - self._start
+        return self._data[place : place + size]
+
+    def sizes(self, names: Sequence[str]) -> Mapping[str, int | None]:
+        """Implement `ShardBytes.sizes`."""
+        return self._objects.sizes(names)
 
 
 def shard_bytes(root: Location) -> ShardBytes:

@@ -44,7 +44,7 @@ def open_checked(root: Location) -> FrozenSet:
     Raises:
         DataError: the folder is not a frozen set, or its lock or index is damaged.
     """
-    frozen = open_set(root)
+    frozen = open_set(root).in_order()
     if (sha256 := sha256_of(frozen.index_path)) != frozen.lock.index_sha256:
         raise DataError(
             f"{frozen.index_path}: damaged, its SHA-256 is {sha256}, the lock has {frozen.lock.index_sha256}; "

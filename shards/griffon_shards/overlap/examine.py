@@ -173,7 +173,7 @@ def _mapped(image: _Image, visual_genome: VisualGenomeImages | None) -> str:
 @lru_cache(maxsize=4)
 def open_frozen(root: Location) -> FrozenSet:
     """A set, open in this process."""
-    return open_set(root)
+    return open_set(root).in_order()
 
 
 @lru_cache(maxsize=1)

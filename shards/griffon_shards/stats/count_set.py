@@ -68,7 +68,7 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[int, SetCounts]]:
 def _count_rows(job: _Job) -> tuple[int, SetCounts]:
     """Count some rows; returns their number and the counts."""
     root, start, stop, folder = job
-    frozen = open_set(root)
+    frozen = open_set(root).in_order()
     counts = SetCounts(frozen.lock.render["boxes"])
     count_tokens = None if folder is None else token_counter(folder)
     for row in range(start, stop):

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from tqdm import tqdm
 
 from griffon_shards.frozen_set import FrozenSet, open_set
-from griffon_shards.storage import Location, ObjectPath
+from griffon_shards.storage import Location
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.logs import configure
 from griffon_shards.support.processes import available_cores
@@ -25,7 +25,7 @@ from griffon_shards.support.worker_pool import LocalPool
 from griffon_shards.view.access import Access, is_loopback
 from griffon_shards.view.command import DEFAULT_PORT
 from griffon_shards.view.key_rows import KeyRows
-from griffon_shards.view.marks import Marks
+from griffon_shards.view.marks import Marks, marks_path
 from griffon_shards.view.predictions import Predictions
 from griffon_shards.view.rejects import Rejects
 from griffon_shards.view.server import make_app, static_files
@@ -94,19 +94,11 @@ def open_sets(
             key_rows=KeyRows(frozen),
             sidecar=Sidecar(_built_sidecar(frozen, cache)),
             predictions=answers or None,
-            marks=Marks(marks or _beside(root)),
+            marks=Marks(marks or marks_path(root)),
             rejects=Rejects(frozen, data_root, cache),
         )
         for number, (root, frozen, answers) in enumerate(zip(roots, opened, asked, strict=True))
     ]
-
-
-def _beside(root: Location) -> Path:
-    """The file of marks of a set: beside it, never in it; of a set at a URL, in the current folder."""
-    if isinstance(root, ObjectPath):
-        return Path(str(root).partition("://")[2].replace("/", "-") + ".marks.jsonl").absolute()
-    folder = root.resolve()
-    return folder.with_name(f"{folder.name}.marks.jsonl")
 
 
 def _built_sidecar(frozen: FrozenSet, cache: Path) -> Path:

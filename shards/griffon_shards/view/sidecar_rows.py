@@ -43,7 +43,7 @@ def read_rows(job: tuple[FrozenSet, int, int]) -> RowBlock:
     Raises:
         StorageError: the object store of the set cannot be used.
     """
-    frozen, start, stop = job
+    frozen, start, stop = job[0].in_order(), *job[1:]
     texts: list[str] = []
     widths_px, heights_px, areas_px2 = array("I"), array("I"), array("d")
     rows_by_label: dict[str, list[int]] = {}
