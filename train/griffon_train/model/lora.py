@@ -84,15 +84,15 @@ def adapted_layers(model: GriffonForConditionalGeneration, lora: LoraSettings) -
     return [_LANGUAGE_MODEL + name for name in chosen]
 
 
-def add_adapters(model: GriffonForConditionalGeneration, lora: LoraSettings, seed: int) -> None:
-    """Add new adapters to a model, in its dtype. They depend on the seed and their names alone.
+def add_adapters(model: GriffonForConditionalGeneration, lora: LoraSettings, seed: int, dtype: torch.dtype) -> None:
+    """Add new adapters to a model, which may be on the meta device. They depend on the seed and their names alone.
 
     Raises:
         SettingsError: PEFT is not installed, or `lora_targets` does not fit the model.
     """
     require_peft()
     assert lora.lora_r is not None
-    insert(model, adapted_layers(model, lora), r=lora.lora_r, alpha=lora.alpha, dropout=lora.lora_dropout)
+    insert(model, adapted_layers(model, lora), r=lora.lora_r, alpha=lora.alpha, dropout=lora.lora_dropout, dtype=dtype)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if is_adapter_weight(name) and ".lora_A." in name and parameter.device.type != "meta":
@@ -105,9 +105,19 @@ def add_adapters(model: GriffonForConditionalGeneration, lora: LoraSettings, see
 
 
 def insert(
-    model: GriffonForConditionalGeneration, layers: Sequence[str], *, r: int | None, alpha: float, dropout: float = 0.0
+    model: GriffonForConditionalGeneration,
+    layers: Sequence[str],
+    *,
+    r: int,
+    alpha: float,
+    dropout: float,
+    dtype: torch.dtype,
 ) -> None:
-    """Insert adapters whose weights are still to be set into layers of a model."""
+    """Insert adapters whose weights are still to be set into layers of a model.
+
+    Raises:
+        SettingsError: PEFT is not installed.
+    """
     require_peft()
     from peft import LoraConfig, inject_adapter_in_model  # optional, and slow to import
 
@@ -115,9 +125,8 @@ def insert(
     config = LoraConfig(**options, target_modules=list(layers))
     inject_adapter_in_model(config, model, adapter_name=NAME)
     del model.peft_config  # transformers would take the model for one of its own with adapters
-    for name, parameter in model.named_parameters():
-        if is_adapter_weight(name):
-            parameter.data = parameter.data.to(model.dtype)
+    for weight in adapter_weights(model).values():
+        weight.data = weight.data.to(dtype)
 
 
 def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -149,13 +158,13 @@ def adapter_config(model: GriffonForConditionalGeneration, parts: Sequence[str],
     return {**config.to_dict(), "target_modules": sorted(layers), "modules_to_save": list(parts) or None}
 
 
-def merge(model: GriffonForConditionalGeneration) -> None:
-    """Add the adapters of a model to its weights, each rounded once, and remove them."""
+def merge(model: GriffonForConditionalGeneration, dtype: torch.dtype) -> None:
+    """Add the adapters of a model to its weights, in float32 and then rounded to a dtype, and remove them."""
     with torch.no_grad():
         for name, layer in _adapted(model):
             base = layer.base_layer
             added = layer.scaling[NAME] * (layer.lora_B[NAME].weight.float() @ layer.lora_A[NAME].weight.float())
-            base.weight.copy_(base.weight.float() + added)
+            base.weight.data = (base.weight.float() + added).to(dtype)
             model.set_submodule(name, base)
 
 

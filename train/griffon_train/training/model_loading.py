@@ -67,7 +67,7 @@ def load_model(
     for parameter in model.parameters():  # not the buffers: rotary frequencies need float32
         parameter.data = parameter.data.to(dtype)
     if settings.lora.enabled and not has_adapters(model):  # unless those of an earlier run train further
-        add_adapters(model, settings.lora, settings.data.seed)
+        add_adapters(model, settings.lora, settings.data.seed, dtype)
     return model, tokenizer
 
 
@@ -158,8 +158,9 @@ def _of_adapter(
     if given.model is not None:
         base = replace(base, from_run=None, model=given)
     base = replace(base, model=replace(base.model, attention=given.attention))
+    wide = torch.promote_types(adapter.dtype, dtype)  # of which both are roundings
     try:
-        model, tokenizer = load_model(base, torch.promote_types(adapter.dtype, dtype))
+        model, tokenizer = load_model(base, wide)
     except SettingsError as error:
         raise SettingsError(
             f"{adapter.path}: its base model cannot be loaded: {error}; if it has moved, give its folder as --model, "
@@ -167,9 +168,9 @@ def _of_adapter(
         ) from None
     if settings.lora.enabled:
         adapter.refuse_other_settings(settings.lora, model)
-    adapter.put_into(model, dropout=settings.lora.lora_dropout)
+    adapter.put_into(model, wide, dropout=settings.lora.lora_dropout)
     if not settings.lora.enabled:
-        merge(model)
+        merge(model, dtype)
     for part in (model, model.language_model, model.vision_tower):
         part.config.dtype = dtype  # as it will be, not as it was read
     return model, tokenizer
