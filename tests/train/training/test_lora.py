@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from griffon_shards.support.errors import DataError, SettingsError
@@ -21,7 +21,14 @@ from griffon_train.config.lora import LoraSettings
 from griffon_train.config.run_folder import stored_settings
 from griffon_train.model.freezing import Freezing, freeze, parameter_counts
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.model.lora import adapted_layers, adapter_weights, add_adapters, is_adapter_weight, merge
+from griffon_train.model.lora import (
+    adapted_layers,
+    adapter_config,
+    adapter_weights,
+    add_adapters,
+    is_adapter_weight,
+    merge,
+)
 from griffon_train.model.presets import preset_config
 from griffon_train.training.merging import merge_adapter
 from griffon_train.training.model_loading import load_model
@@ -235,11 +242,29 @@ def test_the_layers_that_are_adapted(targets: str | None, kinds: set[str], count
     assert all(name.startswith("language_model.") for name in layers)
 
 
+def test_many_layers_are_named_so_that_peft_finds_no_others(tmp_path: Path) -> None:
+    """PEFT shortens the names of more than 20 layers to their ends, which layers of the towers have, too."""
+    model = GriffonForConditionalGeneration(preset_config("small-qwen2"))
+    add_adapters(model, LoraSettings(lora_r=RANK), 0, torch.float32)
+    names = {name.partition(".lora_")[0] for name in adapter_weights(model)}
+    assert len(names) == 28 and all(name.startswith("language_model.") for name in names)
+    (tmp_path / "adapter_config.json").write_bytes(orjson.dumps(adapter_config(model, ["projector"], "base")))
+    plain = get_peft_model(
+        GriffonForConditionalGeneration(preset_config("small-qwen2")), PeftConfig.from_pretrained(tmp_path)
+    )
+    adapted = {name.partition(".lora_")[0] for name, _ in plain.named_parameters() if ".lora_A." in name}
+    assert adapted == {f"base_model.model.{name}" for name in names}
+
+
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ("qproj", "--lora-targets qproj: selects no linear layer of the language model; there are down_proj, gate_pro"),
-        ("embed_tokens", "selects no linear layer"),
+        (
+            "q_proj,vproj",
+            "--lora-targets q_proj,vproj: vproj is no linear layer of the language model; there are down_",
+        ),
+        ("embed_tokens", "embed_tokens is no linear layer"),
+        (r"layers\..*", "selects no linear layer of the language model; .* in complete names such as lm_head"),
         ("lm_head", "--lora-targets lm_head: selects the head, whose weights are those of the embeddings"),
     ],
 )

@@ -70,11 +70,14 @@ def adapted_layers(model: GriffonForConditionalGeneration, lora: LoraSettings) -
     chosen = [name for name, layer in layers.items() if lora.adapts(name)]
     if lora.lora_targets is None:
         chosen = [name for name in chosen if layers[name] is not head]
-    if not chosen:
+    unknown = lora.unknown_targets(layers)
+    if unknown or not chosen:
         kinds = sorted({name.rpartition(".")[2] for name in layers})
+        given = "--lora-r" if lora.lora_targets is None else f"--lora-targets {lora.lora_targets}"
+        what = f"{', '.join(unknown)} is no linear layer" if unknown else "selects no linear layer"
         raise SettingsError(
-            f"--lora-targets {lora.lora_targets}: selects no linear layer of the language model; there are "
-            f"{listed(kinds)}, in complete names such as {next(iter(layers))}"
+            f"{given}: {what} of the language model; there are {listed(kinds)}, in complete names such as "
+            f"{min(layers, default='none')}"
         )
     if any(layers[name] is head for name in chosen) and head.weight is model.get_input_embeddings().weight:
         raise SettingsError(
