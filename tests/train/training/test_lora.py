@@ -13,14 +13,22 @@ from typing import Any
 import orjson
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.config.lora import LoraSettings
 from griffon_train.config.run_folder import stored_settings
+from griffon_train.model.freezing import Freezing, freeze, parameter_counts
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.model.lora import adapted_layers, adapter_weights, add_adapters
+from griffon_train.model.lora import (
+    adapted_layers,
+    adapter_config,
+    adapter_weights,
+    add_adapters,
+    is_adapter_weight,
+    merge,
+)
 from griffon_train.model.presets import preset_config
 from griffon_train.training.merging import merge_adapter
 from griffon_train.training.model_loading import load_model
@@ -97,7 +105,7 @@ def test_adapters_and_the_parts_outside_the_language_model_train(adapted: Path, 
     kinds = {"adapter" if ".lora_" in name else name.partition(".")[0] for name in trained}
     assert kinds == {"adapter", "projector", "region_projector"}
     assert len([name for name in trained if ".lora_" in name]) == 2 * 2 * 7  # A and B of seven layers in two blocks
-    assert all(float(weight.abs().max()) > 0 for weight in adapter_weights(further(adapted)).values())
+    assert all(bool(weight.any()) for weight in adapter_weights(further(adapted)).values())
     merge_adapter(adapted, tmp_path / "merged")
     before, after = load_file(base / "model.safetensors"), load_file(tmp_path / "merged" / "model.safetensors")
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -200,10 +208,10 @@ def tiny(family: str = "gemma2") -> Model:
 def test_new_adapters_depend_on_the_seed_and_their_names_alone() -> None:
     lora = LoraSettings(lora_r=RANK)
     models = [tiny() for _ in range(4)]
-    models[2].bfloat16()
-    for model, seed in zip(models, (1, 1, 1, 2), strict=True):
-        torch.rand(seed)  # which the generator of torch does not matter to
-        add_adapters(model, lora, seed, model.dtype)
+    dtypes = torch.float32, torch.float32, torch.bfloat16, torch.float32
+    for model, seed, dtype in zip(models, (1, 1, 1, 2), dtypes, strict=True):
+        torch.rand(seed)  # the state of torch's generator does not matter
+        add_adapters(model, lora, seed, dtype)
     first, again, rounded, other = (adapter_weights(model) for model in models)
     for name, weight in first.items():
         assert torch.equal(weight, again[name])
@@ -234,11 +242,29 @@ def test_the_layers_that_are_adapted(targets: str | None, kinds: set[str], count
     assert all(name.startswith("language_model.") for name in layers)
 
 
+def test_many_layers_are_named_so_that_peft_finds_no_others(tmp_path: Path) -> None:
+    """PEFT shortens the names of more than 20 layers to their ends, which layers of the towers have, too."""
+    model = GriffonForConditionalGeneration(preset_config("small-qwen2"))
+    add_adapters(model, LoraSettings(lora_r=RANK), 0, torch.float32)
+    names = {name.partition(".lora_")[0] for name in adapter_weights(model)}
+    assert len(names) == 28 and all(name.startswith("language_model.") for name in names)
+    (tmp_path / "adapter_config.json").write_bytes(orjson.dumps(adapter_config(model, ["projector"], "base")))
+    plain = get_peft_model(
+        GriffonForConditionalGeneration(preset_config("small-qwen2")), PeftConfig.from_pretrained(tmp_path)
+    )
+    adapted = {name.partition(".lora_")[0] for name, _ in plain.named_parameters() if ".lora_A." in name}
+    assert adapted == {f"base_model.model.{name}" for name in names}
+
+
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ("qproj", "--lora-targets qproj: selects no linear layer of the language model; there are down_proj, gate_pro"),
-        ("embed_tokens", "selects no linear layer"),
+        (
+            "q_proj,vproj",
+            "--lora-targets q_proj,vproj: vproj is no linear layer of the language model; there are down_",
+        ),
+        ("embed_tokens", "embed_tokens is no linear layer"),
+        (r"layers\..*", "selects no linear layer of the language model; .* in complete names such as lm_head"),
         ("lm_head", "--lora-targets lm_head: selects the head, whose weights are those of the embeddings"),
     ],
 )
@@ -247,11 +273,59 @@ def test_layers_that_cannot_be_adapted_are_refused(targets: str, message: str) -
         adapted_layers(tiny(), LoraSettings(lora_r=RANK, lora_targets=targets))
 
 
-def test_an_adapted_head_is_merged_too(tmp_path: Path) -> None:
+def test_an_adapted_head_is_merged_too() -> None:
     """Of a model whose head has weights of its own."""
     model = tiny("llama2")
-    add_adapters(model, LoraSettings(lora_r=RANK, lora_targets="lm_head"), 0, model.dtype)
+    before = logits(model)
+    add_adapters(model, LoraSettings(lora_r=RANK, lora_targets="lm_head"), 0, torch.float32)
+    assert torch.equal(logits(model), before)
     assert list(adapter_weights(model)) == [f"language_model.lm_head.lora_{each}.default.weight" for each in "AB"]
+    with torch.no_grad():
+        for weight in adapter_weights(model).values():
+            weight.fill_(0.1)
+    adapted = logits(model)
+    merge(model, torch.float32)
+    assert torch.allclose(logits(model), adapted, rtol=0, atol=1e-5)
+    assert not torch.allclose(adapted, before, rtol=0, atol=1e-2)
+
+
+def test_a_run_in_bfloat16_is_merged_in_float32(
+    launcher: Launcher, base: Path, frozen_set: Path, tmp_path: Path
+) -> None:
+    """On a model that is stored in float32; what comes out has the run's dtype, or the one that is wanted."""
+    run, layer = tmp_path / "run", "language_model.model.layers.0.self_attn.q_proj"
+    more = ("--model", base, "--dtype", "bfloat16", "--steps", 3, "--lora-targets", "q_proj")
+    ended = launcher.run(*command(frozen_set, run, *LORA, *OPTIONS, *more), world_size=1)
+    assert ended.codes == [0], ended.said
+    tensors = load_file(run / "adapter" / "adapter_model.safetensors")
+    a, b = (tensors[f"base_model.model.{layer}.lora_{each}.weight"] for each in "AB")
+    before = load_file(base / "model.safetensors")[f"{layer}.weight"]
+    assert {a.dtype, b.dtype} == {torch.bfloat16}
+    for given, dtype in ((None, torch.bfloat16), ("float32", torch.float32)):
+        merge_adapter(run, tmp_path / str(given), dtype=given)
+        merged = load_file(tmp_path / str(given) / "model.safetensors")
+        assert {tensor.dtype for tensor in merged.values()} == {dtype}
+        assert torch.equal(merged[f"{layer}.weight"], (before.to(dtype).float() + 2 * b.float() @ a.float()).to(dtype))
+        assert not torch.equal(merged[f"{layer}.weight"], before.to(dtype))
+
+
+def test_a_model_without_weights_has_adapters_to_count() -> None:
+    """As the estimate of memory needs them."""
+    with torch.device("meta"):
+        model = tiny()
+    add_adapters(model, LoraSettings(lora_r=RANK), 0, torch.bfloat16)
+    freeze(model, Freezing())
+    sizes = {name: weight.numel() for name, weight in adapter_weights(tiny_with_adapters()).items()}
+    weights = dict(model.named_parameters())
+    assert {name: weights[name].numel() for name in weights if is_adapter_weight(name)} == sizes
+    assert parameter_counts(model)["language_model"][1] == sum(sizes.values())
+    assert {weight.device.type for weight in weights.values()} == {"meta"}
+
+
+def tiny_with_adapters() -> Model:
+    model = tiny()
+    add_adapters(model, LoraSettings(lora_r=RANK), 0, torch.float32)
+    return model
 
 
 def test_bin_tokens_that_could_not_be_learned_are_refused() -> None:

@@ -1,7 +1,7 @@
 """LoRA: low-rank adapters that train in place of the language model's own weights. Does not import torch or peft."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -53,8 +53,18 @@ class LoraSettings:
         if self.lora_targets is None:
             return True
         if _NAMES.fullmatch(self.lora_targets):
-            return any(f".{layer}".endswith(f".{name}") for name in self.lora_targets.split(","))
+            return any(_ends_with(layer, name) for name in self.lora_targets.split(","))
         return re.fullmatch(self.lora_targets, layer) is not None
+
+    def unknown_targets(self, layers: Iterable[str]) -> list[str]:
+        """The names in `lora_targets` that are those of no layer; none of a regular expression."""
+        names = self.lora_targets.split(",") if self.lora_targets and _NAMES.fullmatch(self.lora_targets) else []
+        known = list(layers)
+        return [name for name in names if not any(_ends_with(layer, name) for layer in known)]
+
+
+def _ends_with(layer: str, name: str) -> bool:
+    return f".{layer}".endswith(f".{name}")
 
 
 def lora_problems(

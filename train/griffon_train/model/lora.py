@@ -70,11 +70,14 @@ def adapted_layers(model: GriffonForConditionalGeneration, lora: LoraSettings) -
     chosen = [name for name, layer in layers.items() if lora.adapts(name)]
     if lora.lora_targets is None:
         chosen = [name for name in chosen if layers[name] is not head]
-    if not chosen:
+    unknown = lora.unknown_targets(layers)
+    if unknown or not chosen:
         kinds = sorted({name.rpartition(".")[2] for name in layers})
+        given = "--lora-r" if lora.lora_targets is None else f"--lora-targets {lora.lora_targets}"
+        what = f"{', '.join(unknown)} is no linear layer" if unknown else "selects no linear layer"
         raise SettingsError(
-            f"--lora-targets {lora.lora_targets}: selects no linear layer of the language model; there are "
-            f"{listed(kinds)}, in complete names such as {next(iter(layers))}"
+            f"{given}: {what} of the language model; there are {listed(kinds)}, in complete names such as "
+            f"{min(layers, default='none')}"
         )
     if any(layers[name] is head for name in chosen) and head.weight is model.get_input_embeddings().weight:
         raise SettingsError(
@@ -85,33 +88,39 @@ def adapted_layers(model: GriffonForConditionalGeneration, lora: LoraSettings) -
 
 
 def add_adapters(model: GriffonForConditionalGeneration, lora: LoraSettings, seed: int, dtype: torch.dtype) -> None:
-    """Add new adapters to a model, in this dtype. They depend on the seed and their names alone.
+    """Add new adapters to a model, which may be on the meta device. They depend on the seed and their names alone.
 
     Raises:
         SettingsError: PEFT is not installed, or `lora_targets` does not fit the model.
     """
     require_peft()
     assert lora.lora_r is not None
-    insert(model, adapted_layers(model, lora), dtype, r=lora.lora_r, alpha=lora.alpha, dropout=lora.lora_dropout)
+    insert(model, adapted_layers(model, lora), r=lora.lora_r, alpha=lora.alpha, dropout=lora.lora_dropout, dtype=dtype)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if is_adapter_weight(name) and ".lora_A." in name and parameter.device.type != "meta":
                 digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
                 draws = torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
-                values = torch.empty(parameter.shape)  # in float32: every dtype has roundings of the same values
+                values = torch.empty(
+                    parameter.shape
+                )  # in float32, so that every dtype has roundings of the same values
                 parameter.copy_(nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=draws))
 
 
 def insert(
     model: GriffonForConditionalGeneration,
     layers: Sequence[str],
-    dtype: torch.dtype,
     *,
-    r: int | None,
+    r: int,
     alpha: float,
-    dropout: float = 0.0,
+    dropout: float,
+    dtype: torch.dtype,
 ) -> None:
-    """Insert adapters whose weights are still to be set into layers of a model."""
+    """Insert adapters whose weights are still to be set into layers of a model.
+
+    Raises:
+        SettingsError: PEFT is not installed.
+    """
     require_peft()
     from peft import LoraConfig, inject_adapter_in_model  # optional, and slow to import
 
@@ -119,9 +128,8 @@ def insert(
     config = LoraConfig(**options, target_modules=list(layers))
     inject_adapter_in_model(config, model, adapter_name=NAME)
     del model.peft_config  # transformers would take the model for one of its own with adapters
-    for name, parameter in model.named_parameters():
-        if is_adapter_weight(name):
-            parameter.data = parameter.data.to(dtype)
+    for weight in adapter_weights(model).values():
+        weight.data = weight.data.to(dtype)
 
 
 def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -153,13 +161,13 @@ def adapter_config(model: GriffonForConditionalGeneration, parts: Sequence[str],
     return {**config.to_dict(), "target_modules": sorted(layers), "modules_to_save": list(parts) or None}
 
 
-def merge(model: GriffonForConditionalGeneration) -> None:
-    """Add the adapters of a model to its weights, each rounded once, and remove them."""
+def merge(model: GriffonForConditionalGeneration, dtype: torch.dtype) -> None:
+    """Add the adapters of a model to its weights, in float32 and then rounded to a dtype, and remove them."""
     with torch.no_grad():
         for name, layer in _adapted(model):
             base = layer.base_layer
             added = layer.scaling[NAME] * (layer.lora_B[NAME].weight.float() @ layer.lora_A[NAME].weight.float())
-            base.weight.copy_(base.weight.float() + added)
+            base.weight.data = (base.weight.float() + added).to(dtype)
             model.set_submodule(name, base)
 
 

@@ -91,11 +91,12 @@ class Adapter:
                 "--model to train a new one"
             )
 
-    def put_into(self, model: GriffonForConditionalGeneration, *, dropout: float = 0.0) -> None:
+    def put_into(self, model: GriffonForConditionalGeneration, dtype: torch.dtype, *, dropout: float) -> None:
         """Insert the adapter into its base model, and load the other parts that it has.
 
         Args:
             model: the base model, in the run's dtype or a wider one.
+            dtype: of the loaded weights.
             dropout: of the adapters in training.
 
         Raises:
@@ -110,13 +111,13 @@ class Adapter:
             r=self.config["r"],
             alpha=self.config["lora_alpha"],
             dropout=dropout,
+            dtype=dtype,
         )
         tensors = WeightFiles(self.path / WEIGHTS_NAME)
         wanted = {peft_name(name): weight for name, weight in _own_weights(model, self.parts).items()}
         refuse_other(f"{self.path / WEIGHTS_NAME}: not the weights of its {ADAPTER_CONFIG_NAME}", wanted, tensors)
-        with torch.no_grad():
-            for name, weight in wanted.items():
-                weight.copy_(tensors[name])
+        for name, weight in wanted.items():
+            weight.data = tensors[name].to(dtype)
 
     def _refuse_other_base(self, model: nn.Module) -> None:
         weights = {name: weight for name, weight in model.named_parameters() if not _of_parts(name, self.parts)}

@@ -193,8 +193,9 @@ def _of_adapter(
     if given.model is not None:
         base = replace(base, from_run=None, model=given)
     base = replace(base, model=replace(base.model, attention=given.attention))
+    wide = torch.promote_types(adapter.dtype, dtype)  # of which both are roundings
     try:
-        model, tokenizer = load_model(base, torch.promote_types(adapter.dtype, dtype))
+        model, tokenizer = load_model(base, wide)
     except SettingsError as error:
         raise SettingsError(
             f"{adapter.path}: its base model cannot be loaded: {error}; if it has moved, give its folder as --model, "
@@ -202,9 +203,9 @@ def _of_adapter(
         ) from None
     if settings.lora.enabled:
         adapter.refuse_other_settings(settings.lora, model)
-    adapter.put_into(model, dropout=settings.lora.lora_dropout)
+    adapter.put_into(model, wide, dropout=settings.lora.lora_dropout)
     if not settings.lora.enabled:
-        merge(model)
+        merge(model, dtype)
     for part in (model, model.language_model, model.vision_tower):
         part.config.dtype = dtype  # as it will be, not as it was read
     return model, tokenizer
