@@ -55,12 +55,14 @@ class Estimate:
         activations: by a micro-batch.
         allowance: for what is not counted on a device: CUDA, NCCL, and gaps between tensors.
         host: on each machine, by name.
+        offloaded: the part of it that is there instead of on a device.
     """
 
     held: Held
     activations: Activations
     allowance: int
     host: Mapping[str, int]
+    offloaded: Mapping[str, int]
 
     @property
     def passes(self) -> int:
@@ -100,7 +102,7 @@ def estimate(config: GriffonConfig, settings: Settings, ranks: Ranks, *, tokens:
         learned: of these, those that are learned.
 
     Raises:
-        SettingsError: settings contradict each other or do not fit the model.
+        SettingsError: settings contradict each other or do not fit the model, or its memory cannot be estimated.
     """
     memory, data = settings.memory, settings.data
     model = described_model(config, settings, ranks.device)
@@ -117,13 +119,23 @@ def estimate(config: GriffonConfig, settings: Settings, ranks: Ranks, *, tokens:
         checkpointing=memory.gradient_checkpointing,
     )
     samples = min(data.micro_batch, -(-data.global_batch // ranks.count))
-    of_batch = activations(
-        model,
-        MicroBatch(samples=samples, tokens=tokens, learned=max(1, learned)),
-        checkpointing=memory.gradient_checkpointing,
-        rule=rule_of(tensors, rules, ranks=ranks.count, width=width),
+    try:
+        of_batch = activations(
+            model,
+            MicroBatch(samples=samples, tokens=tokens, learned=max(1, learned)),
+            checkpointing=memory.gradient_checkpointing,
+            rule=rule_of(tensors, rules, ranks=ranks.count, width=width),
+        )
+    except (RuntimeError, TypeError) as error:  # a class of transformers that needs the values of its tensors
+        kind, reason = config.get_text_config().model_type, str(error).strip().partition("\n")[0]
+        raise SettingsError(f"memory cannot be estimated for language models of type {kind} ({reason})") from error
+    result = Estimate(
+        held=of_rank,
+        activations=of_batch,
+        allowance=_allowance(of_rank, of_batch, ranks),
+        host={},
+        offloaded={f"offloaded: {name}": ranks.per_machine * size for name, size in of_rank.host.items()},
     )
-    result = Estimate(held=of_rank, activations=of_batch, allowance=_allowance(of_rank, of_batch, ranks), host={})
     weights_bytes = width * sum(each.numel() for each in tensors.all)
     return replace(result, host=_host(model.config, settings, ranks, result, weights_bytes))
 
@@ -200,7 +212,7 @@ def _host(
         "processes": here * (_PROCESS[ranks.device] + data.workers * _WORKER),
         "images from the workers, in shared memory": here * shared,
         "pinned images": here * pinned,
-        **{f"offloaded: {name}": here * size for name, size in on_device.held.host.items()},
+        **on_device.offloaded,
         "checkpoints: pieces on their way to the disk": here * _UNWRITTEN * cuda,
         "loading or exporting the weights": weights_bytes,
     }
