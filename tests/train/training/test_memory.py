@@ -51,7 +51,7 @@ def held_by(**given: object) -> Held:
 @pytest.mark.parametrize(("stage", "flags"), [(2, {}), (3, {"freeze_vision_tower": True})])
 def test_it_counts_what_the_engine_holds(
     stage: int,
-    flags: Mapping[str, bool],
+    flags: Mapping[str, Any],
     launcher: Launcher,
     zero: Mapping[int, Options],
     frozen_set: Path,
@@ -63,7 +63,7 @@ def test_it_counts_what_the_engine_holds(
     ended = launcher.start(arguments, 2, ENGINE_BYTES=str(tmp_path / "bytes")).wait()
     assert ended.codes == [0, 0], ended.said
     counted = json.loads((tmp_path / "bytes").read_text())
-    own_file = {"deepspeed": zero[stage][-1]} if stage == 3 else {}
+    own_file: dict[str, Any] = {"deepspeed": zero[stage][-1]} if stage == 3 else {}
     held = estimated(gpus=2, device="cpu", zero=stage, global_batch=4, **flags, **own_file).held
     assert held.optimizer == pytest.approx(counted["optimizer"], rel=0.002)
     assert held.weights == pytest.approx(counted["weights"], rel=0.002)
@@ -101,8 +101,8 @@ def test_gemma2_2b_on_an_h200(measured_gb: float, given: Mapping[str, Any]) -> N
 def test_settings_that_save_activations(family: str, given: Mapping[str, Any], part: str) -> None:
     if "attention" in given and family != "gemma2":
         pytest.skip("its attention is fused already")
-    base = {"dtype": "float32", "max_length": 256, "micro_batch": 2, "global_batch": 8}
-    before, after = estimated(f"tiny-{family}", **base), estimated(f"tiny-{family}", **(base | given))
+    base: dict[str, Any] = {"dtype": "float32", "max_length": 256, "micro_batch": 2, "global_batch": 8}
+    before, after = estimated(f"tiny-{family}", **base), estimated(f"tiny-{family}", **{**base, **given})
     assert getattr(after.activations, part) < 0.9 * getattr(before.activations, part)
 
 
@@ -120,10 +120,8 @@ def test_settings_that_save_activations(family: str, given: Mapping[str, Any], p
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
 def test_settings_that_save_what_ranks_hold(given: Mapping[str, Any], part: str) -> None:
-    before, after = (
-        held_by(dtype="float32", optimizer="adamw"),
-        held_by(**{"dtype": "float32", "optimizer": "adamw", **given}),
-    )
+    base = {"dtype": "float32", "optimizer": "adamw"}
+    before, after = held_by(**base), held_by(**{**base, **given})
     assert getattr(after, part) < 0.9 * getattr(before, part)
 
 
@@ -144,8 +142,8 @@ def test_nine_billion_parameters_on_eight_gpus(train_cli: Run) -> None:
 
 def test_what_to_change_if_it_does_not_fit(train_cli: Run) -> None:
     """Each change is kept for the next ones, and they end when it fits."""
-    options = ("--stage", "custom", "--model", "small-gemma2", "--gpu-memory", "1.3GB", "--max-length", 2048)
-    options = (*options, "--micro-batch", 4, "--global-batch", 16)
+    options: list[object] = ["--stage", "custom", "--model", "small-gemma2", "--gpu-memory", "1.3GB"]
+    options += ["--max-length", 2048, "--micro-batch", 4, "--global-batch", 16]
     done = train_cli("memory", *options)
     assert done.returncode == 0, done.stderr
     advice = done.stdout.partition("does not fit: ")[2].splitlines()
