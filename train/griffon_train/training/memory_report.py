@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,11 +57,8 @@ class MemoryReport:
         yield self._head()
         yield _device_table(now, other, on=on, device=self._device)
         yield _host_table(now, ranks)
-        limit = gpu_memory
-        if limit is None:
-            limit = memory_here(ranks.device)
-        if limit is not None:
-            yield self._verdict(now, limit)
+        limit = memory_here(ranks.device) if gpu_memory is None else gpu_memory
+        yield "give --gpu-memory to see whether it fits" if limit is None else self._verdict(now, limit)
 
     @property
     def _device(self) -> str:
@@ -83,20 +81,16 @@ class MemoryReport:
         model = described_model(self._config, settings, ranks.device)
         counts = [each.numel() for each in model.parameters()]
         trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
-        tokens, learned = self._lengths(settings)
+        vision: Any = self._config.vision_config
+        samples, (tokens, learned) = settings.data.micro_batch, self._lengths(settings)
         dtype = str(dtype_of(settings.memory.dtype, ranks.device)).removeprefix("torch.")
         offloaded = "" if settings.memory.offload == "none" else f", --offload {settings.memory.offload}"
         return (
             f"{settings.model.model or settings.from_run}: {sum(counts):,} parameters, of which {trained:,} train, in "
             f"{dtype}; ZeRO-{settings.memory.zero}{offloaded}, {ranks.count} {self._device}{'s' * (ranks.count > 1)}\n"
-            f"micro-batches of {settings.data.micro_batch} samples of {tokens:,} tokens: {self._image_tokens:,} of an "
-            f"image of {self._image_px} px, {learned:,} learned"
+            f"micro-batches of {samples} sample{'s' * (samples > 1)} of {tokens:,} tokens: {self._image_tokens:,} of "
+            f"an image of {vision.image_size} px, {learned:,} learned"
         )
-
-    @property
-    def _image_px(self) -> int:
-        vision = self._config.vision_config
-        return int(getattr(vision, "image_size"))  # noqa: B009
 
     def _verdict(self, now: Estimate, limit: int) -> str:
         needed = now.device if self._ranks.device == "cuda" else now.machine
