@@ -25,13 +25,13 @@ from griffon_shards.support.processes import end_with_parent
 from griffon_shards.support.tables import size, table
 
 _EVERY_S = 0.002
-_SAMPLES, _CHARACTERS, _STEPS = 48, 150, 3
+_SAMPLES, _CHARACTERS, _STEPS = 48, 150, 2
 _IMAGE_PX, _PATCH_PX = 168, 14
 _MODELS: Mapping[str, Mapping[str, int]] = {
     "100M": {"width": 768, "layers": 11, "heads": 12, "vocabulary": 16_000},
     "500M": {"width": 1408, "layers": 18, "heads": 11, "vocabulary": 32_000},
 }
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144", "MALLOC_ARENA_MAX": "1"}
 
 
 @click.group(context_settings={"show_default": True})

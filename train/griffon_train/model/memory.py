@@ -7,6 +7,7 @@ forward and backward pass runs on them gives the peak, whatever the model's clas
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,17 +75,26 @@ def model_on_meta(config: GriffonConfig, dtype: torch.dtype, attention: Mapping[
         dtype: of the weights.
         attention: implementation for each sub-configuration (`griffon_train.model.attention`).
     """
+    own: Any = deepcopy(config)
+    if attention["text_config"] != "eager":  # the class that stands in for all fused kernels refuses to cap scores
+        own.text_config.attn_logit_softcapping = None
     with _META:
-        model = Model(config)
+        model = Model(own)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
-    model.set_attn_implementation({name: _TRACED[kind] for name, kind in attention.items()})
+    for name, part in (
+        ("text_config", model.language_model),
+        ("vision_config", model.vision_tower),
+        ("region_config", model.region_tower),
+    ):
+        if part is not None:  # not by `set_attn_implementation`, which refuses what has no kernel here
+            part.config._attn_implementation = "eager" if attention[name] == "eager" else _FUSED
     model.train()
     return model
 
 
-_TRACED = {"eager": "eager", "sdpa": "sdpa", "flash_attention_2": "sdpa", "flex_attention": "sdpa"}
-"""What stands in for each attention: all fused kernels keep queries, keys, values, the output and a row of sums."""
+_FUSED = "sdpa"
+"""Stands in for all fused attention: the kernels keep queries, keys, values, the output and a row of sums."""
 
 
 def activations(
@@ -109,10 +119,9 @@ def activations(
         with _FusedAttention():
             embeds = _embedded(model, batch, dtype)
             images = live.now
-            mask = torch.ones((batch.samples, batch.tokens), dtype=torch.int64, device=_META)
             keep = torch.zeros(batch.learned, dtype=torch.int64, device=_META)
             logits = model.language_model(
-                inputs_embeds=embeds, attention_mask=mask, logits_to_keep=keep, use_cache=False
+                inputs_embeds=embeds, attention_mask=_mask(model, batch), logits_to_keep=keep, use_cache=False
             ).logits
             targets = torch.zeros((batch.samples, batch.learned), dtype=torch.int64, device=_META)
             losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
@@ -164,6 +173,13 @@ def _embedded(model: Model, batch: MicroBatch, dtype: torch.dtype) -> torch.Tens
     if model.region_tower is not None:
         embeds = embeds + model.region_features(pixels(config.region_config.image_size)).sum() * 0
     return embeds
+
+
+def _mask(model: Model, batch: MicroBatch) -> torch.Tensor:
+    """The mask of samples of which some are padded; for fused attention as transformers would make it from values."""
+    if model.language_model.config._attn_implementation == _FUSED:
+        return torch.ones((batch.samples, 1, batch.tokens, batch.tokens), dtype=torch.bool, device=_META)
+    return torch.ones((batch.samples, batch.tokens), dtype=torch.int64, device=_META)
 
 
 @contextmanager

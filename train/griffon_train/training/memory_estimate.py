@@ -21,13 +21,19 @@ from griffon_train.model.memory import Activations, MicroBatch, activations, mod
 from griffon_train.training.engine import parameter_groups
 from griffon_train.training.zero_memory import ADAM_COPIES, Held, Tensors, ZeroRules, held, rule_of
 
-_GB = 10**9
-_CUDA_CONTEXT, _CUDA_WORKSPACE, _NCCL = 600_000_000, 100_000_000, 400_000_000
+_CUDA_CONTEXT = 760_000_000
+"""https://discuss.pytorch.org/t/73021: 723 MiB; differs between GPUs and drivers."""
+_CUDA_WORKSPACE, _NCCL = 100_000_000, 400_000_000
+"""Assumed, not measured: cuBLAS takes 32 MiB on a Hopper GPU, NCCL several channels with buffers of 4 MiB."""
 _FRAGMENTED = 0.03
-"""Of what is allocated and freed in each step: space that PyTorch's allocator holds but cannot use."""
+"""Assumed, not measured: of what is allocated and freed in each step, what PyTorch's allocator cannot use."""
 
 _PROCESS = {"cpu": 500_000_000, "cuda": 3_000_000_000}
 _WORKER = 40_000_000
+_PROCESSES, _LOADING = "processes, an allowance", "loading the weights, before the rest"
+_READ_BY_STAGE_3 = 1.4
+"""Host memory for loading under ZeRO-3, in bytes of the weights: each rank keeps a part. Under ZeRO-2 each has all."""
+
 _UNWRITTEN = 17 * (16 << 20)
 """Pieces of a checkpoint that are copied from a GPU and not hashed yet (`griffon_train.training.tensor_file`)."""
 
@@ -56,12 +62,14 @@ class Estimate:
         activations: by a micro-batch.
         allowance: for what is not counted on a device: CUDA, NCCL, and gaps between tensors.
         host: on each machine, by name.
+        offloaded: the part of it that is there instead of on a device.
     """
 
     held: Held
     activations: Activations
     allowance: int
     host: Mapping[str, int]
+    offloaded: Mapping[str, int]
 
     @property
     def passes(self) -> int:
@@ -86,8 +94,9 @@ class Estimate:
 
     @property
     def machine(self) -> int:
-        """What a machine needs in CPU memory."""
-        return sum(self.host.values())
+        """What a machine needs in CPU memory: loading the weights is over when the rest begins."""
+        loading, processes = self.host.get(_LOADING, 0), self.host[_PROCESSES]
+        return processes + max(loading, sum(self.host.values()) - loading - processes)
 
 
 def estimate(config: GriffonConfig, settings: Settings, ranks: Ranks, *, tokens: int, learned: int) -> Estimate:
@@ -101,7 +110,7 @@ def estimate(config: GriffonConfig, settings: Settings, ranks: Ranks, *, tokens:
         learned: of these, those that are learned.
 
     Raises:
-        SettingsError: settings contradict each other or do not fit the model.
+        SettingsError: settings contradict each other or do not fit the model, or its memory cannot be estimated.
     """
     memory, data = settings.memory, settings.data
     model = described_model(config, settings, ranks.device)
@@ -118,13 +127,23 @@ def estimate(config: GriffonConfig, settings: Settings, ranks: Ranks, *, tokens:
         checkpointing=memory.gradient_checkpointing,
     )
     samples = min(data.micro_batch, -(-data.global_batch // ranks.count))
-    of_batch = activations(
-        model,
-        MicroBatch(samples=samples, tokens=tokens, learned=max(1, learned)),
-        checkpointing=memory.gradient_checkpointing,
-        rule=rule_of(tensors, rules, ranks=ranks.count, width=width),
+    try:
+        of_batch = activations(
+            model,
+            MicroBatch(samples=samples, tokens=tokens, learned=max(1, learned)),
+            checkpointing=memory.gradient_checkpointing,
+            rule=rule_of(tensors, rules, ranks=ranks.count, width=width),
+        )
+    except (RuntimeError, TypeError) as error:  # a class of transformers that needs the values of its tensors
+        kind, reason = config.get_text_config().model_type, str(error).strip().partition("\n")[0]
+        raise SettingsError(f"memory cannot be estimated for language models of type {kind} ({reason})") from error
+    result = Estimate(
+        held=of_rank,
+        activations=of_batch,
+        allowance=_allowance(of_rank, of_batch, ranks),
+        host={},
+        offloaded={f"offloaded: {name}": ranks.per_machine * size for name, size in of_rank.host.items()},
     )
-    result = Estimate(held=of_rank, activations=of_batch, allowance=_allowance(of_rank, of_batch, ranks), host={})
     weights_bytes = width * sum(each.numel() for each in tensors.all)
     return replace(result, host=_host(model.config, settings, ranks, result, weights_bytes))
 
@@ -200,12 +219,12 @@ def _host(
     cuda = ranks.device == "cuda"
     pinned = shared // max(1, AHEAD * data.workers + 2) * 3 if cuda else 0
     rows = {
-        "processes": here * (_PROCESS[ranks.device] + data.workers * _WORKER),
+        _PROCESSES: here * (_PROCESS[ranks.device] + data.workers * _WORKER),
         "images from the workers, in shared memory": here * shared,
         "pinned images": here * pinned,
-        **{f"offloaded: {name}": here * size for name, size in on_device.held.host.items()},
+        **on_device.offloaded,
         "checkpoints: pieces on their way to the disk": here * _UNWRITTEN * cuda,
-        "loading or exporting the weights": weights_bytes,
+        _LOADING: int(weights_bytes * (_READ_BY_STAGE_3 if settings.memory.zero == 3 else here)),
     }
     if not cuda:
         rows["the ranks' tensors"] = here * on_device.tensors

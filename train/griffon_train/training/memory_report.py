@@ -4,13 +4,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
+from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.tables import size, table
 from griffon_train.config.settings import Settings
 from griffon_train.data.lengths import Lengths
-from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.projector import image_tokens
 from griffon_train.training.memory_advice import changes
@@ -40,6 +42,7 @@ class MemoryReport:
         self._tokens, self._learned = tokens, learned
         self._config = described_config(settings)
         self._image_tokens = image_tokens_of(self._config)
+        self._made: dict[tuple[Settings, Ranks], Estimate] = {}
 
     def parts(self, gpu_memory: int | None) -> Iterator[str]:
         """Yield the parts of the report.
@@ -54,41 +57,40 @@ class MemoryReport:
         yield self._head()
         yield _device_table(now, other, on=on, device=self._device)
         yield _host_table(now, ranks)
-        limit = gpu_memory
-        if limit is None:
-            limit = _memory_here(ranks.device)
-        if limit is not None:
-            yield self._verdict(now, limit)
+        limit = memory_here(ranks.device) if gpu_memory is None else gpu_memory
+        yield "give --gpu-memory to see whether it fits" if limit is None else self._verdict(now, limit)
 
     @property
     def _device(self) -> str:
         return "GPU" if self._ranks.device == "cuda" else "rank"
 
     def _of(self, settings: Settings, ranks: Ranks) -> Estimate:
-        tokens = settings.data.max_length if self._tokens is None else self._tokens
-        learned = max(0, tokens - self._image_tokens) if self._learned is None else min(self._learned, tokens)
-        return estimate(self._config, settings, ranks, tokens=tokens, learned=learned)
+        """The estimate of a run with these settings, made once."""
+        if (settings, ranks) not in self._made:
+            tokens, learned = self._lengths(settings)
+            self._made[settings, ranks] = estimate(self._config, settings, ranks, tokens=tokens, learned=learned)
+        return self._made[settings, ranks]
+
+    def _lengths(self, settings: Settings) -> tuple[int, int]:
+        """Tokens of the longest sample, and of these the learned ones."""
+        tokens = settings.data.max_length if self._tokens is None else min(self._tokens, settings.data.max_length)
+        return tokens, max(0, tokens - self._image_tokens) if self._learned is None else min(self._learned, tokens)
 
     def _head(self) -> str:
         settings, ranks = self._settings, self._ranks
         model = described_model(self._config, settings, ranks.device)
         counts = [each.numel() for each in model.parameters()]
         trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
-        tokens = settings.data.max_length if self._tokens is None else self._tokens
-        learned = max(0, tokens - self._image_tokens) if self._learned is None else self._learned
+        vision: Any = self._config.vision_config
+        samples, (tokens, learned) = settings.data.micro_batch, self._lengths(settings)
         dtype = str(dtype_of(settings.memory.dtype, ranks.device)).removeprefix("torch.")
         offloaded = "" if settings.memory.offload == "none" else f", --offload {settings.memory.offload}"
         return (
             f"{settings.model.model or settings.from_run}: {sum(counts):,} parameters, of which {trained:,} train, in "
             f"{dtype}; ZeRO-{settings.memory.zero}{offloaded}, {ranks.count} {self._device}{'s' * (ranks.count > 1)}\n"
-            f"micro-batches of {settings.data.micro_batch} samples of {tokens:,} tokens: {self._image_tokens:,} of an "
-            f"image of {self._image_px} px, {learned:,} learned"
+            f"micro-batches of {samples} sample{'s' * (samples > 1)} of {tokens:,} tokens: {self._image_tokens:,} of "
+            f"an image of {vision.image_size} px, {learned:,} learned"
         )
-
-    @property
-    def _image_px(self) -> int:
-        vision = self._config.vision_config
-        return int(getattr(vision, "image_size"))  # noqa: B009
 
     def _verdict(self, now: Estimate, limit: int) -> str:
         needed = now.device if self._ranks.device == "cuda" else now.machine
@@ -149,31 +151,41 @@ def _figure(number_bytes: int) -> str:
     return size(number_bytes).rjust(9) if number_bytes else "-".rjust(9)
 
 
-def log_estimate(config: GriffonConfig, settings: Settings, ranks: ProcessGroup, lengths: Lengths) -> tuple[int, str]:
-    """The estimate of a run that is about to start.
+def memory_line(config: GriffonConfig, settings: Settings, ranks: Ranks, lengths: Lengths) -> tuple[int, str]:
+    """The estimate of a run that has loaded its model and is about to start.
 
     Returns:
-        A level and a line to log; the level is WARNING if more memory is needed than there is.
+        A level and a line to log; the level is WARNING if more memory is needed than is free.
     """
-    device = ranks.device.type
-    here = min(ranks.world_size, max(1, torch.cuda.device_count())) if device == "cuda" else ranks.world_size
-    of_ranks = Ranks(count=ranks.world_size, per_machine=here, device=device)
-    image = image_tokens_of(config)
+    device, image = ranks.device, image_tokens_of(config)
     tokens, learned = longest_sample(lengths, settings.data.max_length, image)
-    found = estimate(config, settings, of_ranks, tokens=tokens, learned=learned)
-    needed = found.device if device == "cuda" else found.machine
-    there = _memory_here(device)
-    where = "each GPU" if device == "cuda" else "this machine"
+    try:
+        found = estimate(config, settings, ranks, tokens=tokens, learned=learned)
+    except SettingsError as error:
+        return logging.INFO, str(error)
     line = (
-        f"memory: about {size(needed)} on {where}: {size(found.held.weights)} weights, {size(found.held.optimizer)} "
-        f"optimizer, {size(found.activations.peak)} activations and gradients of {settings.data.micro_batch} samples "
-        f"of {tokens:,} tokens"
+        f"memory: about {size(found.tensors)} of tensors on each {'GPU' if device == 'cuda' else 'rank'}: "
+        f"{size(found.held.weights)} weights, {size(found.held.optimizer)} optimizer, "
+        f"{size(found.activations.peak)} activations and gradients of {settings.data.micro_batch} samples of "
+        f"{tokens:,} tokens; {size(found.machine)} on this machine"
     )
-    if there is None or needed <= there:
-        return logging.INFO, line
-    return logging.WARNING, (
-        f"{line}; only {size(there)} are free: see `griffon-train memory` with the same options for what to change"
-    )
+    for needed, there, where in _needs(found, ranks):
+        if there is not None and needed > there:
+            return logging.WARNING, (
+                f"{line}. Only {size(there)} are free {where}, and {size(needed)} are needed: give the same options to "
+                "`griffon-train memory` to see what to change"
+            )
+    return logging.INFO, line
+
+
+def _needs(found: Estimate, ranks: Ranks) -> Iterator[tuple[int, int | None, str]]:
+    """Bytes that a run needs beyond the model that it has loaded, those that are free, and where."""
+    if ranks.device == "cuda":
+        yield found.device, memory_here("cuda"), "on the GPU"
+        yield sum(found.offloaded.values()), memory_here("cpu"), "on this machine"
+    else:
+        loaded = ranks.per_machine * found.held.weights
+        yield ranks.per_machine * found.tensors - loaded, memory_here("cpu"), "on this machine"
 
 
 def longest_sample(lengths: Lengths, max_length: int, image: int) -> tuple[int, int]:
@@ -184,7 +196,7 @@ def longest_sample(lengths: Lengths, max_length: int, image: int) -> tuple[int, 
         for first in range(0, rows, 1 << 20):
             part = slice(first, min(first + (1 << 20), rows))
             texts = lengths.text_tokens(set_no, part)
-            of_images = frozen.index["has_image"][part] * image
+            of_images = frozen.index["has_image"][part].astype(np.int64) * image
             if len(texts):
                 longest = max(longest, int((texts + of_images).max()))
                 text = max(text, int(texts.max()))
@@ -193,7 +205,7 @@ def longest_sample(lengths: Lengths, max_length: int, image: int) -> tuple[int, 
     return longest, min(text, longest)
 
 
-def _memory_here(device: str) -> int | None:
+def memory_here(device: str) -> int | None:
     """Bytes that are free on the first GPU, or available on this machine; None if unknown."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None

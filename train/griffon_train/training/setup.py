@@ -19,6 +19,7 @@ from griffon_train.config.order import plan_of
 from griffon_train.config.run_folder import SETTINGS_NAME
 from griffon_train.config.settings import STEERING, Settings, settings_as_json
 from griffon_train.data.rank_split import micro_steps
+from griffon_train.data.shared_memory import ranks_here
 from griffon_train.data.source_stream import Shows
 from griffon_train.distributed.process_group import ProcessGroup, transformers_progress
 from griffon_train.model.freezing import freeze, parameter_counts
@@ -36,6 +37,8 @@ from griffon_train.training.checks import (
 )
 from griffon_train.training.data_checks import check_taught, remarks
 from griffon_train.training.engine import make_engine
+from griffon_train.training.memory_estimate import Ranks
+from griffon_train.training.memory_report import memory_line
 from griffon_train.training.model_loading import default_chat, map_model, placed, unchecked_parts
 from griffon_train.training.optimizers import select_optimizer
 from griffon_train.training.own_parts import bring_in
@@ -78,6 +81,8 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
         ):
             if line is not None:
                 _log.warning(line)
+        of_machines = Ranks(count=ranks.world_size, per_machine=ranks_here(), device=ranks.device.type)
+        _log.log(*memory_line(model.config, settings, of_machines, plan.lengths))
     check_disk_room(settings, ranks, steps_of(settings.data, plan), model)
     config = deepspeed_config(
         settings.memory,

@@ -39,7 +39,7 @@ class ZeroRules:
         persistent: weights of at most this size are complete on every rank under ZeRO-3.
         reuse: weights that are used again within so many are not released under ZeRO-3.
         sub_group: parameters that the optimizer updates at a time under ZeRO-3.
-        optimizer_offloaded: whether the optimizer's states are in CPU memory.
+        optimizer_offloaded: whether the optimizer's states are in CPU memory; those on NVMe disks count as such.
         weights_offloaded: whether the weights are too, under ZeRO-3.
     """
 
