@@ -14,24 +14,31 @@ REQUESTS = 16
 _RANGE_BYTES = 16 << 20
 
 
-def fetch(source: ObjectPath, target: Path, moved: Callable[[int], object] = lambda _: None) -> None:
+def fetch(
+    source: ObjectPath,
+    target: Path,
+    moved: Callable[[int], object] = lambda _: None,
+    *,
+    size_bytes: int | None = None,
+) -> None:
     """Copy an object to disk in ranges. The file gets its name when it is complete.
 
     Args:
         source: the object.
         target: path of the copy; its folder exists.
         moved: called with the number of bytes of each range that was written.
+        size_bytes: its size, if it is known, which saves a request.
 
     Raises:
         FileNotFoundError: there is no such object.
         StorageError: the store cannot be used.
         OSError: the disk is full.
     """
-    size_bytes = source.size()
-    starts = range(0, size_bytes, _RANGE_BYTES)
+    total_bytes = source.size() if size_bytes is None else size_bytes
+    starts = range(0, total_bytes, _RANGE_BYTES)
 
     def read(start: int) -> bytes:
-        return source.read_range(start, min(_RANGE_BYTES, size_bytes - start))
+        return source.read_range(start, min(_RANGE_BYTES, total_bytes - start))
 
     with whole_file(target) as file, ThreadPoolExecutor(min(REQUESTS, max(1, len(starts)))) as pool:
         for first in range(0, len(starts), REQUESTS):  # few ranges in memory
@@ -58,7 +65,7 @@ def fetch_folder(source: ObjectPath, target: Path, *, keep: Callable[[str], bool
         path = target / name
         if not path.is_file() or path.stat().st_size != size_bytes:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fetch(source / name, path)
+            fetch(source / name, path, size_bytes=size_bytes)
 
     target.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(REQUESTS) as pool:
