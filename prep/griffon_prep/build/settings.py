@@ -24,6 +24,7 @@ class BuildSettings:
         start_method: multiprocessing start method of local workers.
         report: write `report.html` into the set's folder.
         exclude_keys: lists of keys, to report those that name no record.
+        work: folder for the work files of a set at a URL; by default below the user's cache.
     """
 
     sources: Sequence[SourceInput]
@@ -36,6 +37,7 @@ class BuildSettings:
     allow_empty: bool = False
     report: bool = True
     exclude_keys: Sequence[Path] = ()
+    work: Path | None = None
 
     def allowed_rejects(self, used_records: int) -> int:
         """Maximum number of rejects among so many records of a source, without those that do not count."""

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from griffon_prep.build.output import Output
 from griffon_prep.build.plan import BuildPart, build_jobs
 from griffon_prep.build.progress import Progress
 from griffon_prep.build.report import Reject, ShardReport
@@ -61,7 +62,7 @@ class SourceCount:
 def run_jobs(
     scanned: Sequence[ScannedSource],
     settings: BuildSettings,
-    out: Path | None,
+    out: Output | None,
     pool: Engine,
     *,
     stop_early: bool,

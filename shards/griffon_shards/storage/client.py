@@ -8,10 +8,10 @@ import importlib.util
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from griffon_shards.storage.errors import (
     StorageError,
@@ -25,6 +25,8 @@ from griffon_shards.storage.errors import (
 from griffon_shards.support.errors import DataError, SettingsError
 
 Result = TypeVar("Result")
+Stamp: TypeAlias = tuple[int, str]
+"""Size of an object in bytes, and a text that changes when it is written again, such as its ETag."""
 
 CONNECTIONS = 64
 """Connections that the client of a process keeps; more requests at once than that wait for one."""
@@ -35,6 +37,7 @@ _GIVE_UP_S = 45.0  # errors reach the user within a minute
 _CONNECT_S, _READ_S = 10, 30
 _MODULES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 _PROVIDERS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
+_VERSIONS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime")
 _OPTIONS: dict[str, dict[str, Any]] = {
     # One layer retries, ours. One request reads an object whole, instead of a HEAD and several ranges.
     "s3": {
@@ -76,10 +79,15 @@ def read_range(url: str, start: int, size: int) -> bytes:
 
 def size_of(url: str) -> int:
     """An object's size in bytes; see `ObjectPath.size`."""
+    return stamp_of(url)[0]
+
+
+def stamp_of(url: str) -> Stamp:
+    """Size and version of an object; see `ObjectPath.stamp`."""
     entry = retried(url, lambda: _file_system(url).info(url))
     if entry["type"] != "file":
         raise _not_found(url)
-    return int(entry["size"])
+    return _stamp(entry)
 
 
 def has_objects(url: str) -> bool:
@@ -90,13 +98,13 @@ def has_objects(url: str) -> bool:
         return False
 
 
-def list_below(url: str) -> Iterator[tuple[str, int]]:
-    """Name relative to `url` and size in bytes of every object below it, in order of their names."""
+def list_below(url: str) -> Iterator[tuple[str, Stamp]]:
+    """Name relative to `url` and stamp of every object below it, in order of their names."""
     entries = retried(url, lambda: _file_system(url).find(url, detail=True))
     start = len(url.partition("://")[2]) + 1
     for name, entry in sorted(entries.items()):
         if len(name) > start - 1:  # an object with the folder's own name is not below it
-            yield name[start:], int(entry["size"])
+            yield name[start:], _stamp(entry)
 
 
 def write_whole(url: str, data: bytes) -> None:
@@ -106,17 +114,29 @@ def write_whole(url: str, data: bytes) -> None:
 
 def create(url: str, data: bytes) -> bool:
     """Write an object unless there is one; see `ObjectPath.create`."""
+    attempts = 0
+
+    def write() -> None:
+        nonlocal attempts
+        attempts += 1
+        _file_system(url).pipe_file(url, data, mode="create")
+
     try:
-        retried(url, lambda: _file_system(url).pipe_file(url, data, mode="create"))
+        retried(url, write)
     except FileExistsError:
-        # An attempt whose answer was lost may have written it.
-        return read_whole(url) == data
+        # An earlier attempt, whose answer was lost, may have written it.
+        return attempts > 1 and read_whole(url) == data
     return True
 
 
 def upload(url: str, file: Path) -> None:
     """Write a file on disk as an object; it appears when it is complete."""
     retried(url, lambda: _file_system(url).put_file(str(file), url))
+
+
+def _stamp(entry: Mapping[str, Any]) -> Stamp:
+    version = next((entry[name] for name in _VERSIONS if entry.get(name)), "")
+    return int(entry["size"]), str(version)
 
 
 @lru_cache(maxsize=8)

@@ -20,6 +20,7 @@ def fetch(
     target: Path,
     *,
     sha256: str | None = None,
+    size_bytes: int | None = None,
     requests: int = REQUESTS,
     moved: Callable[[int], object] = lambda _: None,
 ) -> str:
@@ -31,6 +32,7 @@ def fetch(
         sha256: SHA-256 of the content in lower-case hexadecimal, if it is known.
         requests: ranges that are read at once, 8 MiB each.
         moved: called with the number of bytes of each range that was written.
+        size_bytes: its size, if it is known, which saves a request.
 
     Returns:
         SHA-256 of the content.
@@ -41,12 +43,12 @@ def fetch(
         StorageError: the store cannot be used.
         OSError: the disk is full.
     """
-    size_bytes = source.size()
-    starts = range(0, size_bytes, _RANGE_BYTES)
+    total_bytes = source.size() if size_bytes is None else size_bytes
+    starts = range(0, total_bytes, _RANGE_BYTES)
     digest = hashlib.sha256()
 
     def read(start: int) -> bytes:
-        return source.read_range(start, min(_RANGE_BYTES, size_bytes - start))
+        return source.read_range(start, min(_RANGE_BYTES, total_bytes - start))
 
     with whole_file(target) as file, ThreadPoolExecutor(requests) as pool:
         for first in range(0, len(starts), requests):  # few ranges in memory
@@ -79,7 +81,7 @@ def fetch_folder(source: ObjectPath, target: Path, *, keep: Callable[[str], bool
         path = target / name
         if not path.is_file() or path.stat().st_size != size_bytes:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fetch(source / name, path, requests=1)
+            fetch(source / name, path, size_bytes=size_bytes, requests=1)
 
     target.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(REQUESTS) as pool:
