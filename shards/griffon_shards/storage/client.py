@@ -23,8 +23,8 @@ CONNECTIONS = 64
 
 _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 8.0
-_GIVE_UP_S = 45.0  # errors reach the user within a minute
-_CONNECT_S, _READ_S = 10, 30
+_GIVE_UP_S = 35.0  # with the last attempt, errors reach the user within a minute
+_CONNECT_S, _READ_S = 10, 15
 _MODULES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 _PROVIDERS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -137,7 +137,7 @@ def _retried(url: str, operation: Callable[[], Result]) -> Result:
         FileNotFoundError: there is no such object.
         FileExistsError: there is one, and the operation only creates.
         SettingsError: a package is missing.
-        StorageError: the error is final, or is still there after 45 s.
+        StorageError: the error is final, or is still there after 35 s.
     """
     start = time.monotonic()
     attempts = 0
