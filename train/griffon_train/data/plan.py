@@ -108,7 +108,7 @@ class Plan:
         if not streams:
             raise SettingsError("the sets have no rows")
         self.identity = self._identity(grouping)
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "seed": seed,
             "global_batch": global_batch,
             "grouping": grouping,

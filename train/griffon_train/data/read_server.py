@@ -7,22 +7,29 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.support import logs
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.processes import end_with_parent
+from griffon_train.data.cached_reads import CachedReads
 from griffon_train.data.node_reader import CacheSettings, ReadOrder
 from griffon_train.data.read_ahead import ReadAhead
 
 _REQUESTS = 32
 """Requests to the object store at once."""
+
+
+class _Opened(NamedTuple):
+    ahead: ReadAhead
+    reads: CachedReads | None
 
 
 class ReadServer:
@@ -32,9 +39,9 @@ class ReadServer:
         self._cache = cache
         self._pool = ThreadPoolExecutor(_REQUESTS, "read")
         self._lock = threading.Lock()
-        self._orders: dict[int, Future[ReadAhead]] = {}
+        self._orders: dict[int, Future[_Opened]] = {}
         self._users: dict[int, int] = {}
-        self._fetched_bytes = 0
+        self._fetched_bytes = self._cached_bytes = 0
         self._answers: Mapping[str, Callable[..., Any]] = {
             "open": self._open,
             "close": self._close,
@@ -64,17 +71,20 @@ class ReadServer:
             self._users[number] = self._users.get(number, 0) + 1
         if first:
             try:
-                opened.set_result(ReadAhead(order, self._fetch(order)))
+                opened.set_result(self._opened(order))
             except (DataError, SettingsError, OSError) as error:
                 opened.set_exception(error)
         opened.result()
 
-    def _fetch(self, order: ReadOrder) -> Callable[[int, int], "Future[bytes]"]:
-        sets = order.order.sets
-        return lambda set_no, row: self._pool.submit(self._raw, sets[set_no], row)
+    def _opened(self, order: ReadOrder) -> "_Opened":
+        raw = partial(self._raw, order.order.sets)
+        if self._cache is None or not order.cached:
+            return _Opened(ReadAhead(order, partial(self._pool.submit, raw)), None)
+        reads = CachedReads(order, self._cache, self._pool, raw)
+        return _Opened(ReadAhead(order, reads.fetch), reads)
 
-    def _raw(self, frozen: FrozenSet, row: int) -> bytes:
-        data = frozen.raw(row)
+    def _raw(self, sets: Sequence[FrozenSet], set_no: int, row: int) -> bytes:
+        data = sets[set_no].raw(row)
         with self._lock:
             self._fetched_bytes += len(data)
         return data
@@ -85,18 +95,25 @@ class ReadServer:
             if self._users[number]:
                 return
             opened = self._orders.pop(number)
-        opened.result().close()
+        ahead, reads = opened.result()
+        ahead.close()
+        if reads is not None:
+            reads.close()
+            self._cached_bytes += reads.cached_bytes
 
     def _read(self, number: int, slots: list[tuple[int, int]], last: bool) -> list[bytes]:
         try:
-            order = self._orders[number].result()
-            samples = [order.sample(step, slot, last=last) for step, slot in slots]
+            ahead = self._orders[number].result().ahead
+            samples = [ahead.sample(step, slot, last=last) for step, slot in slots]
             return [sample.result() for sample in samples]
         except (KeyError, CancelledError):
             raise DataError("reading has ended") from None
 
     def _figures(self) -> dict[str, int]:
-        return {"fetched": self._fetched_bytes, "cached": 0}
+        with self._lock:
+            opened = [order.result().reads for order in self._orders.values() if order.done()]
+        cached_bytes = self._cached_bytes + sum(reads.cached_bytes for reads in opened if reads is not None)
+        return {"fetched": self._fetched_bytes, "cached": cached_bytes}
 
 
 def main() -> None:
