@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 INTEROP := .venv-interop
 PEERS := .venv-peers
+SCALE := .venv-scale
+MOTO := .venv-moto
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo learn test check test-interop bench-overlap bench-prep bench-formats bench-read bench-train bench-checkpoint bench-evaluate bench-gpu bench-view clean
+.PHONY: demo learn test check test-interop test-scale bench-overlap bench-prep bench-formats bench-read bench-train bench-checkpoint bench-evaluate bench-gpu bench-view bench-scale clean
 
 # Freezes the sample data, verifies the set, shows a sample; then trains a tiny model through all stages on two ranks.
 # One stage is killed and resumed. A second run finds the set up to date and every stage finished.
@@ -50,7 +52,7 @@ learn: $(VENV)/.installed
 	$(BIN)/python benchmarks/learn.py --results
 
 test: check
-	$(BIN)/python -m pytest -q -n 2 -m "not interop"
+	$(BIN)/python -m pytest -q -n 2 -m "not interop and not scale"
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check
@@ -60,6 +62,10 @@ check: $(VENV)/.installed
 # Other people's libraries read what we wrote: in an environment of their own, for they bring a lot.
 test-interop: $(INTEROP)/.installed
 	$(INTEROP)/bin/python -m pytest -q -m interop tests/interop
+
+# Ray clusters and an object store on this machine; moto's server, which is S3 here, has an environment of its own.
+test-scale: $(SCALE)/.installed $(MOTO)/.installed
+	$(SCALE)/bin/python -m pytest -q -n 2 -m scale tests/scale
 
 bench-prep: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_prep.py
@@ -91,6 +97,10 @@ bench-view: $(VENV)/.installed
 bench-overlap: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_overlap.py
 
+bench-scale: $(SCALE)/.installed $(MOTO)/.installed
+	$(SCALE)/bin/python benchmarks/measure_constants.py
+	$(SCALE)/bin/python benchmarks/simulate_scale.py
+
 bench-read: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/bench_read.py
 
@@ -107,6 +117,17 @@ $(INTEROP)/.installed: pyproject.toml constraints.txt
 	$(INTEROP)/bin/python $(PIP_INSTALL) --editable '.[interop]' pytest
 	@touch $@
 
+$(SCALE)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SCALE)
+	$(SCALE)/bin/python $(PIP_INSTALL) torch
+	$(SCALE)/bin/python $(PIP_INSTALL) --editable '.[train,s3,ray,view]' pytest pytest-xdist
+	@touch $@
+
+$(MOTO)/.installed: constraints.txt
+	$(PYTHON) -m venv $(MOTO)
+	$(MOTO)/bin/python $(PIP_INSTALL) 'moto[s3,server]' boto3
+	@touch $@
+
 # What bench-read compares with; not under our constraints, for Streaming wants an older transformers and numpy. The
 # torchvision that comes along is for CUDA and does not load beside a torch for CPUs.
 $(PEERS)/.installed: constraints.txt
@@ -118,4 +139,4 @@ $(PEERS)/.installed: constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(INTEROP) $(PEERS) demo learn build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(INTEROP) $(PEERS) $(SCALE) $(MOTO) demo learn build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -155,9 +155,10 @@ def _retried(url: str, operation: Callable[[], Result]) -> Result:
                 raise _not_found(url) from None
             if not is_transient(error):
                 raise StorageError(describe(error, url)) from None
-            if passed_s > _GIVE_UP_S:
+            wait_s = random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempts))
+            if passed_s + wait_s > _GIVE_UP_S:
                 raise StorageError(describe_given_up(error, url, attempts, passed_s)) from None
-        time.sleep(random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempts)))
+        time.sleep(wait_s)
 
 
 def _ends_at(url: str, end: int) -> bool:

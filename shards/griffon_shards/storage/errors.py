@@ -73,6 +73,8 @@ def status_of(error: BaseException) -> int:
         response = getattr(cause, "response", None)
         if isinstance(response, dict):  # botocore
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if type(cause).__name__ in _TRANSIENT_CLASSES:  # aiohttp gives responses that were cut the code 400
+            continue
         for name in ("status_code", "status", "code"):  # azure, aiohttp, gcsfs
             value = getattr(cause, name, None)
             if isinstance(value, int) or (isinstance(value, str) and value.isdigit()):
@@ -92,12 +94,7 @@ def is_transient(error: BaseException) -> bool:
             return False
         if isinstance(cause, (ConnectionError, TimeoutError)) or type(cause).__name__ in _TRANSIENT_CLASSES:
             return True
-        if isinstance(cause, OSError) and cause.errno in (
-            errno.EBUSY,
-            errno.ETIMEDOUT,
-            errno.EHOSTUNREACH,
-            errno.EPIPE,
-        ):
+        if isinstance(cause, OSError) and cause.errno in _TRANSIENT_ERRNO:
             return True
     return False
 
@@ -125,6 +122,8 @@ def describe(error: BaseException, url: str) -> str:
         return f"{bucket}: the bucket is in another region; set it (S3: AWS_REGION and AWS_DEFAULT_REGION)"
     if status in (401, 403) or isinstance(error, PermissionError):
         return f"{url}: no permission ({code or status or 'refused'}); grant your credentials access to the bucket"
+    if code == "InvalidRange" or status == 416:
+        return f"{url}: truncated, ends before the bytes that are needed; copy it again"
     if isinstance(error, FileNotFoundError) or status == 404:
         return f"{url}: no such object"
     detail = code or (f"HTTP {status}" if status else "") or _first_line(error)
