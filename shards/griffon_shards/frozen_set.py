@@ -2,6 +2,9 @@
 
 import mmap
 import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,9 @@ from griffon_shards.lock import Lock, read_lock
 from griffon_shards.sample_json import decode_sample
 from griffon_shards.shard_bytes import ReadAhead, ShardBytes, shard_bytes
 from griffon_shards.storage import Location, ObjectPath, as_location
+from griffon_shards.storage.errors import StorageError
 from griffon_shards.storage.node_cache import local_copy
+from griffon_shards.storage.transfer import REQUESTS
 from griffon_shards.support.errors import DataError
 from griffon_shards.tar import crc32, split_sample
 from griffon_shards.types import Sample
@@ -58,10 +63,31 @@ class FrozenSet:
             IndexError: there is no such row.
             DataError: the shard is missing or damaged; the message names shard and key.
         """
-        key, image, json = split_sample(self.raw(row), self.where(row))
+        return self.decoded(row, self.raw(row))
+
+    def decoded(self, row: int, raw: bytes) -> Sample:
+        """The sample in a row, from its tar bytes, which are `raw(row)`. Raises DataError as `__getitem__`."""
+        key, image, json = split_sample(raw, self.where(row))
         if key != self.key(row):
             raise DataError(f"{self.where(row)}: the shard holds {key} instead; {self.root / INDEX_NAME} is damaged")
         return decode_sample(key, image, json)
+
+    def samples(self, rows: Iterable[int]) -> Iterator[Sample]:
+        """Yield the samples in some rows, in order; an object store is read ahead. Raises as `__getitem__`."""
+        if not isinstance(self.root, ObjectPath):
+            yield from (self[row] for row in rows)
+            return
+        ahead: deque[Future[Sample]] = deque()
+        pool = ThreadPoolExecutor(REQUESTS)
+        try:
+            for row in rows:
+                ahead.append(pool.submit(self.__getitem__, row))
+                if len(ahead) > 2 * REQUESTS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def raw(self, row: int) -> bytes:
         """The tar bytes of a row's sample, checked against its CRC-32 in the index. Raises as `__getitem__`."""
@@ -72,14 +98,23 @@ class FrozenSet:
             raise DataError(f"{self.where(row)}: beyond the end of the shard; {self.root / INDEX_NAME} is damaged")
         try:
             data = self._shards.read(shard.name, offset, size)
+            if isinstance(self.root, ObjectPath) and not self.is_intact(row, data):  # perhaps only on its way
+                data = self._shards.read(shard.name, offset, size)
         except FileNotFoundError:
             raise DataError(f"{self.where(row)}: the shard is missing; copy the set again or rebuild it") from None
-        if len(data) != size or crc32(data) != int(entry["crc32"]):
+        except StorageError as error:
+            raise StorageError(f"sample {self.key(row)}: {error}") from None
+        if not self.is_intact(row, data):
             raise DataError(
                 f"{self.where(row)}: damaged, its bytes do not match their checksum in the index; "
                 f"`griffon-shards verify {self.root}` lists all damage"
             )
         return data
+
+    def is_intact(self, row: int, data: bytes) -> bool:
+        """Whether these are the tar bytes of a row's sample, by their size and CRC-32."""
+        entry = self._entry(row)
+        return len(data) == int(entry["bytes"]) and crc32(data) == int(entry["crc32"])
 
     def key(self, row: int) -> str:
         """The key of a row: `{tag}-{record_no:09d}`."""

@@ -33,8 +33,8 @@ CONNECTIONS = 64
 
 _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 8.0
-_GIVE_UP_S = 45.0  # errors reach the user within a minute
-_CONNECT_S, _READ_S = 10, 30
+_GIVE_UP_S = 35.0  # with the last attempt, errors reach the user within a minute
+_CONNECT_S, _READ_S = 10, 15
 _MODULES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 _PROVIDERS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime")
@@ -171,7 +171,7 @@ def retried(
         FileNotFoundError: there is no such object.
         FileExistsError: there is one, and the operation only creates.
         SettingsError: a package is missing.
-        StorageError: the error is final, or is still there after 45 s.
+        StorageError: the error is final, or is still there after 35 s.
     """
     start = clock()
     attempts = 0

@@ -138,6 +138,10 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
         ),
         *_validation_contradictions(settings, named),
         (
+            (data.cache is None) != (data.cache_size is None),
+            f"{named('cache')} and {named('cache_size')} need each other; give both or neither",
+        ),
+        (
             settings.from_run is not None and model.pretrain_mm_mlp_adapter is not None,
             f"{named('from_run')} and {named('pretrain_mm_mlp_adapter')} contradict each other: each provides a "
             "projector; give one",

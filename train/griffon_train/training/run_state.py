@@ -21,6 +21,7 @@ from griffon_train.config.settings import Settings, settings_as_json
 from griffon_train.data.batch import Encode
 from griffon_train.data.cursor import cursor_state, restore_cursor
 from griffon_train.data.loader import Loader
+from griffon_train.data.node_reader import NodeReader, needs_server
 from griffon_train.data.plan import Plan
 from griffon_train.data.sequential_order import SequentialOrder, StepOrder
 from griffon_train.data.steering import Steering
@@ -70,6 +71,7 @@ class RunState:
         tokenizer: PreTrainedTokenizerBase,
         frozen_sha256: Mapping[str, str],
         lock: BinaryIO | None,
+        reader: NodeReader | None,
     ) -> None:
         """Restore the latest complete checkpoint, if there is one, and open the log files. Every rank calls this.
 
@@ -82,6 +84,7 @@ class RunState:
             tokenizer: saved with the result.
             frozen_sha256: SHA-256 of each frozen weight, by name.
             lock: lock file of the run's folder; None except on rank 0.
+            reader: this machine's reading process, if there is one.
 
         Raises:
             SettingsError: the frozen weights differ from those that the run started with.
@@ -95,7 +98,7 @@ class RunState:
         self.inputs = InputsAhead(ranks.device, self.dtype)
         self.profile = StepProfile(settings.output_dir, settings.logging.profile_steps, ranks.rank, ranks.device)
         self._flops = ModelFlops(engine.module)
-        self._encode, self._tokenizer, self._lock = encode, tokenizer, lock
+        self._encode, self._tokenizer, self._lock, self._reader = encode, tokenizer, lock, reader
         self._state = ShardedState(engine, ranks.rank)
         self._frozen_sha256 = frozen_sha256
         self.start = self._saved = self._resume()  # `_saved` is the step of the latest complete checkpoint
@@ -148,6 +151,8 @@ class RunState:
         """This rank's micro-batches of steps [start, stop) of the plan, or of another order."""
         config = self.engine.module.config
         region = config.region_config
+        cached = order is None and self.settings.data.cache is not None
+        served = cached or needs_server(order or self.plan)
         return Loader(
             order or self.plan,
             rank=self.ranks.rank,
@@ -163,6 +168,8 @@ class RunState:
             stall_s=self.settings.logging.stall_s,
             stop_signal=self.ranks,
             pinned=self.ranks.device.type == "cuda",
+            reader=self._reader if served else None,
+            cached=cached,
         )
 
     def device_figures(self, counts: StepCounts, seconds: float) -> dict[str, Any]:
@@ -354,9 +361,11 @@ class RunState:
         export(result, self.engine, self._tokenizer, self.ranks, chat=chat, projector_alone=alone)
 
     def close(self) -> None:
-        """Close the log files and release the run's folder."""
+        """Close the log files, end the reading process and release the run's folder."""
         if self._reporter is not None:
             self._reporter.close()
+        if self._reader is not None:
+            self._reader.stop()
         if self._lock is not None:
             self._lock.close()
 

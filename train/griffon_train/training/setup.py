@@ -18,6 +18,7 @@ from griffon_train.config.groups import MemorySettings
 from griffon_train.config.order import plan_of
 from griffon_train.config.run_folder import SETTINGS_NAME
 from griffon_train.config.settings import STEERING, Settings, settings_as_json
+from griffon_train.data.node_reader import CacheSettings
 from griffon_train.data.rank_split import micro_steps
 from griffon_train.data.shared_memory import ranks_here
 from griffon_train.data.source_stream import Shows
@@ -43,6 +44,7 @@ from griffon_train.training.model_loading import default_chat, map_model, placed
 from griffon_train.training.optimizers import select_optimizer
 from griffon_train.training.own_parts import bring_in
 from griffon_train.training.run_state import RunState, steps_of
+from griffon_train.training.shared_reader import shared_reader
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     validation_sets = open_validation_sets(settings.logging, settings.checkpointing.keep_best)
     for frozen in (*sets, *validation_sets):
         frozen.check_shards()
+    # It imports what it needs while the model is loaded.
+    reader = shared_reader((*sets, *validation_sets), _cache(settings), ranks)
     plan = plan_of(sets, settings.data)
     shows = Shows.of(sets)
     optimizer = _check_before_loading(settings, shows, ranks)
@@ -105,10 +109,17 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     if ranks.first:
         _log.info(f"optimizer: {optimizer}")
     engine = make_engine(model, settings.optimizer, config, optimizer)
-    run = RunState(settings, ranks, plan, engine, encode_one, tokenizer, frozen_sha256, lock)
+    run = RunState(settings, ranks, plan, engine, encode_one, tokenizer, frozen_sha256, lock, reader)
     if ranks.first:
         _store_changes(settings)
     return run
+
+
+def _cache(settings: Settings) -> CacheSettings | None:
+    data = settings.data
+    if data.cache is None or data.cache_size is None:
+        return None
+    return CacheSettings(folder=data.cache.absolute(), size_bytes=data.cache_size)
 
 
 def _check_before_loading(settings: Settings, shows: Shows, ranks: ProcessGroup) -> str:
