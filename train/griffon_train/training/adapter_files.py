@@ -107,7 +107,6 @@ class Adapter:
         insert(
             model,
             self.config["target_modules"],
-            torch.promote_types(self.dtype, model.dtype),
             r=self.config["r"],
             alpha=self.config["lora_alpha"],
             dropout=dropout,
