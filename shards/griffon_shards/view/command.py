@@ -38,7 +38,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     help="Folder of the images, to show those of rejected records.",
 )
 @click.option("--predictions", type=_FILE, help="A predictions.jsonl of griffon-train evaluate.")
-@click.option("--marks", type=_FILE, help="File of the marked samples.  [default: DIR.marks.jsonl; of a set at a URL, in the current folder]")
+@click.option(
+    "--marks",
+    type=_FILE,
+    help="File of the marked samples.  [default: DIR.marks.jsonl; of a set at a URL, in the current folder]",
+)
 @click.option(
     "--cache", type=_FOLDER, help="Folder for sidecars, statistics and thumbnails.  [default: the user's cache folder]"
 )
