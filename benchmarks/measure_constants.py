@@ -20,8 +20,16 @@ from griffon_shards.support.files import sha256_of
 from griffon_shards.support.tables import size, table
 
 _HERE = Path(__file__).resolve().parent
-_PLANS = (("DET", 1_000_000), ("DET", 8_000_000), ("DET", 1_000_000_000), ("LAZY", 1_000_000), ("LAZY", 8_000_000))
-_GLOBAL_BATCH = 128
+_PLANS = (
+    ("DET", 1_000_000, 128),
+    ("DET", 8_000_000, 128),
+    ("DET", 1_000_000_000, 128),
+    ("DET", 8_000_000, 16_384),
+    ("LAZY", 1_000_000, 128),
+    ("LAZY", 8_000_000, 128),
+)
+"""Task, rows, and samples of a step."""
+
 _STEPS = 256  # the windows that are looked up together
 _SHARDS = (1_000, 10_000, 100_000)
 _FEW_SHARDS, _IMAGES = 2, 1000
@@ -47,7 +55,8 @@ def all_command(folder: Path | None) -> None:
 
 @main.command("plan")
 @click.argument("root")
-def plan_command(root: str) -> None:
+@click.argument("global_batch", type=int)
+def plan_command(root: str, global_batch: int) -> None:
     """Print CPU seconds to the first windows, those of a later sample, and private bytes above the imports, as JSON."""
     from griffon_shards.frozen_set import open_set
     from griffon_train.data.plan import Plan
@@ -55,13 +64,13 @@ def plan_command(root: str) -> None:
     before = _private_bytes()
     began = time.process_time()
     frozen = open_set(root)
-    plan = Plan([frozen], seed=0, global_batch=_GLOBAL_BATCH, grouping="modality")
+    plan = Plan([frozen], seed=0, global_batch=global_batch, grouping="modality")
     first = plan.first_step(1) // 2
     plan.step(first)
     opened_s = time.process_time() - began
     for number in range(first + 1, first + _STEPS):
         plan.step(number)
-    sample_s = (time.process_time() - began - opened_s) / (_STEPS - 1) / _GLOBAL_BATCH
+    sample_s = (time.process_time() - began - opened_s) / (_STEPS - 1) / global_batch
     click.echo(orjson.dumps([opened_s, sample_s, _private_bytes() - before]))
 
 
@@ -69,21 +78,22 @@ def plan_command(root: str) -> None:
 @click.argument("root", type=click.Path(path_type=Path))
 def lock_command(root: Path) -> None:
     """Print CPU seconds to read a lock, and how far that raised the peak of resident memory, as JSON."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_bytes()
     began = time.process_time()
     read_lock(root)
-    seconds = time.process_time() - began
-    click.echo(orjson.dumps([seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024]))
+    click.echo(orjson.dumps([time.process_time() - began, _peak_bytes() - before]))
 
 
 def _plans(own: Path) -> Rows:
     rows: Rows = []
-    for task, count in _PLANS:
-        root = own / f"plan-{task}-{count}"
+    for task, count, batch in _PLANS:
+        root = own / f"plan-{task}-{count}-{batch}"
         _fake_set(root, task, count)
-        opened_s, sample_s, private = orjson.loads(call([sys.executable, __file__, "plan", root]))
+        opened_s, sample_s, private = orjson.loads(call([sys.executable, __file__, "plan", root, batch]))
         (root / INDEX_NAME).unlink()
-        what = f"plan, {count / 1e6:,.0f} million rows" + ("" if task == "DET" else " of LAZY, half of them text only")
+        what = f"plan, {count / 1e6:,.0f} million rows, steps of {batch:,}" + (
+            "" if task == "DET" else " of LAZY with and without images"
+        )
         rows += [
             (f"{what}: set opened, a step in the middle of the epoch, CPU", f"{opened_s:.2f} s"),
             (f"{what}: later steps, CPU for a sample", f"{1e6 * sample_s:.2f} µs"),
@@ -198,6 +208,12 @@ def _lock(task: str, samples: int, shards: int) -> Lock:
         shards=tuple(entries),
         index_sha256="0" * 64,
     )
+
+
+def _peak_bytes() -> int:
+    """Most resident memory of this process; that of `resource` includes what it was forked from."""
+    rows = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("VmHWM"))
 
 
 def _private_bytes() -> int:
