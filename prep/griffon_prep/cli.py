@@ -1,7 +1,8 @@
 """The command line `griffon-prep`."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from fractions import Fraction
 from functools import wraps
@@ -10,23 +11,26 @@ from typing import Any
 
 import click
 
+from griffon_prep.build.engines import LOCAL, find_engine
 from griffon_prep.build.parts import build_part
 from griffon_prep.build.plan import BuildPart
 from griffon_prep.build.run import build, check
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard_jobs import SourceCount, check_counts
+from griffon_prep.image_bytes import is_url
 from griffon_prep.images import CHECKS
 from griffon_prep.readers import COMMON_OPTIONS, FORMATS
 from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sample_data import write_plain_data, write_sample_data
 from griffon_prep.sources.manifest import read_manifest, single_line
+from griffon_prep.sources.mirror import Mirror, default_work
 from griffon_prep.sources.part import DEFAULT_VAL_SHARE, PARTS, Split
 from griffon_prep.sources.resolve import Selection, find_sources
+from griffon_shards.storage import Location, ObjectPath, as_location
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.support.command_line import guard, resumable
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.logs import verbosity_option
-from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import table
 from griffon_shards.templates import load_templates
 from griffon_shards.types import BOX_STYLES, TASKS
@@ -64,26 +68,43 @@ def main() -> None:
     """Convert annotations and images into a frozen set of WebDataset shards."""
 
 
+class _LocationType(click.ParamType[Location]):
+    """A path on disk, or a URL in an object store."""
+
+    name = "PATH or URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:  # noqa: ANN401
+        """Parse an option's value."""
+        try:
+            return as_location(value) if isinstance(value, str) else value
+        except SettingsError as error:
+            self.fail(str(error), param, ctx)
+
+
 _PATH = click.Path(path_type=Path)
+_LOCATION = _LocationType()
 _COUNT = click.IntRange(1)
 _DEFAULTS = {field.name: field.default for field in fields(RenderSettings)}
 
 _SOURCE_OPTIONS = (
     click.option(
-        "--manifest", type=_PATH, help="Manifest file with one source per line: `TAG & annotation & image root`."
+        "--manifest",
+        type=_LOCATION,
+        metavar="FILE",
+        help="Manifest file with one source per line: `TAG & annotation & image root`.",
     ),
     click.option("--data-path", metavar="FILE", help="Annotation file of a single LAZY source, instead of --manifest."),
     click.option("--image-folder", metavar="DIR", help="Folder with the images of --data-path."),
     click.option(
         "--data-root",
-        type=_PATH,
+        type=_LOCATION,
+        metavar="DIR",
         default=Path(),
-        help="Folder that relative paths in the manifest start from.  [default: the current folder]",
+        help="Folder or URL that relative paths in the manifest start from.  [default: the current folder]",
     ),
     click.option(
         "--workers",
         type=_COUNT,
-        default=available_cores,
         help="Number of worker processes.  [default: one per CPU core]",
     ),
     click.option(
@@ -134,7 +155,7 @@ _SOURCE_OPTIONS = (
     ),
     click.option(
         "--exclude",
-        type=_PATH,
+        type=_LOCATION,
         multiple=True,
         metavar="FILE",
         help="List of images to leave out of all sources: what `griffon-shards overlap --out` writes, or file names, "
@@ -142,7 +163,7 @@ _SOURCE_OPTIONS = (
     ),
     click.option(
         "--exclude-keys",
-        type=_PATH,
+        type=_LOCATION,
         multiple=True,
         metavar="FILE",
         help="List of keys of samples to leave out, one a line, bare or as JSON objects with a `key`. Can be repeated.",
@@ -167,10 +188,17 @@ _SOURCE_OPTIONS = (
         metavar="PX",
         help="Shrink images whose longer side exceeds PX pixels.  [default: keep the original bytes]",
     ),
+    click.option(
+        "--work",
+        type=_PATH,
+        metavar="DIR",
+        help="Folder on this machine for copies of annotations in object stores, and for the work files of a set "
+        "there.  [default: ~/.cache/griffon-shards/builds]",
+    ),
     verbosity_option,
 )
 """The options that `build` and `check` share. Those of `RenderSettings` have its defaults."""
-_BUILD_ONLY = ("out", "reuse", "recheck", "overwrite", "no_report", "part", "finish")
+_BUILD_ONLY = ("out", "reuse", "recheck", "overwrite", "no_report", "part", "finish", "engine", "ray_address")
 
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -179,29 +207,52 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def with_settings(**values: Any) -> None:  # noqa: ANN401 - click's values, of every type
         build_only = {name: values.pop(name) for name in _BUILD_ONLY if name in values}
-        name = Path(values["manifest"] or values["data_path"] or "").stem
-        command(settings=_settings(**values), name=name, **build_only)
+        name = Path(str(values["manifest"] or values["data_path"] or "")).stem
+        work = values.pop("work")
+        with Mirror((work or default_work()) / "inputs") as mirror, _naming_urls(mirror):
+            settings = replace(_settings(**values, mirror=mirror), work=work)
+            mirror.close()
+            if mirror.used or _uses_store(settings, build_only):
+                settings = replace(settings, start_method="spawn")  # a client that is inherited in a fork can hang
+            command(settings=settings, name=name, **build_only)
 
     for option in reversed(_SOURCE_OPTIONS):
         with_settings = option(with_settings)
     return with_settings
 
 
+def _uses_store(settings: BuildSettings, options: Mapping[str, object]) -> bool:
+    """Whether images, or the set to write or to reuse, are in an object store."""
+    return any(isinstance(value, ObjectPath) for value in options.values()) or any(
+        is_url(source.image_root) for source in settings.sources
+    )
+
+
+@contextmanager
+def _naming_urls(mirror: Mirror) -> Iterator[None]:
+    """Context manager that names URLs instead of their copies in errors raised inside."""
+    try:
+        yield
+    except (SettingsError, DataError) as error:
+        raise type(error)(mirror.with_urls(str(error))) from None
+
+
 def _settings(
     *,
-    manifest: Path | None,
+    manifest: Location | None,
     data_path: str | None,
     image_folder: str | None,
-    data_root: Path,
-    workers: int,
+    data_root: Location,
+    workers: int | None,
     templates: Path | None,
     max_rejects: Fraction,
     allow_empty: bool,
-    exclude: tuple[Path, ...],
-    exclude_keys: tuple[Path, ...],
+    exclude: tuple[Location, ...],
+    exclude_keys: tuple[Location, ...],
     default_part: str | None,
     val_share: Fraction | None,
     val_seed: int | None,
+    mirror: Mirror,
     **render: Any,  # noqa: ANN401 - click's values for RenderSettings
 ) -> BuildSettings:
     if (manifest is None) == (data_path is None) or (data_path is None) != (image_folder is None):
@@ -222,31 +273,59 @@ def _settings(
             f"{given}: no source has a part; give --default-part train or --default-part val, too, or leave {given} out"
         )
     split = Split(val_share=DEFAULT_VAL_SHARE if val_share is None else val_share, seed=val_seed or 0)
-    selection = Selection(part=default_part, split=split, exclude=exclude, exclude_keys=exclude_keys)
+    lists = {location: mirror.path_of(location) for location in (*exclude, *exclude_keys)}
+    for path in lists.values():
+        mirror.fetch(path)
+    key_lists = tuple(lists[location] for location in exclude_keys)
+    selection = Selection(
+        part=default_part,
+        split=split,
+        exclude=tuple(lists[location] for location in exclude),
+        exclude_keys=key_lists,
+    )
     return BuildSettings(
-        sources=find_sources(lines, data_root, None if manifest is None else str(manifest), selection),
+        sources=find_sources(lines, data_root, None if manifest is None else str(manifest), selection, mirror),
         render=RenderSettings(templates=load_templates(templates), **render),
         max_rejects=max_rejects,
         allow_empty=allow_empty,
         workers=workers,
-        exclude_keys=exclude_keys,
+        exclude_keys=key_lists,
         # Forking is safe here because this process has no threads yet. Outside Linux, forking is discouraged.
         start_method="fork" if sys.platform == "linux" else "spawn",
     )
 
 
 @main.command("build")
-@click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: frozen/<manifest name>]")
-@click.option("--reuse", type=click.Path(path_type=Path), help="Frozen set to hard-link unchanged sources from.")
+@click.option("--out", type=_LOCATION, metavar="DIR", help="Output folder or URL.  [default: frozen/<manifest name>]")
+@click.option(
+    "--reuse",
+    type=_LOCATION,
+    metavar="DIR",
+    help="Frozen set to take unchanged sources from: by hard links on the same disk, otherwise by copying.",
+)
 @click.option("--recheck", is_flag=True, help="If the set is frozen, also check that its images have not changed.")
-@click.option("--overwrite", is_flag=True, help="Delete any set in the output folder first.")
+@click.option("--overwrite", is_flag=True, help="Delete any set in the output folder first; not at a URL.")
 @click.option("--no-report", is_flag=True, help="Write no report.html: statistics, rejects and example images.")
 @click.option(
     "--part",
     callback=_build_part,
     metavar="K/N",
     help="Make only the Kth of N parts of the shards. All parts may run at once, on machines that share the output "
-    "folder.",
+    "folder or write to the same URL.",
+)
+@click.option(
+    "--engine",
+    metavar="NAME",
+    default=LOCAL,
+    show_default=True,
+    help="What runs the jobs. local: processes of this machine; ray: a Ray cluster; MODULE:FACTORY: the "
+    "concurrent.futures.Executor that FACTORY(workers) returns.",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="With --engine ray: a running cluster, as auto or HOST:PORT.  [default: RAY_ADDRESS, or a cluster that is "
+    "started on this machine for the build]",
 )
 @click.option("--finish", is_flag=True, help="Freeze the set once all parts are made; report shards that are missing.")
 @resumable
@@ -254,13 +333,15 @@ def _settings(
 def build_command(
     settings: BuildSettings,
     name: str,
-    out: Path | None,
-    reuse: Path | None,
+    out: Location | None,
+    reuse: Location | None,
     recheck: bool,
     overwrite: bool,
     no_report: bool,
     part: BuildPart | None,
     finish: bool,
+    engine: str,
+    ray_address: str | None,
 ) -> None:
     """Build a frozen shard set. An interrupted build resumes."""
     given = [option for option, value in (("--part", part), ("--finish", finish)) if value]
@@ -269,7 +350,10 @@ def build_command(
         how = "delete the output folder yourself" if overwrite else "leave out all but one of them"
         raise SettingsError(f"{' and '.join(given + others)}: cannot be combined; {how}")
     out = out or Path("frozen") / name
-    settings = replace(settings, report=not no_report)
+    if engine != LOCAL:
+        out = out.absolute()  # workers on other machines have another current folder
+    settings = replace(settings, report=not no_report, engine=engine, ray_address=ray_address)
+    find_engine(settings)  # reports a missing package before the annotations are read
     if part is not None:
         click.echo(_part_summary(part, build_part(settings, out, part, reuse=reuse)))
         return

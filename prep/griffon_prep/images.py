@@ -1,9 +1,7 @@
 """Finding images under the image root, reading their bytes and checking them without a full-size decode."""
 
-import errno
 import os
 import posixpath
-import stat
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from urllib.parse import unquote
 
 from PIL import Image
 
+from griffon_prep.image_bytes import image_bytes, is_there, is_url
 from griffon_prep.records import Rejected
 from griffon_shards.images import (
     SIDEWAYS,
@@ -41,8 +40,6 @@ _SHOWING = {
 }
 """What viewers do to the stored pixels, by EXIF orientation."""
 
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
-_MAX_BYTES = 1 << 30
 _ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -70,7 +67,7 @@ def read_image(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> Ima
     Foreign paths (absolute and not under `root`, URLs, Windows paths) are searched by their last components.
 
     Args:
-        root: absolute folder.
+        root: absolute folder, or the URL of one.
         image_path: path as the annotation gives it.
         elsewhere: alternative paths, searched in the same way.
 
@@ -78,39 +75,13 @@ def read_image(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> Ima
         Rejected: `path_outside_root`, `picture_not_found`, or `picture_unreadable` if it is not a regular file or is
             larger than 1 GiB.
         OSError: the storage fails, which is not a fault of the record.
+        StorageError: the object store cannot be used.
     """
     for candidate, by_last_part in chain.from_iterable(_candidates(root, path) for path in (image_path, *elsewhere)):
-        try:
-            descriptor = os.open(candidate, os.O_RDONLY | os.O_NONBLOCK)  # don't block on a named pipe
-        except OSError as error:
-            if error.errno in _NOT_THERE:
-                continue
-            if error.errno in (errno.EACCES, errno.EPERM):
-                raise Rejected("picture_unreadable", f"{image_path}: permission denied") from None
-            if error.errno == errno.ENXIO:
-                raise Rejected("picture_unreadable", f"{image_path}: is a socket, not a file") from None
-            raise
-        try:
-            status = os.fstat(descriptor)
-            if stat.S_ISDIR(status.st_mode):
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                raise Rejected("picture_unreadable", f"{image_path}: is a pipe or device, not a file")
-            if not status.st_size:
-                raise Rejected("picture_unreadable", f"{image_path}: the file is empty")
-            if status.st_size > _MAX_BYTES:
-                raise Rejected("picture_unreadable", f"{image_path}: {status.st_size:,} bytes; the limit is 1 GiB")
-            return ImageFile(data=_read_all(descriptor, status.st_size), by_last_part=by_last_part)
-        finally:
-            os.close(descriptor)
+        data = image_bytes(candidate, image_path)
+        if data is not None:
+            return ImageFile(data=data, by_last_part=by_last_part)
     raise Rejected("picture_not_found", _not_found(root, image_path))
-
-
-def _read_all(descriptor: int, size: int) -> bytes:
-    data = os.read(descriptor, size)
-    while len(data) < size and (more := os.read(descriptor, size - len(data))):
-        data += more
-    return data
 
 
 def _candidates(root: str, image_path: str) -> Iterator[tuple[str, bool]]:
@@ -128,9 +99,11 @@ def _candidates(root: str, image_path: str) -> Iterator[tuple[str, bool]]:
 
 def _under(root: str, image_path: str) -> str:
     """Return the path relative to the root, or unchanged if it is an absolute path outside it."""
+    if is_url(root):  # under which the annotation may give full URLs
+        image_path = image_path.removeprefix(f"{root}/")
     relative = posixpath.normpath(image_path)
     if posixpath.isabs(relative):
-        below = posixpath.relpath(relative, root)
+        below = ".." if is_url(root) else posixpath.relpath(relative, root)
         return relative if below == ".." or below.startswith("../") else below
     if relative == ".." or relative.startswith("../"):
         raise Rejected("path_outside_root", image_path)
@@ -159,7 +132,7 @@ def _not_found(root: str, image_path: str) -> str:
         return f"{image_path}: not under the image root, and its file name was not found there either"
     stem, _ = posixpath.splitext(below)
     for name in (stem + ending for ending in _ENDINGS):
-        if os.access(f"{root}/{name}", os.F_OK):
+        if is_there(f"{root}/{name}"):
             return f"{image_path}: not found, but {name} exists; rename the files or the paths in the annotation"
     return image_path
 

@@ -4,12 +4,16 @@ import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from griffon_shards.storage import ObjectPath
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import write_whole
+
+Place = TypeVar("Place", Path, ObjectPath)
 
 INDEX_NAME = "index.npy"
 INDEX_DTYPE = np.dtype(
@@ -76,6 +80,6 @@ def write_idx(tar: Path, offsets: Iterable[int], end: int) -> None:
     write_whole(idx_path(tar), idx_bytes(offsets, end))
 
 
-def idx_path(tar: Path) -> Path:
+def idx_path(tar: Place) -> Place:
     """Path of a shard's offsets file: `X.tar.idx` for `X.tar`."""
     return tar.with_name(tar.name + ".idx")

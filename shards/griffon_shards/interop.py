@@ -104,11 +104,13 @@ def peer_files(shards: Mapping[str, int], *, has_boxes: bool = True, has_image_p
 
 def write_peer_files(
     root: Path, shards: Mapping[str, int], *, has_boxes: bool = True, has_image_paths: bool = True
-) -> None:
-    """Write `peer_files` into the set in `root`."""
+) -> list[str]:
+    """Write `peer_files` into the set in `root`; returns their names."""
     (root / ENERGON_FOLDER).mkdir(exist_ok=True)
-    for name, content in peer_files(shards, has_boxes=has_boxes, has_image_paths=has_image_paths).items():
+    contents = peer_files(shards, has_boxes=has_boxes, has_image_paths=has_image_paths)
+    for name, content in contents.items():
         write_whole(root / name, content)
+    return list(contents)
 
 
 def _split_yaml(shards: Iterable[str]) -> str:

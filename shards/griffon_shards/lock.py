@@ -119,11 +119,15 @@ class Lock:
 
 def write_lock(root: Path, lock: Lock) -> Lock:
     """Write the lock with its digest into `root`, which freezes the set. Returns the lock with its digest."""
-    complete = replace(lock, digest=lock.computed_digest())
-    write_whole(
-        root / LOCK_NAME, orjson.dumps(complete.fields(), option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n"
-    )
+    complete, data = lock_bytes(lock)
+    write_whole(root / LOCK_NAME, data)
     return complete
+
+
+def lock_bytes(lock: Lock) -> tuple[Lock, bytes]:
+    """The lock with its digest, and the content of its file."""
+    complete = replace(lock, digest=lock.computed_digest())
+    return complete, orjson.dumps(complete.fields(), option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n"
 
 
 def read_lock(root: Location) -> Lock:
@@ -133,11 +137,11 @@ def read_lock(root: Location) -> Lock:
         DataError: `root` is not a set, is not frozen, or its lock is damaged or has another format version.
     """
     path = root / LOCK_NAME
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the --out folder of `griffon-prep build`")
     try:
         fields = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; give the --out folder of `griffon-prep build`") from None
         raise DataError(
             f"{root}: not a frozen set, it has no {LOCK_NAME}; if its build was interrupted, rerun it"
         ) from None

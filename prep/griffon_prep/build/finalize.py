@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import orjson
 
 from griffon_prep.build.folder import BuildFolder
 from griffon_prep.build.identity import source_identity
+from griffon_prep.build.output import Output
 from griffon_prep.build.plan import build_jobs, shard_count
 from griffon_prep.build.report import ShardReport, read_report
 from griffon_prep.build.settings import BuildSettings
@@ -19,10 +19,10 @@ from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sources.scan import ScannedSource
 from griffon_shards.index import INDEX_DTYPE, INDEX_NAME, index_header
 from griffon_shards.interop import write_peer_files
-from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry, write_lock
+from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import sha256_of, whole_file
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.support.worker_pool import Engine
 
 _NAMES = 3  # missing shards that the message names
 
@@ -37,14 +37,14 @@ def check_begun(folder: BuildFolder) -> None:
 
 
 def check_all_made(
-    scanned: Sequence[ScannedSource], settings: BuildSettings, folder: BuildFolder, pool: LocalPool
+    scanned: Sequence[ScannedSource], settings: BuildSettings, folder: BuildFolder, pool: Engine
 ) -> None:
     """Check that every shard is complete on disk.
 
     Raises:
         DataError: some are missing; the message names shards, and the parts that make them.
     """
-    jobs = list(build_jobs(scanned, settings.render, folder.out))
+    jobs = list(build_jobs(scanned, settings.render, folder.output))
     missing = set(pool.run(missing_shard, jobs)) - {None}
     if not missing:
         return
@@ -60,12 +60,18 @@ def check_all_made(
     )
 
 
-def freeze(out: Path, settings: RenderSettings, scanned: Sequence[ScannedSource]) -> Lock:
-    """Write everything but the shards, which are all finished; the lock comes last. Returns the lock."""
+def freeze(out: Output, settings: RenderSettings, scanned: Sequence[ScannedSource]) -> Lock:
+    """Write everything but the shards, which are all finished; the lock comes last. Returns the lock.
+
+    Raises:
+        DataError: another builder has frozen another set there.
+        OSError: the storage fails.
+    """
+    stage = out.stage
     shards: list[ShardEntry] = []
     sources: list[SourceEntry] = []
     reports = [[report for report, _ in _finished(source, settings)] for source in scanned]
-    with whole_file(out / INDEX_NAME) as index:
+    with whole_file(stage / INDEX_NAME) as index:
         index.write(index_header(sum(report.samples for source in reports for report in source)))
         for source_no, source in enumerate(scanned):
             for report, raw in _finished(source, settings):
@@ -76,22 +82,24 @@ def freeze(out: Path, settings: RenderSettings, scanned: Sequence[ScannedSource]
                 index.write(rows.tobytes())
                 shards.append(_shard_entry(report))
             sources.append(_source_entry(source, reports[source_no]))
-    with whole_file(out / REJECTS_NAME) as rejects:
+    with whole_file(stage / REJECTS_NAME) as rejects:
         for source, finished in zip(scanned, reports, strict=True):
             for report in finished:
                 for reject in report.rejects:
                     line = {"source": source.source.tag, "record": reject.record}
                     rejects.write(orjson.dumps({**line, "reason": reject.reason, "detail": reject.detail}) + b"\n")
-    write_peer_files(out, {shard.name: shard.samples for shard in shards})
+    peers = write_peer_files(stage, {shard.name: shard.samples for shard in shards})
+    for name in (INDEX_NAME, REJECTS_NAME, *peers):
+        out.put(name)
     lock = Lock(
         tool_version=version("griffon-pipeline"),
         library_versions={name: version(name) for name in ("numpy", "orjson", "pillow")},
         render=settings.in_lock(),
         sources=tuple(sources),
         shards=tuple(shards),
-        index_sha256=sha256_of(out / INDEX_NAME),
+        index_sha256=sha256_of(stage / INDEX_NAME),
     )
-    return write_lock(out, lock)
+    return out.freeze(lock)
 
 
 def _finished(source: ScannedSource, settings: RenderSettings) -> Iterator[tuple[ShardReport, bytes]]:

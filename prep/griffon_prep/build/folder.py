@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,15 +10,25 @@ from typing import Any
 
 import orjson
 
+from griffon_prep.build.output import WORK_NAME, FolderOutput, ObjectOutput, Output
 from griffon_prep.sources.annotation_hashes import AnnotationHashes
+from griffon_prep.sources.mirror import default_work
 from griffon_shards.index import INDEX_NAME
 from griffon_shards.interop import ENERGON_FOLDER, HUGGING_FACE_NAME, WIDS_NAME
 from griffon_shards.lock import LOCK_NAME, REJECTS_NAME, REPORT_NAME
+from griffon_shards.storage import Location, ObjectPath, write_location
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import remove_temporaries, write_whole
 from griffon_shards.support.folder_lock import lock_folder, wait_for_lock
 
-WORK_NAME = ".griffon-build"
+_PLAN_NAME = "build.json"
+_DELETE = {
+    "s3": "aws s3 rm --recursive {}",
+    "gs": "gcloud storage rm --recursive {}",
+    "gc": "gcloud storage rm --recursive {}",
+    "az": "azcopy remove --recursive URL",
+    "ab": "azcopy remove --recursive URL",
+}
 _OURS = (REPORT_NAME, REJECTS_NAME, INDEX_NAME, WIDS_NAME, HUGGING_FACE_NAME, ENERGON_FOLDER)
 
 
@@ -25,31 +36,41 @@ class BuildFolder:
     """Use of a set's folder by one build, or by some of its parts at once; a context manager.
 
     Parts share the folder, and wait for each other at the start: until `prepared` is called, one has it for itself.
+    A set at a URL has a folder on this machine for work, which its processes here share in the same way.
+
+    Attributes:
+        out: the set's folder or URL.
+        output: where the set goes.
+        work: the work folder on this machine.
     """
 
-    def __init__(self, out: Path, *, shared: bool = False) -> None:
+    def __init__(self, out: Location, *, shared: bool = False, work: Path | None = None) -> None:
         self.out = out
         self._shared = shared
-        self.work = out / WORK_NAME
-        self._made_out = not out.exists()
+        self.output = _output(out, work)
+        self.work = self.output.stage / WORK_NAME
+        self._begun: Location = out / WORK_NAME  # the plan and the number of parts, for all machines
+        self._made_out = not self.output.stage.exists()
         self._elsewhere: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> "BuildFolder":
-        if self.out.exists() and not self.out.is_dir():
+        if isinstance(self.out, Path) and self.out.exists() and not self.out.is_dir():
             raise SettingsError(f"{self.out}: is a file; give --out a folder")
-        if self.out.is_dir() and not self.work.exists() and not self.frozen and self._has_other_files():
+        if self.out.is_dir() and not self._is_set() and self._has_other_files():
             raise SettingsError(f"{self.out}: contains files but is not a shard set; give --out a new or empty folder")
         try:
             self._lock_work()
             if not self._shared:
-                remove_temporaries(self.out)
+                remove_temporaries(self.output.stage)
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
             if not self.frozen:
                 raise SettingsError(
-                    f"{self.out}: not writable ({error.strerror}); give --out a writable folder"
+                    f"{self.output.stage}: not writable ({error.strerror}); give {self._option} a writable folder"
                 ) from None
+            if isinstance(self.out, ObjectPath):
+                raise
             self._work_elsewhere()
         self.stamps = AnnotationHashes(self.work / "annotations.json")
         return self
@@ -60,15 +81,25 @@ class BuildFolder:
         self._lock = lock_folder(
             self.work / "lock",
             whose=f"{self.out}: {writer} is writing into it",
-            instead="wait for it to finish or give another --out",
+            instead=f"wait for it to finish or give another {self._option}",
             shared=self._shared,
         )
         if self._shared:
             self._scan_lock = wait_for_lock(self.work / "scan.lock", whose=f"{self.out}: another part is preparing")
 
+    @property
+    def _option(self) -> str:
+        return "--work" if isinstance(self.out, ObjectPath) else "--out"
+
+    def _is_set(self) -> bool:
+        """Whether a build was begun or frozen in the folder."""
+        if isinstance(self.out, ObjectPath):
+            return (self._begun / _PLAN_NAME).exists() or self.frozen
+        return self.work.exists() or self.frozen
+
     def _has_other_files(self) -> bool:
         """Whether the folder has files of others. Another part may be making the work folder just now."""
-        return any(path.name != WORK_NAME for path in self.out.iterdir())
+        return isinstance(self.out, ObjectPath) or any(path.name != WORK_NAME for path in self.out.iterdir())
 
     def _work_elsewhere(self) -> None:
         """Work in a temporary folder, so that a read-only frozen set can still be compared with a build."""
@@ -81,11 +112,11 @@ class BuildFolder:
 
     def __exit__(self, *_: object) -> None:
         self.prepared()
-        started = (self.work / "build.json").exists() or self.frozen
+        started = isinstance(self.out, ObjectPath) or (self.work / _PLAN_NAME).exists() or self.frozen
         if not started and not self._shared:  # leave no trace; a part leaves the lock that other parts hold
             shutil.rmtree(self.work, ignore_errors=True)
-            if self._made_out and not any(self.out.iterdir()):
-                self.out.rmdir()
+            if self._made_out and not any(self.output.stage.iterdir()):
+                self.output.stage.rmdir()
         self._lock.close()
         if self._elsewhere is not None:
             self._elsewhere.cleanup()
@@ -108,12 +139,12 @@ class BuildFolder:
     def plan(self) -> dict[str, Any] | None:
         """The plan of the unfinished build in the folder, or None."""
         try:
-            plan: dict[str, Any] = orjson.loads((self.work / "build.json").read_bytes())
+            plan: dict[str, Any] = orjson.loads((self._begun / _PLAN_NAME).read_bytes())
         except FileNotFoundError:
             return None
         except orjson.JSONDecodeError:
             raise DataError(
-                f"{self.work / 'build.json'}: damaged, so the build cannot be resumed; start over with --overwrite"
+                f"{self._begun / _PLAN_NAME}: damaged, so the build cannot be resumed; {start_over(self.out)}"
             ) from None
         return plan
 
@@ -125,22 +156,31 @@ class BuildFolder:
             return True
 
     def begin(self, plan: dict[str, Any]) -> None:
-        """Write the plan of the build. From here on, an interrupted build can be resumed."""
-        write_whole(self.work / "build.json", orjson.dumps(plan, option=orjson.OPT_SORT_KEYS))
+        """Write the plan of the build. From here on, an interrupted build can be resumed.
+
+        Raises:
+            DataError: another machine has meanwhile begun another build at the URL.
+        """
+        location, data = self._begun / _PLAN_NAME, orjson.dumps(plan, option=orjson.OPT_SORT_KEYS)
+        if not isinstance(location, ObjectPath):
+            write_whole(location, data)
+        elif not location.create(data):
+            check_no_other_set(self, plan)
 
     def parts(self) -> int | None:
         """The number of parts that the first one was given, or None if no part is prepared."""
         try:
-            return int((self.work / "parts").read_text())
+            return int((self._begun / "parts").read_bytes())
         except (FileNotFoundError, ValueError):
             return None
 
     def begin_parts(self, count: int) -> None:
         """Record the number of parts: what one of them has to do for all of them is done."""
-        write_whole(self.work / "parts", str(count).encode())
+        write_location(self._begun / "parts", str(count).encode())
 
     def clear(self) -> None:
-        """Remove a set and its work files. The lock goes first, as a half-removed set must not look frozen."""
+        """Remove a set on disk and its work files. The lock goes first: a half-removed set must not look frozen."""
+        assert isinstance(self.out, Path), "objects are never deleted"
         (self.out / LOCK_NAME).unlink(missing_ok=True)
         for name in _OURS:
             path = self.out / name
@@ -156,11 +196,27 @@ class BuildFolder:
 
     def clear_work(self) -> None:
         """Remove the work files except the cache of annotation hashes, and the counts that `--reuse` takes over."""
-        for name in ("parts", "scan.lock", "build.json"):
+        if isinstance(self.output, ObjectOutput):
+            self.output.clear_stage()
+        for name in ("parts", "scan.lock", _PLAN_NAME):
             (self.work / name).unlink(missing_ok=True)
         for path in self.work.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
+
+
+def _output(out: Location, work: Path | None) -> Output:
+    if not isinstance(out, ObjectPath):
+        return FolderOutput(root=out)
+    name = hashlib.sha256(str(out).encode()).hexdigest()[:16]
+    return ObjectOutput(root=out, stage=(work or default_work()) / name)
+
+
+def start_over(out: Location) -> str:
+    """How to start a build over, for messages."""
+    if not isinstance(out, ObjectPath):
+        return "start over with --overwrite"
+    return f"start over by deleting {out} with your provider's tool, such as `{_DELETE[str(out)[:2]].format(out)}`"
 
 
 def check_no_other_set(folder: BuildFolder, plan: dict[str, Any]) -> None:
@@ -173,7 +229,7 @@ def check_no_other_set(folder: BuildFolder, plan: dict[str, Any]) -> None:
     if unfinished is not None and unfinished != plan:
         raise DataError(
             f"{folder.out}: holds an unfinished build with other inputs ({differences(unfinished, plan)}); "
-            "rerun it with the original settings, give another --out, or start over with --overwrite"
+            f"rerun it with the original settings, give another --out, or {start_over(folder.out)}"
         )
 
 

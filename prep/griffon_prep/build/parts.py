@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 
+from griffon_prep.build.engines import open_engine
 from griffon_prep.build.folder import BuildFolder, check_no_other_set
 from griffon_prep.build.identity import identity
 from griffon_prep.build.plan import BuildPart
@@ -11,13 +11,13 @@ from griffon_prep.build.run import begin, check_inputs, check_not_reused, check_
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard_jobs import SourceCount, run_jobs
 from griffon_shards.frozen_set import open_set
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.storage import Location
 
 _log = logging.getLogger(__name__)
 
 
 def build_part(
-    settings: BuildSettings, out: Path, part: BuildPart, *, reuse: Path | None
+    settings: BuildSettings, out: Location, part: BuildPart, *, reuse: Location | None
 ) -> Mapping[str, SourceCount] | None:
     """Make the shards of a part, and freeze nothing. Several processes may do so at once, even with the same part.
 
@@ -25,9 +25,9 @@ def build_part(
 
     Args:
         settings: the settings of the build, the same for all parts.
-        out: output folder, shared by all parts.
+        out: output folder or URL, shared by all parts.
         part: the part.
-        reuse: a frozen set to hard-link unchanged sources from.
+        reuse: a frozen set to take unchanged sources from, by hard links where both are on one disk.
 
     Returns:
         The counts of the part's samples by tag, or None if the set is frozen already.
@@ -39,7 +39,7 @@ def build_part(
         OSError: the storage fails.
     """
     check_not_reused(out, reuse)
-    with BuildFolder(out, shared=True) as folder:
+    with BuildFolder(out, shared=True, work=settings.work) as folder:
         sha256s = folder.stamps.sha256s(settings.sources)
         folder.stamps.save()
         plan = identity(settings, sha256s)
@@ -49,12 +49,13 @@ def build_part(
             return None
         check_no_other_set(folder, plan)
         old = open_set(reuse) if reuse is not None else None
-        with LocalPool(settings.workers, settings.start_method) as pool:
+        with open_engine(settings) as pool:
             scanned = scan(settings, sha256s, folder.work, pool)
+            folder.output.fetch_reports()
             if folder.parts() is None:
                 begin(folder, plan, scanned, settings, old, pool)
                 folder.begin_parts(part.count)
             folder.prepared()
-            source_counts = run_jobs(scanned, settings, out, pool, stop_early=True, part=part)
+            source_counts = run_jobs(scanned, settings, folder.output, pool, stop_early=True, part=part)
         check_inputs(folder, settings, sha256s)
         return source_counts

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
 
+from griffon_prep.build.output import Output
 from griffon_prep.build.shard import ShardJob
 from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sources.scan import SUGGESTED_ROUNDS, ScannedSource
@@ -31,7 +31,7 @@ def shard_count(source: ScannedSource, settings: RenderSettings) -> int:
 
 
 def shard_jobs(
-    source: ScannedSource, settings: RenderSettings, out: Path | None, *, counted: bool = False
+    source: ScannedSource, settings: RenderSettings, out: Output | None, *, counted: bool = False
 ) -> Iterator[ShardJob]:
     """The jobs that make the source's shards, in order. Without `out` they write nothing."""
     shard_size = _shard_size(source, settings)
@@ -45,7 +45,7 @@ def shard_jobs(
 def build_jobs(
     scanned: Sequence[ScannedSource],
     settings: RenderSettings,
-    out: Path | None,
+    out: Output | None,
     *,
     counted: bool = False,
     part: BuildPart | None = None,

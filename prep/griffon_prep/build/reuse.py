@@ -1,10 +1,11 @@
-"""`--reuse OLD`: shards of unchanged sources are hard-linked from another set and count as finished."""
+"""`--reuse OLD`: shards of unchanged sources are linked or copied from another set and count as finished."""
 
 import errno
 import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +13,28 @@ import orjson
 from numpy.typing import NDArray
 
 from griffon_prep.build.identity import identity_of_lock, source_identity
+from griffon_prep.build.output import Output
 from griffon_prep.build.plan import shard_jobs
-from griffon_prep.build.report import Reject, ShardReport, read_report, write_report
+from griffon_prep.build.report import Reject, ShardReport, read_report
 from griffon_prep.build.settings import BuildSettings
-from griffon_prep.build.shard import ShardJob, record_numbers
+from griffon_prep.build.shard import ShardJob, record_numbers, store_report
 from griffon_prep.sources.scan import ScannedSource
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.index import INDEX_NAME, idx_path
 from griffon_shards.lock import REJECTS_NAME, ShardEntry
+from griffon_shards.shard_bytes import shard_bytes
+from griffon_shards.storage import Location, ObjectPath
+from griffon_shards.storage.transfer import fetch
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import sha256_of, sync_folder, whole_file
 
+_AT_ONCE = 4  # shards
 
-def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, scanned: Sequence[ScannedSource]) -> list[str]:
-    """Link the shards of unchanged sources into a started build and write their reports. Returns the reused tags.
+
+def take_unchanged(old: FrozenSet, out: Output, settings: BuildSettings, scanned: Sequence[ScannedSource]) -> list[str]:
+    """Take the shards of unchanged sources into a started build and write their reports. Returns the reused tags.
+
+    They are linked where both sets are on one disk, and copied otherwise, a few at a time.
 
     A source is unchanged if its task, annotation and options are the same and no setting that changes bytes differs.
     Shards are checked by size only and not read; `griffon-shards verify` reads them.
@@ -33,7 +42,7 @@ def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, scanned: 
     Raises:
         DataError: the other set's index or reject list is damaged.
     """
-    if (sha256 := sha256_of(old.root / INDEX_NAME)) != old.lock.index_sha256:
+    if isinstance(old.root, Path) and (sha256 := sha256_of(old.root / INDEX_NAME)) != old.lock.index_sha256:
         raise DataError(
             f"{old.root / INDEX_NAME}: damaged, its SHA-256 is {sha256}; this set cannot be reused, omit --reuse"
         )
@@ -44,7 +53,8 @@ def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, scanned: 
     rejects = _rejects_by_source(old)
     shard_indices = {shard.name: index for index, shard in enumerate(old.lock.shards)}
     bounds = np.searchsorted(old.index["shard"], np.arange(len(shard_indices) + 1)).tolist()
-    reused = []
+    reused: list[str] = []
+    copies: list[tuple[int, ShardJob]] = []
     for source in scanned:
         tag = source.source.tag
         if unchanged.get(tag) != source_identity(source.source, source.sha256s):
@@ -52,24 +62,36 @@ def link_unchanged(old: FrozenSet, out: Path, settings: BuildSettings, scanned: 
         for job in shard_jobs(source, settings.render, out):
             shard_index = shard_indices.get(job.name)
             if shard_index is not None and read_report(job.work, job.shard_no) is None:
-                rows = old.index[bounds[shard_index] : bounds[shard_index + 1]]
-                _link_shard(old, shard_index, rows, job, rejects[tag])
+                copies.append((shard_index, job))
         reused.append(tag)
+
+    def take(copy: tuple[int, ShardJob]) -> None:
+        shard_index, job = copy
+        rows = old.index[bounds[shard_index] : bounds[shard_index + 1]]
+        if sizes.get(job.name) == old.lock.shards[shard_index].bytes:  # else it is truncated: make it again
+            _take_shard(old, shard_index, rows, job, rejects[job.tag])
+
+    sizes = shard_bytes(old.root).sizes([job.name for _, job in copies])
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(take, copies):
+            pass
     return reused
 
 
-def _link_shard(
+def _take_shard(
     old: FrozenSet, shard_index: int, rows: NDArray[np.void], job: ShardJob, rejects: dict[int, Reject]
 ) -> None:
     assert job.out is not None
     entry: ShardEntry = old.lock.shards[shard_index]
-    target, origin = job.out / entry.name, old.root / entry.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if origin.stat().st_size != entry.bytes:
-        return  # truncated: make it again
-    _link(origin, target)
-    _link(idx_path(origin), idx_path(target))
-    sync_folder(target.parent)
+    origin: Location = old.root / entry.name
+    with job.out.shard(entry.name) as target:
+        if isinstance(origin, ObjectPath):
+            fetch(origin, target, size_bytes=entry.bytes)
+            fetch(idx_path(origin), idx_path(target))
+        else:
+            _link(origin, target)
+            _link(idx_path(origin), idx_path(target))
+            sync_folder(target.parent)
     report = ShardReport(
         tag=job.tag,
         shard_no=job.shard_no,
@@ -80,7 +102,7 @@ def _link_shard(
         rejects=tuple(rejects[record] for record in record_numbers(job) if record in rejects),
         dropped_boxes=entry.dropped_boxes,
     )
-    write_report(job.work, report, rows.tobytes())
+    store_report(job, report, rows.tobytes())
 
 
 def _link(origin: Path, target: Path) -> None:

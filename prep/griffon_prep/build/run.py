@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from griffon_prep.build.engines import open_engine
 from griffon_prep.build.finalize import check_all_made, check_begun, freeze
-from griffon_prep.build.folder import BuildFolder, check_no_other_set, differences
+from griffon_prep.build.folder import BuildFolder, check_no_other_set, differences, start_over
 from griffon_prep.build.identity import identity, identity_of_lock
 from griffon_prep.build.plan import estimate_job, saving, shard_count, shard_jobs
 from griffon_prep.build.report import read_report
 from griffon_prep.build.report_page import write_missing_page, write_report_page
-from griffon_prep.build.reuse import link_unchanged
+from griffon_prep.build.reuse import take_unchanged
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard import make_shard
 from griffon_prep.build.shard_counts import gather_counts
@@ -24,9 +25,12 @@ from griffon_prep.sources.exclusion import unknown_keys
 from griffon_prep.sources.scan import ScannedSource, scan_source
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import Lock, read_lock
+from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.files import remove_temporaries
+from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import size
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.support.worker_pool import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -34,16 +38,22 @@ _SPACE_MARGIN = 1.05  # required free space relative to the estimate
 
 
 def build(
-    settings: BuildSettings, out: Path, *, reuse: Path | None, recheck: bool, overwrite: bool, finish: bool = False
+    settings: BuildSettings,
+    out: Location,
+    *,
+    reuse: Location | None,
+    recheck: bool,
+    overwrite: bool,
+    finish: bool = False,
 ) -> Lock:
     """Freeze a set into `out`, resume an unfinished build there, or find the set up to date.
 
     Args:
         settings: the settings of the build.
-        out: output folder.
-        reuse: a frozen set to hard-link unchanged sources from.
+        out: output folder or URL.
+        reuse: a frozen set to take unchanged sources from, by hard links where both are on one disk.
         recheck: if the set is frozen already, make every shard again in memory and compare.
-        overwrite: delete any set in `out` first.
+        overwrite: delete any set in `out` first; refused for a URL.
         finish: require that all shards are made already, by the parts of the build.
 
     Raises:
@@ -53,7 +63,9 @@ def build(
         OSError: the storage fails.
     """
     check_not_reused(out, reuse)
-    with BuildFolder(out) as folder:
+    if overwrite and isinstance(out, ObjectPath):
+        raise SettingsError(f"--overwrite: objects are not deleted; {start_over(out)}, or give another --out")
+    with BuildFolder(out, work=settings.work) as folder:
         sha256s = folder.stamps.sha256s(settings.sources)
         folder.stamps.save()
         plan = identity(settings, sha256s)
@@ -72,23 +84,26 @@ def build(
         if finish:
             check_begun(folder)
         old = open_set(reuse) if reuse is not None else None
-        with LocalPool(settings.workers, settings.start_method) as pool:
+        with open_engine(settings) as pool:
             scanned = scan(settings, sha256s, folder.work, pool)
+            folder.output.fetch_reports()
             if finish:
                 check_all_made(scanned, settings, folder, pool)
             else:
                 begin(folder, plan, scanned, settings, old, pool)
-            source_counts = run_jobs(scanned, settings, out, pool, stop_early=not finish)
+            source_counts = run_jobs(scanned, settings, folder.output, pool, stop_early=not finish)
             check_counts(scanned, source_counts, settings)
-            gather_counts(scanned, settings, out, reuse, pool)
-        check_inputs(folder, settings, sha256s)
-        lock = freeze(out, settings.render, scanned)
-        folder.clear_work()
-        write_report_page(out, settings)
+            gather_counts(scanned, settings, folder.output, reuse, pool)
+            check_inputs(folder, settings, sha256s)
+            if isinstance(out, Path):
+                remove_temporaries(out)  # of workers that were lost, whose jobs an engine has run again
+            lock = freeze(folder.output, settings.render, scanned)
+            write_report_page(out, settings, pool)
+        folder.clear_work()  # only now, as workers keep work files open
         return lock
 
 
-def check_not_reused(out: Path, reuse: Path | None) -> None:
+def check_not_reused(out: Location, reuse: Location | None) -> None:
     """Raise SettingsError if the set to reuse is in the output folder."""
     if reuse is not None and out.resolve() == reuse.resolve():
         raise SettingsError(f"--reuse {reuse}: this is also the output folder; choose another --out")
@@ -98,7 +113,8 @@ def check_inputs(folder: BuildFolder, settings: BuildSettings, sha256s: Mapping[
     """Raise DataError if the annotations no longer have these hashes."""
     if sha256s != folder.stamps.sha256s(settings.sources):
         raise DataError(
-            f"{folder.out}: an annotation file changed during the build; use --overwrite to start over with the new one"
+            f"{folder.out}: an annotation file changed during the build; {start_over(folder.out)}, or "
+            "give another --out"
         )
 
 
@@ -108,22 +124,21 @@ def begin(
     scanned: Sequence[ScannedSource],
     settings: BuildSettings,
     old: FrozenSet | None,
-    pool: LocalPool,
+    pool: Engine,
 ) -> None:
-    """Check the free space, write the plan, and link the shards of unchanged sources from the set `old`.
+    """Check the free space, write the plan, and take the shards of unchanged sources from the set `old`.
 
     Raises:
         DataError: too little disk space, or a damaged set to reuse.
     """
-    out = folder.out
     if old is None:
-        _check_space(scanned, settings, out, pool)
+        _check_space(scanned, settings, folder, pool)
     folder.begin(plan)
     if old is not None:
-        reused = link_unchanged(old, out, settings, scanned)
+        reused = take_unchanged(old, folder.output, settings, scanned)
         nothing = "nothing, because all sources or settings have changed"
         _log.info(f"reused from {old.root}: {', '.join(reused) or nothing}")
-        _check_space(scanned, settings, out, pool)
+        _check_space(scanned, settings, folder, pool)
 
 
 def check(settings: BuildSettings) -> tuple[list[ScannedSource], dict[str, SourceCount]]:
@@ -136,12 +151,12 @@ def check(settings: BuildSettings) -> tuple[list[ScannedSource], dict[str, Sourc
     with tempfile.TemporaryDirectory(prefix="griffon-check-") as name:
         stamps = AnnotationHashes(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
-        with LocalPool(settings.workers, settings.start_method) as pool:
+        with open_engine(settings) as pool:
             scanned = scan(settings, sha256s, Path(name), pool)
             return scanned, run_jobs(scanned, settings, None, pool, stop_early=False)
 
 
-def scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool) -> list[ScannedSource]:
+def scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: Engine) -> list[ScannedSource]:
     """Scan all sources, or read the results of an earlier scan in the work folder, and log notes about them.
 
     Raises:
@@ -169,16 +184,19 @@ def _warn_of_selection(settings: BuildSettings, scanned: Sequence[ScannedSource]
         _log.warning(f"the sources use different parts of their images: {chosen}; a set with train and val has both")
 
 
-def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, out: Path, pool: LocalPool) -> None:
+def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, folder: BuildFolder, pool: Engine) -> None:
     """Report the estimated size of the set and the free disk space.
+
+    Of a set at a URL, the disk of the work folder holds the shards that are being made, one for each worker.
 
     Raises:
         DataError: there is too little free space.
     """
     jobs = [estimate_job(source, settings.render) for source in scanned]
     estimates = {report.tag: report for report in pool.run(make_shard, jobs)}
-    free_bytes = shutil.disk_usage(out).free
-    needed_bytes = 0.0
+    in_store = isinstance(folder.out, ObjectPath)
+    free_bytes = shutil.disk_usage(folder.output.stage).free
+    needed_bytes = largest_bytes = 0.0
     for source in scanned:
         report = estimates[source.source.tag]
         tried = max(1, report.samples + len(report.rejects))  # a part may be empty
@@ -188,21 +206,26 @@ def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, out:
         finished_reports = [read_report(source.files.work, shard_no) for shard_no in range(shards)]
         finished_bytes = [finished[0].bytes for finished in finished_reports if finished is not None]
         needed_bytes += max(0.0, estimate_bytes - sum(finished_bytes))
+        largest_bytes = max(largest_bytes, estimate_bytes / max(1, shards))
         note = f", {len(finished_bytes)} of {shards} shards finished" if finished_bytes else ""
         _log.info(
             f"{source.source.tag}: {source.used_records:,} records, about {samples:,} samples and "
-            f"{size(estimate_bytes)}{note}; {size(free_bytes)} free"
+            f"{size(estimate_bytes)}{note}{'' if in_store else f'; {size(free_bytes)} free'}"
         )
         if sentence := saving(source, estimate_bytes):
             _log.info(f"{source.source.tag}: {sentence}")
+    if in_store:
+        needed_bytes = largest_bytes * (settings.workers or available_cores())
     if needed_bytes * _SPACE_MARGIN > free_bytes:
+        remedy = "give fewer --workers" if in_store else "use fewer records of a source (limit= in the manifest)"
+        option = "--work" if in_store else "--out"
         raise DataError(
-            f"{out}: the build needs about {size(needed_bytes)}, but only {size(free_bytes)} are free; free some "
-            "space, choose another --out, or use fewer records of a source (limit= in the manifest)"
+            f"{folder.output.stage}: the build needs about {size(needed_bytes)}, but only {size(free_bytes)} are free; "
+            f"free some space, choose another {option}, or {remedy}"
         )
 
 
-def check_same(out: Path, settings: BuildSettings, sha256s: Mapping[Path, str]) -> Lock:
+def check_same(out: Location, settings: BuildSettings, sha256s: Mapping[Path, str]) -> Lock:
     """Return the lock of the frozen set in `out`, provided that the current build would make the same set.
 
     Raises:
@@ -218,10 +241,12 @@ def check_same(out: Path, settings: BuildSettings, sha256s: Mapping[Path, str]) 
         if source.weight != weights.get(source.tag)
     )
     if changed:
+        in_store = isinstance(out, ObjectPath)
+        replacing = start_over(out) if in_store else "replace the set with --overwrite"
         raise DataError(
             f"{out}: holds a frozen set that this build would change ({changed}), and frozen sets are never modified; "
-            f"build into a new folder with --out NEW --reuse {out} (unchanged sources are hard-linked), or replace "
-            "the set with --overwrite"
+            f"build into a new folder with --out NEW --reuse {out} (unchanged sources are "
+            f"{'copied' if in_store else 'hard-linked'}), or {replacing}"
         )
     return lock
 
@@ -235,7 +260,7 @@ def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: 
     frozen = {shard.name: shard.sha256 for shard in lock.shards}
     made: dict[str, str] = {}
     try:
-        with LocalPool(settings.workers, settings.start_method) as pool:
+        with open_engine(settings) as pool:
             for source in scan(settings, sha256s, folder.work, pool):
                 for report in pool.run(make_shard, shard_jobs(source, settings.render, None)):
                     if report.samples:

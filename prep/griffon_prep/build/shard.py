@@ -13,7 +13,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from griffon_prep.build.report import Reject, ShardReport, counts_path, read_report, write_report
+from griffon_prep.build.output import WORK_NAME, Output
+from griffon_prep.build.report import Reject, ShardReport, counts_path, read_report, report_path, write_report
 from griffon_prep.build.sample_maker import SampleMaker, boxes_written, text_chars
 from griffon_prep.readers import FORMATS
 from griffon_prep.readers.rounds import Rounds
@@ -42,7 +43,7 @@ class ShardJob:
     Attributes:
         source: the scanned source.
         settings: settings that change bytes.
-        out: the output folder, or None to write nothing.
+        out: where the set goes, or None to write nothing.
         shard_no: number of the shard within its source.
         first: first position in the shuffled order that belongs to the shard.
         stop: one past the last position.
@@ -51,7 +52,7 @@ class ShardJob:
 
     source: ScannedSource
     settings: RenderSettings
-    out: Path | None
+    out: Output | None
     shard_no: int
     first: int
     stop: int
@@ -89,20 +90,27 @@ def make_shard(job: ShardJob) -> ShardReport:
             return _make_samples(job, maker, None, None)[0]
     if report := _finished(job, maker):
         return report
-    tar = job.out / job.name
-    tar.parent.mkdir(parents=True, exist_ok=True)
     counts = SourceCounts() if job.counted else None
-    with naming_source(job.source.source, job.source.files), whole_file(tar) as file:
-        report, rows = _make_samples(job, maker, file, counts)
-    if report.samples:
-        write_idx(tar, rows["offset"].tolist(), report.bytes - len(END_OF_ARCHIVE))
-    else:
-        tar.unlink(missing_ok=True)  # another process may be making the same shard
-        idx_path(tar).unlink(missing_ok=True)
+    with naming_source(job.source.source, job.source.files), job.out.shard(job.name) as tar:
+        with whole_file(tar) as file:
+            report, rows = _make_samples(job, maker, file, counts)
+        if report.samples:
+            write_idx(tar, rows["offset"].tolist(), report.bytes - len(END_OF_ARCHIVE))
+        else:
+            tar.unlink(missing_ok=True)  # another process may be making the same shard
+            idx_path(tar).unlink(missing_ok=True)
     if counts is not None:
         counts_path(job.work, job.shard_no).write_bytes(encode_counts(counts, report.sha256))
-    write_report(job.work, report, rows.tobytes())
+        job.out.put(counts_path(Path(WORK_NAME, job.tag), job.shard_no).as_posix())
+    store_report(job, report, rows.tobytes())
     return report
+
+
+def store_report(job: ShardJob, report: ShardReport, rows: bytes) -> None:
+    """Write the report of a finished shard, for this machine and for others."""
+    assert job.out is not None
+    write_report(job.work, report, rows)
+    job.out.put(report_path(Path(WORK_NAME, job.tag), job.shard_no).as_posix())
 
 
 def _make_samples(
@@ -189,13 +197,13 @@ def _exclusion(scanned: ScannedSource) -> Exclusion | None:
     return Exclusion(
         lists=tuple(map(read_exclusion_list, source.exclude)),
         keys=tuple((path.name, read_excluded_keys(path)[source.tag]) for path in source.exclude_keys),
-        image_root=source.image_root,
+        image_root=source.image_root.rpartition("://")[2],
         visual_genome=visual_genome_of(scanned.files) if source.exclude else None,
     )
 
 
 def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:
-    """The report of a shard that is complete on disk and would come out the same if made again, or None."""
+    """The report of a shard that is complete and would come out the same if made again, or None."""
     report = _report_of_complete(job)
     if report is None:
         return None
@@ -212,25 +220,18 @@ def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:
 
 
 def missing_shard(job: ShardJob) -> str | None:
-    """The shard's name if it is not complete on disk, or None."""
+    """The shard's name if it is not complete, or None."""
     return None if _report_of_complete(job) else job.name
 
 
 def _report_of_complete(job: ShardJob) -> ShardReport | None:
-    """The report of a shard that is complete on disk, or None."""
+    """The report of a shard that is complete, or None."""
     assert job.out is not None
     finished = read_report(job.work, job.shard_no)
     if finished is None:
         return None
     report, raw = finished
-    return report if not report.samples or _is_complete(job.out / job.name, report, raw) else None
-
-
-def _is_complete(tar: Path, report: ShardReport, raw_rows: bytes) -> bool:
-    """Whether the shard on disk has the reported size and offsets."""
-    offsets = np.frombuffer(raw_rows, INDEX_DTYPE)["offset"].tolist()
-    try:
-        expected = idx_bytes(offsets, report.bytes - len(END_OF_ARCHIVE))
-        return tar.stat().st_size == report.bytes and idx_path(tar).read_bytes() == expected
-    except FileNotFoundError:
-        return False
+    if not report.samples:
+        return report
+    offsets = idx_bytes(np.frombuffer(raw, INDEX_DTYPE)["offset"].tolist(), report.bytes - len(END_OF_ARCHIVE))
+    return report if job.out.has_shard(job.name, report.bytes, offsets) else None

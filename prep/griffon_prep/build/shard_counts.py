@@ -8,11 +8,11 @@ read the images of unchanged sources.
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from io import BytesIO
 
 import numpy as np
 
-from griffon_prep.build.folder import WORK_NAME
+from griffon_prep.build.output import WORK_NAME, Output
 from griffon_prep.build.plan import shard_jobs
 from griffon_prep.build.report import counts_path, read_report
 from griffon_prep.build.settings import BuildSettings
@@ -20,27 +20,31 @@ from griffon_prep.build.shard import ShardJob
 from griffon_prep.sources.scan import ScannedSource
 from griffon_shards.index import INDEX_DTYPE
 from griffon_shards.sample_json import decode_sample
+from griffon_shards.shard_bytes import shard_bytes
 from griffon_shards.stats.counts import SetCounts, SourceCounts
 from griffon_shards.stats.counts_file import decode_counts, encode_counts
+from griffon_shards.storage import Location
 from griffon_shards.support.files import write_whole
 from griffon_shards.support.tables import size
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.support.worker_pool import Engine
 from griffon_shards.tar import split_sample
 
 _log = logging.getLogger(__name__)
+
+_SAMPLES_AT_ONCE = 64
 
 _Shard = tuple[ShardJob, str, int]  # with the shard's SHA-256 and its bytes
 
 
 def gather_counts(
-    scanned: Sequence[ScannedSource], settings: BuildSettings, out: Path, reused: Path | None, pool: LocalPool
+    scanned: Sequence[ScannedSource], settings: BuildSettings, out: Output, reused: Location | None, pool: Engine
 ) -> None:
     """Write the counts of each source into the work folder of a build whose shards are all finished, for its report.
 
     Args:
         scanned: the sources.
         settings: the settings of the build.
-        out: the build's output folder.
+        out: where the set goes.
         reused: the set that unchanged sources were linked from, or None.
         pool: counts shards that nobody has counted.
     """
@@ -57,26 +61,26 @@ def gather_counts(
         merged[tag] = SourceCounts()
         missing += [shard for shard in shards if not _merge_shard(merged[tag], shard)]
     if missing:
-        total = size(sum(shard_bytes for _, _, shard_bytes in missing))
+        total = size(sum(tar_bytes for _, _, tar_bytes in missing))
         _log.info(f"counting {len(missing):,} finished shards ({total}) for report.html; --no-report leaves it out")
         for shard in pool.run(_count_shard, missing):
             counted = _merge_shard(merged[shard[0].tag], shard)
             assert counted, f"{shard[0].name} was not counted"
     for tag, counts in merged.items():
-        write_whole(_source_path(out, tag), encode_counts(counts, hashes[tag]))
+        _write_counts(out, tag, encode_counts(counts, hashes[tag]))
 
 
-def read_counts(root: Path, style: str, shards_by_tag: dict[str, list[str]]) -> SetCounts | None:
+def read_counts(root: Location, style: str, shards_by_tag: dict[str, list[str]]) -> SetCounts | None:
     """The counts of a frozen set from its work folder, or None if those of a source are missing.
 
     Args:
-        root: the set's folder.
+        root: the set's folder or URL.
         style: how its answers write boxes.
         shards_by_tag: the SHA-256 of the shards of each source.
     """
     counts = SetCounts(style)
     for tag, sha256s in shards_by_tag.items():
-        data = _read(_source_path(root, tag))
+        data = _read(root / _counts_name(tag))
         own = None if data is None else decode_counts(data, _hash_of(sha256s))
         if own is None:
             return None
@@ -84,7 +88,7 @@ def read_counts(root: Path, style: str, shards_by_tag: dict[str, list[str]]) -> 
     return counts
 
 
-def _shards(source: ScannedSource, settings: BuildSettings, out: Path) -> Iterator[_Shard]:
+def _shards(source: ScannedSource, settings: BuildSettings, out: Output) -> Iterator[_Shard]:
     """The finished shards of a source that have samples."""
     for job in shard_jobs(source, settings.render, out):
         finished = read_report(job.work, job.shard_no)
@@ -99,10 +103,13 @@ def _count_shard(shard: _Shard) -> _Shard:
     finished = read_report(job.work, job.shard_no)
     assert job.out is not None and finished is not None
     counts = SourceCounts()
-    path = job.out / job.name
-    with path.open("rb") as tar:
-        for sample_bytes in np.frombuffer(finished[1], INDEX_DTYPE)["bytes"].tolist():
-            key, image, json = split_sample(tar.read(sample_bytes), str(path))
+    tar, name = shard_bytes(job.out.root), str(job.out.root / job.name)
+    rows = np.frombuffer(finished[1], INDEX_DTYPE)
+    for first in range(0, len(rows), _SAMPLES_AT_ONCE):
+        sizes = rows["bytes"][first : first + _SAMPLES_AT_ONCE].tolist()
+        data = BytesIO(tar.read(job.name, int(rows["offset"][first]), sum(sizes)))
+        for sample_bytes in sizes:
+            key, image, json = split_sample(data.read(sample_bytes), name)
             counts.add(decode_sample(key, image, json), job.settings.boxes, None)
     counts_path(job.work, job.shard_no).write_bytes(encode_counts(counts, sha256))
     return shard
@@ -119,24 +126,29 @@ def _merge_shard(merged: SourceCounts, shard: _Shard) -> bool:
     return True
 
 
-def _copy_counts(reused: Path, out: Path, tag: str, counted: str) -> bool:
+def _copy_counts(reused: Location, out: Output, tag: str, counted: str) -> bool:
     """Take the counts of a source from the set that it was linked from; returns whether they are there."""
-    data = _read(_source_path(reused, tag))
+    data = _read(reused / _counts_name(tag))
     if data is None or decode_counts(data, counted) is None:
         return False
-    write_whole(_source_path(out, tag), data)
+    _write_counts(out, tag, data)
     return True
 
 
-def _source_path(root: Path, tag: str) -> Path:
-    return root / WORK_NAME / f"{tag}.counts"
+def _write_counts(out: Output, tag: str, data: bytes) -> None:
+    write_whole(out.stage / _counts_name(tag), data)
+    out.put(_counts_name(tag))
+
+
+def _counts_name(tag: str) -> str:
+    return f"{WORK_NAME}/{tag}.counts"
 
 
 def _hash_of(sha256s: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sha256s).encode()).hexdigest()
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: Location) -> bytes | None:
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from griffon_prep.build.output import Output
 from griffon_prep.build.plan import BuildPart, build_jobs
 from griffon_prep.build.progress import Progress
 from griffon_prep.build.report import Reject, ShardReport
@@ -17,7 +18,7 @@ from griffon_prep.records import UNCOUNTED_REASONS
 from griffon_prep.sources.scan import ScannedSource
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.tables import counts, size
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.support.worker_pool import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ class SourceCount:
 def run_jobs(
     scanned: Sequence[ScannedSource],
     settings: BuildSettings,
-    out: Path | None,
-    pool: LocalPool,
+    out: Output | None,
+    pool: Engine,
     *,
     stop_early: bool,
     part: BuildPart | None = None,

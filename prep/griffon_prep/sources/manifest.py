@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from io import StringIO
-from pathlib import Path
 
 from griffon_prep.readers.box_form import boxes_fault
 from griffon_prep.readers.voc import DIFFICULT
 from griffon_prep.sources.part import PARTS
+from griffon_shards.storage import Location
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.types import TASKS
 
@@ -50,7 +50,7 @@ class ManifestLine:
         return int(self.options["limit"]) if "limit" in self.options else None
 
 
-def read_manifest(path: Path) -> list[ManifestLine]:
+def read_manifest(path: Location) -> list[ManifestLine]:
     """Read the sources of a manifest, in order.
 
     Raises:

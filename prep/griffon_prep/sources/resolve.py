@@ -14,7 +14,9 @@ from griffon_prep.readers.restricted_pickle import is_pickle
 from griffon_prep.sources.compressed import SUFFIXES, opened, start_of_data
 from griffon_prep.sources.exclusion import read_excluded_keys, read_exclusion_list
 from griffon_prep.sources.manifest import ManifestLine
+from griffon_prep.sources.mirror import Mirror, default_work, fetch_companions
 from griffon_prep.sources.part import DEFAULT_VAL_SHARE, IMAGE_DATA, Split
+from griffon_shards.storage import Location, ObjectPath, as_location
 from griffon_shards.support.errors import DataError, SettingsError
 
 
@@ -25,11 +27,11 @@ class SourceInput:
     Attributes:
         tag: unique name of the source.
         task: one of `TASKS`.
-        data_root: absolute folder that the names of the files are relative to.
+        data_root: absolute folder that the names of the files are relative to; of a URL, that of its mirror.
         annotation: absolute path of a file or a folder.
         companions: absolute paths of the files and folders that the format reads in addition, by their published,
             uncompressed names.
-        image_root: absolute folder.
+        image_root: absolute folder, or the URL of one.
         options: options that select or group records: those of the manifest line except the weight and the names of
             files; with `part`, also the share and the seed of val.
         weight: the weight as an exact fraction.
@@ -113,19 +115,24 @@ class Selection:
 
 
 def find_sources(
-    lines: list[ManifestLine], data_root: Path, manifest: str | None, selection: Selection | None = None
+    lines: list[ManifestLine],
+    data_root: Location,
+    manifest: str | None,
+    selection: Selection | None = None,
+    mirror: Mirror | None = None,
 ) -> list[SourceInput]:
     """Resolve the paths of a manifest against the data root and detect the annotation formats.
 
     Args:
         lines: sources of the manifest, or the single source of the command line.
-        data_root: folder that relative paths start from.
+        data_root: folder or URL that relative paths start from.
         manifest: name of the manifest in messages, or None if there is none.
         selection: which records are used; all of them by default.
+        mirror: where annotations at URLs are copied to; by default below the user's cache.
 
     Raises:
         SettingsError: files or folders are missing, or a format does not match; one line per fault.
-        DataError: the only faults are damaged annotations.
+        DataError: the only faults are damaged annotations, or an object store cannot be used.
     """
     selection = selection or Selection()
     for path in selection.exclude:
@@ -134,10 +141,11 @@ def find_sources(
         read_excluded_keys(path)
     faults: list[tuple[type[ValueError], str]] = []
     sources: list[SourceInput] = []
-    root = Path(os.path.normpath(data_root.absolute()))
+    mirror = mirror or Mirror(default_work() / "inputs")
+    root = Path(os.path.normpath(mirror.path_of(data_root).absolute()))
     for line in lines:
         try:
-            sources.append(_find_source(line, root, selection))
+            sources.append(_find_source(line, root, selection, mirror))
         except (SettingsError, DataError) as error:
             where = f"{manifest}:{line.line_no}: {line.tag}: " if manifest is not None else ""
             faults += [(type(error), where + text) for text in str(error).splitlines()]
@@ -147,11 +155,12 @@ def find_sources(
     return sources
 
 
-def _find_source(line: ManifestLine, root: Path, selection: Selection) -> SourceInput:
+def _find_source(line: ManifestLine, root: Path, selection: Selection, mirror: Mirror) -> SourceInput:
     if fault := _name_fault(line):
         raise SettingsError(fault)
-    annotation = Path(os.path.normpath(root / line.annotation))
-    image_root = root / line.image_root
+    annotation = _path_in(root, line.annotation, mirror)
+    mirror.fetch(annotation)
+    image_root = mirror.url_of(_path_in(root, line.image_root, mirror)) or root / line.image_root
     missing = []
     if not annotation.is_file() and not annotation.is_dir():
         missing.append(f"no annotation file {annotation}; {_path_hint(line.annotation)}")
@@ -172,7 +181,7 @@ def _find_source(line: ManifestLine, root: Path, selection: Selection) -> Source
     if format_name not in FILES_OR_FOLDERS and annotation.is_dir() != (format_name in FOLDERS):
         expected = "a folder" if format_name in FOLDERS else "a file"
         raise SettingsError(f"{annotation}: format {format_name} is read from {expected}; correct the path")
-    exclude = _exclusion_lists(line, root, selection)
+    exclude = _exclusion_lists(line, root, selection, mirror)
     with_own_keys = (path for path in selection.exclude_keys if line.tag in read_excluded_keys(path))
     exclude_keys = tuple(dict.fromkeys(path.absolute() for path in with_own_keys))
     names = [path.name for path in (*exclude, *exclude_keys)]
@@ -183,8 +192,8 @@ def _find_source(line: ManifestLine, root: Path, selection: Selection) -> Source
         task=line.task,
         data_root=root,
         annotation=annotation,
-        companions=_companions(line, root, annotation, format_name),
-        image_root=absolute_root(image_root),
+        companions=_companions(line, root, annotation, format_name, mirror),
+        image_root=str(image_root) if isinstance(image_root, ObjectPath) else absolute_root(image_root),
         options=_selecting_options(line, selection),
         weight=str(line.weight),
         limit=line.limit,
@@ -194,10 +203,27 @@ def _find_source(line: ManifestLine, root: Path, selection: Selection) -> Source
     )
 
 
-def _companions(line: ManifestLine, root: Path, annotation: Path, format_name: str) -> dict[str, Path]:
+def _path_in(root: Path, text: str, mirror: Mirror) -> Path:
+    """The path of a file or folder that a manifest line names; that of its copy, if it is at a URL.
+
+    Raises:
+        SettingsError: the URL is none of an object store, or the path leads out of the data root's bucket.
+    """
+    path = Path(os.path.normpath(root / mirror.path_of(as_location(text))))
+    base, url = mirror.url_of(root), mirror.url_of(path)
+    if base is not None and "://" not in text and not text.startswith("/"):
+        bucket = str(base).split("/")[:3]
+        if url is None or str(url).split("/")[:3] != bucket:
+            raise SettingsError(f"{text}: leads out of {'/'.join(bucket)}; write the whole URL")
+    return path
+
+
+def _companions(line: ManifestLine, root: Path, annotation: Path, format_name: str, mirror: Mirror) -> dict[str, Path]:
+    fetch_companions(mirror, annotation, format_name, line.options)
     if "image_data" not in line.options:
         return companions_of(annotation, format_name, line.options)
-    image_data = Path(os.path.normpath(root / line.options["image_data"]))
+    image_data = _path_in(root, line.options["image_data"], mirror)
+    mirror.fetch(image_data)
     if not image_data.is_file():
         path = line.options["image_data"]
         raise SettingsError(f"image_data={path}: no such file; {_path_hint(path)}")
@@ -213,11 +239,12 @@ def _selecting_options(line: ManifestLine, selection: Selection) -> dict[str, st
     return {**options, "part": part, **val}
 
 
-def _exclusion_lists(line: ManifestLine, root: Path, selection: Selection) -> tuple[Path, ...]:
+def _exclusion_lists(line: ManifestLine, root: Path, selection: Selection, mirror: Mirror) -> tuple[Path, ...]:
     """The lists of images that apply to a line, each once."""
     paths = [Path(os.path.normpath(path.absolute())) for path in selection.exclude]
     if "exclude" in line.options:
-        paths.append(Path(os.path.normpath(root / line.options["exclude"])))
+        paths.append(_path_in(root, line.options["exclude"], mirror))
+        mirror.fetch(paths[-1])
         read_exclusion_list(paths[-1])  # report faults before the build
     return tuple(dict.fromkeys(paths))
 

@@ -86,6 +86,10 @@ class ObjectPath:
         """The object's size in bytes. Raises as `read_bytes`."""
         return client.size_of(self._text)
 
+    def stamp(self) -> client.Stamp:
+        """The object's size, and a text that changes when it is written again. Raises as `read_bytes`."""
+        return client.stamp_of(self._text)
+
     def is_file(self) -> bool:
         """Whether there is such an object. Raises StorageError as `read_bytes`."""
         try:
@@ -121,6 +125,10 @@ class ObjectPath:
 
         Raises StorageError as `read_bytes`.
         """
+        return ((name, size_bytes) for name, (size_bytes, _) in client.list_below(self._text))
+
+    def stamps(self) -> Iterator[tuple[str, client.Stamp]]:
+        """Yield all objects as `listing` does, with their stamps; see `stamp`."""
         return client.list_below(self._text)
 
 
