@@ -37,9 +37,9 @@ class Constants:
         lock_shard_bytes: of a shard in the lock.
         lock_shard_s: CPU to read a shard's entry in the lock.
         lock_shard_memory: memory of an entry while the lock is read.
-        plan_bytes: private memory of the plan in a process, whatever the rows.
+        plan_bytes: private memory of the plan in a process, for steps of 128.
         picked_bytes: the same for each row of conversations with and without images.
-        plan_sample_s: CPU to plan a sample.
+        plan_sample_s: CPU to plan a sample of a billion rows.
         hash_bytes_per_s: SHA-256.
         gpu_samples_per_s: samples that a GPU trains on in a second (3.2 billion parameters at 1022 px, one H200).
     """
@@ -47,16 +47,16 @@ class Constants:
     sample_s: float = 2 / 1758
     sample_bytes: int = 80_000
     record_bytes: int = 500
-    scan_bytes_per_s: float = 100e6
-    finish_shard_s: float = 2e-3
+    scan_bytes_per_s: float = 105e6
+    finish_shard_s: float = 0.84e-3
     index_row_bytes: int = 34
-    lock_shard_bytes: int = 190
-    lock_shard_s: float = 8e-6
-    lock_shard_memory: int = 1000
-    plan_bytes: int = 20_000_000
+    lock_shard_bytes: int = 207
+    lock_shard_s: float = 8.2e-6
+    lock_shard_memory: int = 1126
+    plan_bytes: int = 16_100_000
     picked_bytes: int = 4
-    plan_sample_s: float = 2e-6
-    hash_bytes_per_s: float = 1e9
+    plan_sample_s: float = 7.9e-6
+    hash_bytes_per_s: float = 893e6
     gpu_samples_per_s: float = 6.92
 
 
@@ -207,6 +207,7 @@ def train_row(samples: int, nodes: int) -> list[str]:
         _time(start_s),
         _time(samples / needed_per_s(nodes)),
         f"${samples / 1000 * ASSUMED.get_price:,.0f}",
+        f"{100 * nodes * ASSUMED.gpus * MEASURED.gpu_samples_per_s * MEASURED.plan_sample_s:.1f} %",
         f"{100 * share:.1f} %",
     ]
 
@@ -252,7 +253,14 @@ def main() -> None:
     sizes = [(samples, nodes) for samples in SAMPLES for nodes in NODES]
     click.echo(markdown(head, [prep_row(*pair, bucket) for bucket in (False, True) for pair in sizes]) + "\n")
     head = ["samples", "nodes", "samples/s", "wait, 1 partition", f"wait, {ASSUMED.partitions}", "partitions needed"]
-    head += ["wait with half as many again", "first batch", "epoch", "requests of an epoch", "goodput"]
+    head += [
+        "wait with half as many again",
+        "first batch",
+        "epoch",
+        "requests of an epoch",
+        "planning, of a core",
+        "goodput",
+    ]
     click.echo(markdown(head, [train_row(*pair) for pair in sizes]) + "\n")
     head = ["samples", "shards", "index", "lock", "lock read in", "memory for that", "plan in a process"]
     head += ["more for conversations", "start on a new machine"]
