@@ -1,5 +1,6 @@
 """`index.npy` and `SHARD.tar.idx`: where each sample is, and the facts that training needs without opening it."""
 
+import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,6 +30,9 @@ INDEX_DTYPE = np.dtype(
         ("text_chars", "<u4"),  # total of all turns, maximum over the variants
     ]
 )
+
+_READ_AHEAD_BYTES = 4 << 30
+"""Larger indexes are read page by page: they may not fit in memory, and reading ahead fetches 32 pages for a row."""
 
 
 def index_header(rows: int) -> bytes:
@@ -60,6 +64,9 @@ def open_index(path: Path) -> NDArray[np.void]:
             "or read it with the version that wrote it"
         )
     index: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
+    mapped = index.base
+    if isinstance(mapped, mmap.mmap) and len(mapped) > _READ_AHEAD_BYTES and hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
     return index
 
 

@@ -239,3 +239,16 @@ def test_the_same_set_twice_and_no_set_are_refused(frozen: FrozenSet) -> None:
         Plan([], seed=0, global_batch=8)
     with pytest.raises(ValueError, match="-1"):
         Plan([frozen], seed=0, global_batch=8).step(-1)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 64, 10_000])
+def test_the_order_is_the_same_however_many_windows_are_looked_up_together(
+    frozen: FrozenSet, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steps() -> list[object]:
+        plan = Plan([frozen], seed=1, global_batch=4, grouping="task", window=4)
+        return [shown(plan.step(number)) for number in range(plan.first_step(3))]
+
+    expected = steps()
+    monkeypatch.setattr("griffon_train.data.plan._ROWS_AT_ONCE", rows_at_once)
+    assert steps() == expected

@@ -30,6 +30,7 @@ DEFAULT_WINDOW = 32
 
 _MAX_NUMBER = 1 << 62
 _WINDOWS_AT_ONCE = 8  # looked up together for speed; does not affect the order
+_ROWS_AT_ONCE = 1 << 20  # fewer windows are, if their rows are more than these: they would take gigabytes
 _LEAST_WINDOWS = 8  # per epoch; with a single window, sorting would make the same batches every epoch
 _SHUFFLE = "full"  # over the complete epoch of a group; part of the digest, so that other ways can be added
 
@@ -220,8 +221,9 @@ class Plan:
         first_whole, stop_whole, window = self._windows(group, epoch)
         if batch >= stop_whole:  # the batch spans two epochs
             return self._rows(group, np.arange(batch * size, (batch + 1) * size))
-        first = batch - (batch - first_whole) % (window * _WINDOWS_AT_ONCE)
-        stop = min(stop_whole, first + window * _WINDOWS_AT_ONCE)
+        at_once = window * max(1, min(_WINDOWS_AT_ONCE, _ROWS_AT_ONCE // (window * size)))
+        first = batch - (batch - first_whole) % at_once
+        stop = min(stop_whole, first + at_once)
         columns = self._sorted(group, epoch, first, stop, window)
         place = (batch - first) * size
         stream_of, rows, variants, lengths = (column[place : place + size] for column in columns)
