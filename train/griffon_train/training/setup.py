@@ -77,7 +77,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
         ):
             if line is not None:
                 _log.warning(line)
-    check_disk_room(settings, ranks, steps_of(settings.data, plan), model)
+    check_disk_room(settings, ranks, steps_of(settings.data, plan), model, dtype)
     config = deepspeed_config(
         settings.memory,
         settings.optimizer,
