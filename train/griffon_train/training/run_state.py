@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -348,9 +348,19 @@ class RunState:
         if self._reporter is not None:
             self._reporter.close()
         if self._reader is not None:
+            self._log_reads(self._reader)
             self._reader.stop()
         if self._lock is not None:
             self._lock.close()
+
+    def _log_reads(self, reader: NodeReader) -> None:
+        if self.ranks.first:
+            with suppress(DataError):  # whoever needed the process has reported its end
+                figures = reader.figures()
+                _log.info(
+                    f"this machine read {size(figures['fetched'])} from storage and {size(figures['cached'])} from its "
+                    "cache"
+                )
 
 
 def steps_of(data: DataSettings, plan: Plan) -> int:
