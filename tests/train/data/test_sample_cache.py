@@ -117,6 +117,6 @@ def test_next_uses_within_half_a_horizon_are_right_all_the_way(horizon: int) -> 
                 assert given == true
             first = known.from_position(place, (number, 1000))
             assert first[number] == place and first[1000] == (NEVER if known.complete else FAR)
-        assert known.complete
+        assert known is not None and known.complete
     finally:
         uses.close()

@@ -171,7 +171,7 @@ def settings_from_json(stored: Mapping[str, Any]) -> Settings:
         raise DataError(f"stored settings: {error}; they are damaged or from another version") from error
 
 
-def _decoded(kind: type, value: Any) -> Any:  # noqa: ANN401 - of any setting
+def _decoded(kind: Any, value: Any) -> Any:  # noqa: ANN401 - of any setting
     return as_location(value) if kind is SetRoot else kind(value)
 
 

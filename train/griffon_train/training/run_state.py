@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -36,6 +36,7 @@ from griffon_train.training.export import export
 from griffon_train.training.metrics import Reporter, StepFigures
 from griffon_train.training.model_loading import default_chat
 from griffon_train.training.profiling import StepProfile
+from griffon_train.training.shared_reader import log_reads
 from griffon_train.training.validation_figures import ValidationLosses, validation_scores
 from griffon_train.training.zero_shards import ShardedState
 
@@ -348,19 +349,10 @@ class RunState:
         if self._reporter is not None:
             self._reporter.close()
         if self._reader is not None:
-            self._log_reads(self._reader)
+            log_reads(self._reader, self.ranks)
             self._reader.stop()
         if self._lock is not None:
             self._lock.close()
-
-    def _log_reads(self, reader: NodeReader) -> None:
-        if self.ranks.first:
-            with suppress(DataError):  # whoever needed the process has reported its end
-                figures = reader.figures()
-                _log.info(
-                    f"this machine read {size(figures['fetched'])} from storage and {size(figures['cached'])} from its "
-                    "cache"
-                )
 
 
 def steps_of(data: DataSettings, plan: Plan) -> int:
