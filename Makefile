@@ -104,6 +104,7 @@ bench-overlap: $(VENV)/.installed
 bench-scale: $(SCALE)/.installed $(MOTO)/.installed
 	$(SCALE)/bin/python benchmarks/measure_constants.py
 	$(SCALE)/bin/python benchmarks/simulate_scale.py
+	$(SCALE)/bin/python benchmarks/bench_bucket.py
 
 bench-read: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/bench_read.py

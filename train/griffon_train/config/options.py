@@ -123,7 +123,7 @@ class Option:
     spelling: str = ""
 
 
-_UNBOUNDED: dict[type, click.ParamType[Any]] = {
+_UNBOUNDED: dict[Any, click.ParamType[Any]] = {
     bool: click.BOOL,
     int: click.INT,
     float: click.FLOAT,
