@@ -1,7 +1,7 @@
 """`griffon-prep build --engine ray` on a running cluster beside the local pool, with as many workers.
 
-The two are run in turn, so that other load of the machine falls on both alike. When a clock starts, the page cache is
-warm, and whatever was written before is on disk.
+The two are run in turn, so that whatever else the machine does falls on both alike. When a clock starts, the page cache
+is warm, and whatever was written before is on disk.
 """
 
 import os

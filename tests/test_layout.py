@@ -87,7 +87,7 @@ def test_few_modules_stand_outside_of_a_room(package: str) -> None:
     assert len(list((ROOT / PARTS[package] / package).glob("[!_]*.py"))) <= 4
 
 
-IN_EXTRAS = {"imagehash", "pyarrow", "fsspec"}
+IN_EXTRAS = {"imagehash", "pyarrow", "fsspec", "ray"}
 """What prep imports only where it is needed, and asks for if it is missing."""
 
 

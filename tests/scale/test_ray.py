@@ -66,7 +66,7 @@ def start(cluster: Cluster, data: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def shards(out: Path) -> int:
-    return len(list(out.glob(".griffon-build/*/*.report")))
+    return len(list(out.glob(".griffon-build/*/[0-9]*.report")))
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -139,7 +139,7 @@ def test_a_driver_that_is_killed(
     build.communicate(timeout=TIMEOUT_S)
     wait_until(lambda: not busy(cluster))
     assert not (out / "griffon.lock.json").exists()
-    reports = out.glob(".griffon-build/*/*.report")
+    reports = out.glob(".griffon-build/*/[0-9]*.report")
     tars = [out / path.parent.name / f"{path.parent.name}-{path.stem}.tar" for path in reports]
     finished = {path: path.stat().st_ino for path in tars}
     again = run(on_ray(cluster, data, out), data)

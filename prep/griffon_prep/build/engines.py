@@ -38,7 +38,9 @@ def find_engine(settings: BuildSettings) -> Callable[[], Engine]:
     if address is not None and name != RAY:
         raise SettingsError(f"--ray-address {address}: only for --engine ray; add it, or leave --ray-address out")
     if name == RAY:
-        return _ray_engine(settings.workers, address or os.environ.get("RAY_ADDRESS"))
+        if address in (None, "auto"):
+            address = os.environ.get("RAY_ADDRESS") or address
+        return _ray_engine(settings.workers, address)
     workers = settings.workers or available_cores()
     if name == LOCAL:
         return partial(LocalPool, workers, settings.start_method)

@@ -43,11 +43,12 @@ class RayEngine:
         Raises:
             SettingsError: there is no such cluster, or its versions differ.
         """
-        self._exit = ExitStack()
-        self._exit.enter_context(redirect_stdout(_RayNotices()))
-        self._exit.callback(ray.shutdown)
-        _connect(workers, address)
-        cpus = int(ray.cluster_resources().get("CPU", 0))
+        with ExitStack() as stack:
+            stack.enter_context(redirect_stdout(_RayNotices()))
+            stack.callback(ray.shutdown)
+            _connect(workers, address)
+            cpus = int(ray.cluster_resources().get("CPU", 0))
+            self._exit = stack.pop_all()
         if not cpus:
             _log.warning("the Ray cluster has no CPUs; the build waits for nodes")
         self._window = workers if workers and address else window_of(max(1, cpus))
