@@ -27,6 +27,9 @@ class ShardBytes(Protocol):
             OSError: the disk fails.
         """
 
+    def size(self, name: str) -> int | None:
+        """The size of a shard in bytes, or None if it is no regular file. Raises as `read`."""
+
     def sizes(self, names: Sequence[str]) -> Mapping[str, int | None]:
         """The sizes in bytes of those of these shards that exist; None for what is no regular file.
 
@@ -47,10 +50,15 @@ class LocalShards:
         file = self._file(name)  # keep a reference, or it may be closed before the read
         return os.pread(file.descriptor, size, offset)
 
+    def size(self, name: str) -> int | None:
+        """Implement `ShardBytes.size`."""
+        path = self._root / name
+        status = path.stat()
+        return status.st_size if path.is_file() else None
+
     def sizes(self, names: Sequence[str]) -> Mapping[str, int | None]:
         """Implement `ShardBytes.sizes`."""
-        paths = {name: self._root / name for name in names}
-        return {name: path.stat().st_size if path.is_file() else None for name, path in paths.items() if path.exists()}
+        return {name: self.size(name) for name in names if (self._root / name).exists()}
 
     def _open(self, name: str) -> "_OpenFile":
         return _OpenFile(self._root / name)
@@ -65,6 +73,10 @@ class ObjectShards:
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Implement `ShardBytes.read`."""
         return (self._root / name).read_range(offset, size)
+
+    def size(self, name: str) -> int | None:
+        """Implement `ShardBytes.size`."""
+        return (self._root / name).size()
 
     def sizes(self, names: Sequence[str]) -> Mapping[str, int | None]:
         """Implement `ShardBytes.sizes`, with one listing instead of a request for each shard."""
@@ -101,6 +113,10 @@ class ReadAhead:
             self._name, self._start = name, offset
         place = offset - self._start
         return self._data[place : place + size]
+
+    def size(self, name: str) -> int | None:
+        """Implement `ShardBytes.size`."""
+        return self._objects.size(name)
 
     def sizes(self, names: Sequence[str]) -> Mapping[str, int | None]:
         """Implement `ShardBytes.sizes`."""
