@@ -111,7 +111,7 @@ def test_a_large_object_is_seen_only_when_it_is_complete(
     file.write_bytes(random.Random(0).randbytes(LARGE_BYTES))
     with ThreadPoolExecutor(1) as pool:
         upload = pool.submit(path.upload, file)
-        sizes = set()
+        sizes: set[int] = set()
         while not upload.done():
             sizes.update(size for _, size in url(faulty_bucket).listing())
         upload.result()
@@ -125,7 +125,13 @@ def test_an_upload_that_is_killed_leaves_no_object(faulty_bucket: str, proxy: Fa
     file = tmp_path / "large"
     file.write_bytes(bytes(LARGE_BYTES))
     script = "import sys; from griffon_shards.storage import as_location as at; from pathlib import Path; "
-    command = [sys.executable, "-c", script + "at(sys.argv[1]).upload(Path(sys.argv[2]))", f"{faulty_bucket}/x", file]
+    command = [
+        sys.executable,
+        "-c",
+        script + "at(sys.argv[1]).upload(Path(sys.argv[2]))",
+        f"{faulty_bucket}/x",
+        str(file),
+    ]
     process = subprocess.Popen(command)
     limit = time.monotonic() + TIMEOUT_S
     while proxy.counters().bytes_in < LARGE_BYTES // 2:
