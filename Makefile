@@ -102,7 +102,7 @@ bench-overlap: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_overlap.py
 
 bench-scale: $(SCALE)/.installed $(MOTO)/.installed
-	$(SCALE)/bin/python benchmarks/measure_constants.py
+	$(SCALE)/bin/python benchmarks/measure_constants.py all
 	$(SCALE)/bin/python benchmarks/simulate_scale.py
 	$(SCALE)/bin/python benchmarks/bench_bucket.py
 
