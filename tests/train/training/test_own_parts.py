@@ -64,10 +64,9 @@ def test_a_saved_model_stays_mapped(stored: torch.dtype, dtype: torch.dtype, tmp
     """Ranks share its pages until each converts its part; converted, it is what transformers loads in that type."""
     folder = tmp_path / "model"
     torch.manual_seed(0)
-    model = GriffonForConditionalGeneration(preset_config("tiny-gemma2"))
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(stored)
-    model.save_pretrained(folder)
+    saved = GriffonForConditionalGeneration(preset_config("tiny-gemma2"))
+    saved.to(dtype=stored)  # type: ignore[call-arg]
+    saved.save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     settings = resolve(
         {"stage": "custom", "shards": (Path("set"),), "output_dir": Path("run"), "model": str(folder)}

@@ -60,7 +60,8 @@ def map_model(
     Args:
         settings: settings of the run.
         dtype: the type that the caller converts all weights to.
-        draws: whether this process draws the random weights of a preset; if not, they are arbitrary.
+        draws: whether this process draws the random weights of a preset, and compares the weights with those of an
+            alignment; if not, a preset's weights are arbitrary, and another process does both.
 
     Raises:
         SettingsError, DataError: as for `load_model`.
@@ -175,7 +176,8 @@ def _of_run(
         aligned_in = next((tensor.dtype for tensor in WeightFiles(run / PROJECTOR_NAME).values()), dtype)
     wide = torch.promote_types(aligned_in, dtype)  # of which both are roundings
     model, tokenizer = map_model(_began_with(run, settings), wide, draws=draws)
-    refuse_other_parts(run, model, aligned_in)
+    if draws:
+        refuse_other_parts(run, model, aligned_in)
     if settings.model.boxes == "bin":  # new embeddings are means of those in this type
         _convert(model, wide)
     with naming("--from"):

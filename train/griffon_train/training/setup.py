@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import orjson
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
@@ -68,8 +69,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     shows = Shows.of(sets)
     optimizer = _check_before_loading(settings, shows, ranks)
     dtype = _dtype(settings.memory, ranks)
-    with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
-        model, tokenizer = map_model(settings, dtype, draws=ranks.first)
+    model, tokenizer = _mapped(settings, dtype, ranks)
     check_sets_fit([*sets, *validation_sets], model.config)
     check_worker_memory(settings, ranks, Shows.of([*sets, *validation_sets]), model.config)
     chat = settings.model.chat or default_chat(model)
@@ -131,6 +131,23 @@ def _check_before_loading(settings: Settings, shows: Shows, ranks: ProcessGroup)
     check_log_hook(settings.logging.log_hook, ranks)
     compiling.announce(settings.memory, settings.optimizer)
     return select_optimizer(settings, ranks)
+
+
+def _mapped(
+    settings: Settings, dtype: torch.dtype, ranks: ProcessGroup
+) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
+    """Map the model on every rank; what one rank finds wrong, every rank raises."""
+    unfit = damaged = None
+    with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
+        try:
+            loaded = map_model(settings, dtype, draws=ranks.first)
+        except SettingsError as error:
+            unfit = str(error)
+        except DataError as error:
+            damaged = str(error)
+    ranks.raise_if_any(unfit)
+    ranks.raise_if_any(damaged, DataError)
+    return loaded
 
 
 def _prepare(model: GriffonForConditionalGeneration, settings: Settings, shows: Shows) -> None:
