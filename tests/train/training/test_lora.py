@@ -253,7 +253,7 @@ def test_many_layers_are_named_so_that_peft_finds_no_others(tmp_path: Path) -> N
     assert len(names) == 28 and all(name.startswith("language_model.") for name in names)
     (tmp_path / "adapter_config.json").write_bytes(orjson.dumps(adapter_config(model, ["projector"], "base")))
     plain = get_peft_model(
-        GriffonForConditionalGeneration(preset_config("small-qwen2")), PeftConfig.from_pretrained(tmp_path)
+        GriffonForConditionalGeneration(preset_config("small-qwen2")), PeftConfig.from_pretrained(str(tmp_path))
     )
     adapted = {name.partition(".lora_")[0] for name, _ in plain.named_parameters() if ".lora_A." in name}
     assert adapted == {f"base_model.model.{name}" for name in names}
