@@ -6,6 +6,7 @@ read every 2 ms) above those of the same process before it made the model. mallo
 """
 
 import ctypes
+import importlib
 import os
 import random
 import socket
@@ -140,16 +141,17 @@ def rank_command(own: Path) -> None:
     from griffon_train.config.resolve import resolve
     from griffon_train.distributed.process_group import distributed_session
     from griffon_train.model import presets
-    from griffon_train.training import loop, setup
     from griffon_train.training.memory_estimate import Ranks, estimate
 
+    loop: Any = importlib.import_module("griffon_train.training.loop")
+    setup: Any = importlib.import_module("griffon_train.training.setup")
     end_with_parent()
     case = orjson.loads((own / "case.json").read_bytes())
     sizes = dict(_MODELS[case["model"]])
     vocabulary = sizes.pop("vocabulary")
     small = presets.SmallSize(image_px=_IMAGE_PX, patch_px=_PATCH_PX, vision_width=256, vision_layers=4, **sizes)
     presets.PRESETS[case["model"]] = presets.small_preset(case["family"], small, vocabulary=vocabulary)  # type: ignore[index]
-    setup.check_disk_room = lambda *_: None  # type: ignore[attr-defined] # nothing is saved
+    setup.check_disk_room = lambda *_: None  # nothing is saved
     shapes: list[tuple[int, int]] = []
 
     def noted(engine: Any, inputs: Any) -> Any:  # noqa: ANN401
@@ -157,8 +159,8 @@ def rank_command(own: Path) -> None:
         shapes.append((inputs.input_ids_BL.shape[1], learned))
         return loss_sums(engine, inputs)
 
-    loss_sums = loop.loss_sums  # type: ignore[attr-defined]
-    loop.loss_sums = noted  # type: ignore[attr-defined, assignment]
+    loss_sums = loop.loss_sums
+    loop.loss_sums = noted
     given = {"stage": "custom", "shards": (own / "set",), "model": case["model"], "log_every": 1000, "steps": 1000}
     given |= {"output_dir": own / case["run"], "device": "cpu", "workers": 0}
     settings = resolve({**given, **case["settings"]}).settings
