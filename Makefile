@@ -108,7 +108,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) torch
-	$(BIN)/python $(PIP_INSTALL) --editable '.[dev,train,view]'
+	$(BIN)/python $(PIP_INSTALL) --editable '.[dev,train,view,lora]'
 	@touch $@
 
 $(INTEROP)/.installed: pyproject.toml constraints.txt

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from griffon_prep.build.engines import LOCAL, find_engine
 from griffon_prep.build.parts import build_part
 from griffon_prep.build.plan import BuildPart
 from griffon_prep.build.run import build, check
@@ -25,12 +26,12 @@ from griffon_prep.sources.manifest import read_manifest, single_line
 from griffon_prep.sources.mirror import Mirror, default_work
 from griffon_prep.sources.part import DEFAULT_VAL_SHARE, PARTS, Split
 from griffon_prep.sources.resolve import Selection, find_sources
-from griffon_shards.storage import Location, ObjectPath, as_location
+from griffon_shards.storage import Location, ObjectPath
+from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.support.command_line import guard, resumable
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.logs import verbosity_option
-from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import table
 from griffon_shards.templates import load_templates
 from griffon_shards.types import BOX_STYLES, TASKS
@@ -68,28 +69,14 @@ def main() -> None:
     """Convert annotations and images into a frozen set of WebDataset shards."""
 
 
-class _LocationType(click.ParamType[Location]):
-    """A path on disk, or a URL in an object store."""
-
-    name = "PATH or URL"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:  # noqa: ANN401
-        """Parse an option's value."""
-        try:
-            return as_location(value) if isinstance(value, str) else value
-        except SettingsError as error:
-            self.fail(str(error), param, ctx)
-
-
 _PATH = click.Path(path_type=Path)
-_LOCATION = _LocationType()
 _COUNT = click.IntRange(1)
 _DEFAULTS = {field.name: field.default for field in fields(RenderSettings)}
 
 _SOURCE_OPTIONS = (
     click.option(
         "--manifest",
-        type=_LOCATION,
+        type=LOCATION,
         metavar="FILE",
         help="Manifest file with one source per line: `TAG & annotation & image root`.",
     ),
@@ -97,7 +84,7 @@ _SOURCE_OPTIONS = (
     click.option("--image-folder", metavar="DIR", help="Folder with the images of --data-path."),
     click.option(
         "--data-root",
-        type=_LOCATION,
+        type=LOCATION,
         metavar="DIR",
         default=Path(),
         help="Folder or URL that relative paths in the manifest start from.  [default: the current folder]",
@@ -105,7 +92,6 @@ _SOURCE_OPTIONS = (
     click.option(
         "--workers",
         type=_COUNT,
-        default=available_cores,
         help="Number of worker processes.  [default: one per CPU core]",
     ),
     click.option(
@@ -156,7 +142,7 @@ _SOURCE_OPTIONS = (
     ),
     click.option(
         "--exclude",
-        type=_LOCATION,
+        type=LOCATION,
         multiple=True,
         metavar="FILE",
         help="List of images to leave out of all sources: what `griffon-shards overlap --out` writes, or file names, "
@@ -164,7 +150,7 @@ _SOURCE_OPTIONS = (
     ),
     click.option(
         "--exclude-keys",
-        type=_LOCATION,
+        type=LOCATION,
         multiple=True,
         metavar="FILE",
         help="List of keys of samples to leave out, one a line, bare or as JSON objects with a `key`. Can be repeated.",
@@ -199,7 +185,7 @@ _SOURCE_OPTIONS = (
     verbosity_option,
 )
 """The options that `build` and `check` share. Those of `RenderSettings` have its defaults."""
-_BUILD_ONLY = ("out", "reuse", "recheck", "overwrite", "no_report", "part", "finish")
+_BUILD_ONLY = ("out", "reuse", "recheck", "overwrite", "no_report", "part", "finish", "engine", "ray_address")
 
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -244,7 +230,7 @@ def _settings(
     data_path: str | None,
     image_folder: str | None,
     data_root: Location,
-    workers: int,
+    workers: int | None,
     templates: Path | None,
     max_rejects: Fraction,
     allow_empty: bool,
@@ -297,10 +283,10 @@ def _settings(
 
 
 @main.command("build")
-@click.option("--out", type=_LOCATION, metavar="DIR", help="Output folder or URL.  [default: frozen/<manifest name>]")
+@click.option("--out", type=LOCATION, metavar="DIR", help="Output folder or URL.  [default: frozen/<manifest name>]")
 @click.option(
     "--reuse",
-    type=_LOCATION,
+    type=LOCATION,
     metavar="DIR",
     help="Frozen set to take unchanged sources from: by hard links on the same disk, otherwise by copying.",
 )
@@ -313,6 +299,20 @@ def _settings(
     metavar="K/N",
     help="Make only the Kth of N parts of the shards. All parts may run at once, on machines that share the output "
     "folder or write to the same URL.",
+)
+@click.option(
+    "--engine",
+    metavar="NAME",
+    default=LOCAL,
+    show_default=True,
+    help="What runs the jobs. local: processes of this machine; ray: a Ray cluster; MODULE:FACTORY: the "
+    "concurrent.futures.Executor that FACTORY(workers) returns.",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="With --engine ray: a running cluster, as auto or HOST:PORT.  [default: RAY_ADDRESS, or a cluster that is "
+    "started on this machine for the build]",
 )
 @click.option("--finish", is_flag=True, help="Freeze the set once all parts are made; report shards that are missing.")
 @resumable
@@ -327,6 +327,8 @@ def build_command(
     no_report: bool,
     part: BuildPart | None,
     finish: bool,
+    engine: str,
+    ray_address: str | None,
 ) -> None:
     """Build a frozen shard set. An interrupted build resumes."""
     given = [option for option, value in (("--part", part), ("--finish", finish)) if value]
@@ -335,7 +337,10 @@ def build_command(
         how = "delete the output folder yourself" if overwrite else "leave out all but one of them"
         raise SettingsError(f"{' and '.join(given + others)}: cannot be combined; {how}")
     out = out or Path("frozen") / name
-    settings = replace(settings, report=not no_report)
+    if engine != LOCAL:
+        out = out.absolute()  # workers on other machines have another current folder
+    settings = replace(settings, report=not no_report, engine=engine, ray_address=ray_address)
+    find_engine(settings)  # reports a missing package before the annotations are read
     if part is not None:
         click.echo(_part_summary(part, build_part(settings, out, part, reuse=reuse)))
         return

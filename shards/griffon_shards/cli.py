@@ -11,6 +11,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
+from griffon_shards.copying.command import copy_command
 from griffon_shards.diff.command import diff_command
 from griffon_shards.draw import draw_sample
 from griffon_shards.frozen_set import FrozenSet, open_set
@@ -19,6 +20,8 @@ from griffon_shards.lock import read_lock
 from griffon_shards.overlap.command import overlap_command
 from griffon_shards.sample_json import encode_sample
 from griffon_shards.stats import count_set, html_page, json_text, terminal
+from griffon_shards.storage import Location
+from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.summary import info, selections, totals_table
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import SettingsError
@@ -31,7 +34,6 @@ from griffon_shards.types import TASKS, Sample
 from griffon_shards.verify import verify_set
 from griffon_shards.view.command import view_command
 
-_SET = click.Path(path_type=Path)
 _TERMINAL = Path("-")
 _KEPT = "\n\t\xa0\u3000\u200c\u200d\u200e\u200f"  # lines, spaces, and what joins or directs letters
 
@@ -39,14 +41,14 @@ _KEPT = "\n\t\xa0\u3000\u200c\u200d\u200e\u200f"  # lines, spaces, and what join
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="griffon-pipeline", prog_name="griffon-shards")
 def main() -> None:
-    """Inspect and check frozen shard sets."""
+    """Inspect, check and copy frozen shard sets. DIR is a folder, or a URL such as s3://bucket/sets/mine."""
 
 
 @main.command("info")
-@click.argument("root", metavar="DIR", type=_SET)
+@click.argument("root", metavar="DIR", type=LOCATION)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @guard
-def info_command(root: Path, as_json: bool) -> None:
+def info_command(root: Location, as_json: bool) -> None:
     """Show the sources, tasks, counts, settings and digest of a set."""
     lock = read_lock(root)
     if as_json:
@@ -69,9 +71,9 @@ def info_command(root: Path, as_json: bool) -> None:
     click.echo(f"digest {lock.digest}")
 
 
-def _choose(root: Path, source: str | None, task: str | None) -> tuple[FrozenSet, list[range]]:
+def _choose(root: Location, source: str | None, task: str | None) -> tuple[FrozenSet, list[range]]:
     """Open a set and select rows by source and task: a range for each source, in the order of the set."""
-    shards = open_set(root)
+    shards = open_set(root).in_order()
     if source is not None:
         shards.rows_of_source(source)  # an unknown source raises an error that lists the sources
     tags = [s.tag for s in shards.lock.sources if source in (None, s.tag) and task in (None, s.task)]
@@ -83,7 +85,7 @@ _TASK = click.option("--task", type=click.Choice(TASKS), help="Only samples of t
 
 
 @main.command("ls")
-@click.argument("root", metavar="DIR", type=_SET)
+@click.argument("root", metavar="DIR", type=LOCATION)
 @_SOURCE
 @_TASK
 @click.option("--category", metavar="NAME", help="Only samples with a box of this label; case is ignored.")
@@ -100,7 +102,7 @@ _TASK = click.option("--task", type=click.Choice(TASKS), help="Only samples of t
 @click.option("--limit", type=click.IntRange(1), help="List at most this many samples.")
 @guard
 def ls_command(
-    root: Path,
+    root: Location,
     source: str | None,
     task: str | None,
     category: str | None,
@@ -146,7 +148,7 @@ def _with_bar(rows: Iterable[int], total: int) -> Iterator[int]:
 
 
 @main.command("show")
-@click.argument("root", metavar="DIR", type=_SET)
+@click.argument("root", metavar="DIR", type=LOCATION)
 @click.argument("key")
 @click.option(
     "--draw",
@@ -154,7 +156,7 @@ def _with_bar(rows: Iterable[int], total: int) -> Iterator[int]:
     help="Write the image with its boxes to this file, or with `-` show it in the terminal.",
 )
 @guard
-def show_command(root: Path, key: str, draw: Path | None) -> None:
+def show_command(root: Location, key: str, draw: Path | None) -> None:
     """Show one sample: its conversation and its origin. With --draw, also draw its boxes on its image."""
     terminal = _image_terminal() if draw == _TERMINAL else None  # ask before anything is written
     shards = open_set(root)
@@ -207,12 +209,12 @@ def _image_terminal() -> Terminal:
 
 
 @main.command("cat")
-@click.argument("root", metavar="DIR", type=_SET)
+@click.argument("root", metavar="DIR", type=LOCATION)
 @_SOURCE
 @_TASK
 @click.option("--key", help="Only this sample.")
 @guard
-def cat_command(root: Path, source: str | None, task: str | None, key: str | None) -> None:
+def cat_command(root: Location, source: str | None, task: str | None, key: str | None) -> None:
     """Print samples as JSONL: the fields of KEY.json, and the key as `__key__`."""
     shards, ranges = _choose(root, source, task)
     out = sys.stdout.buffer
@@ -224,8 +226,13 @@ def cat_command(root: Path, source: str | None, task: str | None, key: str | Non
 
 
 @main.command("stats")
-@click.argument("root", metavar="DIR", type=_SET)
-@click.option("--tokenizer", metavar="FOLDER", type=_SET, help="Also count tokens, with the tokenizer.json of FOLDER.")
+@click.argument("root", metavar="DIR", type=LOCATION)
+@click.option(
+    "--tokenizer",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Also count tokens, with the tokenizer.json of FOLDER.",
+)
 @click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write a page with plots to this file."
 )
@@ -237,7 +244,7 @@ def cat_command(root: Path, source: str | None, task: str | None, key: str | Non
     help="Number of worker processes.  [default: one per CPU core]",
 )
 @guard
-def stats_command(root: Path, tokenizer: Path | None, html: Path | None, as_json: bool, workers: int) -> None:
+def stats_command(root: Location, tokenizer: Path | None, html: Path | None, as_json: bool, workers: int) -> None:
     """Count samples, boxes, categories, lengths and images, by source and task. Every sample is read."""
     with tqdm(unit=" samples", total=len(open_set(root)), disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
         figures = count_set(root, workers=workers, tokenizer=tokenizer, done=bar.update)
@@ -249,11 +256,11 @@ def stats_command(root: Path, tokenizer: Path | None, html: Path | None, as_json
 
 
 @main.command("verify")
-@click.argument("root", metavar="DIR", type=_SET)
+@click.argument("root", metavar="DIR", type=LOCATION)
 @click.option("--deep", is_flag=True, help="Also decode every image, parse every answer, and compare boxes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @guard
-def verify_command(root: Path, deep: bool, as_json: bool) -> None:
+def verify_command(root: Location, deep: bool, as_json: bool) -> None:
     """Check every checksum, offset and member of a set. Print one line per fault and exit with 1 if there is any."""
     faults = list(verify_set(root, deep=deep))
     if as_json:
@@ -271,6 +278,7 @@ def verify_command(root: Path, deep: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
+main.add_command(copy_command)
 main.add_command(diff_command)
 main.add_command(view_command)
 main.add_command(overlap_command)

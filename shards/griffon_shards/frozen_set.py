@@ -2,6 +2,9 @@
 
 import mmap
 import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,11 @@ from numpy.typing import NDArray
 from griffon_shards.index import INDEX_NAME, open_index
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.sample_json import decode_sample
-from griffon_shards.shard_bytes import shard_bytes
+from griffon_shards.shard_bytes import ReadAhead, ShardBytes, shard_bytes
 from griffon_shards.storage import Location, ObjectPath, as_location
+from griffon_shards.storage.errors import StorageError
 from griffon_shards.storage.node_cache import local_copy
+from griffon_shards.storage.transfer import REQUESTS
 from griffon_shards.support.errors import DataError
 from griffon_shards.tar import crc32, split_sample
 from griffon_shards.types import Sample
@@ -26,6 +31,7 @@ class FrozenSet:
     Attributes:
         root: the set's folder, or its URL.
         lock: the content of `griffon.lock.json`.
+        index_path: the file of the index on this machine.
         index: the rows of `index.npy`, memory-mapped, dtype `INDEX_DTYPE`, shape [samples].
     """
 
@@ -33,7 +39,8 @@ class FrozenSet:
         self.root = root
         self._cache = cache
         self.lock: Lock = read_lock(root)
-        self.index: NDArray[np.void] = _open_index(root, self.lock, cache)
+        self.index_path = _local_index(root, self.lock, cache)
+        self.index: NDArray[np.void] = open_index(self.index_path)
         samples = sum(shard.samples for shard in self.lock.shards)
         if len(self.index) != samples:
             raise DataError(
@@ -41,7 +48,7 @@ class FrozenSet:
             )
         ends = np.cumsum([0, *(source.samples for source in self.lock.sources)])
         self._source_rows = {source.tag: (int(ends[i]), int(ends[i + 1])) for i, source in enumerate(self.lock.sources)}
-        self._shards = shard_bytes(root)
+        self._shards: ShardBytes = shard_bytes(root)
 
     def __reduce__(self) -> tuple[type["FrozenSet"], tuple[Location, Path | None]]:
         return FrozenSet, (self.root, self._cache)
@@ -56,10 +63,31 @@ class FrozenSet:
             IndexError: there is no such row.
             DataError: the shard is missing or damaged; the message names shard and key.
         """
-        key, image, json = split_sample(self.raw(row), self.where(row))
+        return self.decoded(row, self.raw(row))
+
+    def decoded(self, row: int, raw: bytes) -> Sample:
+        """The sample in a row, from its tar bytes, which are `raw(row)`. Raises DataError as `__getitem__`."""
+        key, image, json = split_sample(raw, self.where(row))
         if key != self.key(row):
             raise DataError(f"{self.where(row)}: the shard holds {key} instead; {self.root / INDEX_NAME} is damaged")
         return decode_sample(key, image, json)
+
+    def samples(self, rows: Iterable[int]) -> Iterator[Sample]:
+        """Yield the samples in some rows, in order; an object store is read ahead. Raises as `__getitem__`."""
+        if not isinstance(self.root, ObjectPath):
+            yield from (self[row] for row in rows)
+            return
+        ahead: deque[Future[Sample]] = deque()
+        pool = ThreadPoolExecutor(REQUESTS)
+        try:
+            for row in rows:
+                ahead.append(pool.submit(self.__getitem__, row))
+                if len(ahead) > 2 * REQUESTS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def raw(self, row: int) -> bytes:
         """The tar bytes of a row's sample, checked against its CRC-32 in the index. Raises as `__getitem__`."""
@@ -70,14 +98,23 @@ class FrozenSet:
             raise DataError(f"{self.where(row)}: beyond the end of the shard; {self.root / INDEX_NAME} is damaged")
         try:
             data = self._shards.read(shard.name, offset, size)
+            if isinstance(self.root, ObjectPath) and not self.is_intact(row, data):  # perhaps only on its way
+                data = self._shards.read(shard.name, offset, size)
         except FileNotFoundError:
             raise DataError(f"{self.where(row)}: the shard is missing; copy the set again or rebuild it") from None
-        if len(data) != size or crc32(data) != int(entry["crc32"]):
+        except StorageError as error:
+            raise StorageError(f"sample {self.key(row)}: {error}") from None
+        if not self.is_intact(row, data):
             raise DataError(
                 f"{self.where(row)}: damaged, its bytes do not match their checksum in the index; "
                 f"`griffon-shards verify {self.root}` lists all damage"
             )
         return data
+
+    def is_intact(self, row: int, data: bytes) -> bool:
+        """Whether these are the tar bytes of a row's sample, by their size and CRC-32."""
+        entry = self._entry(row)
+        return len(data) == int(entry["bytes"]) and crc32(data) == int(entry["crc32"])
 
     def key(self, row: int) -> str:
         """The key of a row: `{tag}-{record_no:09d}`."""
@@ -119,16 +156,25 @@ class FrozenSet:
         Raises:
             DataError: a shard is missing or truncated; the message names it.
         """
+        sizes = self._shards.sizes([shard.name for shard in self.lock.shards])
         for shard in self.lock.shards:
             path = self.root / shard.name
-            try:
-                size_bytes = self._shards.size(shard.name)
-            except FileNotFoundError:
-                raise DataError(f"{path}: the shard is missing; copy the set again or rebuild it") from None
+            if shard.name not in sizes:
+                raise DataError(f"{path}: the shard is missing; copy the set again or rebuild it")
+            size_bytes = sizes[shard.name]
             if size_bytes not in (None, shard.bytes):
                 raise DataError(
                     f"{path}: has {size_bytes:,} of {shard.bytes:,} bytes; copy the set again or rebuild it"
                 )
+
+    def in_order(self) -> "FrozenSet":
+        """The same set for one thread that reads rows in their order. A request to an object store covers several."""
+        if not isinstance(self.root, ObjectPath):
+            return self
+        ordered = object.__new__(FrozenSet)
+        ordered.__dict__.update(self.__dict__)
+        ordered._shards = ReadAhead(self.root, {shard.name: shard.bytes for shard in self.lock.shards})
+        return ordered
 
     def let_index_go(self) -> None:
         """Unmap the pages of the index from this process. Each access to a row maps sixteen of them.
@@ -153,11 +199,11 @@ class FrozenSet:
         return entry
 
 
-def _open_index(root: Location, lock: Lock, cache: Path | None) -> NDArray[np.void]:
+def _local_index(root: Location, lock: Lock, cache: Path | None) -> Path:
     if not isinstance(root, ObjectPath):
-        return open_index(root / INDEX_NAME)
+        return root / INDEX_NAME
     try:
-        return open_index(local_copy(root / INDEX_NAME, lock.index_sha256, cache))
+        return local_copy(root / INDEX_NAME, lock.index_sha256, cache)
     except FileNotFoundError:
         raise DataError(f"{root / INDEX_NAME}: missing; the set is incomplete, copy it again or rebuild it") from None
 

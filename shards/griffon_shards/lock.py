@@ -137,11 +137,11 @@ def read_lock(root: Location) -> Lock:
         DataError: `root` is not a set, is not frozen, or its lock is damaged or has another format version.
     """
     path = root / LOCK_NAME
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the --out folder of `griffon-prep build`")
     try:
         fields = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; give the --out folder of `griffon-prep build`") from None
         raise DataError(
             f"{root}: not a frozen set, it has no {LOCK_NAME}; if its build was interrupted, rerun it"
         ) from None

@@ -10,6 +10,8 @@ from urllib.parse import urlparse
 
 from griffon_shards import images
 from griffon_shards.lock import read_lock
+from griffon_shards.storage import Location, ObjectPath, as_location
+from griffon_shards.storage.reading import open_location
 from griffon_shards.support.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -28,9 +30,15 @@ def shard_urls(
 
     Raises:
         DataError: the set is not frozen, or no shard matches.
-        SettingsError: webdataset would not read the set's path as a path.
+        SettingsError: webdataset would not read the set's path as a path, or it is a URL.
     """
-    paths = _shard_paths(Path(root), sources, tasks)
+    location = as_location(os.fspath(root))
+    if isinstance(location, ObjectPath):
+        raise SettingsError(
+            f"{location}: webdataset reads files or the output of commands; copy the set with `griffon-shards copy` "
+            "or read it with griffon_shards.stream or griffon_shards.open_set"
+        )
+    paths = [Path(str(path)) for path in _shard_paths(location, sources, tasks)]
     plain = [str(path) for path in paths]
     if all(map(_is_plain, plain)):
         return plain
@@ -51,7 +59,7 @@ def _is_plain(path: str) -> bool:
         return False
 
 
-def _shard_paths(root: Path, sources: Collection[str] | None, tasks: Collection[str] | None) -> list[Path]:
+def _shard_paths(root: Location, sources: Collection[str] | None, tasks: Collection[str] | None) -> list[Location]:
     lock = read_lock(root)
     sources = [sources] if isinstance(sources, str) else sources  # or "DET" would be found in "RANDDET"
     tasks = [tasks] if isinstance(tasks, str) else tasks
@@ -60,7 +68,7 @@ def _shard_paths(root: Path, sources: Collection[str] | None, tasks: Collection[
         for source in lock.sources
         if (sources is None or source.tag in sources) and (tasks is None or source.task in tasks)
     }
-    paths = [root / shard.name for shard in lock.shards if shard.name.partition("/")[0] in wanted]
+    paths: list[Location] = [root / shard.name for shard in lock.shards if shard.name.partition("/")[0] in wanted]
     if not paths:
         known = ", ".join(f"{source.tag} ({source.task})" for source in lock.sources)
         raise DataError(f"{root}: no shards of sources {sources} and tasks {tasks}; it has {known}")
@@ -82,7 +90,7 @@ def stream(
     resume, use `griffon-train`, or `open_set` with a custom sampler.
 
     Args:
-        root: the set's folder.
+        root: the set's folder, or its URL.
         sources: tags to read, or None for all.
         tasks: tasks to read, or None for all.
         decode: one of webdataset's image handlers (`pil`, `rgb8`, `torchrgb`, ...); the pixels are those that training
@@ -97,7 +105,7 @@ def stream(
     """
     import webdataset  # not at the top: its import is slow, and only this function needs it
 
-    paths = _shard_paths(Path(root), sources, tasks)
+    paths = _shard_paths(as_location(os.fspath(root)), sources, tasks)
     dataset = webdataset.FluidWrapper(webdataset.SimpleShardList([str(path) for path in paths]))
     dataset.append(webdataset.split_by_node)
     dataset.append(webdataset.split_by_worker)
@@ -121,7 +129,7 @@ def stream(
 def _open_shards(shards: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Open files by path: webdataset would parse paths as URLs, cut them at `#` and run what follows `pipe:`."""
     for shard in shards:
-        with open(shard["url"], "rb") as stream:  # noqa: PTH123 - the path is a string here
+        with open_location(as_location(shard["url"])) as stream:
             yield {**shard, "stream": stream, "local_path": shard["url"]}
 
 

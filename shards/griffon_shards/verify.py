@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,55 +18,61 @@ from griffon_shards.index import INDEX_NAME, idx_bytes, idx_path
 from griffon_shards.interop import peer_files
 from griffon_shards.lock import REJECTS_NAME, read_lock
 from griffon_shards.sample_json import decode_sample, encode_sample
+from griffon_shards.storage import ObjectPath, as_location
+from griffon_shards.storage.reading import open_location, sha256_at, sizes_below
 from griffon_shards.support.errors import DataError
-from griffon_shards.support.files import sha256_of
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, split_sample
 from griffon_shards.types import TASKS, BoxXYXY, Rendering, Sample
 
 _PIECE = 1 << 20
+_SHARDS_AT_ONCE = 8
 
 
-def verify_set(root: Path, *, deep: bool = False) -> Iterator[str]:
+def verify_set(root: str | os.PathLike[str] | ObjectPath, *, deep: bool = False) -> Iterator[str]:
     """Yield the faults of a set, one line each, with shard and sample. A set without faults yields nothing.
 
     Args:
-        root: the set's folder.
+        root: the set's folder, or its URL.
         deep: also decode every image, parse every answer with boxes, and compare its boxes with those in pixels.
     """
+    location = root if isinstance(root, ObjectPath) else as_location(os.fspath(root))
     try:
-        lock = read_lock(root)
-        if (sha256 := sha256_of(root / INDEX_NAME)) != lock.index_sha256:
-            yield f"{root / INDEX_NAME}: damaged, its SHA-256 is {sha256}, the lock says {lock.index_sha256}"
+        lock = read_lock(location)
+        if (sha256 := sha256_at(location / INDEX_NAME)) != lock.index_sha256:
+            yield f"{location / INDEX_NAME}: damaged, its SHA-256 is {sha256}, the lock says {lock.index_sha256}"
             return
-        shards = FrozenSet(root)
+        shards = FrozenSet(location)
     except FileNotFoundError as error:
         yield f"{error.filename}: missing"
         return
     except DataError as error:
         yield str(error)
         return
-    yield from _check_folder(shards)
+    sizes = sizes_below(location)
+    yield from _check_folder(shards, sizes)
     bounds = np.searchsorted(shards.index["shard"], np.arange(len(lock.shards) + 1))
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    waits = isinstance(location, ObjectPath)  # for the network
+    with ThreadPoolExecutor(_SHARDS_AT_ONCE if waits else min(_SHARDS_AT_ONCE, os.cpu_count() or 1)) as pool:
         jobs = [
-            (shards, shard_no, range(bounds[shard_no], bounds[shard_no + 1]), deep)
+            (shards, sizes, shard_no, range(bounds[shard_no], bounds[shard_no + 1]), deep)
             for shard_no in range(len(lock.shards))
         ]
         for faults in pool.map(lambda job: list(_check_shard(*job)), jobs):
             yield from faults
 
 
-def _check_folder(shards: FrozenSet) -> Iterator[str]:
+def _check_folder(shards: FrozenSet, sizes: Mapping[str, int]) -> Iterator[str]:
     """Check for shards that are not in the lock; check the files for other readers and the reject list."""
     known = {shard.name for shard in shards.lock.shards}
-    for path in sorted(shards.root.rglob("*.tar")):
-        if path.relative_to(shards.root).as_posix() not in known:
+    for name in sizes:
+        if name.endswith(".tar") and name not in known:
+            path = shards.root / name
             yield f"{path}: not in the lock; readers that take every tar would read it too, move it elsewhere"
     samples = {shard.name: shard.samples for shard in shards.lock.shards}
     has_boxes, has_image_paths = shards.lock.has_boxes, shards.lock.has_image_paths
     for name, content in peer_files(samples, has_boxes=has_boxes, has_image_paths=has_image_paths).items():
         path = shards.root / name
-        if not path.is_file():
+        if name not in sizes:
             yield f"{path}: missing"
         elif path.read_bytes() != content:
             yield f"{path}: altered, its content is not what was frozen"
@@ -100,14 +106,13 @@ def _check_rejects(shards: FrozenSet) -> Iterator[str]:
                 yield f"{path}: lists {listed} records of {source.tag} as {reason}, the lock counts {counted}"
 
 
-def _check_shard(shards: FrozenSet, shard_no: int, rows: range, deep: bool) -> Iterator[str]:
+def _check_shard(shards: FrozenSet, sizes: Mapping[str, int], shard_no: int, rows: range, deep: bool) -> Iterator[str]:
     entry = shards.lock.shards[shard_no]
     path = shards.root / entry.name
-    try:
-        size_bytes = path.stat().st_size
-    except FileNotFoundError:
+    if entry.name not in sizes:
         yield f"{path}: missing"
         return
+    size_bytes = sizes[entry.name]
     if size_bytes != entry.bytes:
         yield f"{path}: {size_bytes} bytes, the lock says {entry.bytes}: truncated or altered"
     if len(rows) != entry.samples:
@@ -115,7 +120,7 @@ def _check_shard(shards: FrozenSet, shard_no: int, rows: range, deep: bool) -> I
     digest = hashlib.sha256()
     index: NDArray[np.void] = shards.index[rows.start : rows.stop]
     end = 0
-    with path.open("rb") as file:
+    with open_location(path) as file:
         for row, facts in zip(rows, index, strict=True):
             if int(facts["offset"]) != end:
                 yield f"{shards.where(row)}: the index has offset {int(facts['offset'])}, the sample begins at {end}"
@@ -129,8 +134,9 @@ def _check_shard(shards: FrozenSet, shard_no: int, rows: range, deep: bool) -> I
         yield f"{path}: does not end with the two zero blocks of a tar"
     if digest.hexdigest() != entry.sha256:
         yield f"{path}: its SHA-256 is {digest.hexdigest()}, the lock says {entry.sha256}"
-    offsets = idx_path(path)
-    if not offsets.exists():
+    offsets_name = idx_path(Path(entry.name)).as_posix()
+    offsets = shards.root / offsets_name
+    if offsets_name not in sizes:
         yield f"{offsets}: missing"
     elif offsets.read_bytes() != idx_bytes(index["offset"].tolist(), end):
         yield f"{offsets}: its offsets do not match the shard"

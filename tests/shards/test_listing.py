@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from griffon_shards import FrozenSet, Sample, open_set
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, parse_answer, parse_boxes_in
+from griffon_shards.storage import Location
 from griffon_shards.types import BoxXYXY
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -30,7 +31,7 @@ def samples(shards: FrozenSet) -> list[Sample]:
     return [shards[row] for row in range(len(shards))]
 
 
-def listed(cli: Cli, root: Path, *options: object) -> list[str]:
+def listed(cli: Cli, root: Location, *options: object) -> list[str]:
     result = cli("ls", root, *options)
     assert (result.returncode, result.stderr) == (0, "")
     return [line.split()[0] for line in result.stdout.splitlines()]

@@ -22,7 +22,7 @@ from griffon_shards.interop import write_peer_files
 from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import sha256_of, whole_file
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.support.worker_pool import Engine
 
 _NAMES = 3  # missing shards that the message names
 
@@ -37,7 +37,7 @@ def check_begun(folder: BuildFolder) -> None:
 
 
 def check_all_made(
-    scanned: Sequence[ScannedSource], settings: BuildSettings, folder: BuildFolder, pool: LocalPool
+    scanned: Sequence[ScannedSource], settings: BuildSettings, folder: BuildFolder, pool: Engine
 ) -> None:
     """Check that every shard is complete on disk.
 

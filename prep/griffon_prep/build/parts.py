@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 
+from griffon_prep.build.engines import open_engine
 from griffon_prep.build.folder import BuildFolder, check_no_other_set
 from griffon_prep.build.identity import identity
 from griffon_prep.build.plan import BuildPart
@@ -11,7 +12,6 @@ from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard_jobs import SourceCount, run_jobs
 from griffon_shards.frozen_set import open_set
 from griffon_shards.storage import Location
-from griffon_shards.support.worker_pool import LocalPool
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def build_part(
             return None
         check_no_other_set(folder, plan)
         old = open_set(reuse) if reuse is not None else None
-        with LocalPool(settings.workers, settings.start_method) as pool:
+        with open_engine(settings) as pool:
             scanned = scan(settings, sha256s, folder.work, pool)
             folder.output.fetch_reports()
             if folder.parts() is None:

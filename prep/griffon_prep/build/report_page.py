@@ -13,6 +13,7 @@ from io import BytesIO
 
 import orjson
 
+from griffon_prep.build.engines import open_engine
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard_counts import read_counts
 from griffon_shards.draw import draw_sample
@@ -20,10 +21,11 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import REJECTS_NAME, REPORT_NAME
 from griffon_shards.stats import html_page, make_figures
 from griffon_shards.stats.html_page import section, table, text
-from griffon_shards.storage import Location, ObjectPath, write_location
+from griffon_shards.storage import Location, write_location
+from griffon_shards.storage.reading import open_location
 from griffon_shards.summary import totals
 from griffon_shards.support.errors import DataError
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.support.worker_pool import Engine
 
 _EXAMPLES = 9  # of each source
 _MOST_SOURCES = 100  # with examples
@@ -45,7 +47,7 @@ class Example:
     fault: str
 
 
-def write_report_page(out: Location, settings: BuildSettings) -> None:
+def write_report_page(out: Location, settings: BuildSettings, pool: Engine) -> None:
     """Write the page into the folder of a frozen set, if the settings ask for it and the set's samples were counted."""
     if not settings.report:
         return
@@ -58,7 +60,7 @@ def write_report_page(out: Location, settings: BuildSettings) -> None:
     if counts is None:
         return
     figures = make_figures(counts, [(source.tag, source.task) for source in lock.sources], digest=lock.digest)
-    examples = _examples_section(_examples(frozen, settings), sum(1 for source in lock.sources if source.samples))
+    examples = _examples_section(_examples(frozen, pool), sum(1 for source in lock.sources if source.samples))
     name = f"set {lock.digest[:12]}"  # not the folder's name: equal sets have equal pages
     page = html_page(figures, name, _rejects(frozen), examples, with_images=True)
     write_location(out / REPORT_NAME, page.encode())
@@ -66,8 +68,9 @@ def write_report_page(out: Location, settings: BuildSettings) -> None:
 
 def write_missing_page(out: Location, settings: BuildSettings) -> None:
     """Write the page if there is none, because the build was killed just before or somebody has deleted it."""
-    if not (out / REPORT_NAME).exists():
-        write_report_page(out, settings)
+    if settings.report and not (out / REPORT_NAME).exists():
+        with open_engine(settings) as pool:
+            write_report_page(out, settings, pool)
 
 
 def _rejects(frozen: FrozenSet) -> str:
@@ -98,7 +101,7 @@ def _rejects(frozen: FrozenSet) -> str:
 def _details(path: Location) -> Mapping[tuple[str, str], list[str]]:
     """Record number and detail of the first few rejected records, by source and reason."""
     details: dict[tuple[str, str], list[str]] = defaultdict(list)
-    with BytesIO(path.read_bytes()) if isinstance(path, ObjectPath) else path.open("rb") as file:
+    with open_location(path) as file:
         for line in file:
             fields = orjson.loads(line)
             shown = details[fields["source"], fields["reason"]]
@@ -107,12 +110,11 @@ def _details(path: Location) -> Mapping[tuple[str, str], list[str]]:
     return details
 
 
-def _examples(frozen: FrozenSet, settings: BuildSettings) -> dict[str, list[Example]]:
+def _examples(frozen: FrozenSet, pool: Engine) -> dict[str, list[Example]]:
     """The first samples of the first sources. Samples are in shuffled order, so these are random ones."""
     tags = [source.tag for source in frozen.lock.sources if source.samples][:_MOST_SOURCES]
     jobs = [(str(frozen.root), tag) for tag in tags]
-    with LocalPool(max(1, min(settings.workers, len(jobs))), settings.start_method) as pool:
-        by_tag = dict(pool.run(_examples_of, jobs))
+    by_tag = dict(pool.run(_examples_of, jobs))
     return {tag: by_tag[tag] for tag in tags}
 
 

@@ -68,8 +68,10 @@ def take_unchanged(old: FrozenSet, out: Output, settings: BuildSettings, scanned
     def take(copy: tuple[int, ShardJob]) -> None:
         shard_index, job = copy
         rows = old.index[bounds[shard_index] : bounds[shard_index + 1]]
-        _take_shard(old, shard_index, rows, job, rejects[job.tag])
+        if sizes.get(job.name) == old.lock.shards[shard_index].bytes:  # else it is truncated: make it again
+            _take_shard(old, shard_index, rows, job, rejects[job.tag])
 
+    sizes = shard_bytes(old.root).sizes([job.name for _, job in copies])
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for _ in pool.map(take, copies):
             pass
@@ -82,8 +84,6 @@ def _take_shard(
     assert job.out is not None
     entry: ShardEntry = old.lock.shards[shard_index]
     origin: Location = old.root / entry.name
-    if shard_bytes(old.root).size(entry.name) != entry.bytes:
-        return  # truncated: make it again
     with job.out.shard(entry.name) as target:
         if isinstance(origin, ObjectPath):
             fetch(origin, target, size_bytes=entry.bytes)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from griffon_prep.build.engines import open_engine
 from griffon_prep.build.finalize import check_all_made, check_begun, freeze
 from griffon_prep.build.folder import BuildFolder, check_no_other_set, differences, start_over
 from griffon_prep.build.identity import identity, identity_of_lock
@@ -26,8 +27,10 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import Lock, read_lock
 from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.files import remove_temporaries
+from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import size
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.support.worker_pool import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +84,7 @@ def build(
         if finish:
             check_begun(folder)
         old = open_set(reuse) if reuse is not None else None
-        with LocalPool(settings.workers, settings.start_method) as pool:
+        with open_engine(settings) as pool:
             scanned = scan(settings, sha256s, folder.work, pool)
             folder.output.fetch_reports()
             if finish:
@@ -91,10 +94,11 @@ def build(
             source_counts = run_jobs(scanned, settings, folder.output, pool, stop_early=not finish)
             check_counts(scanned, source_counts, settings)
             gather_counts(scanned, settings, folder.output, reuse, pool)
-        check_inputs(folder, settings, sha256s)
-        lock = freeze(folder.output, settings.render, scanned)
-        folder.clear_work()
-        write_report_page(out, settings)
+            check_inputs(folder, settings, sha256s)
+            remove_temporaries(folder.output.stage)  # of workers that were lost, whose jobs an engine has run again
+            lock = freeze(folder.output, settings.render, scanned)
+            write_report_page(out, settings, pool)
+        folder.clear_work()  # only now, as workers keep work files open
         return lock
 
 
@@ -119,7 +123,7 @@ def begin(
     scanned: Sequence[ScannedSource],
     settings: BuildSettings,
     old: FrozenSet | None,
-    pool: LocalPool,
+    pool: Engine,
 ) -> None:
     """Check the free space, write the plan, and take the shards of unchanged sources from the set `old`.
 
@@ -146,12 +150,12 @@ def check(settings: BuildSettings) -> tuple[list[ScannedSource], dict[str, Sourc
     with tempfile.TemporaryDirectory(prefix="griffon-check-") as name:
         stamps = AnnotationHashes(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
-        with LocalPool(settings.workers, settings.start_method) as pool:
+        with open_engine(settings) as pool:
             scanned = scan(settings, sha256s, Path(name), pool)
             return scanned, run_jobs(scanned, settings, None, pool, stop_early=False)
 
 
-def scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: LocalPool) -> list[ScannedSource]:
+def scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: Engine) -> list[ScannedSource]:
     """Scan all sources, or read the results of an earlier scan in the work folder, and log notes about them.
 
     Raises:
@@ -179,9 +183,7 @@ def _warn_of_selection(settings: BuildSettings, scanned: Sequence[ScannedSource]
         _log.warning(f"the sources use different parts of their images: {chosen}; a set with train and val has both")
 
 
-def _check_space(
-    scanned: Sequence[ScannedSource], settings: BuildSettings, folder: BuildFolder, pool: LocalPool
-) -> None:
+def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, folder: BuildFolder, pool: Engine) -> None:
     """Report the estimated size of the set and the free disk space.
 
     Of a set at a URL, the disk of the work folder holds the shards that are being made, one for each worker.
@@ -212,7 +214,7 @@ def _check_space(
         if sentence := saving(source, estimate_bytes):
             _log.info(f"{source.source.tag}: {sentence}")
     if in_store:
-        needed_bytes = largest_bytes * settings.workers
+        needed_bytes = largest_bytes * (settings.workers or available_cores())
     if needed_bytes * _SPACE_MARGIN > free_bytes:
         remedy = "give fewer --workers" if in_store else "use fewer records of a source (limit= in the manifest)"
         option = "--work" if in_store else "--out"
@@ -257,7 +259,7 @@ def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: 
     frozen = {shard.name: shard.sha256 for shard in lock.shards}
     made: dict[str, str] = {}
     try:
-        with LocalPool(settings.workers, settings.start_method) as pool:
+        with open_engine(settings) as pool:
             for source in scan(settings, sha256s, folder.work, pool):
                 for report in pool.run(make_shard, shard_jobs(source, settings.render, None)):
                     if report.samples:

@@ -18,8 +18,10 @@ class BuildSettings:
         render: settings that change the bytes of the set.
         max_rejects: fraction of a source's records that may be rejected.
         allow_empty: allow sources without samples, as long as another source has one.
-        workers: number of worker processes.
-        start_method: multiprocessing start method; the result does not depend on it.
+        workers: number of jobs that run at once, or None for one per CPU core.
+        engine: what runs the jobs: `local`, `ray`, or `MODULE:FACTORY`; the result does not depend on it.
+        ray_address: `auto` or HOST:PORT of a running Ray cluster, or None.
+        start_method: multiprocessing start method of local workers.
         report: write `report.html` into the set's folder.
         exclude_keys: lists of keys, to report those that name no record.
         work: folder for the work files of a set at a URL; by default below the user's cache.
@@ -28,7 +30,9 @@ class BuildSettings:
     sources: Sequence[SourceInput]
     render: RenderSettings
     max_rejects: Fraction
-    workers: int
+    workers: int | None
+    engine: str = "local"
+    ray_address: str | None = None
     start_method: str = "spawn"
     allow_empty: bool = False
     report: bool = True

@@ -26,7 +26,7 @@ from griffon_shards.stats.counts_file import decode_counts, encode_counts
 from griffon_shards.storage import Location
 from griffon_shards.support.files import write_whole
 from griffon_shards.support.tables import size
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.support.worker_pool import Engine
 from griffon_shards.tar import split_sample
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ _Shard = tuple[ShardJob, str, int]  # with the shard's SHA-256 and its bytes
 
 
 def gather_counts(
-    scanned: Sequence[ScannedSource], settings: BuildSettings, out: Output, reused: Location | None, pool: LocalPool
+    scanned: Sequence[ScannedSource], settings: BuildSettings, out: Output, reused: Location | None, pool: Engine
 ) -> None:
     """Write the counts of each source into the work folder of a build whose shards are all finished, for its report.
 

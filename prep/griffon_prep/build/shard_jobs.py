@@ -18,7 +18,7 @@ from griffon_prep.records import UNCOUNTED_REASONS
 from griffon_prep.sources.scan import ScannedSource
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.tables import counts, size
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.support.worker_pool import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def run_jobs(
     scanned: Sequence[ScannedSource],
     settings: BuildSettings,
     out: Output | None,
-    pool: LocalPool,
+    pool: Engine,
     *,
     stop_early: bool,
     part: BuildPart | None = None,

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Never
 
 import click
@@ -16,15 +15,15 @@ from griffon_shards.diff.rows import Rows, match_rows, open_checked
 from griffon_shards.diff.sets import ChangedSample, SourceDiff, compare_locks, compare_source, read_changed
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.lock import read_lock
+from griffon_shards.storage import Location
+from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.support.command_line import comparing
 from griffon_shards.support.errors import SettingsError
 
-_SET = click.Path(path_type=Path)
-
 
 @click.command("diff")
-@click.argument("a", metavar="A", type=_SET)
-@click.argument("b", metavar="B", type=_SET)
+@click.argument("a", metavar="A", type=LOCATION)
+@click.argument("b", metavar="B", type=LOCATION)
 @click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")
 @click.option("--keys", is_flag=True, help="Print a line for every sample that differs, and nothing else.")
 @click.option(
@@ -35,7 +34,7 @@ _SET = click.Path(path_type=Path)
     help="For each source, show at most this many samples of every set of changed parts, and keys in one set only.",
 )
 @comparing
-def diff_command(a: Path, b: Path, json_wanted: bool, keys: bool, limit: int) -> None:
+def diff_command(a: Location, b: Location, json_wanted: bool, keys: bool, limit: int) -> None:
     """Show how set B differs from set A: settings, inputs, sources and samples.
 
     Samples are compared by key. Only those whose checksums in the indexes differ are read. A line of --keys has `only

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from griffon_shards.diff.locks import Change
 from griffon_shards.diff.samples import PARTS, PartChange
 from griffon_shards.diff.sets import ChangedSample, SetDiff, SourceDiff
+from griffon_shards.storage import Location
 from griffon_shards.support.tables import printable, size, table
 
 _EXCERPT_CHARS = 100
@@ -14,7 +14,7 @@ _KEPT_CHARS = 20  # of what two texts have in common, in front of their first di
 _HASH_CHARS = 12
 
 
-def as_json(diff: SetDiff, a: Path, b: Path) -> dict[str, object]:
+def as_json(diff: SetDiff, a: Location, b: Location) -> dict[str, object]:
     """The differences as plain data: everything that the text has, and values in full."""
     return {
         "alike": diff.alike,
@@ -27,7 +27,7 @@ def as_json(diff: SetDiff, a: Path, b: Path) -> dict[str, object]:
     }
 
 
-def as_text(diff: SetDiff, a: Path, b: Path) -> Iterator[str]:
+def as_text(diff: SetDiff, a: Location, b: Location) -> Iterator[str]:
     """The differences as paragraphs."""
     if diff.alike:
         yield f"alike: both sets have the digest {diff.digest_a}"

@@ -1,13 +1,12 @@
 """Match the rows of two sets by key, from the indexes alone, without a Python object for each row."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from griffon_shards.frozen_set import FrozenSet, open_set
-from griffon_shards.index import INDEX_NAME
+from griffon_shards.storage import Location
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import sha256_of
 
@@ -39,16 +38,16 @@ class MatchedRows:
     in_order: bool
 
 
-def open_checked(root: Path) -> FrozenSet:
+def open_checked(root: Location) -> FrozenSet:
     """Open a set, and check its index against the hash in the lock, so that what the index says can be relied on.
 
     Raises:
         DataError: the folder is not a frozen set, or its lock or index is damaged.
     """
-    frozen = open_set(root)
-    if (sha256 := sha256_of(root / INDEX_NAME)) != frozen.lock.index_sha256:
+    frozen = open_set(root).in_order()
+    if (sha256 := sha256_of(frozen.index_path)) != frozen.lock.index_sha256:
         raise DataError(
-            f"{root / INDEX_NAME}: damaged, its SHA-256 is {sha256}, the lock has {frozen.lock.index_sha256}; "
+            f"{frozen.index_path}: damaged, its SHA-256 is {sha256}, the lock has {frozen.lock.index_sha256}; "
             "copy the set again or rebuild it"
         )
     return frozen

@@ -15,6 +15,8 @@ from griffon_shards.overlap.examine import perceptual_installed, read_image_data
 from griffon_shards.overlap.find import Found, compare, compare_with_itself, read_side
 from griffon_shards.overlap.inputs import Input, open_inputs
 from griffon_shards.overlap.report import as_json, as_text, list_text, pair_counts
+from griffon_shards.storage import Location
+from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
@@ -27,9 +29,9 @@ _SHOWN = 3
 
 
 @click.command("overlap")
-@click.argument("train", metavar="[TRAIN]...", nargs=-1, type=_PATH)
+@click.argument("train", metavar="[TRAIN]...", nargs=-1, type=LOCATION)
 @click.option(
-    "--eval", "evaluation", metavar="EVAL", multiple=True, type=_PATH, help="Evaluation set; can be repeated."
+    "--eval", "evaluation", metavar="EVAL", multiple=True, type=LOCATION, help="Evaluation set; can be repeated."
 )
 @click.option("--self", "own", is_flag=True, help="Find images that stand twice in TRAIN, instead of --eval.")
 @click.option("--image-data", type=_PATH, help="Visual Genome's image_data.json, which says which images are COCO's.")
@@ -48,8 +50,8 @@ _SHOWN = 3
 )
 @guard
 def overlap_command(
-    train: tuple[Path, ...],
-    evaluation: tuple[Path, ...],
+    train: tuple[Location, ...],
+    evaluation: tuple[Location, ...],
     own: bool,
     image_data: Path | None,
     no_perceptual: bool,
@@ -59,8 +61,8 @@ def overlap_command(
 ) -> None:
     """Find the images of TRAIN that are in EVAL, too: by name, by bytes, and by perceptual hash.
 
-    TRAIN and EVAL are frozen sets, folders of images, or lists of names (file names, COCO ids, SHA-256s). Without
-    TRAIN, --out lists all images of EVAL.
+    TRAIN and EVAL are frozen sets, also at URLs, folders of images, or lists of names (file names, COCO ids,
+    SHA-256s). Without TRAIN, --out lists all images of EVAL.
     """
     _check(train, evaluation, own=own, out=out)
     if image_data is not None:
@@ -96,7 +98,7 @@ def overlap_command(
             click.echo(f"wrote {len(found.lines):,} lines to {out}")
 
 
-def _check(train: Sequence[Path], evaluation: Sequence[Path], *, own: bool, out: Path | None) -> None:
+def _check(train: Sequence[Location], evaluation: Sequence[Location], *, own: bool, out: Path | None) -> None:
     if own == bool(evaluation):
         raise SettingsError("give either --eval EVAL or --self" + (", not both" if own else ""))
     if not train and (own or out is None):

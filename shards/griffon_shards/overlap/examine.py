@@ -20,7 +20,8 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.image_identity import VisualGenomeImages, identity_of, visual_genome_images
 from griffon_shards.image_list import ImageListEntry
 from griffon_shards.images import ImageError, decode
-from griffon_shards.overlap.inputs import Job
+from griffon_shards.overlap.inputs import Job, local_path
+from griffon_shards.storage import Location
 
 HASH_SIDE = 16
 WORDS = HASH_SIDE * HASH_SIDE // 64
@@ -125,7 +126,7 @@ def _images(job: Job) -> Iterator[_Image]:
             sha256 = bytes.fromhex(item.sha256)
             yield _Image(name=name, path=item.path, identity=item.identity, sha256=sha256)
         elif isinstance(item, str):
-            yield _file_image(job.input.path / item, item)
+            yield _file_image(local_path(job.input) / item, item)
         else:
             assert frozen is not None
             yield _sample_image(frozen, item)
@@ -170,9 +171,9 @@ def _mapped(image: _Image, visual_genome: VisualGenomeImages | None) -> str:
 
 
 @lru_cache(maxsize=4)
-def open_frozen(root: Path) -> FrozenSet:
+def open_frozen(root: Location) -> FrozenSet:
     """A set, open in this process."""
-    return open_set(root)
+    return open_set(root).in_order()
 
 
 @lru_cache(maxsize=1)

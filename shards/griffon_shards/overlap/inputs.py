@@ -11,6 +11,7 @@ import numpy as np
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.image_list import ImageListEntry, read_image_list
 from griffon_shards.lock import LOCK_NAME
+from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError, SettingsError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -30,7 +31,7 @@ class Input:
         unnamed: number of images in a list whose names do not say which image it is.
     """
 
-    path: Path
+    path: Location
     kind: str
     sources: tuple[str, ...]
     first_source: int
@@ -55,7 +56,7 @@ class Job:
     perceptual: bool
 
 
-def open_inputs(paths: tuple[Path, ...]) -> tuple[Input, ...]:
+def open_inputs(paths: tuple[Location, ...]) -> tuple[Input, ...]:
     """Look at every input and count its images; sources of several inputs are told apart by the inputs' names.
 
     Raises:
@@ -73,6 +74,11 @@ def open_inputs(paths: tuple[Path, ...]) -> tuple[Input, ...]:
             prefix = f"{sources[0]}/" if len(paths) > 1 else ""
             sources = tuple(f"{prefix}{source.tag}" for source in frozen.lock.sources)
             kind, images = "set", int(np.count_nonzero(frozen.index["has_image"]))
+        elif isinstance(path, ObjectPath):
+            raise SettingsError(
+                f"{path}: no frozen set there; only frozen sets are read from URLs, so copy folders of images and "
+                "lists of names to this machine"
+            )
         elif path.is_dir():
             kind, images = "folder", sum(1 for _ in _files(path))
         elif path.is_file():
@@ -95,9 +101,16 @@ def jobs(inputs: tuple[Input, ...], image_data: Path | None, *, perceptual: bool
         if one.kind == "set":
             items = _rows(open_set(one.path))
         else:
-            items = _files(one.path) if one.kind == "folder" else read_image_list(one.path)
+            local = local_path(one)
+            items = _files(local) if one.kind == "folder" else read_image_list(local)
         while piece := tuple(islice(items, _PER_JOB)):
             yield Job(input=one, items=piece, image_data=image_data, perceptual=perceptual)  # type: ignore[arg-type]
+
+
+def local_path(one: Input) -> Path:
+    """The path of a folder or a list, which is on this machine."""
+    assert isinstance(one.path, Path)
+    return one.path
 
 
 def _rows(frozen: FrozenSet) -> Iterator[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from griffon_shards.frozen_set import open_set
 from griffon_shards.stats.counts import CountTokens, SetCounts
 from griffon_shards.stats.figures import Figures, make_figures
+from griffon_shards.storage import Location
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.worker_pool import LocalPool
 
@@ -17,7 +18,7 @@ _Job = tuple[str, int, int, str | None]
 
 
 def count_set(
-    root: Path,
+    root: Location,
     *,
     workers: int,
     tokenizer: Path | None = None,
@@ -27,7 +28,7 @@ def count_set(
     """The figures of a set: the same for any number of workers. Every sample is read and checked against its crc32.
 
     Args:
-        root: the set's folder.
+        root: the set's folder, or its URL.
         workers: number of processes.
         tokenizer: folder with the `tokenizer.json` of a tokenizer, to count tokens too.
         rows_per_job: samples that a process counts at a time.
@@ -67,7 +68,7 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[int, SetCounts]]:
 def _count_rows(job: _Job) -> tuple[int, SetCounts]:
     """Count some rows; returns their number and the counts."""
     root, start, stop, folder = job
-    frozen = open_set(root)
+    frozen = open_set(root).in_order()
     counts = SetCounts(frozen.lock.render["boxes"])
     count_tokens = None if folder is None else token_counter(folder)
     for row in range(start, stop):

@@ -13,8 +13,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from griffon_shards.storage.errors import StorageError, describe, describe_given_up, is_missing, is_transient
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.storage.errors import (
+    StorageError,
+    describe,
+    describe_given_up,
+    is_existing,
+    is_missing,
+    is_transient,
+    truncated,
+)
+from griffon_shards.support.errors import DataError, SettingsError
 
 Result = TypeVar("Result")
 Stamp: TypeAlias = tuple[int, str]
@@ -25,8 +33,8 @@ CONNECTIONS = 64
 
 _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 8.0
-_GIVE_UP_S = 45.0  # errors reach the user within a minute
-_CONNECT_S, _READ_S = 10, 30
+_GIVE_UP_S = 35.0  # with the last attempt, errors reach the user within a minute
+_CONNECT_S, _READ_S = 10, 15
 _MODULES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 _PROVIDERS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime")
@@ -48,7 +56,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 def read_whole(url: str) -> bytes:
     """The whole object; see `ObjectPath.read_bytes`."""
-    data: bytes = _retried(url, lambda: _file_system(url).cat_file(url))
+    data: bytes = retried(url, lambda: _file_system(url).cat_file(url))
     return data
 
 
@@ -63,9 +71,9 @@ def read_range(url: str, start: int, size: int) -> bytes:
             raise ConnectionError(f"got {len(data):,} of {size:,} bytes")
         return data
 
-    data = _retried(url, read)
+    data = retried(url, read)
     if len(data) != size:
-        raise StorageError(f"{url}: truncated, has no bytes {start:,} to {start + size:,}; copy it again")
+        raise DataError(truncated(url))
     return data
 
 
@@ -76,7 +84,7 @@ def size_of(url: str) -> int:
 
 def stamp_of(url: str) -> Stamp:
     """Size and version of an object; see `ObjectPath.stamp`."""
-    entry = _retried(url, lambda: _file_system(url).info(url))
+    entry = retried(url, lambda: _file_system(url).info(url))
     if entry["type"] != "file":
         raise _not_found(url)
     return _stamp(entry)
@@ -85,14 +93,14 @@ def stamp_of(url: str) -> Stamp:
 def has_objects(url: str) -> bool:
     """Whether there are objects below a URL."""
     try:
-        return bool(_retried(url, lambda: _file_system(url).info(url))["type"] == "directory")
+        return bool(retried(url, lambda: _file_system(url).info(url))["type"] == "directory")
     except FileNotFoundError:
         return False
 
 
 def list_below(url: str) -> Iterator[tuple[str, Stamp]]:
     """Name relative to `url` and stamp of every object below it, in order of their names."""
-    entries = _retried(url, lambda: _file_system(url).find(url, detail=True))
+    entries = retried(url, lambda: _file_system(url).find(url, detail=True))
     start = len(url.partition("://")[2]) + 1
     for name, entry in sorted(entries.items()):
         if len(name) > start - 1:  # an object with the folder's own name is not below it
@@ -101,7 +109,7 @@ def list_below(url: str) -> Iterator[tuple[str, Stamp]]:
 
 def write_whole(url: str, data: bytes) -> None:
     """Write an object whole, or replace it."""
-    _retried(url, lambda: _file_system(url).pipe_file(url, data))
+    retried(url, lambda: _file_system(url).pipe_file(url, data))
 
 
 def create(url: str, data: bytes) -> bool:
@@ -111,10 +119,10 @@ def create(url: str, data: bytes) -> bool:
     def write() -> None:
         nonlocal attempts
         attempts += 1
-        _file_system(url).pipe_file(url, data, mode="create")
+        _file_system(url).pipe_file(url, data, **_CREATE[_provider(url)])
 
     try:
-        _retried(url, write)
+        retried(url, write)
     except FileExistsError:
         # An earlier attempt, whose answer was lost, may have written it.
         return attempts > 1 and read_whole(url) == data
@@ -123,7 +131,7 @@ def create(url: str, data: bytes) -> bool:
 
 def upload(url: str, file: Path) -> None:
     """Write a file on disk as an object; it appears when it is complete."""
-    _retried(url, lambda: _file_system(url).put_file(str(file), url))
+    retried(url, lambda: _file_system(url).put_file(str(file), url))
 
 
 def _stamp(entry: Mapping[str, Any]) -> Stamp:
@@ -147,29 +155,39 @@ def _client(provider: str, process_id: int) -> Any:  # noqa: ANN401 - fsspec has
 
 
 def _file_system(url: str) -> Any:  # noqa: ANN401 - fsspec has no types
-    return _client(_PROVIDERS[url.partition("://")[0]], os.getpid())
+    return _client(_provider(url), os.getpid())
 
 
-def _retried(url: str, operation: Callable[[], Result]) -> Result:
+def _provider(url: str) -> str:
+    return _PROVIDERS[url.partition("://")[0]]
+
+
+def retried(
+    url: str,
+    operation: Callable[[], Result],
+    *,
+    wait: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Result:
     """The result of an operation, after as many attempts as make sense; waits grow, with jitter.
 
     Raises:
         FileNotFoundError: there is no such object.
         FileExistsError: there is one, and the operation only creates.
         SettingsError: a package is missing.
-        StorageError: the error is final, or is still there after 45 s.
+        StorageError: the error is final, or is still there after 35 s.
     """
-    start = time.monotonic()
+    start = clock()
     attempts = 0
     while True:
         attempts += 1
         try:
             return operation()
-        except (SettingsError, StorageError, KeyboardInterrupt, MemoryError):
+        except (SettingsError, DataError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - each provider has exceptions of its own
-            passed_s = time.monotonic() - start
-            if isinstance(error, FileExistsError):
+            passed_s = clock() - start
+            if is_existing(error):
                 raise FileExistsError(url) from None
             if is_missing(error):
                 raise _not_found(url) from None
@@ -178,7 +196,7 @@ def _retried(url: str, operation: Callable[[], Result]) -> Result:
             wait_s = random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempts))
             if passed_s + wait_s > _GIVE_UP_S:
                 raise StorageError(describe_given_up(error, url, attempts, passed_s)) from None
-        time.sleep(wait_s)
+        wait(wait_s)
 
 
 def _ends_at(url: str, end: int) -> bool:

@@ -15,7 +15,7 @@ from griffon_shards.support.errors import DataError
 
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 509})
 _TRANSIENT_CODES = frozenset(
-    {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "RequestTimeTooSkewed", "ThrottlingException",
+    {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "ThrottlingException",
      "Throttling", "RequestLimitExceeded", "BandwidthLimitExceeded", "OperationAborted", "ConditionalRequestConflict",
      "ServerBusy", "OperationTimedOut", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}
 )  # fmt: skip
@@ -40,6 +40,8 @@ _WRONG_REGION = frozenset(
 )
 _TRANSIENT_ERRNO = frozenset({errno.EBUSY, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EPIPE})
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
+_EXISTS = frozenset({"PreconditionFailed", "BlobAlreadyExists"})
+_WRONG_CLOCK = "RequestTimeTooSkewed"
 
 
 class StorageError(DataError):
@@ -63,7 +65,7 @@ def code_of(error: BaseException) -> str:
         if isinstance(response, dict):  # botocore
             return str(response.get("Error", {}).get("Code", ""))
         if code := getattr(cause, "error_code", None):  # azure
-            return str(code)
+            return str(getattr(code, "value", code))
     return ""
 
 
@@ -104,6 +106,16 @@ def is_missing(error: BaseException) -> bool:
     return code_of(error) not in _NO_BUCKET and (isinstance(error, FileNotFoundError) or status_of(error) == 404)
 
 
+def is_existing(error: BaseException) -> bool:
+    """Whether an operation that only creates met an object that exists."""
+    return isinstance(error, FileExistsError) or code_of(error) in _EXISTS or status_of(error) == 412
+
+
+def truncated(url: str) -> str:
+    """One line about an object that ends before the bytes that are read."""
+    return f"{url}: truncated, it ends before the bytes that are asked for; copy the set again or rebuild it"
+
+
 def describe(error: BaseException, url: str) -> str:
     """One line about an error that is final: where, what, and how to fix it."""
     code, bucket = code_of(error), "/".join(url.split("/")[:3])
@@ -118,6 +130,8 @@ def describe(error: BaseException, url: str) -> str:
         return f"{bucket}: no such bucket; check its name, and the endpoint (S3: AWS_ENDPOINT_URL)"
     if code in _WRONG_CREDENTIALS:
         return f"{bucket}: the credentials are refused ({code}); renew them, or choose others (S3: AWS_PROFILE)"
+    if code == _WRONG_CLOCK:
+        return f"{bucket}: refuses the time of this machine's clock; set the clock"
     if code in _WRONG_REGION or status in (301, 307):
         return f"{bucket}: the bucket is in another region; set it (S3: AWS_REGION and AWS_DEFAULT_REGION)"
     if status in (401, 403) or isinstance(error, PermissionError):
@@ -126,6 +140,8 @@ def describe(error: BaseException, url: str) -> str:
         return f"{url}: truncated, ends before the bytes that are needed; copy it again"
     if isinstance(error, FileNotFoundError) or status == 404:
         return f"{url}: no such object"
+    if status == 416:
+        return truncated(url)
     detail = code or (f"HTTP {status}" if status else "") or _first_line(error)
     return f"{url}: the store reports {detail}"
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from griffon_shards.storage.object_path import ObjectPath
 from griffon_shards.storage.transfer import fetch
-from griffon_shards.support.errors import DataError
-from griffon_shards.support.files import sha256_of
 from griffon_shards.support.folder_lock import wait_for_lock
 
 
@@ -36,12 +34,5 @@ def local_copy(source: ObjectPath, sha256: str, cache: Path | None = None) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     with wait_for_lock(folder / f"{sha256}.lock", whose=f"{source}: another process fetches it"):
         if not path.exists():
-            arriving = folder / f"{sha256}.part"
-            fetch(source, arriving)
-            if (fetched := sha256_of(arriving)) != sha256:
-                arriving.unlink()
-                raise DataError(
-                    f"{source}: damaged, its SHA-256 is {fetched}, expected {sha256}; copy the set again or rebuild it"
-                )
-            arriving.replace(path)
+            fetch(source, path, sha256=sha256)
     return path

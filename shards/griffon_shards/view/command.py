@@ -7,20 +7,21 @@ from pathlib import Path
 
 import click
 
+from griffon_shards.storage import Location
 from griffon_shards.storage.node_cache import default_cache
+from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import SettingsError
 
 DEFAULT_PORT = 8765
 """Tried first if no port is given."""
-_PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _EXISTING_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command("view")
-@click.argument("roots", metavar="DIR...", nargs=-1, required=True, type=_PATH)
+@click.argument("roots", metavar="DIR...", nargs=-1, required=True, type=LOCATION)
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -37,13 +38,17 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     help="Folder of the images, to show those of rejected records.",
 )
 @click.option("--predictions", type=_FILE, help="A predictions.jsonl of griffon-train evaluate.")
-@click.option("--marks", type=_FILE, help="File of the marked samples.  [default: DIR.marks.jsonl]")
+@click.option(
+    "--marks",
+    type=_FILE,
+    help="File of the marked samples.  [default: DIR.marks.jsonl; of a set at a URL, in the current folder]",
+)
 @click.option(
     "--cache", type=_FOLDER, help="Folder for sidecars, statistics and thumbnails.  [default: the user's cache folder]"
 )
 @guard
 def view_command(
-    roots: tuple[Path, ...],
+    roots: tuple[Location, ...],
     host: str,
     port: int | None,
     browse: bool,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import orjson
 
+from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import write_whole
 
@@ -19,6 +20,14 @@ MAX_NOTE_CHARS = 2000
 
 _Lines = dict[str, dict[str, object]]
 """The fields of a line by its key; none for a comment, which is its own key."""
+
+
+def marks_path(root: Location) -> Path:
+    """The file of marks of a set: beside it, never in it; of a set at a URL, in the current folder."""
+    if isinstance(root, ObjectPath):
+        return Path(str(root).partition("://")[2].replace("/", "-") + ".marks.jsonl").absolute()
+    folder = root.resolve()
+    return folder.with_name(f"{folder.name}.marks.jsonl")
 
 
 class Marks:

@@ -1,5 +1,6 @@
 """The records that a build left out, from `rejects.jsonl`, and their images where they can be found."""
 
+import contextlib
 import os
 import threading
 from array import array
@@ -11,6 +12,8 @@ import orjson
 from griffon_shards import images
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.lock import REJECTS_NAME
+from griffon_shards.storage import ObjectPath
+from griffon_shards.storage.transfer import fetch
 from griffon_shards.support.errors import DataError
 from griffon_shards.view.errors import NotFoundError
 
@@ -26,11 +29,12 @@ class Rejects:
     know that folder, so it is looked for in `data_root` and the folders below it, two levels deep.
     """
 
-    def __init__(self, frozen: FrozenSet, data_root: Path | None) -> None:
-        self._path = frozen.root / REJECTS_NAME
+    def __init__(self, frozen: FrozenSet, data_root: Path | None, cache: Path) -> None:
+        self._root, self._digest, self._cache = frozen.root, frozen.lock.digest, cache
         self._sources = frozen.lock.sources
         self._data_root = data_root
         self._lock = threading.Lock()
+        self._path = Path(REJECTS_NAME)  # set when the file is first read
         self._kinds: list[tuple[str, str]] | None = None  # a source and a reason
         self._kind = array("I")
         self._offsets = array("Q")
@@ -75,6 +79,7 @@ class Rejects:
     def _read(self) -> list[tuple[str, str]]:
         with self._lock:
             if self._kinds is None:
+                self._path = self._local_path()
                 places: dict[tuple[str, str], int] = {}
                 offset = 0
                 for raw in self._path.open("rb") if self._path.exists() else ():
@@ -84,6 +89,17 @@ class Rejects:
                     offset += len(raw)
                 self._kinds = list(places)
             return self._kinds
+
+    def _local_path(self) -> Path:
+        """The file; of a set at a URL, a copy in the cache."""
+        if not isinstance(self._root, ObjectPath):
+            return self._root / REJECTS_NAME
+        path = self._cache / f"{self._digest}.{REJECTS_NAME}"
+        if not path.exists():
+            self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                fetch(self._root / REJECTS_NAME, path)
+        return path
 
     def _line(self, number: int) -> dict[str, Any]:
         if not 0 <= number < len(self._offsets):

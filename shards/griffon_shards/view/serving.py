@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from tqdm import tqdm
 
 from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.storage import Location
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.logs import configure
 from griffon_shards.support.processes import available_cores
@@ -24,7 +25,7 @@ from griffon_shards.support.worker_pool import LocalPool
 from griffon_shards.view.access import Access, is_loopback
 from griffon_shards.view.command import DEFAULT_PORT
 from griffon_shards.view.key_rows import KeyRows
-from griffon_shards.view.marks import Marks
+from griffon_shards.view.marks import Marks, marks_path
 from griffon_shards.view.predictions import Predictions
 from griffon_shards.view.rejects import Rejects
 from griffon_shards.view.server import make_app, static_files
@@ -41,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def view(
-    roots: Sequence[Path],
+    roots: Sequence[Location],
     *,
     host: str,
     port: int | None,
@@ -73,10 +74,10 @@ def view(
 
 
 def open_sets(
-    roots: Sequence[Path], *, data_root: Path | None, predictions: Path | None, marks: Path | None, cache: Path
+    roots: Sequence[Location], *, data_root: Path | None, predictions: Path | None, marks: Path | None, cache: Path
 ) -> list[ViewedSet]:
     """Open sets, and build the sidecars that the cache lacks. Arguments and errors are those of `view`."""
-    opened = [open_set(root) for root in roots]
+    opened = [open_set(root, cache) for root in roots]
     asked = [None if predictions is None else Predictions(predictions, frozen) for frozen in opened]
     if predictions is not None and not any(asked):
         others = sorted({digest for item in asked if item is not None for digest in item.other_sets})
@@ -93,17 +94,11 @@ def open_sets(
             key_rows=KeyRows(frozen),
             sidecar=Sidecar(_built_sidecar(frozen, cache)),
             predictions=answers or None,
-            marks=Marks(marks or _beside(root)),
-            rejects=Rejects(frozen, data_root),
+            marks=Marks(marks or marks_path(root)),
+            rejects=Rejects(frozen, data_root, cache),
         )
         for number, (root, frozen, answers) in enumerate(zip(roots, opened, asked, strict=True))
     ]
-
-
-def _beside(root: Path) -> Path:
-    """The file of marks of a set: beside it, never in it."""
-    folder = root.resolve()
-    return folder.with_name(f"{folder.name}.marks.jsonl")
 
 
 def _built_sidecar(frozen: FrozenSet, cache: Path) -> Path:
@@ -124,11 +119,11 @@ def _built_sidecar(frozen: FrozenSet, cache: Path) -> Path:
     return path
 
 
-def _build_sidecar(job: tuple[Path, Path]) -> Path:
+def _build_sidecar(job: tuple[Location, Path]) -> Path:
     """Build the sidecar of a set in a cache, with a progress bar on a terminal."""
     root, cache = job
     configure()
-    frozen = open_set(root)
+    frozen = open_set(root, cache)
     with tqdm(total=len(frozen), unit=" samples", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
         return ensure_sidecar(frozen, cache, workers=min(_READERS, available_cores()), done=bar.update)
 

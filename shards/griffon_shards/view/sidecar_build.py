@@ -182,7 +182,7 @@ def _build(frozen: FrozenSet, path: Path, workers: int, done: Callable[[int], ob
 def _blocks(frozen: FrozenSet, workers: int) -> Iterator[RowBlock]:
     """All rows of a set, block by block, in order."""
     rows = len(frozen)
-    jobs = [(str(frozen.root), start, min(start + _ROWS_PER_BLOCK, rows)) for start in range(0, rows, _ROWS_PER_BLOCK)]
+    jobs = [(frozen, start, min(start + _ROWS_PER_BLOCK, rows)) for start in range(0, rows, _ROWS_PER_BLOCK)]
     if rows <= FEW_ROWS:
         yield from map(read_rows, jobs)
         return

@@ -2,10 +2,10 @@
 
 from array import array
 from dataclasses import dataclass
-from pathlib import Path
 
-from griffon_shards.frozen_set import open_set
+from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.listing import boxes_of_variants, smallest_box_of
+from griffon_shards.storage.errors import StorageError
 from griffon_shards.support.errors import DataError
 from griffon_shards.types import Sample
 from griffon_shards.view.text_index import indexed
@@ -37,10 +37,13 @@ class RowBlock:
     damaged: list[int]
 
 
-def read_rows(job: tuple[str, int, int]) -> RowBlock:
-    """Read the rows [start, stop) of the set in a folder. Damaged samples are listed; the page shows their errors."""
-    root, start, stop = job
-    frozen = open_set(Path(root))
+def read_rows(job: tuple[FrozenSet, int, int]) -> RowBlock:
+    """Read the rows [start, stop) of a set. Damaged samples are listed; the page shows their errors.
+
+    Raises:
+        StorageError: the object store of the set cannot be used.
+    """
+    frozen, start, stop = job[0].in_order(), *job[1:]
     texts: list[str] = []
     widths_px, heights_px, areas_px2 = array("I"), array("I"), array("d")
     rows_by_label: dict[str, list[int]] = {}
@@ -53,6 +56,8 @@ def read_rows(job: tuple[str, int, int]) -> RowBlock:
             if int(frozen.index[row]["boxes"]):
                 labels = dict.fromkeys(label for label, _ in boxes_of_variants(sample, frozen, row))
                 area_px2 = smallest_box_of(sample, frozen, row)
+        except StorageError:  # says nothing about the sample
+            raise
         except (DataError, OSError):
             damaged.append(row)
         texts.append(text)

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from griffon_shards.storage.node_cache import default_cache
 from griffon_shards.types import Sample
 from griffon_shards.view.access import Access
-from griffon_shards.view.command import default_cache
 from griffon_shards.view.server import make_app, static_files
 from griffon_shards.view.serving import listen, make_server
 from griffon_shards.view.web_images import Thumbnails

@@ -71,8 +71,9 @@ def checkpoint_of(run: Path, step: int) -> Path:
 
 
 def result_of(run: Path) -> Mapping[str, bytes]:
-    """Return what must be bit-identical in two equal runs: metrics, the model, and the last checkpoint's tensors."""
-    files = [run / "metrics.jsonl", run / "model" / "model.safetensors"]
+    """Return what must be bit-identical in two equal runs: metrics, the result, and the last checkpoint's tensors."""
+    results = run / "model" / "model.safetensors", run / "adapter" / "adapter_model.safetensors"
+    files = [run / "metrics.jsonl", next(path for path in results if path.exists())]
     files += sorted(max((run / "checkpoints").glob("step-*")).glob("*.safetensors"))
     return {str(path.relative_to(run)): path.read_bytes() for path in files}
 

@@ -228,7 +228,7 @@ def test_each_part_has_its_rate(launcher: Launcher, frozen_set: Path, tmp_path: 
 
 
 HOOK = """
-import json, pathlib
+import json, pathlib, sys
 lost = [1]
 def to_file(step, figures):
     if step in lost:
@@ -236,12 +236,16 @@ def to_file(step, figures):
         raise ConnectionError("no answer")
     with pathlib.Path(__file__).with_name("told.jsonl").open("a") as file:
         file.write(json.dumps([step, dict(figures)]) + "\\n")
+    pathlib.Path(__file__).with_name("modules.txt").write_text("\\n".join(sys.modules))
     figures.clear()
 """
 
 
 def test_a_hook_is_given_every_step(frozen_set: Path, tmp_path: Path) -> None:
-    """Even the one for which it fails; it cannot change the figures. Its module is found on PYTHONPATH."""
+    """Even the one for which it fails; it cannot change the figures. Its module is found on PYTHONPATH.
+
+    It also sees that a run without LoRA does not import peft.
+    """
     (tmp_path / "my_logs.py").write_text(HOOK)
     run = tmp_path / "run"
     options = ("--steps", 3, "--global-batch", 2, "--workers", 0, "--log-hook", "my_logs:to_file")
@@ -260,6 +264,8 @@ def test_a_hook_is_given_every_step(frozen_set: Path, tmp_path: Path) -> None:
     expected = [{**one, **other} for one, other in zip(metrics_of(run), lines_of(run / "timing.jsonl"), strict=True)]
     assert reported == [[index, item] for index, item in enumerate(expected)]
     assert len(reported) == 3
+    modules = (tmp_path / "modules.txt").read_text().splitlines()
+    assert "deepspeed" in modules and "peft" not in modules
 
 
 @pytest.mark.parametrize("hook", ["no_such_module:f", "json:no_such_function", "json:decoder"])

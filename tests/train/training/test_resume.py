@@ -31,6 +31,8 @@ WHILE_SAVING = 2
 BATCHES = ("--global-batch", 5, "--micro-batch", 2, "--max-length", 256)
 RATES = ("--lr", 1e-3, "--vision-tower-lr", 1e-4, "--weight-decay", 0.1)
 
+LORA = ("--lora-r", 4, "--lora-dropout", 0.1)
+
 FEW = 12
 SHORT = ("--steps", FEW, "--save-steps", 4, *BATCHES, *RATES)
 """With checkpoints after 4, 8 and 12 steps."""
@@ -53,12 +55,18 @@ def stop_while_saving(running: Running, run: Path, timeout_s: float = TIMEOUT_S)
         running.signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize(("stage", "steps"), [(2, 40), (3, 20)])
+@pytest.mark.parametrize(("stage", "steps", "more"), [(2, 40, ()), (3, 20, ()), (2, 40, LORA)])
 def test_killed_at_any_moment(
-    stage: int, steps: int, launcher: Launcher, zero: Mapping[int, Options], frozen_set: Path, tmp_path: Path
+    stage: int,
+    steps: int,
+    more: Options,
+    launcher: Launcher,
+    zero: Mapping[int, Options],
+    frozen_set: Path,
+    tmp_path: Path,
 ) -> None:
     """Bit for bit the run that nobody killed, which lies in another folder; ZeRO-3 is slow, hence fewer steps."""
-    options = ("--steps", steps, "--save-steps", steps // 7, *BATCHES, *RATES, *zero[stage], "--workers", 2)
+    options = ("--steps", steps, "--save-steps", steps // 7, *BATCHES, *RATES, *zero[stage], *more, "--workers", 2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     ended = launcher.run(*command(frozen_set, whole, *options))
     assert ended.codes == [0, 0], ended.said

@@ -142,10 +142,12 @@ def _opened(path: Path, checkpoint: str | None, device: str, dtype: str) -> "Loa
     from griffon_train.config.run_folder import MODEL_NAME, SETTINGS_NAME
     from griffon_train.distributed.process_group import distributed_session
     from griffon_train.evaluation.saved_model import open_saved
+    from griffon_train.training.adapter_files import adapter_folder
     from griffon_train.training.model_source import open_model
 
     is_run = (path / SETTINGS_NAME).is_file()
-    if checkpoint is None and not (is_run and not (path / MODEL_NAME).is_dir()):
+    exported = not is_run or (path / MODEL_NAME).is_dir()
+    if checkpoint is None and exported and adapter_folder(path) is None:
         return open_saved(path, device, dtype)
     with distributed_session(device, _STALL_S) as ranks:
         return open_model(path, checkpoint, dtype, ranks).loaded

@@ -27,7 +27,7 @@ _SHARD_SIZE = click.option(
 
 @click.group("convert")
 def convert() -> None:
-    """Convert CLIP towers to another image size, and released Griffon weights from and to our layout."""
+    """Convert CLIP towers to another image size, convert released Griffon weights, and merge adapters."""
 
 
 @convert.command("clip")
@@ -101,4 +101,26 @@ def export_command(src: Path, dst: Path, vision_tower: str | None, shard_size: s
     from griffon_train.model.convert import export_griffon
 
     export_griffon(src, dst, vision_tower=vision_tower, shard_size=shard_size)
+    click.echo(f"written: {dst}")
+
+
+@convert.command("merge")
+@_SRC
+@_DST
+@click.option("--model", metavar="PATH", help="Base model, if it has moved.  [default: where it was in training]")
+@click.option("--vision-tower", type=_PATH, help="Its vision tower, if --model is a language model.")
+@click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), help="Data type.  [default: that of training]")
+@_SHARD_SIZE
+@verbosity_option
+@guard
+def merge_command(
+    src: Path, dst: Path, model: str | None, vision_tower: Path | None, dtype: str | None, shard_size: str
+) -> None:
+    """Merge a LoRA adapter into the model that it was trained on.
+
+    SRC is the output folder of a run with --lora-r, or the adapter/ in it. DST is a new folder.
+    """
+    from griffon_train.training.merging import merge_adapter
+
+    merge_adapter(src, dst, model=model, vision_tower=vision_tower, dtype=dtype, shard_size=shard_size)
     click.echo(f"written: {dst}")

@@ -8,12 +8,14 @@ import click
 import orjson
 
 from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.storage import Location
 from griffon_shards.support.command_line import resumable
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
 from griffon_shards.support.logs import verbosity_option
 from griffon_shards.types import TASKS
 from griffon_train.cli.model_options import model_options
+from griffon_train.config.options import LocationType
 
 if TYPE_CHECKING:
     from griffon_train.evaluation.evaluate import Result
@@ -27,10 +29,10 @@ _PATH = click.Path(path_type=Path)
     "--shards",
     "roots",
     metavar="DIR",
-    type=_PATH,
+    type=LocationType(),
     multiple=True,
     required=True,
-    help="Shard folder made by griffon-prep build; repeat for several folders.",
+    help="Shard folder made by griffon-prep build, or its URL; repeat for several folders.",
 )
 @click.option("--out", type=_PATH, help="Folder for predictions.jsonl and metrics.json.  [default: only print a table]")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Questions answered together.")
@@ -66,7 +68,7 @@ _PATH = click.Path(path_type=Path)
 @resumable
 def evaluate_command(
     model: Path,
-    roots: tuple[Path, ...],
+    roots: tuple[Location, ...],
     out: Path | None,
     checkpoint: str | None,
     batch: int,
@@ -123,7 +125,7 @@ def evaluate_command(
             click.echo(figures_table(result.metrics))
 
 
-def _opened(roots: Sequence[Path]) -> list[FrozenSet]:
+def _opened(roots: Sequence[Location]) -> list[FrozenSet]:
     sets = [open_set(root) for root in roots]
     if len({frozen.lock.digest for frozen in sets}) < len(sets):
         raise SettingsError("--shards: the same set is given twice")

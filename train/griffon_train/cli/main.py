@@ -6,6 +6,7 @@ from griffon_train.cli.ask import ask_command
 from griffon_train.cli.checkpoint import checkpoint
 from griffon_train.cli.convert import convert
 from griffon_train.cli.evaluate import evaluate_command
+from griffon_train.cli.memory import memory_command
 from griffon_train.cli.new_model import new_model_command
 from griffon_train.cli.plan import lengths_command, plan_command
 from griffon_train.cli.read import read_command
@@ -25,6 +26,7 @@ _COMMANDS = (
     plan_command,
     lengths_command,
     read_command,
+    memory_command,
     run,
     checkpoint,
     evaluate_command,

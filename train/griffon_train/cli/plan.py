@@ -11,9 +11,11 @@ import orjson
 from tqdm import tqdm
 
 from griffon_shards.frozen_set import open_set
+from griffon_shards.storage import Location
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.logs import verbosity_option
 from griffon_shards.support.tables import table
+from griffon_train.config.options import LocationType
 from griffon_train.config.settings import OPTIONS, weights_by_tag
 from griffon_train.data.lengths import Lengths, count_lengths, default_table_path
 from griffon_train.data.padding_report import epoch_report, merge_reports
@@ -31,7 +33,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that define the order of samples and the steps to show."""
     for option in reversed(
         [
-            click.argument("roots", metavar="DIR...", nargs=-1, required=True, type=_PATH),
+            click.argument("roots", metavar="DIR...", nargs=-1, required=True, type=LocationType()),
             click.option(
                 "--global-batch",
                 type=click.IntRange(1),
@@ -76,7 +78,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def make_plan(roots: Sequence[Path], tables: Sequence[Path], weights: Sequence[str], **settings: Any) -> Plan:  # noqa: ANN401
+def make_plan(roots: Sequence[Location], tables: Sequence[Path], weights: Sequence[str], **settings: Any) -> Plan:  # noqa: ANN401
     """Build the plan that the options define, and log remarks on it."""
     sets = [open_set(root) for root in roots]
     lengths = Lengths.counted(sets, tables) if tables else Lengths.estimated(sets)
@@ -103,7 +105,7 @@ def plan_command(
 ) -> None:
     """Show which samples each training step uses, without reading any.
 
-    DIR is a shard folder made by griffon-prep build; give several to mix them.
+    DIR is a shard folder made by griffon-prep build, or its URL; give several to mix them.
     """
     plan = make_plan(**settings)
     if epoch_report:
@@ -135,17 +137,21 @@ def _report(plan: Plan, random: Plan, epoch: int) -> None:
 
 
 @click.command("lengths")
-@click.argument("root", metavar="DIR", type=_PATH)
+@click.argument("root", metavar="DIR", type=LocationType())
 @click.option("--tokenizer", required=True, metavar="FOLDER", help="Folder of a tokenizer saved by transformers.")
 @click.option("--chat", type=click.Choice(list(CHATS)), required=True, help="Chat template.")
-@click.option("--out", type=_PATH, help="File to write the lengths to.  [default: DIR.lengths-CHAT]")
+@click.option(
+    "--out",
+    type=_PATH,
+    help="File to write the lengths to.  [default: DIR.lengths-CHAT]",
+)
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Number of processes.")
 @verbosity_option
 @guard
-def lengths_command(root: Path, tokenizer: str, chat: str, out: Path | None, workers: int) -> None:
+def lengths_command(root: Location, tokenizer: str, chat: str, out: Path | None, workers: int) -> None:
     """Count the tokens of every sample, so that training can batch samples of similar length.
 
-    DIR is a shard folder made by griffon-prep build.
+    DIR is a shard folder made by griffon-prep build, or its URL.
     """
     path = out or default_table_path(root, chat)
     frozen = open_set(root)

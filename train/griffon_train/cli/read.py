@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
     "--stall",
     "stall_s",
     type=click.FloatRange(1),
-    help="Seconds to wait for a micro-batch before failing.  [default: 50]",
+    help="Seconds to wait for a micro-batch before failing.  [default: 70]",
 )
 @click.option("--profile", is_flag=True, help="Log the number of samples per second.")
 @verbosity_option
@@ -53,7 +53,7 @@ def read_command(
 ) -> None:
     """Read samples exactly as training does and print a hash of each.
 
-    DIR is a shard folder made by griffon-prep build; give several to mix them.
+    DIR is a shard folder made by griffon-prep build, or its URL; give several to mix them.
     """
     from griffon_train.data.dry_read import RankSettings, read_steps
     from griffon_train.data.images import IMAGE_PX

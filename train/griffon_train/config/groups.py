@@ -8,12 +8,14 @@ import msgspec
 
 from griffon_shards.types import BOX_STYLES
 from griffon_train.config.options import (
+    Bytes,
     Count,
     CountOrZero,
     Epochs,
     NotNegative,
     Option,
     Positive,
+    SetRoot,
     Share,
     StepsOrNone,
     one_of,
@@ -156,6 +158,13 @@ class DataSettings:
             "Data loading processes per rank; 0 loads in the training process.", reference_name="dataloader_num_workers"
         ),
     ] = 2
+    cache: Annotated[
+        Path | None,
+        Option("Folder on this machine's disk that keeps what was read and is read again.", unset="none"),
+    ] = None
+    cache_size: Annotated[
+        Count | None, Option("Bytes that the samples in --cache may take, such as 500GB.", Bytes, unset="no cache")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +273,8 @@ class LoggingSettings:
     """Validation, and the log of a run."""
 
     val_shards: Annotated[
-        tuple[Path, ...], Option("Shard folder to validate on; repeat for several folders.", unset="none")
+        tuple[SetRoot, ...],
+        Option("Shard folder to validate on, or its URL; repeat for several folders.", unset="none"),
     ] = ()
     val_steps: Annotated[
         Count | None, Option("Validate every N steps.", unset="no validation", reference_name="eval_steps")

@@ -1,13 +1,17 @@
 """How settings become command line options; the click types are derived from the settings' own types."""
 
 import re
+from abc import ABC
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 import click
 import msgspec
+
+from griffon_shards.storage import Location, ObjectPath, as_location
+from griffon_shards.support.errors import SettingsError
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
@@ -31,6 +35,32 @@ class NonEmptyPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+if TYPE_CHECKING:
+    SetRoot: TypeAlias = Location
+else:
+
+    class SetRoot(ABC):  # noqa: B024 - msgspec allows one custom type, but no union of them
+        """A set's folder or its URL, as the type of a setting."""
+
+    SetRoot.register(Path)
+    SetRoot.register(ObjectPath)
+
+
+class LocationType(click.ParamType[Any]):
+    """A path on disk, or a URL of an object store."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:  # noqa: ANN401
+        """Convert to Path or ObjectPath."""
+        if value == "":
+            self.fail("expected a path or a URL, got an empty text", param, ctx)
+        try:
+            return as_location(str(value))
+        except SettingsError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Whole(click.IntRange):
     """A whole number; `500.0`, as transformers writes it, is accepted too."""
 
@@ -48,6 +78,19 @@ class StepsOrNone(Whole):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Convert to int or None."""
         return None if str(value) == "-1" else super().convert(value, param, ctx)
+
+
+class Bytes(Whole):
+    """A number of bytes, such as 500GB; 1 kB is 1000 bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Convert to int."""
+        size = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT])B", str(value))
+        if size:
+            value = round(float(size[1]) * 1000 ** ("kMGT".index(size[2]) + 1))
+        return super().convert(value, param, ctx)
 
 
 class Epochs(click.FloatRange):
@@ -86,6 +129,7 @@ _UNBOUNDED: dict[type, click.ParamType[Any]] = {
     float: click.FLOAT,
     str: click.STRING,
     Path: NonEmptyPath(path_type=Path),
+    SetRoot: LocationType(),
 }
 
 

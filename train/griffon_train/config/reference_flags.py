@@ -34,7 +34,7 @@ class Foreign:
 _OFF = ("false",)
 _ON = ("true",)
 _DATA = Foreign("training data are shards; make them with griffon-prep build, and give --shards")
-_LORA = Foreign("LoRA and quantized weights are not supported; leave it out", (*_OFF, "16"))
+_QUANTIZED = Foreign("quantized weights are not supported; leave it out", (*_OFF, "16"))
 _EVALUATION = Foreign("for validation use --val-shards and --val-steps", ("no",))
 
 FOREIGN: Mapping[str, Foreign] = {
@@ -79,12 +79,15 @@ FOREIGN: Mapping[str, Foreign] = {
     "remove_unused_columns": Foreign("samples have no columns", _OFF),
     "group_by_length": Foreign("use --grouping modality or task; samples of similar length always share a batch", _OFF),
     "cache_dir": Foreign("nothing is downloaded; give local folders"),
-    "bits": _LORA,
-    "lora_enable": _LORA,
-    **dict.fromkeys(("lora_r", "lora_alpha", "lora_dropout", "lora_bias", "lora_weight_path"), _LORA),
-    **dict.fromkeys(("double_quant", "quant_type"), _LORA),
+    **dict.fromkeys(("bits", "double_quant", "quant_type"), _QUANTIZED),
+    "lora_enable": Foreign("expected true or false; or only give --lora-r, which enables LoRA", (*_ON, *_OFF)),
+    "lora_bias": Foreign("biases do not train with LoRA", ("none",)),
+    "lora_weight_path": Foreign("to train an adapter further, give the folder of its run as --from", ("",)),
 }
 """By name, with underscores."""
+
+LORA: Mapping[str, Any] = {"lora_r": 64, "lora_alpha": 16.0, "lora_dropout": 0.05}
+"""The reference's values where `--lora_enable True` is given."""
 
 
 def translate(given: Mapping[str, Any], booleans: Mapping[str, bool], foreign: Mapping[str, str]) -> dict[str, Any]:
@@ -103,6 +106,8 @@ def translate(given: Mapping[str, Any], booleans: Mapping[str, bool], foreign: M
         if option.accepted is not None and value.lower() not in option.accepted:
             raise SettingsError(f"--{name} {value}: {option.instead}")
     settings = dict(given)
+    if "lora_enable" in foreign:
+        settings = _with_lora(settings, foreign["lora_enable"])
     sources = {setting: f"--{setting}" for setting in given}
     for name, is_on in sorted(booleans.items(), key=lambda item: not item[1]):
         setting, when_true, when_false = BOOLEANS[name]
@@ -113,4 +118,13 @@ def translate(given: Mapping[str, Any], booleans: Mapping[str, bool], foreign: M
             raise SettingsError(f"--{name} true and {other} contradict each other on {setting}; give one")
         else:
             sources[setting] = f"--{name} true"
+    return settings
+
+
+def _with_lora(settings: dict[str, Any], enabled: str) -> dict[str, Any]:
+    if enabled.lower() in _ON:
+        return {**LORA, **settings}
+    given = [f"--{name}" for name in (*LORA, "lora_targets") if name in settings]
+    if given:
+        raise SettingsError(f"--lora_enable {enabled} and {', '.join(given)} contradict each other; leave one out")
     return settings

@@ -17,6 +17,7 @@ from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.tables import table
 from griffon_train.config.deepspeed import zero_config
 from griffon_train.config.freezing import Freezing
+from griffon_train.config.lora import lora_problems
 from griffon_train.config.settings import (
     DEFAULTS,
     OPTIONS,
@@ -137,6 +138,10 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
         ),
         *_validation_contradictions(settings, named),
         (
+            (data.cache is None) != (data.cache_size is None),
+            f"{named('cache')} and {named('cache_size')} need each other; give both or neither",
+        ),
+        (
             settings.from_run is not None and model.pretrain_mm_mlp_adapter is not None,
             f"{named('from_run')} and {named('pretrain_mm_mlp_adapter')} contradict each other: each provides a "
             "projector; give one",
@@ -155,11 +160,11 @@ def _problems(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
         ),
     )
     yield from (problem for wrong, problem in contradictions if wrong)
-    flags = [named(flag.name) for flag in fields(Freezing) if values[flag.name]]
+    flags = ", ".join(named(flag.name) for flag in fields(Freezing) if values[flag.name])
     try:
-        settings.freezing.trained_parts()
+        yield from lora_problems(settings.lora, settings.freezing.trained_parts(), named, flags)
     except SettingsError as error:
-        yield f"{', '.join(flags)}: {error}"
+        yield f"{flags}: {error}"
     weights_by_tag(data.weights)
     Steering.of(settings.optimizer.skip_steps, settings.optimizer.lr_from)
     if logging.profile_steps is not None:

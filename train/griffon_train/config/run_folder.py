@@ -10,7 +10,11 @@ from griffon_train.config.settings import Settings, settings_from_json
 SETTINGS_NAME = "settings.json"
 MODEL_NAME = "model"
 PROJECTOR_NAME = "mm_projector.bin"
-"""A run's settings, and its result; after alignment the result is the projector alone."""
+ADAPTER_NAME = "adapter"
+"""A run's settings, and its result: the model, after alignment the projector alone, with LoRA the adapter."""
+
+ADAPTER_BASE_NAME = "griffon_base.json"
+"""In an adapter's folder, the file that says which model the adapter belongs to."""
 
 METRICS, TIMING, VALIDATION = "metrics.jsonl", "timing.jsonl", "validation.jsonl"
 """Log files of a run, with a line for each step; steps are numbered from 0."""
@@ -20,6 +24,13 @@ PROFILE = "profile"
 
 BEST_NAME = "best.json"
 """Names the best checkpoint of a run with `--keep-best`, relative to the run's folder."""
+
+
+def result_name(settings: Settings) -> str:
+    """The name of a run's result in its folder."""
+    if settings.lora.enabled:
+        return ADAPTER_NAME
+    return PROJECTOR_NAME if settings.freezing.trained_parts() == ("projector",) else MODEL_NAME
 
 
 def stored_settings(run: Path) -> Settings:

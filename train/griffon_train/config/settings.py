@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import click
 import msgspec
 
+from griffon_shards.storage import as_location
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.config.freezing import Freezing
 from griffon_train.config.groups import (
@@ -21,7 +22,8 @@ from griffon_train.config.groups import (
     ModelSettings,
     OptimizerSettings,
 )
-from griffon_train.config.options import Option, click_type, one_of
+from griffon_train.config.lora import LoraSettings
+from griffon_train.config.options import Option, SetRoot, click_type, one_of
 
 STAGES = ("alignment", "pretrain", "sft", "visual_referring", "custom")
 """Training stages in the order they are run; each has a recipe."""
@@ -38,7 +40,9 @@ class Settings:
     """
 
     stage: Annotated[str, one_of(*STAGES), Option("Training stage; its recipe sets the defaults.")]
-    shards: Annotated[tuple[Path, ...], Option("Shard folder made by griffon-prep build; repeat for several folders.")]
+    shards: Annotated[
+        tuple[SetRoot, ...], Option("Shard folder made by griffon-prep build, or its URL; repeat for several folders.")
+    ]
     output_dir: Annotated[Path, Option("Folder for checkpoints, metrics and the trained model.")]
     from_run: Annotated[
         Path | None,
@@ -48,6 +52,7 @@ class Settings:
     freezing: Annotated[Freezing, "Trained parts (default: all except the region tower)"] = field(
         default_factory=Freezing
     )
+    lora: Annotated[LoraSettings, "LoRA"] = field(default_factory=LoraSettings)
     data: Annotated[DataSettings, "Data"] = field(default_factory=DataSettings)
     optimizer: Annotated[OptimizerSettings, "Optimizer"] = field(default_factory=OptimizerSettings)
     memory: Annotated[MemorySettings, "Memory and speed"] = field(default_factory=MemorySettings)
@@ -123,7 +128,18 @@ RESUME_FREE: frozenset[str] = frozenset(
     # locations; the plan's digest shows whether the contents are the same
     {"shards", "lengths", "output_dir", "val_shards"}
     # ways to compute the same sums
-    | {"micro_batch", "workers", "zero", "offload", "deepspeed", "device", "attention", "gradient_checkpointing"}
+    | {
+        "micro_batch",
+        "workers",
+        "cache",
+        "cache_size",
+        "zero",
+        "offload",
+        "deepspeed",
+        "device",
+        "attention",
+        "gradient_checkpointing",
+    }
     | {"deterministic", "optimizer"}
     # what is logged and kept
     | {
@@ -164,10 +180,14 @@ def settings_from_json(stored: Mapping[str, Any]) -> Settings:
     try:
         return _grouped(
             stored,
-            lambda kind, given: msgspec.convert(given, kind, dec_hook=lambda kind, value: kind(value)),
+            lambda kind, given: msgspec.convert(given, kind, dec_hook=_decoded),
         )
     except msgspec.ValidationError as error:
         raise DataError(f"stored settings: {error}; they are damaged or from another version") from error
+
+
+def _decoded(kind: type, value: Any) -> Any:  # noqa: ANN401 - of any setting
+    return as_location(value) if kind is SetRoot else kind(value)
 
 
 def differences(old: Settings, new: Settings, *, free: bool = False) -> list[str]:

@@ -1,8 +1,8 @@
 """A micro-batch, and how worker processes read one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -25,6 +25,13 @@ Encode = Callable[[Sequence[Turn], int, int, str], tuple[Encoded, bool]]
 Takes the turns, the number of images, the number of regions, and the sample's location for messages. Returns the tokens
 and whether they were too long.
 """
+
+
+class ReadRaw(Protocol):
+    """Reads the tar bytes of slots' samples, which are checked; `last` if they are not read again."""
+
+    def __call__(self, slots: Sequence[Slot], *, last: bool) -> list[bytes]:
+        """Raise DataError if a sample cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,8 +82,15 @@ class Unreadable:
 class SampleReader(Dataset[Any]):
     """A map-style dataset whose items are micro-batches, requested by their slots."""
 
-    def __init__(self, sets: Sequence[FrozenSet], encode: Encode | None, image_px: int, region_px: int) -> None:
-        self._sets, self._encode = sets, encode
+    def __init__(
+        self,
+        sets: Sequence[FrozenSet],
+        encode: Encode | None,
+        image_px: int,
+        region_px: int,
+        raw: ReadRaw | None = None,
+    ) -> None:
+        self._sets, self._encode, self._raw = sets, encode, raw
         self._image_px, self._region_px = image_px, region_px
 
     def __getitem__(self, request: ReadRequest) -> tuple[Batch | Unreadable | None, int | Unreadable]:
@@ -97,14 +111,22 @@ class SampleReader(Dataset[Any]):
     def _targets(self, slots: list[Slot]) -> int:
         """Count the target tokens of some samples, without decoding their images."""
         targets = 0
-        for slot in slots:
-            if slot.row != DUMMY:
+        for slot, sample in self._samples(slots, last=False):
+            if sample is not None:
                 assert self._encode is not None, "counting targets requires an encoder"
                 where = self._sets[slot.set_no].where(slot.row)
-                sample = self._sets[slot.set_no][slot.row]
                 encoded, _ = _encoded(self._encode, sample, sample.renderings[slot.variant], where)
                 targets += encoded.targets
         return targets
+
+    def _samples(self, slots: list[Slot], *, last: bool) -> Iterator[tuple[Slot, Sample | None]]:
+        """Yield slots with their samples, None for a dummy; `last` if they are not read again."""
+        if self._raw is None:
+            yield from ((slot, self._sets[slot.set_no][slot.row] if slot.row != DUMMY else None) for slot in slots)
+            return
+        raw = iter(self._raw([slot for slot in slots if slot.row != DUMMY], last=last))
+        for slot in slots:
+            yield slot, self._sets[slot.set_no].decoded(slot.row, next(raw)) if slot.row != DUMMY else None
 
     def _where(self, slots: list[Slot]) -> str:
         return self._sets[slots[0].set_no].where(slots[0].row) + " or another sample of its micro-batch"
@@ -117,11 +139,10 @@ class SampleReader(Dataset[Any]):
         with_image, overlong = [False] * count, [False] * count
         images: list[tuple[int, Image]] = []
         regions: list[tuple[int, Image]] = []
-        for index, slot in enumerate(slots):
-            if slot.row == DUMMY:
+        for index, (slot, sample) in enumerate(self._samples(slots, last=True)):
+            if sample is None:
                 continue
             where = self._sets[slot.set_no].where(slot.row)
-            sample = self._sets[slot.set_no][slot.row]
             rendering = sample.renderings[slot.variant]
             keys[index], tasks[index], conversations[index] = sample.key, sample.task, rendering.turns
             has_image, has_region = sample.image is not None, rendering.region_xyxy_px is not None

@@ -17,6 +17,7 @@ from griffon_shards.support.processes import end_with_parent
 from griffon_train.data.batch import Batch
 from griffon_train.data.images import REGION_PX
 from griffon_train.data.loader import Loader
+from griffon_train.data.node_reader import NodeReader, needs_server, node_reader
 from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import DUMMY, micro_steps
 from griffon_train.data.shared_memory import check_shared_memory, needed_bytes
@@ -65,10 +66,11 @@ def read_steps(plan: Plan, settings: RankSettings) -> Iterator[list[ReadSample]]
     )
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     ranks: list[tuple[BaseProcess, Connection]] = []
+    reader = node_reader(range(settings.world_size)) if needs_server(plan) else None
     try:
         for rank in range(settings.world_size):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_rank, args=(plan, settings, rank, theirs), name=f"rank {rank}")
+            process = context.Process(target=_rank, args=(plan, settings, rank, reader, theirs), name=f"rank {rank}")
             process.start()
             theirs.close()
             ranks.append((process, ours))
@@ -80,6 +82,8 @@ def read_steps(plan: Plan, settings: RankSettings) -> Iterator[list[ReadSample]]
             process.kill()  # their workers end with them
         for process, _ in ranks:
             process.join()
+        if reader is not None:
+            reader.stop()
 
 
 def _received(rank: int, connection: Connection, step: int) -> list[ReadSample]:
@@ -92,7 +96,7 @@ def _received(rank: int, connection: Connection, step: int) -> list[ReadSample]:
     return received
 
 
-def _rank(plan: Plan, settings: RankSettings, rank: int, connection: Connection) -> None:
+def _rank(plan: Plan, settings: RankSettings, rank: int, reader: NodeReader | None, connection: Connection) -> None:
     """Run one rank: send the hashed samples of each step, or an error message."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent kills every rank
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -107,6 +111,7 @@ def _rank(plan: Plan, settings: RankSettings, rank: int, connection: Connection)
         stop=settings.stop,
         image_px=settings.image_px,
         stall_s=settings.stall_s,
+        reader=reader,
     )
     batches = iter(loader)
     try:

@@ -17,9 +17,11 @@ import orjson
 from numpy.typing import NDArray
 
 from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import sha256_of, write_whole
 from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.types import Sample
 from griffon_train.text.chat_templates import IMAGE_TOKEN_ID, Tokenizer, check_tokenizer, encode
 from griffon_train.text.tokenizer import load_tokenizer
 
@@ -51,6 +53,9 @@ class Table:
     chat: str
     tokenizer: str
     counts: NDArray[np.uint32]
+
+    def __reduce__(self) -> tuple[Callable[[Path], "Table"], tuple[Path]]:
+        return _read_table, (self.path,)  # another process maps the file instead of getting a copy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,7 +121,10 @@ class Lengths:
             if table.chat != chat:
                 raise SettingsError(f"--lengths {table.path}: counted with --chat {table.chat}, not {chat}; {again}")
             for row in (row for source in frozen.lock.sources for row in _some(frozen.rows_of_source(source.tag))):
-                stored, counted = table.counts[row].tolist(), _text_tokens(frozen, row, chat, tokenizer)
+                stored, counted = (
+                    table.counts[row].tolist(),
+                    _text_tokens(frozen[row], frozen.where(row), chat, tokenizer),
+                )
                 if stored != counted:
                     raise SettingsError(
                         f"--lengths {table.path}: not counted with the model's tokenizer: {frozen.where(row)} "
@@ -140,18 +148,20 @@ class Lengths:
         return of_image + self.tables[set_no].counts[rows, variants].astype(np.int64)
 
 
-def default_table_path(root: Path, chat: str) -> Path:
-    """Return the path of a set's table: next to the set, named after it and the template."""
+def default_table_path(root: Location, chat: str) -> Path:
+    """Return the path of a set's table, named after set and template: next to the set, or here if that is at a URL."""
+    if isinstance(root, ObjectPath):
+        return Path(f"{root.name}.lengths-{chat}")
     return root.absolute().with_name(f"{root.absolute().name}.lengths-{chat}")
 
 
 def count_lengths(
-    root: Path, tokenizer: str, chat: str, path: Path, *, workers: int, done: Callable[[int], object]
+    root: Location, tokenizer: str, chat: str, path: Path, *, workers: int, done: Callable[[int], object]
 ) -> str:
     """Count the tokens of every row and variant of a set, and write the table.
 
     Args:
-        root: the set's folder.
+        root: the set's folder or its URL.
         tokenizer: folder of a tokenizer, as transformers' AutoTokenizer loads it.
         chat: a name in `griffon_train.text.chat_templates.CHATS`.
         path: where to write the table.
@@ -193,19 +203,24 @@ def _count(job: tuple[str, str, str, int]) -> tuple[int, NDArray[np.uint32]]:
     root, folder, chat, first = job
     frozen, tokenizer = open_set(root), _tokenizer(folder)
     rows = range(first, min(first + _ROWS_A_JOB, len(frozen)))
-    return first, np.array([_text_tokens(frozen, row, chat, tokenizer) for row in rows], np.uint32)
+    return first, np.array(
+        [
+            _text_tokens(sample, frozen.where(row), chat, tokenizer)
+            for row, sample in zip(rows, frozen.samples(rows), strict=True)
+        ],
+        np.uint32,
+    )
 
 
-def _text_tokens(frozen: FrozenSet, row: int, chat: str, tokenizer: Tokenizer) -> list[int]:
-    """Count the text tokens of each variant of a row; a region counts as one."""
-    sample = frozen[row]
+def _text_tokens(sample: Sample, where: str, chat: str, tokenizer: Tokenizer) -> list[int]:
+    """Count the text tokens of each variant of a sample; a region counts as one."""
     counts = []
     for rendering in sample.renderings:
         images, regions = int(sample.image is not None), int(rendering.region_xyxy_px is not None)
         try:
             encoded = encode(chat, rendering.turns, tokenizer, images=images, regions=regions)
         except DataError as error:
-            raise DataError(f"{frozen.where(row)}: {error}") from None
+            raise DataError(f"{where}: {error}") from None
         counts.append(len(encoded.ids) - encoded.ids.count(IMAGE_TOKEN_ID))
     return counts
 

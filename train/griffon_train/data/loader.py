@@ -20,6 +20,7 @@ from griffon_shards.support.errors import DataError
 from griffon_shards.support.processes import end_with_parent
 from griffon_train.data.batch import Batch, Encode, SampleReader, Unreadable
 from griffon_train.data.images import IMAGE_PX, REGION_PX
+from griffon_train.data.node_reader import NodeReader, ReadOrder
 from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import DUMMY, micro_steps
 from griffon_train.data.sequential_order import StepOrder
@@ -33,8 +34,8 @@ T = TypeVar("T")
 
 _LOOK_EVERY_S = 1.0  # how often to check for lost workers while waiting for a batch
 
-STALL_S = 50.0
-"""How long the next micro-batch may take before the run ends with an error."""
+STALL_S = 70.0
+"""How long the next micro-batch may take before the run ends with an error; longer than reads are retried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,6 +83,8 @@ class Loader:
         stall_s: float = STALL_S,
         stop_signal: StopSignal | None = None,
         pinned: bool = False,
+        reader: NodeReader | None = None,
+        cached: bool = False,
     ) -> None:
         """Prepare the loader; workers start when iteration starts.
 
@@ -100,13 +103,16 @@ class Loader:
             stall_s: seconds that a micro-batch may take; not checked without workers.
             stop_signal: the other ranks, which may request a stop before the next micro-batch.
             pinned: put images into pinned memory, to copy them to a GPU.
+            reader: the machine's reading process; without it, samples are read where they are decoded.
+            cached: let the reading process keep in its cache, if it has one, what the plan reads again.
         """
         self._plan, self._stall_s, self._workers, self._stop_signal = plan, stall_s, workers, stop_signal
         self._pinned = pinned
         self._start, self._stop, self._skipped = start, stop, skipped
         self._micro_batch, self._world_size = micro_batch, world_size
         self._slots_of = partial(rank_slots, plan, rank=rank, world_size=world_size, micro_batch=micro_batch)
-        self._samples = SampleReader(plan.sets, encode, image_px, region_px)
+        self._samples = partial(SampleReader, plan.sets, encode, image_px, region_px)
+        self._reader, self._cached = reader, cached
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the micro-batches.
@@ -140,10 +146,31 @@ class Loader:
 
     def _messages(self, *, counted: bool) -> Iterator[tuple[Batch | None, int | Unreadable]]:
         """Yield what the workers send, in the order of the requests."""
+        if self._reader is None:
+            yield from self._messages_of(self._samples(), counted=counted)
+            return
+        order = ReadOrder(
+            order=self._plan,
+            ranks=self._reader.ranks,
+            world_size=self._world_size,
+            micro_batch=self._micro_batch,
+            start=self._start,
+            stop=self._stop,
+            skipped=self._skipped,
+            cached=self._cached,
+        )
+        number = self._reader.open(order)
+        try:
+            samples = self._samples(raw=partial(self._reader.read, number))
+            yield from self._messages_of(samples, counted=counted)
+        finally:
+            self._reader.close(number)
+
+    def _messages_of(self, samples: SampleReader, *, counted: bool) -> Iterator[tuple[Batch | None, int | Unreadable]]:
         requests = ReadRequests(self._slots_of, self._steps, counted=counted)
         loader: DataLoader[Any] = _unwarned(
             DataLoader,
-            self._samples,
+            samples,
             batch_sampler=requests,
             collate_fn=_as_it_is,
             num_workers=self._workers,

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -108,11 +108,22 @@ class Plan:
         if not streams:
             raise SettingsError("the sets have no rows")
         self.identity = self._identity(grouping)
+        self._arguments: dict[str, Any] = {
+            "seed": seed,
+            "global_batch": global_batch,
+            "grouping": grouping,
+            "window": window,
+            "lengths": lengths,
+            "weights": weights,
+        }
         canonical = orjson.dumps(self.identity, option=orjson.OPT_SORT_KEYS)
         self.digest = hashlib.sha256(canonical).hexdigest()
         self._first_places = lru_cache(64)(self._first_place_of)
         self._labels = lru_cache(2)(self._labels_of)
         self._sorted = lru_cache(2 * len(self.groups))(self._sorted_windows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Plan, **self._arguments), (self.sets,)
 
     def _identity(self, grouping: str) -> dict[str, Any]:
         weights: list[dict[str, str]] = [{} for _ in self.sets]

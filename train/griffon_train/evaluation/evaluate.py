@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +16,7 @@ from PIL import Image
 
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.types import Sample
 from griffon_train.data.images import decode
 from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.evaluation.answer_loss import answer_loss
@@ -23,7 +26,7 @@ from griffon_train.evaluation.generation import Answer, Generator, Prompt
 from griffon_train.evaluation.judging import judged
 from griffon_train.evaluation.matching import NAMED_TASKS
 from griffon_train.evaluation.predictions import Prediction, encode_prediction, place
-from griffon_train.evaluation.questions import Asked, questions_of
+from griffon_train.evaluation.questions import Asked, questions_of_sample
 from griffon_train.evaluation.report import metrics
 from griffon_train.evaluation.saved_model import LoadedModel
 
@@ -156,8 +159,8 @@ def _own_questions(evaluation: Evaluation, ranks: ProcessGroup) -> list[Asked]:
     """This rank's share of the questions."""
     own: list[Asked] = []
     with ranks.at_own_pace("reading the questions") as moved:
-        for set_no, row in evaluation.rows[ranks.rank :: ranks.world_size]:
-            own += questions_of(evaluation.sets, set_no, row)
+        for set_no, row, sample in _samples(evaluation.sets, evaluation.rows[ranks.rank :: ranks.world_size]):
+            own += questions_of_sample(sample, evaluation.sets[set_no].lock.digest, set_no, row)
             moved()
     regions = next((each.question.source for each in own if each.region_xyxy_px is not None), None)
     ranks.raise_if_any(
@@ -219,7 +222,16 @@ def _shape(asked: Asked) -> tuple[object, ...]:
 def _images(sets: Sequence[FrozenSet], batch: Sequence[Asked]) -> dict[tuple[int, int], Image.Image]:
     """Decode the images of a batch, each once, so that the model sees it once, too."""
     rows = {(each.set_no, each.row) for each in batch if each.has_image}
-    return {(set_no, row): decode(sets[set_no][row], sets[set_no].where(row)) for set_no, row in sorted(rows)}
+    return {
+        (set_no, row): decode(sample, sets[set_no].where(row)) for set_no, row, sample in _samples(sets, sorted(rows))
+    }
+
+
+def _samples(sets: Sequence[FrozenSet], rows: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, Sample]]:
+    """Yield set number, row and sample of some rows, which are given with their set numbers."""
+    for set_no, of_set in groupby(rows, key=itemgetter(0)):
+        chosen = [row for _, row in of_set]
+        yield from ((set_no, row, sample) for row, sample in zip(chosen, sets[set_no].samples(chosen), strict=True))
 
 
 def _prediction(asked: Asked, answer: Answer, prompt: Prompt, generator: Generator, loaded: LoadedModel) -> Prediction:

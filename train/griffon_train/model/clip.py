@@ -12,13 +12,14 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import refuse_taken, whole_folder
-from griffon_train.model.parts import making_model
+from griffon_train.model.parts import making_model, state_dtype
 from griffon_train.model.released_layout import is_computed
 from griffon_train.model.weight_files import (
     CONFIG_NAME,
     WeightFiles,
     read_json,
     refuse_other,
+    stored_dtype,
     write_json,
     write_weights,
 )
@@ -78,8 +79,10 @@ def tower_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not is_computed(name)}
 
 
-def load_tower(folder: Path, dtype: torch.dtype) -> CLIPVisionModel:
+def load_tower(folder: Path, dtype: torch.dtype, *, as_stored: bool = False) -> CLIPVisionModel:
     """Load the tower of a CLIPModel or CLIPVisionModel, and check that no weight is missing.
+
+    `dtype` and `as_stored` are as for `griffon_train.model.parts.load_whole`.
 
     Raises:
         SettingsError: the folder has no CLIP tower, or no weights.
@@ -87,7 +90,9 @@ def load_tower(folder: Path, dtype: torch.dtype) -> CLIPVisionModel:
     """
     config = read_tower_config(folder)
     tensors = _whole_tower(folder, config)
-    tower: CLIPVisionModel = CLIPVisionModel.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype)
+    held = stored_dtype(tensors, dtype) if as_stored else dtype
+    tower: CLIPVisionModel = CLIPVisionModel.from_pretrained(None, config=config, state_dict=tensors, dtype=held)
+    state_dtype(tower.config, dtype)
     return tower
 
 

@@ -13,10 +13,11 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from griffon_shards.support.errors import SettingsError
+from griffon_train.config.run_folder import ADAPTER_BASE_NAME
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.weight_files import CONFIG_NAME, read_json
 
-_ADAPTER_NAME = "adapter_config.json"
+ADAPTER_CONFIG_NAME = "adapter_config.json"
 _TOWERS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model", "siglip2", "siglip2_vision_model")
 
 
@@ -27,7 +28,7 @@ def is_saved_griffon(folder: Path) -> bool:
         SettingsError: training cannot start from it; the message says what it holds and what to give instead.
         DataError: its config.json is damaged.
     """
-    if (folder / _ADAPTER_NAME).is_file():
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
         raise SettingsError(_adapter(folder))
     if not (folder / CONFIG_NAME).is_file():
         raise SettingsError(f"{folder}: {_without_config(folder)}")
@@ -90,7 +91,12 @@ def _llava(name: str, fields: Mapping[str, Any]) -> str:
 
 
 def _adapter(folder: Path) -> str:
-    base = read_json(folder / _ADAPTER_NAME).get("base_model_name_or_path") or "its base model"
+    if (folder / ADAPTER_BASE_NAME).is_file():
+        return (
+            f"{folder}: an adapter; give it as --from, or merge it into its model with griffon-train convert merge and "
+            "give the result"
+        )
+    base = read_json(folder / ADAPTER_CONFIG_NAME).get("base_model_name_or_path") or "its base model"
     return (
         f"{folder}: a PEFT adapter of {base}; merge the two with PEFT's merge_and_unload, save the result with "
         "save_pretrained, and give that folder"

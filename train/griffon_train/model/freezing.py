@@ -8,12 +8,13 @@ from torch import nn
 from griffon_shards.support.errors import SettingsError
 from griffon_train.config.freezing import PARTS, Freezing
 from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.lora import adapter_weights
 
 __all__ = ["PARTS", "Freezing", "freeze", "parameter_counts"]
 
 
 def freeze(model: GriffonForConditionalGeneration, freezing: Freezing) -> None:
-    """Set which parameters train.
+    """Set which parameters train. Of a language model with LoRA adapters, these are the adapters.
 
     Layers of the vision tower after the selected hidden state get no gradient. They are always frozen, so that the
     optimizer holds no moments for them.
@@ -29,6 +30,11 @@ def freeze(model: GriffonForConditionalGeneration, freezing: Freezing) -> None:
         part = getattr(model, name)
         if part is not None:
             part.requires_grad_(True)
+    adapters = adapter_weights(model.language_model)
+    if adapters:
+        model.language_model.requires_grad_(False)
+    for parameter in adapters.values():
+        parameter.requires_grad_(True)
     tower: Any = model.vision_tower
     states = len(tower.encoder.layers) + 1
     for layer in tower.encoder.layers[model.config.select_layer % states :]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import LOCK_NAME
+from griffon_shards.storage import object_path
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import refuse_taken, whole_folder
 from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN
@@ -121,10 +122,12 @@ def _tokenizer(given: str, vocabulary: int, family: str) -> tuple[PreTrainedToke
     """The tokenizer, and how a model with it writes boxes."""
     if given == BYTES:
         return byte_tokenizer(), "text"
-    folder = existing_folder("--tokenizer", given)
-    if not (folder / LOCK_NAME).is_file():
-        return load_tokenizer(folder), "text"
-    frozen = open_set(folder)
+    url = object_path(given)
+    if url is None:
+        folder = existing_folder("--tokenizer", given)
+        if not (folder / LOCK_NAME).is_file():
+            return load_tokenizer(folder), "text"
+    frozen = open_set(url or folder)
     made = trained_tokenizer(_texts(frozen, family_chat(family)), vocabulary)
     box_style = str(frozen.lock.render["boxes"])
     if box_style == "bin":
@@ -160,7 +163,7 @@ def trained_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokeni
 
 def _texts(frozen: FrozenSet, chat: str) -> Iterator[str]:
     """What a chat template makes of the set's samples, control tokens apart; of large sets, samples evenly spread."""
-    for row in range(0, len(frozen), 1 + len(frozen) // _READ_SAMPLES):
-        for rendering in frozen[row].renderings:
+    for sample in frozen.samples(range(0, len(frozen), 1 + len(frozen) // _READ_SAMPLES)):
+        for rendering in sample.renderings:
             segments = CHATS[chat](rendering.turns, 0, 0, False)
             yield from (segment.text for segment in segments if not segment.control)

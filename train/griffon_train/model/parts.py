@@ -1,5 +1,6 @@
 """Load models of transformers from their folders, complete; errors say in one line what is wrong with the folder."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,13 +8,14 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.model.released_layout import is_computed
 from griffon_train.model.saving import GENERATION_NAME
-from griffon_train.model.weight_files import WeightFiles, read_json, refuse_quantized, refuse_unfit
+from griffon_train.model.weight_files import WeightFiles, read_json, refuse_quantized, refuse_unfit, stored_dtype
 
 _WHAT_LOADING_RAISES = (
     *(ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),
@@ -31,7 +33,13 @@ def naming(option: str) -> Iterator[None]:
         raise type(error)(f"{option} {error}") from None
 
 
-def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - a class of transformers, a model of it
+def load_whole(
+    kind: Any,  # noqa: ANN401 - a class of transformers
+    folder: Path,
+    dtype: torch.dtype,
+    *,
+    as_stored: bool = False,
+) -> Any:  # noqa: ANN401 - a model of the class
     """Load a model, and check that its weights and those in the folder are the same set.
 
     transformers translates some old names of weights. A tied head may be missing from the folder.
@@ -39,7 +47,9 @@ def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN
     Args:
         kind: a class with `from_pretrained`.
         folder: holds config.json and weights.
-        dtype: of the weights.
+        dtype: of the weights. Those that are stored in it stay mapped from their files.
+        as_stored: leave the weights in the type that they are stored in, so that all stay mapped; then `dtype` is only
+            the type that the configuration states.
 
     Raises:
         SettingsError: there are no weights, or transformers rejects the configuration.
@@ -51,10 +61,11 @@ def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN
     refuse_quantized(str(folder), {name: weights[name] for name in weights if name.endswith("weight")})
     if (folder / GENERATION_NAME).is_file():
         read_json(folder / GENERATION_NAME)  # transformers silently ignores a damaged file
+    held = stored_dtype(weights, dtype) if as_stored else dtype
     with making_model(folder), _quiet():
         model, info = kind.from_pretrained(
             folder,
-            dtype=dtype,
+            dtype=held,
             attn_implementation="eager",  # a configuration may name one that is not installed here
             output_loading_info=True,
             ignore_mismatched_sizes=True,
@@ -66,17 +77,49 @@ def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN
         unexpected=(name for name in info["unexpected_keys"] if not is_computed(name)),
         shapes=info["mismatched_keys"],
     )
+    state_dtype(model.config, dtype)
+    if held != dtype:
+        _remake_buffers(model, dtype)
     return model
 
 
-def load_language_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a causal language model, and check that no weight is missing.
+def state_dtype(config: PreTrainedConfig, dtype: torch.dtype) -> None:
+    """State the type of the weights in a configuration and in those of its parts, as `from_pretrained` does."""
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+        if part is not None:
+            part.dtype = dtype
+
+
+def _remake_buffers(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Give a model the buffers that it has in another type: Gemma's scale of embeddings is rounded to that type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        other = undrawn(type(model), copy.deepcopy(model.config))
+    finally:
+        torch.set_default_dtype(before)
+    for name, buffer in other.named_buffers():
+        if buffer.dtype != model.get_buffer(name).dtype:
+            owner, _, own_name = name.rpartition(".")
+            setattr(model.get_submodule(owner), own_name, buffer)
+
+
+def undrawn(kind: Any, config: PreTrainedConfig) -> Any:  # noqa: ANN401 - a class of transformers, a model of it
+    """Make a model whose buffers are computed but whose weights are not drawn: their memory is untouched."""
+    with no_init_weights():
+        model = kind(config)
+    model.tie_weights()
+    return model
+
+
+def load_language_model(folder: Path, dtype: torch.dtype, *, as_stored: bool = False) -> PreTrainedModel:
+    """Load a causal language model, and check that no weight is missing. Arguments as for `load_whole`.
 
     Raises:
         SettingsError: transformers cannot make a causal language model from the configuration.
         DataError: the weights are damaged, or do not match the configuration.
     """
-    model: Any = load_whole(AutoModelForCausalLM, folder, dtype)
+    model: Any = load_whole(AutoModelForCausalLM, folder, dtype, as_stored=as_stored)
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if model.config.tie_word_embeddings and head is not None and head.weight is not embeddings.weight:
         raise DataError(

@@ -1,9 +1,12 @@
 """Weights on disk: memory-mapped tensor by tensor, and written as safetensors."""
 
+import ctypes
+import mmap
 import pickle
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ SHARD_SIZE = "5GB"
 _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 """In order of preference; each may be split into shards with an index."""
 _NAMES_SHOWN = 10
+_TRAINED_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
 _LFS = b"version https://git-lfs"
 
 
@@ -57,6 +61,29 @@ class WeightFiles(Mapping[str, torch.Tensor]):
     def __len__(self) -> int:
         """Return the number of tensors."""
         return len(self._of)
+
+
+def is_mapped(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor's memory is a mapped file's, so that all processes of a machine share its pages."""
+    return tensor.device.type == "cpu" and not tensor.untyped_storage().resizable()
+
+
+def drop_pages(tensor: torch.Tensor) -> None:
+    """Take the pages of a mapped tensor out of this process's memory. What was written to the tensor is lost.
+
+    A file stays mapped, with all pages that were read, until the last of its tensors is freed.
+    """
+    assert is_mapped(tensor), "the pages of other tensors hold their only copy"
+    start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    stop = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if stop > start and hasattr(mmap, "MADV_DONTNEED"):
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
+
+
+def stored_dtype(tensors: Mapping[str, torch.Tensor], default: torch.dtype) -> torch.dtype:
+    """Return the narrowest type that holds all floating-point tensors exactly; `default` where some are unusual."""
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    return reduce(torch.promote_types, dtypes) if dtypes and dtypes <= _TRAINED_DTYPES else default
 
 
 def _files_of(folder: Path) -> tuple[list[Path], set[str] | None]:

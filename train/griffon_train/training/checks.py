@@ -9,7 +9,7 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import size
 from griffon_train.config.groups import CheckpointSettings, LoggingSettings
-from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
+from griffon_train.config.run_folder import ADAPTER_NAME, MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME, result_name
 from griffon_train.config.settings import Settings, differences, prolongs, settings_from_json
 from griffon_train.data.shared_memory import check_shared_memory, needed_bytes, ranks_here
 from griffon_train.data.source_stream import Shows
@@ -17,6 +17,7 @@ from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.weight_files import read_json
+from griffon_train.training.adapter_files import exported_weights
 from griffon_train.training.checkpoint_folders import steps_there
 from griffon_train.training.disk_space import BYTES_OF_TRAINED, check_room, need_of
 from griffon_train.training.log_hook import imported
@@ -43,7 +44,7 @@ def check_same_settings(settings: Settings) -> None:
     instead = "Give the same settings, or another --output-dir"
     new_run = f"--from {run} and another --output-dir to start a new run from its weights"
     fresh = "the learning rate schedule, AdamW's moments and the sample order start over"
-    if any((run / name).exists() for name in (MODEL_NAME, PROJECTOR_NAME)):
+    if any((run / name).exists() for name in (MODEL_NAME, PROJECTOR_NAME, ADAPTER_NAME)):
         instead += f". This run has ended: give {new_run}; {fresh}"
     elif (before.data.steps, before.data.epochs) != (settings.data.steps, settings.data.epochs):
         instead += (
@@ -109,15 +110,18 @@ def check_disk_room(
     """
     problem = None
     if ranks.first and steps > max(steps_there(settings.output_dir), default=0):
-        alone = settings.freezing.trained_parts() == ("projector",)
+        result = result_name(settings)
+        alone = result == PROJECTOR_NAME
         trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
         saves = settings.checkpointing.save_steps
         if settings.checkpointing.keep_best is not None:
             saves = min(saves, settings.logging.val_steps or saves)
         need = need_of(
             settings.output_dir,
-            settings.output_dir / (PROJECTOR_NAME if alone else MODEL_NAME),
-            list((model.projector if alone else model).parameters()),
+            settings.output_dir / result,
+            exported_weights(model)
+            if settings.lora.enabled
+            else list((model.projector if alone else model).parameters()),
             trained,
             keep=_kept(settings.checkpointing, BYTES_OF_TRAINED * trained),
             saves=-(-steps // saves),

@@ -22,7 +22,8 @@ def parameter_groups(model: GriffonForConditionalGeneration, settings: Optimizer
         if parameter.requires_grad:
             own = own_rates.get(name.partition(".")[0])
             rate = settings.lr if own is None else own
-            decay = settings.weight_decay if parameter.dim() > 1 else 0.0
+            shape = getattr(parameter, "ds_shape", parameter.shape)  # under ZeRO-3 a rank holds a flat part
+            decay = settings.weight_decay if len(shape) > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
@@ -33,7 +34,7 @@ def make_engine(
     """Create the DeepSpeed engine.
 
     Args:
-        model: on the CPU, with its parts frozen, in the precision to train in.
+        model: with its parts frozen, and its weights as `griffon_train.training.own_parts.bring_in` leaves them.
         settings: settings of the run.
         config: DeepSpeed configuration.
         kind: implementation of AdamW, as `griffon_train.training.optimizers.select_optimizer` returns it.

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.support.errors import SettingsError
 from griffon_train.config.groups import ModelSettings
-from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
+from griffon_train.config.run_folder import ADAPTER_NAME, MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
 from griffon_train.config.settings import Settings, from_values, option_name, settings_from_json, values_of
 from griffon_train.given_folder import existing_folder
 from griffon_train.model.attention import attention_of
@@ -20,11 +20,13 @@ from griffon_train.model.config import GriffonConfig
 from griffon_train.model.convert import load_projector
 from griffon_train.model.folders import is_saved_griffon
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.model.parts import load_language_model, load_whole, naming
+from griffon_train.model.lora import add_adapters, has_adapters, merge
+from griffon_train.model.parts import load_language_model, load_whole, naming, undrawn
 from griffon_train.model.presets import FAMILY_CHATS, PRESETS, preset_config
 from griffon_train.model.projector import region_projector
 from griffon_train.model.weight_files import WeightFiles, read_json
 from griffon_train.text.tokenizer import load_tokenizer
+from griffon_train.training.adapter_files import Adapter, adapter_folder, read_adapter
 from griffon_train.training.alignment_parts import can_be_compared, refuse_other_parts
 from griffon_train.training.compatibility import refuse_unfit_settings
 
@@ -43,23 +45,61 @@ def load_model(
         SettingsError: there is no such model, a part of it is missing or given twice, or settings do not fit it.
         DataError: weights or a configuration are damaged, or do not fit each other.
     """
+    model, tokenizer = map_model(settings, dtype)
+    _convert(model, dtype)
+    return model, tokenizer
+
+
+def map_model(
+    settings: Settings, dtype: torch.dtype, *, draws: bool = True
+) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
+    """Load the untrained model as `load_model` does, but leave its weights in the types that they are stored in.
+
+    Weights that are stored in safetensors then stay mapped from their files.
+
+    Args:
+        settings: settings of the run.
+        dtype: the type that the caller converts all weights to.
+        draws: whether this process draws the random weights of a preset; if not, they are arbitrary.
+
+    Raises:
+        SettingsError, DataError: as for `load_model`.
+    """
     given = settings.model
     torch.manual_seed(settings.data.seed)  # for weights that are in no checkpoint
-    model, tokenizer = _of_model(given, dtype) if settings.from_run is None else _of_run(settings, dtype)
+    model, tokenizer = (
+        _of_model(given, dtype, draws=draws) if settings.from_run is None else _of_run(settings, dtype, draws=draws)
+    )
     if given.pretrain_mm_mlp_adapter is not None:
         with naming("--pretrain-mm-mlp-adapter"):
-            load_projector(model, given.pretrain_mm_mlp_adapter)
+            _replace_projector(model, given.pretrain_mm_mlp_adapter, dtype)
     refuse_unfit_settings(model, tokenizer, settings)
     if given.boxes == "bin" and model.config.box_style != "bin":
+        if settings.lora.enabled:
+            raise SettingsError(
+                "--boxes bin adds tokens to the model, whose embeddings would not train with LoRA; leave out --lora-r, "
+                "or give a model that has them"
+            )
         add_bin_tokens(model, tokenizer)
     attention = attention_of(model.config.get_text_config(), given.attention, model.language_model)
     try:
         model.set_attn_implementation(dict(attention))
     except (ImportError, ValueError) as error:
         raise SettingsError(f"--attention {given.attention}: {str(error).splitlines()[0]}") from None
+    if settings.lora.enabled and not has_adapters(model):  # unless those of an earlier run train further
+        add_adapters(model, settings.lora, settings.data.seed, dtype)
+    return model, tokenizer
+
+
+def _convert(model: GriffonForConditionalGeneration, dtype: torch.dtype) -> None:
     for parameter in model.parameters():  # not the buffers: rotary frequencies need float32
         parameter.data = parameter.data.to(dtype)
-    return model, tokenizer
+
+
+def _replace_projector(model: GriffonForConditionalGeneration, path: Path, dtype: torch.dtype) -> None:
+    """Load a projector in a type that loses nothing of it in `dtype`."""
+    model.projector.to(torch.promote_types(next(model.projector.parameters()).dtype, dtype))
+    load_projector(model, path)
 
 
 def placed(settings: Settings) -> Settings:
@@ -102,7 +142,7 @@ def default_chat(model: GriffonForConditionalGeneration) -> str:
 def unchecked_parts(settings: Settings) -> str | None:
     """A line where a run goes on from an alignment whose parts could not be compared with its own."""
     run = settings.from_run
-    if run is None or (run / MODEL_NAME).is_dir() or can_be_compared(run):
+    if run is None or (run / MODEL_NAME).is_dir() or adapter_folder(run) is not None or can_be_compared(run):
         return None
     return (
         f"--from {run} has no complete checkpoint, so nobody checked that its projector was aligned with this "
@@ -110,7 +150,9 @@ def unchecked_parts(settings: Settings) -> str | None:
     )
 
 
-def _of_run(settings: Settings, dtype: torch.dtype) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
+def _of_run(
+    settings: Settings, dtype: torch.dtype, *, draws: bool
+) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     """The result of an earlier run: its model, or after alignment the model that it started from and its projector."""
     assert settings.from_run is not None
     run = existing_folder("--from", settings.from_run)
@@ -122,18 +164,48 @@ def _of_run(settings: Settings, dtype: torch.dtype) -> tuple[GriffonForCondition
             if not is_saved_griffon(run / MODEL_NAME):
                 raise SettingsError(f"{run / MODEL_NAME}: not a Griffon model saved by a run; give another run")
         return _saved("--from", run / MODEL_NAME, settings.model, dtype)
+    adapter = adapter_folder(run)
+    if adapter is not None:
+        return _of_adapter(read_adapter(adapter), settings, dtype)
     if not (run / PROJECTOR_NAME).is_file():
         hint = f"; it holds a model, give it as --model {run}" if (run / "config.json").is_file() else ""
-        raise SettingsError(
-            f"--from {run}: it holds neither {MODEL_NAME}/ nor {PROJECTOR_NAME}{hint or '; has that run ended?'}"
-        )
+        results = f"neither {MODEL_NAME}/, {ADAPTER_NAME}/ nor {PROJECTOR_NAME}"
+        raise SettingsError(f"--from {run}: it holds {results}{hint or '; has that run ended?'}")
     with naming("--from"):
         aligned_in = next((tensor.dtype for tensor in WeightFiles(run / PROJECTOR_NAME).values()), dtype)
     wide = torch.promote_types(aligned_in, dtype)  # of which both are roundings
-    model, tokenizer = load_model(_began_with(run, settings), wide)
+    model, tokenizer = map_model(_began_with(run, settings), wide, draws=draws)
     refuse_other_parts(run, model, aligned_in)
+    if settings.model.boxes == "bin":  # new embeddings are means of those in this type
+        _convert(model, wide)
     with naming("--from"):
-        load_projector(model, run / PROJECTOR_NAME)
+        _replace_projector(model, run / PROJECTOR_NAME, wide)
+    for part in (model, model.language_model, model.vision_tower):
+        part.config.dtype = dtype  # as it will be, not as it was read
+    return model, tokenizer
+
+
+def _of_adapter(
+    adapter: Adapter, settings: Settings, dtype: torch.dtype
+) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
+    """The base model of an adapter, with the adapter in it if it is to train further, else merged into it."""
+    base, given = adapter.base_settings(), settings.model
+    if given.model is not None:
+        base = replace(base, from_run=None, model=given)
+    base = replace(base, model=replace(base.model, attention=given.attention))
+    wide = torch.promote_types(adapter.dtype, dtype)  # of which both are roundings
+    try:
+        model, tokenizer = load_model(base, wide)
+    except SettingsError as error:
+        raise SettingsError(
+            f"{adapter.path}: its base model cannot be loaded: {error}; if it has moved, give its folder as --model, "
+            "also to griffon-train convert merge"
+        ) from None
+    if settings.lora.enabled:
+        adapter.refuse_other_settings(settings.lora, model)
+    adapter.put_into(model, wide, dropout=settings.lora.lora_dropout)
+    if not settings.lora.enabled:
+        merge(model, dtype)
     for part in (model, model.language_model, model.vision_tower):
         part.config.dtype = dtype  # as it will be, not as it was read
     return model, tokenizer
@@ -173,11 +245,11 @@ def _began_with(run: Path, settings: Settings) -> Settings:
 
 
 def _of_model(
-    settings: ModelSettings, dtype: torch.dtype
+    settings: ModelSettings, dtype: torch.dtype, *, draws: bool
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     assert settings.model is not None
     if settings.model in PRESETS:
-        return _of_preset(settings.model, settings)
+        return _of_preset(settings.model, settings, draws=draws)
     if _is_saved(settings.model):
         if settings.vision_tower is not None:
             raise _has_already("vision_tower", f"--model {settings.model}", settings)
@@ -197,7 +269,9 @@ def _is_saved(given: str) -> bool:
         return is_saved_griffon(folder)
 
 
-def _of_preset(name: str, settings: ModelSettings) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
+def _of_preset(
+    name: str, settings: ModelSettings, *, draws: bool
+) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     if Path(name).is_dir():
         raise SettingsError(
             f"--model {name}: both a preset with random weights and a folder here; give ./{name} for the folder, or "
@@ -212,14 +286,17 @@ def _of_preset(name: str, settings: ModelSettings) -> tuple[GriffonForConditiona
     for each, value in _new_model(settings).items():
         setattr(config, each, value)
     tokenizer = byte_tokenizer() if settings.tokenizer is None else load_tokenizer(settings.tokenizer)
-    return GriffonForConditionalGeneration(config), tokenizer
+    model = GriffonForConditionalGeneration(config) if draws else undrawn(GriffonForConditionalGeneration, config)
+    return model, tokenizer
 
 
 def _saved(
     option: str, folder: Path, settings: ModelSettings, dtype: torch.dtype
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     with naming(option):
-        model: GriffonForConditionalGeneration = load_whole(GriffonForConditionalGeneration, folder, dtype)
+        model: GriffonForConditionalGeneration = load_whole(
+            GriffonForConditionalGeneration, folder, dtype, as_stored=_as_stored(settings)
+        )
     if settings.region_tower is not None:
         if model.region_tower is not None:
             raise _has_already("region_tower", f"{option} {folder}", settings)
@@ -233,9 +310,9 @@ def _joined(folder: Path, settings: ModelSettings, dtype: torch.dtype) -> Griffo
         raise SettingsError(f"--model {folder} is a language model without a vision tower; give --vision-tower FOLDER")
     tower_folder = existing_folder("--vision-tower", settings.vision_tower)
     with naming("--vision-tower"):
-        tower = load_tower(tower_folder, dtype)
+        tower = load_tower(tower_folder, dtype, as_stored=True)
     with naming("--model"):
-        language_model = load_language_model(folder, dtype)
+        language_model = load_language_model(folder, dtype, as_stored=_as_stored(settings))
     config = GriffonConfig(  # shares the parts' configurations, so that changes apply to both
         text_config=language_model.config, vision_config=tower.config, **_new_model(settings)
     )
@@ -248,6 +325,11 @@ def _joined(folder: Path, settings: ModelSettings, dtype: torch.dtype) -> Griffo
     return model
 
 
+def _as_stored(settings: ModelSettings) -> bool:
+    """Whether to leave a language model's weights as they are stored: not if embeddings are added, which are means."""
+    return settings.boxes != "bin"
+
+
 def _new_model(settings: ModelSettings) -> dict[str, Any]:
     """Configuration of a new model from the settings; GriffonConfig has defaults for the rest."""
     return {name: value for name in _OF_NEW if (value := getattr(settings, name)) is not None}
@@ -257,7 +339,7 @@ def _add_region_tower(model: GriffonForConditionalGeneration, folder: Path, dtyp
     """Add a region tower and a new region projector to a model that has none."""
     existing_folder("--region-tower", folder)
     with naming("--region-tower"):
-        tower = load_tower(folder, dtype)
+        tower = load_tower(folder, dtype, as_stored=True)
     model.config.region_config = tower.config
     model.region_tower = tower
     model.region_projector = region_projector(tower.config.hidden_size, model.config.get_text_config().hidden_size)

@@ -20,6 +20,7 @@ from griffon_train.model.parts import naming
 from griffon_train.model.weight_files import read_json
 from griffon_train.text.chat_templates import check_tokenizer
 from griffon_train.training import checkpoint_folders
+from griffon_train.training.adapter_files import adapter_folder, read_adapter
 from griffon_train.training.checkpoint_folders import TrainingCheckpoint
 from griffon_train.training.checkpoints import sha256_of_tensor, tensor_hashes, trained_weights
 from griffon_train.training.model_loading import default_chat, load_model
@@ -58,10 +59,13 @@ def open_model(path: Path, checkpoint: str | None, dtype: str, ranks: ProcessGro
             raise SettingsError(f"--from {checkpoint}: {path} is not the output folder of a run, which has checkpoints")
         wanted = DTYPES["bfloat16" if ranks.device.type == "cuda" else "float32"] if dtype == "auto" else DTYPES[dtype]
         exported = is_run and checkpoint is None and (path / PROJECTOR_NAME).is_file()
-        saved = not is_run or (checkpoint is None and (path / MODEL_NAME).is_dir())
-        if saved or exported:
-            loaded = open_saved(path, str(ranks.device), dtype) if saved else _with_projector(path, wanted)
-    if not (saved or exported):
+        adapted = checkpoint is None and adapter_folder(path) is not None
+        saved = not adapted and (not is_run or (checkpoint is None and (path / MODEL_NAME).is_dir()))
+        if saved:
+            loaded = open_saved(path, str(ranks.device), dtype)
+        elif adapted or exported:
+            loaded = _of_result(path, wanted)
+    if not (saved or adapted or exported):
         loaded = _of_checkpoint(path, checkpoint or LAST, wanted, ranks)
     model: Any = loaded.model
     model.eval()
@@ -71,10 +75,11 @@ def open_model(path: Path, checkpoint: str | None, dtype: str, ranks: ProcessGro
     return OpenedModel(loaded=loaded, weights_sha256=hashlib.sha256(lines.encode()).hexdigest())
 
 
-def _with_projector(run: Path, dtype: torch.dtype) -> LoadedModel:
-    """The model of an alignment, which saved its projector alone: the parts that it began with, and that projector."""
-    stored = stored_settings(run)
-    settings = Settings(stage=stored.stage, shards=(), output_dir=run, from_run=run)
+def _of_result(run: Path, dtype: torch.dtype) -> LoadedModel:
+    """The model of an alignment or a run with LoRA, which saved what trained alone: that, and what it began with."""
+    adapter = adapter_folder(run)
+    stored = stored_settings(run) if adapter is None else read_adapter(adapter).settings
+    settings = Settings(stage=stored.stage, shards=(), output_dir=run, from_run=run, lora=stored.lora)
     model, tokenizer = load_model(settings, dtype)
     return LoadedModel(model, tokenizer, _chat(stored, model, tokenizer))
 

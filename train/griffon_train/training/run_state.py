@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
@@ -15,11 +16,12 @@ from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import size
 from griffon_train.config.groups import DataSettings
-from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME
+from griffon_train.config.run_folder import PROJECTOR_NAME, result_name
 from griffon_train.config.settings import Settings, settings_as_json
 from griffon_train.data.batch import Encode
 from griffon_train.data.cursor import cursor_state, restore_cursor
 from griffon_train.data.loader import Loader
+from griffon_train.data.node_reader import NodeReader, needs_server
 from griffon_train.data.plan import Plan
 from griffon_train.data.sequential_order import SequentialOrder, StepOrder
 from griffon_train.data.steering import Steering
@@ -29,6 +31,7 @@ from griffon_train.model.collate import InputsAhead
 from griffon_train.model.flops import ModelFlops, StepCounts, peak_flops
 from griffon_train.model.loss import loss_sums
 from griffon_train.training import checkpoint_folders, checkpoints
+from griffon_train.training.adapter_files import export_adapter
 from griffon_train.training.best_checkpoint import best_checkpoint, record_best
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
@@ -68,6 +71,7 @@ class RunState:
         tokenizer: PreTrainedTokenizerBase,
         frozen_sha256: Mapping[str, str],
         lock: BinaryIO | None,
+        reader: NodeReader | None,
     ) -> None:
         """Restore the latest complete checkpoint, if there is one, and open the log files. Every rank calls this.
 
@@ -80,6 +84,7 @@ class RunState:
             tokenizer: saved with the result.
             frozen_sha256: SHA-256 of each frozen weight, by name.
             lock: lock file of the run's folder; None except on rank 0.
+            reader: this machine's reading process, if there is one.
 
         Raises:
             SettingsError: the frozen weights differ from those that the run started with.
@@ -93,7 +98,7 @@ class RunState:
         self.inputs = InputsAhead(ranks.device, self.dtype)
         self.profile = StepProfile(settings.output_dir, settings.logging.profile_steps, ranks.rank, ranks.device)
         self._flops = ModelFlops(engine.module)
-        self._encode, self._tokenizer, self._lock = encode, tokenizer, lock
+        self._encode, self._tokenizer, self._lock, self._reader = encode, tokenizer, lock, reader
         self._state = ShardedState(engine, ranks.rank)
         self._frozen_sha256 = frozen_sha256
         self.start = self._saved = self._resume()  # `_saved` is the step of the latest complete checkpoint
@@ -146,6 +151,8 @@ class RunState:
         """This rank's micro-batches of steps [start, stop) of the plan, or of another order."""
         config = self.engine.module.config
         region = config.region_config
+        cached = order is None and self.settings.data.cache is not None
+        served = cached or needs_server(order or self.plan)
         return Loader(
             order or self.plan,
             rank=self.ranks.rank,
@@ -161,6 +168,8 @@ class RunState:
             stall_s=self.settings.logging.stall_s,
             stop_signal=self.ranks,
             pinned=self.ranks.device.type == "cuda",
+            reader=self._reader if served else None,
+            cached=cached,
         )
 
     def device_figures(self, counts: StepCounts, seconds: float) -> dict[str, Any]:
@@ -323,12 +332,11 @@ class RunState:
             DataError: the result cannot be written.
         """
         self.profile.close()
-        run, alone = self.settings.output_dir, self.settings.freezing.trained_parts() == ("projector",)
-        result = run / (PROJECTOR_NAME if alone else MODEL_NAME)
+        run = self.settings.output_dir
+        result = run / result_name(self.settings)
         if self.start < self.steps or not result.exists():
-            chat = self.settings.model.chat or default_chat(self.engine.module)
             try:
-                export(result, self.engine, self._tokenizer, self.ranks, chat=chat, projector_alone=alone)
+                self._export(result)
             except DataError as error:
                 raise DataError(
                     f"{error}. All {self.steps} steps are trained. {self._last_checkpoint()}: free space, then rerun "
@@ -336,10 +344,28 @@ class RunState:
                 ) from None
         _log.info("done: %d steps; %s; metrics, timing and checkpoints in %s", self.steps, result, run)
 
+    def _export(self, result: Path) -> None:
+        model, chat = self.engine.module, self.settings.model.chat or default_chat(self.engine.module)
+        if self.settings.lora.enabled:
+            export_adapter(
+                result,
+                model,
+                self._tokenizer,
+                self.ranks,
+                settings=self.settings,
+                frozen_sha256=self._frozen_sha256,
+                chat=chat,
+            )
+            return
+        alone = result.name == PROJECTOR_NAME
+        export(result, self.engine, self._tokenizer, self.ranks, chat=chat, projector_alone=alone)
+
     def close(self) -> None:
-        """Close the log files and release the run's folder."""
+        """Close the log files, end the reading process and release the run's folder."""
         if self._reporter is not None:
             self._reporter.close()
+        if self._reader is not None:
+            self._reader.stop()
         if self._lock is not None:
             self._lock.close()
 

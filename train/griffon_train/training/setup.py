@@ -18,13 +18,16 @@ from griffon_train.config.groups import MemorySettings
 from griffon_train.config.order import plan_of
 from griffon_train.config.run_folder import SETTINGS_NAME
 from griffon_train.config.settings import STEERING, Settings, settings_as_json
+from griffon_train.data.node_reader import CacheSettings
 from griffon_train.data.rank_split import micro_steps
+from griffon_train.data.shared_memory import ranks_here
 from griffon_train.data.source_stream import Shows
 from griffon_train.distributed.process_group import ProcessGroup, transformers_progress
 from griffon_train.model.freezing import freeze, parameter_counts
 from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.lora import require_peft
 from griffon_train.text.chat_templates import check_tokenizer, encode_sample
-from griffon_train.training import checkpoints, compiling
+from griffon_train.training import compiling
 from griffon_train.training.checks import (
     check_disk_room,
     check_log_hook,
@@ -34,10 +37,14 @@ from griffon_train.training.checks import (
     open_validation_sets,
 )
 from griffon_train.training.data_checks import check_taught, remarks
-from griffon_train.training.engine import Engine, make_engine
-from griffon_train.training.model_loading import default_chat, load_model, placed, unchecked_parts
+from griffon_train.training.engine import make_engine
+from griffon_train.training.memory_estimate import Ranks
+from griffon_train.training.memory_report import memory_line
+from griffon_train.training.model_loading import default_chat, map_model, placed, unchecked_parts
 from griffon_train.training.optimizers import select_optimizer
+from griffon_train.training.own_parts import bring_in
 from griffon_train.training.run_state import RunState, steps_of
+from griffon_train.training.shared_reader import shared_reader
 
 _log = logging.getLogger(__name__)
 
@@ -55,11 +62,14 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     validation_sets = open_validation_sets(settings.logging, settings.checkpointing.keep_best)
     for frozen in (*sets, *validation_sets):
         frozen.check_shards()
+    # It imports what it needs while the model is loaded.
+    reader = shared_reader((*sets, *validation_sets), _cache(settings), ranks)
     plan = plan_of(sets, settings.data)
     shows = Shows.of(sets)
     optimizer = _check_before_loading(settings, shows, ranks)
+    dtype = _dtype(settings.memory, ranks)
     with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
-        model, tokenizer = load_model(settings, _dtype(settings.memory, ranks))
+        model, tokenizer = map_model(settings, dtype, draws=ranks.first)
     check_sets_fit([*sets, *validation_sets], model.config)
     check_worker_memory(settings, ranks, Shows.of([*sets, *validation_sets]), model.config)
     chat = settings.model.chat or default_chat(model)
@@ -75,9 +85,17 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
         ):
             if line is not None:
                 _log.warning(line)
+        of_machines = Ranks(count=ranks.world_size, per_machine=ranks_here(), device=ranks.device.type)
+        _log.log(*memory_line(model.config, settings, of_machines, plan.lengths))
     check_disk_room(settings, ranks, steps_of(settings.data, plan), model)
-    frozen_weights = ((name, weight) for name, weight in model.named_parameters() if not weight.requires_grad)
-    frozen_sha256 = checkpoints.tensor_hashes(frozen_weights, ranks)
+    config = deepspeed_config(
+        settings.memory,
+        settings.optimizer,
+        micro_batch=settings.data.micro_batch,
+        accumulation=micro_steps(settings.data.global_batch, ranks.world_size, settings.data.micro_batch),
+        dtype="bfloat16" if dtype == torch.bfloat16 else "float32",
+    )
+    frozen_sha256 = bring_in(model, dtype, config, ranks)
     encode_one = partial(
         encode_sample,
         chat=chat,
@@ -87,17 +105,29 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
         image_tokens=model.image_tokens,
     )
     lock = _lock_run(settings, ranks)
-    engine = _engine(model, settings, ranks, optimizer)
-    run = RunState(settings, ranks, plan, engine, encode_one, tokenizer, frozen_sha256, lock)
+    ranks.watchdog.now("making DeepSpeed's engine")
+    if ranks.first:
+        _log.info(f"optimizer: {optimizer}")
+    engine = make_engine(model, settings.optimizer, config, optimizer)
+    run = RunState(settings, ranks, plan, engine, encode_one, tokenizer, frozen_sha256, lock, reader)
     if ranks.first:
         _store_changes(settings)
     return run
+
+
+def _cache(settings: Settings) -> CacheSettings | None:
+    data = settings.data
+    if data.cache is None or data.cache_size is None:
+        return None
+    return CacheSettings(folder=data.cache.absolute(), size_bytes=data.cache_size)
 
 
 def _check_before_loading(settings: Settings, shows: Shows, ranks: ProcessGroup) -> str:
     """Make the checks that need no model, which may take minutes to load; return the optimizer to use."""
     check_same_settings(settings)
     check_taught(settings.freezing.trained_parts(), shows, settings, image_tokens=0)
+    if settings.lora.enabled:
+        require_peft()
     check_log_hook(settings.logging.log_hook, ranks)
     compiling.announce(settings.memory, settings.optimizer)
     return select_optimizer(settings, ranks)
@@ -114,21 +144,6 @@ def _prepare(model: GriffonForConditionalGeneration, settings: Settings, shows: 
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise cuBLAS is not deterministic
         torch.use_deterministic_algorithms(mode=True)
     model.train()
-
-
-def _engine(model: GriffonForConditionalGeneration, settings: Settings, ranks: ProcessGroup, optimizer: str) -> Engine:
-    data = settings.data
-    config = deepspeed_config(
-        settings.memory,
-        settings.optimizer,
-        micro_batch=data.micro_batch,
-        accumulation=micro_steps(data.global_batch, ranks.world_size, data.micro_batch),
-        dtype="bfloat16" if model.dtype == torch.bfloat16 else "float32",
-    )
-    ranks.watchdog.now("making DeepSpeed's engine")
-    if ranks.first:
-        _log.info(f"optimizer: {optimizer}")
-    return make_engine(model, settings.optimizer, config, optimizer)
 
 
 def _store_changes(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,9 +25,6 @@ _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", t
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], moved: Callable[[], object]) -> str:
     """Write tensors on any device into a new safetensors file and flush it to disk.
 
-    https://github.com/huggingface/safetensors#format: the length of the header as a little-endian uint64, the header as
-    JSON padded with spaces to a multiple of 8 bytes, and the tensors' bytes.
-
     Args:
         path: file to write.
         tensors: tensors by name.
@@ -39,34 +37,81 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], moved: Callab
         OSError: the file cannot be written.
     """
     digest = hashlib.sha256()
-    unhashed: deque[Future[None]] = deque()
-    with path.open("wb") as file, ThreadPoolExecutor(1) as hashing:
-        header = _header(tensors)
-        file.write(header)
-        digest.update(header)
-        position = written_back = synced = len(header)
+    with TensorFile(path, tensors, hashed_by=digest.update) as file:
         for tensor in tensors.values():
-            flat = tensor.detach().reshape(-1).view(torch.uint8)
-            for piece in flat.split(_PIECE_BYTES):
-                raw = piece.cpu().numpy().data
-                unhashed.append(hashing.submit(digest.update, raw))
-                if len(unhashed) > _UNHASHED:
-                    unhashed.popleft().result()
-                file.write(raw)
-                position += len(raw)
-                written_back = begin_write_back(file, written_back, position)
-                if position - synced >= _SYNC_BYTES:
-                    file.flush()
-                    os.fdatasync(file.fileno())
-                    synced = position
-                moved()
-        file.flush()
-        os.fsync(file.fileno())
+            file.write(tensor, moved)
     return digest.hexdigest()
 
 
-def _header(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    fields, offset = {}, 0
+class TensorFile:
+    """A new safetensors file whose tensors are given one after the other. It is on disk when the context ends.
+
+    https://github.com/huggingface/safetensors#format: the length of the header as a little-endian uint64, the header as
+    JSON padded with spaces to a multiple of 8 bytes, and the tensors' bytes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tensors: Mapping[str, torch.Tensor],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        hashed_by: Callable[[bytes | memoryview], None] | None = None,
+    ) -> None:
+        """Open the file and write its header.
+
+        Args:
+            path: file to write.
+            tensors: types and shapes of the tensors in their order; they may be on the meta device.
+            metadata: the header's.
+            hashed_by: called with every piece, in a thread.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._file = path.open("wb")
+        self._hashed_by, self._hashing = hashed_by, ThreadPoolExecutor(1)
+        self._unhashed = deque[Future[None]]()
+        self._position = self._written_back = self._synced = 0
+        self._piece(_header(tensors, metadata))
+
+    def __enter__(self) -> "TensorFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file, self._hashing:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+    def write(self, tensor: torch.Tensor, moved: Callable[[], object]) -> None:
+        """Write the next tensor, from any device; `moved` is called after each piece.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        flat = tensor.detach().reshape(-1).view(torch.uint8)
+        for piece in flat.split(_PIECE_BYTES):
+            self._piece(piece.cpu().numpy().data)
+            moved()
+
+    def _piece(self, raw: bytes | memoryview) -> None:
+        if self._hashed_by is not None:
+            self._unhashed.append(self._hashing.submit(self._hashed_by, raw))
+            if len(self._unhashed) > _UNHASHED:
+                self._unhashed.popleft().result()
+        self._file.write(raw)
+        self._position += len(raw)
+        self._written_back = begin_write_back(self._file, self._written_back, self._position)
+        if self._position - self._synced >= _SYNC_BYTES:
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+            self._synced = self._position
+
+
+def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None) -> bytes:
+    fields: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    offset = 0
     for name, tensor in tensors.items():
         end = offset + tensor.nbytes
         fields[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}

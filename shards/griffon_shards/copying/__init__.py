@@ -1,0 +1,1 @@
+"""Copies a frozen set from anywhere to anywhere: `griffon-shards copy`."""

@@ -1,0 +1,70 @@
+"""`griffon-shards copy`."""
+
+import sys
+import time
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from griffon_shards.copying.copy_set import CopyPlan, plan_copy, run_copy
+from griffon_shards.storage import Location
+from griffon_shards.storage.parameter import LOCATION
+from griffon_shards.support.command_line import resumable
+from griffon_shards.support.tables import size
+
+
+@click.command("copy")
+@click.argument("source", metavar="SRC", type=LOCATION)
+@click.argument("target", metavar="DST", type=LOCATION)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    help="Copy this many files at once.",
+)
+@click.option("--no-verify", is_flag=True, help="Keep the files that DST has with their size without reading them.")
+@click.option("--dry-run", is_flag=True, help="Print what would be copied, and write nothing.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder for temporary files between object stores, one a worker.  [default: that of the system]",
+)
+@resumable
+def copy_command(
+    source: Location, target: Location, workers: int, no_verify: bool, dry_run: bool, work: Path | None
+) -> None:
+    """Copy the frozen set SRC to DST; both are folders or URLs. Rerun the same command to resume.
+
+    Shards and index are checked against their hashes in the lock while they are copied. The lock is written last, so
+    half a copy is not a frozen set.
+    """
+    plan = plan_copy(source, target)
+    if plan.up_to_date:
+        click.echo(f"up to date: {target} has the digest {plan.lock.digest}")
+    elif dry_run:
+        click.echo(f"would copy {_amount(plan, kept=False)}, and keep {_amount(plan, kept=True)}")
+    else:
+        _copy(plan, workers, not no_verify, work)
+
+
+def _copy(plan: CopyPlan, workers: int, verify: bool, work: Path | None) -> None:
+    start = time.monotonic()
+    total = sum(file.size_bytes for file in plan.files)
+    with tqdm(
+        total=total, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()
+    ) as bar:
+        copied = run_copy(plan, workers=workers, verify=verify, work=work, moved=bar.update)
+    size_bytes, passed_s = sum(file.size_bytes for file in copied), time.monotonic() - start
+    kept = len(plan.files) - len(copied)
+    click.echo(
+        f"copied {len(copied):,} files, {size(size_bytes)} in {passed_s:.1f} s ({size(size_bytes / passed_s)}/s)"
+        + (f"; kept {kept:,} files{', which were read again' if verify else ''}" if kept else "")
+    )
+    click.echo(f"digest {plan.lock.digest}")
+
+
+def _amount(plan: CopyPlan, *, kept: bool) -> str:
+    files = [file for file in plan.files if (file.name in plan.kept) == kept]
+    return f"{len(files):,} files ({size(sum(file.size_bytes for file in files))})"
