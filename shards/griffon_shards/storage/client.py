@@ -52,6 +52,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "gs": {},
     "az": {"max_concurrency": 1},
 }
+_CREATE: dict[str, dict[str, Any]] = {"s3": {"mode": "create"}, "gs": {"mode": "create"}, "az": {"overwrite": False}}
+"""Arguments of `pipe_file` that write an object unless there is one. Versions of adlfs ignore `mode` silently."""
 
 
 def read_whole(url: str) -> bytes:
