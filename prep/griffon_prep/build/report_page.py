@@ -21,7 +21,8 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import REJECTS_NAME, REPORT_NAME
 from griffon_shards.stats import html_page, make_figures
 from griffon_shards.stats.html_page import section, table, text
-from griffon_shards.storage import Location, ObjectPath, write_location
+from griffon_shards.storage import Location, write_location
+from griffon_shards.storage.reading import open_location
 from griffon_shards.summary import totals
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.worker_pool import Engine
@@ -100,7 +101,7 @@ def _rejects(frozen: FrozenSet) -> str:
 def _details(path: Location) -> Mapping[tuple[str, str], list[str]]:
     """Record number and detail of the first few rejected records, by source and reason."""
     details: dict[tuple[str, str], list[str]] = defaultdict(list)
-    with BytesIO(path.read_bytes()) if isinstance(path, ObjectPath) else path.open("rb") as file:
+    with open_location(path) as file:
         for line in file:
             fields = orjson.loads(line)
             shown = details[fields["source"], fields["reason"]]

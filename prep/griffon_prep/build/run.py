@@ -95,8 +95,7 @@ def build(
             check_counts(scanned, source_counts, settings)
             gather_counts(scanned, settings, folder.output, reuse, pool)
             check_inputs(folder, settings, sha256s)
-            if isinstance(out, Path):
-                remove_temporaries(out)  # of workers that were lost, whose jobs an engine has run again
+            remove_temporaries(folder.output.stage)  # of workers that were lost, whose jobs an engine has run again
             lock = freeze(folder.output, settings.render, scanned)
             write_report_page(out, settings, pool)
         folder.clear_work()  # only now, as workers keep work files open

@@ -1,9 +1,15 @@
 """Making a Sample from a record number: read the record, render it, read the image."""
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TypeAlias
 
-from griffon_prep.images import bake_image, check_image, check_not_turned, stored_path
+from griffon_prep.image_bytes import is_url
+from griffon_prep.images import ImageFile, bake_image, check_image, check_not_turned, stored_path
 from griffon_prep.readers.base import Reader
 from griffon_prep.readers.rounds import Rounds
 from griffon_prep.records import Record, Rejected
@@ -14,6 +20,32 @@ from griffon_prep.sources.exclusion import Exclusion
 from griffon_prep.sources.sized_records import image_file, sized
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, count_boxes
 from griffon_shards.types import Origin, Rendering, Sample
+
+Made: TypeAlias = tuple[Sample, Counter[str], bool]
+
+_REQUESTS = 16  # images that a process reads at once from an object store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """A sample without its image, and the number of dropped boxes and rounds by reason."""
+
+    record_no: int
+    record: Record
+    renderings: tuple[Rendering, ...]
+    dropped: Counter[str]
+
+
+def _or_rejected(make: Callable[[], Made]) -> Made | Rejected:
+    """What a function makes, or the rejection that it raises."""
+    try:
+        return make()
+    except Rejected as rejected:
+        return rejected
+
+
+def _reject(rejected: Rejected) -> Made:
+    raise rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +58,7 @@ class SampleMaker:
         source: tag, task and vocabulary.
         settings: settings that change bytes.
         annotation_name: path of the annotation relative to the data root, for `origin`.
-        image_root: absolute folder of the images.
+        image_root: absolute folder of the images, or its URL.
         upright: store images as their EXIF orientation shows them.
         exclusion: images and records to leave out, or None.
     """
@@ -40,7 +72,7 @@ class SampleMaker:
     upright: bool = False
     exclusion: Exclusion | None = None
 
-    def make(self, record_no: int) -> tuple[Sample, Counter[str], bool]:
+    def make(self, record_no: int) -> Made:
         """The sample of a record, or of a group of them.
 
         Returns:
@@ -51,12 +83,49 @@ class SampleMaker:
             Rejected: the record cannot become a sample.
             OSError: the storage fails.
         """
+        draft = self._draft(record_no)  # before reading the image, as it is cheaper
+        return self._complete(draft, self._image_file(draft))
+
+    def make_all(self, record_nos: Iterable[int]) -> Iterator[tuple[int, Made | Rejected]]:
+        """Yield each record with what `make` returns, or with its rejection. Images at URLs are read ahead.
+
+        Raises OSError as `make`.
+        """
+        if not is_url(self.image_root):
+            for record_no in record_nos:
+                yield record_no, _or_rejected(partial(self.make, record_no))
+            return
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            begun = ((record_no, self._begin(record_no, pool)) for record_no in record_nos)
+            waiting = deque(islice(begun, _REQUESTS))
+            while waiting:
+                record_no, finish = waiting.popleft()
+                waiting.extend(islice(begun, 1))
+                yield record_no, _or_rejected(finish)
+
+    def _begin(self, record_no: int, pool: ThreadPoolExecutor) -> Callable[[], Made]:
+        """Draft a sample and start to read its image; returns what completes it, or raises its rejection."""
+        try:
+            draft = self._draft(record_no)
+        except Rejected as rejected:
+            return partial(_reject, rejected)
+        read = pool.submit(self._image_file, draft)
+        return lambda: self._complete(draft, read.result())
+
+    def _draft(self, record_no: int) -> _Draft:
+        """All of a sample but its image."""
         if self.exclusion is not None:
             self.exclusion.check_record(record_no)
-        record, renderings, dropped = self._rendered(record_no)  # before reading the image, as it is cheaper
+        record, renderings, dropped = self._rendered(record_no)
+        return _Draft(record_no=record_no, record=record, renderings=renderings, dropped=dropped)
+
+    def _image_file(self, draft: _Draft) -> ImageFile | None:
+        return None if draft.record.image_path is None else image_file(self.image_root, draft.record)
+
+    def _complete(self, draft: _Draft, file: ImageFile | None) -> Made:
+        record = draft.record
         image, by_last_part = None, False
-        if record.image_path is not None:
-            file = image_file(self.image_root, record)
+        if record.image_path is not None and file is not None:
             by_last_part = file.by_last_part
             if self.exclusion is not None:
                 self.exclusion.check_data(record.image_path, file.data)
@@ -66,20 +135,20 @@ class SampleMaker:
             image = check_image(file.data, self.settings.check, stated_size_px, name, upright=self.upright)
             image = bake_image(image, self.settings.resize_px, name, upright=self.upright)
         sample = Sample(
-            key=f"{self.source.tag}-{record_no:09d}",
+            key=f"{self.source.tag}-{draft.record_no:09d}",
             image=image.data if image else None,
             image_format=image.format if image else "",
             width_px=image.width_px if image else 0,
             height_px=image.height_px if image else 0,
             task=self.source.task,
-            renderings=renderings,
+            renderings=draft.renderings,
             origin=Origin(
                 annotation=self.annotation_name,
-                record=record_no,
+                record=draft.record_no,
                 image="" if record.image_path is None else stored_path(record.image_path),
             ),
         )
-        return sample, dropped, by_last_part
+        return sample, draft.dropped, by_last_part
 
     def _rendered(self, record_no: int) -> tuple[Record, tuple[Rendering, ...], Counter[str]]:
         if self.rounds is None:

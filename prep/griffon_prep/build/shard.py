@@ -122,12 +122,11 @@ def _make_samples(
     rejects: list[Reject] = []
     dropped: Counter[str] = Counter()
     offset = samples = written_back = by_last_part = 0
-    for record_no in record_numbers(job):
-        try:
-            sample, dropped_here, by_name = maker.make(record_no)
-        except Rejected as rejected:
-            rejects.append(Reject(record=record_no, reason=rejected.reason, detail=rejected.detail))
+    for record_no, made in maker.make_all(record_numbers(job)):
+        if isinstance(made, Rejected):
+            rejects.append(Reject(record=record_no, reason=made.reason, detail=made.detail))
             continue
+        sample, dropped_here, by_name = made
         raw = sample_bytes(sample.key, sample.image, encode_sample(sample))
         rows[samples] = _row(sample, raw, offset, job.settings.boxes)
         digest.update(raw)
