@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -138,10 +137,10 @@ def test_a_bucket_that_is_gone_ends_reading_in_one_line_within_a_minute(
     batches = iter(Loader(plan, micro_batch=4, image_px=28, region_px=28, reader=running))
     next(batches)
     proxy.configure(Faults(refuse_share=1, cut_share=0))
-    began = time.monotonic()
-    with pytest.raises(DataError, match=rf"^sample \S+: {url}/\S+\.tar: still fails after \d+ attempts") as raised:
+    with pytest.raises(
+        DataError, match=rf"^sample \S+: {url}/\S+\.tar: still fails after \d+ attempts in [1-5]\d s"
+    ) as raised:
         for _ in batches:
             pass
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - began < 60
     running.stop()

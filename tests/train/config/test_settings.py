@@ -124,8 +124,7 @@ CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a cache without a size": (
         "sft",
         {"cache": Path("nvme")},
-        r"--cache nvme \(command line\) and --cache-size \(no cache\) \(default\) need each other; give both or "
-        "neither",
+        r"--cache nvme \(command line\) and --cache-size \(no cache\) \(default\) need each other; give both",
     ),
     "warm-ups": (
         "sft",
