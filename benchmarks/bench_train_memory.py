@@ -158,7 +158,7 @@ def rank_command(own: Path) -> None:
         return loss_sums(engine, inputs)
 
     loss_sums = loop.loss_sums  # type: ignore[attr-defined]
-    loop.loss_sums = noted  # type: ignore[attr-defined]
+    loop.loss_sums = noted  # type: ignore[attr-defined, assignment]
     given = {"stage": "custom", "shards": (own / "set",), "model": case["model"], "log_every": 1000, "steps": 1000}
     given |= {"output_dir": own / case["run"], "device": "cpu", "workers": 0}
     settings = resolve({**given, **case["settings"]}).settings

@@ -26,7 +26,8 @@ from griffon_prep.sources.manifest import read_manifest, single_line
 from griffon_prep.sources.mirror import Mirror, default_work
 from griffon_prep.sources.part import DEFAULT_VAL_SHARE, PARTS, Split
 from griffon_prep.sources.resolve import Selection, find_sources
-from griffon_shards.storage import Location, ObjectPath, as_location
+from griffon_shards.storage import Location, ObjectPath
+from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.support.command_line import guard, resumable
 from griffon_shards.support.errors import DataError, SettingsError
@@ -68,28 +69,14 @@ def main() -> None:
     """Convert annotations and images into a frozen set of WebDataset shards."""
 
 
-class _LocationType(click.ParamType[Location]):
-    """A path on disk, or a URL in an object store."""
-
-    name = "PATH or URL"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:  # noqa: ANN401
-        """Parse an option's value."""
-        try:
-            return as_location(value) if isinstance(value, str) else value
-        except SettingsError as error:
-            self.fail(str(error), param, ctx)
-
-
 _PATH = click.Path(path_type=Path)
-_LOCATION = _LocationType()
 _COUNT = click.IntRange(1)
 _DEFAULTS = {field.name: field.default for field in fields(RenderSettings)}
 
 _SOURCE_OPTIONS = (
     click.option(
         "--manifest",
-        type=_LOCATION,
+        type=LOCATION,
         metavar="FILE",
         help="Manifest file with one source per line: `TAG & annotation & image root`.",
     ),
@@ -97,7 +84,7 @@ _SOURCE_OPTIONS = (
     click.option("--image-folder", metavar="DIR", help="Folder with the images of --data-path."),
     click.option(
         "--data-root",
-        type=_LOCATION,
+        type=LOCATION,
         metavar="DIR",
         default=Path(),
         help="Folder or URL that relative paths in the manifest start from.  [default: the current folder]",
@@ -155,7 +142,7 @@ _SOURCE_OPTIONS = (
     ),
     click.option(
         "--exclude",
-        type=_LOCATION,
+        type=LOCATION,
         multiple=True,
         metavar="FILE",
         help="List of images to leave out of all sources: what `griffon-shards overlap --out` writes, or file names, "
@@ -163,7 +150,7 @@ _SOURCE_OPTIONS = (
     ),
     click.option(
         "--exclude-keys",
-        type=_LOCATION,
+        type=LOCATION,
         multiple=True,
         metavar="FILE",
         help="List of keys of samples to leave out, one a line, bare or as JSON objects with a `key`. Can be repeated.",
@@ -296,10 +283,10 @@ def _settings(
 
 
 @main.command("build")
-@click.option("--out", type=_LOCATION, metavar="DIR", help="Output folder or URL.  [default: frozen/<manifest name>]")
+@click.option("--out", type=LOCATION, metavar="DIR", help="Output folder or URL.  [default: frozen/<manifest name>]")
 @click.option(
     "--reuse",
-    type=_LOCATION,
+    type=LOCATION,
     metavar="DIR",
     help="Frozen set to take unchanged sources from: by hard links on the same disk, otherwise by copying.",
 )

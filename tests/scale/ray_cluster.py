@@ -1,22 +1,27 @@
 """Ray clusters of several nodes on this machine, each in a network namespace of its own where that is allowed."""
 
+import itertools
 import os
 import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..waiting import TIMEOUT_S
 
-PORT = 6390
+FIRST_PORT = 6390
 RAY = str(Path(sys.executable).with_name("ray"))
 TOKEN = secrets.token_hex(32)
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+_SUBNETS = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +56,21 @@ class Node:
 class Cluster:
     """A cluster whose first node is the head."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
+        self._environment = {**ENVIRONMENT, **environment}
         self.nodes: list[Node] = []
-        self._network = f"gr{os.getpid()}" if _may_make_namespaces() else ""
+        self._subnet = next(_SUBNETS)
+        self._port = FIRST_PORT + self._subnet
+        self._sockets = tempfile.TemporaryDirectory(prefix="gr", ignore_cleanup_errors=True)  # has a short path
+        self._network = f"gr{secrets.token_hex(3)}" if _may_make_namespaces() else ""
         if self._network:
             _ip("link", "add", self._network, "type", "bridge")
             _ip("link", "set", self._network, "up")
 
     @property
     def address(self) -> str:
-        return f"{self._host(0)}:{PORT}"
+        return f"{self._host(0)}:{self._port}"
 
     def prefix(self, number: int = 0) -> list[str]:
         """What a command begins with to run on a node."""
@@ -70,13 +79,17 @@ class Cluster:
     def add_node(self, cpus: int) -> Node:
         number = len(self.nodes)
         self._make_namespace(number)
-        head = ["--head", "--port", str(PORT), "--include-dashboard", "false", "--temp-dir", str(self.folder / "ray")]
+        head = ["--head", "--port", str(self._port), "--include-dashboard", "false", "--temp-dir", self._sockets.name]
         command = [RAY, "start", "--block", "--node-ip-address", self._host(number), "--num-cpus", str(cpus)]
         command += ["--object-store-memory", "80000000", *(["--address", self.address] if number else head)]
         log = self.folder / f"node{number}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [*self.prefix(number), *command], stdout=file, stderr=file, env=ENVIRONMENT, start_new_session=True
+                [*self.prefix(number), *command],
+                stdout=file,
+                stderr=file,
+                env=self._environment,
+                start_new_session=True,
             )
         node = Node(process=process, log=log)
         self.nodes.append(node)
@@ -89,13 +102,14 @@ class Cluster:
     def remove(self) -> None:
         for node in reversed(self.nodes):
             node.kill()
+        self._sockets.cleanup()
         if self._network:
             for number in range(len(self.nodes)):
                 _ip("netns", "del", f"{self._network}n{number}")
             _ip("link", "del", self._network)
 
     def _host(self, number: int) -> str:
-        return f"10.213.77.{number + 1}" if self._network else "127.0.0.1"
+        return f"10.213.{self._subnet}.{number + 1}" if self._network else "127.0.0.1"
 
     def _make_namespace(self, number: int) -> None:
         if not self._network:
@@ -110,9 +124,9 @@ class Cluster:
 
 
 @contextmanager
-def ray_cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster without nodes; those that are added are killed at the end."""
-    cluster = Cluster(folder)
+def ray_cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
+    """A cluster without nodes; those that are added are killed at the end. Its processes have these variables."""
+    cluster = Cluster(folder, environment)
     try:
         yield cluster
     finally:

@@ -212,6 +212,18 @@ def test_too_many_rejects_end_as_locally(cluster: Cluster, data: Path, tmp_path:
     assert ends[0].stderr.splitlines()[-1] == ends[1].stderr.splitlines()[-1]
 
 
+def test_nodes_without_the_package(data: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    old = tmp_path_factory.mktemp("old")
+    (old / "griffon_prep.py").write_text("")
+    with ray_cluster(tmp_path, PYTHONPATH=str(old)) as cluster:
+        cluster.add_node(cpus=1)
+        built = run(on_ray(cluster, data, tmp_path / "set"), data)
+    assert built.returncode == 2
+    assert built.stderr.splitlines()[-1].startswith(
+        "error: a worker cannot run the jobs (System error: No module named"
+    )
+
+
 def test_a_cluster_that_is_not_there(data: Path, tmp_path: Path) -> None:
     built = run(command(data, tmp_path / "set", "--engine", "ray", "--ray-address", "127.0.0.1:9"), data)
     assert built.returncode == 2

@@ -1,13 +1,12 @@
 """`griffon-shards` on sets in an object store: every command says what it says of the same set on disk."""
 
-import multiprocessing
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,18 @@ from click.testing import CliRunner
 
 import griffon_shards
 from griffon_shards.cli import main
+from griffon_shards.copying.copy_set import CopyPlan, plan_copy, run_copy
 from griffon_shards.index import INDEX_NAME
-from griffon_shards.lock import LOCK_NAME, REJECTS_NAME, read_lock
-from griffon_shards.storage import ObjectPath
+from griffon_shards.lock import LOCK_NAME, REJECTS_NAME, read_lock, write_lock
+from griffon_shards.storage import ObjectPath, client
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.files import sha256_of
 from griffon_shards.view.marks import marks_path
 from griffon_shards.view.rejects import Rejects
 from griffon_shards.view.sidecar import Sidecar
 from griffon_shards.view.sidecar_build import ensure_sidecar
+
+from .s3_server import environment_for, make_bucket
 
 pytestmark = pytest.mark.scale
 
@@ -32,12 +35,30 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.fixture(scope="module")
+def shared(s3_port: int, frozen_set: Path) -> str:
+    """The frozen set in a bucket, which no test alters."""
+    make_bucket(s3_port, "shared")
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in environment_for(s3_port).items():
+            environment.setenv(name, value)
+        client._client.cache_clear()
+        ran("copy", frozen_set, "s3://shared/数据 sets/mine")
+        client._client.cache_clear()
+    return "s3://shared/数据 sets/mine"
+
+
 @pytest.fixture
-def url(bucket: str, frozen_set: Path) -> str:
-    """The frozen set in a bucket."""
-    target = f"{bucket}/数据 sets/mine"
-    ran("copy", frozen_set, target)
-    return target
+def url(shared: str, s3: int) -> str:
+    """The same, with the environment variables for its server."""
+    return shared
+
+
+@pytest.fixture
+def own_url(bucket: str, frozen_set: Path) -> str:
+    """The frozen set in a bucket of the test's own."""
+    ran("copy", frozen_set, f"{bucket}/set")
+    return f"{bucket}/set"
 
 
 def ran(*arguments: object, code: int = 0) -> str:
@@ -67,7 +88,7 @@ def content_of(place: Path | ObjectPath) -> dict[str, bytes]:
         ["ls", "--task", "DET", "--category", "black oval"],
         ["ls", "--sort", "box-area", "--limit", "3"],
         ["cat", "--task", "VISJ"],
-        ["stats", "--json", "--workers", "2"],
+        ["stats", "--json", "--workers", "1"],
         ["verify", "--deep"],
         ["verify", "--json"],
     ],
@@ -88,7 +109,7 @@ def test_show_and_draw(url: str, frozen_set: Path, tmp_path: Path) -> None:
 
 def test_diff_and_overlap(url: str, frozen_set: Path, tmp_path: Path) -> None:
     assert ran("diff", url, frozen_set).startswith("alike: ")
-    options = ("--no-perceptual", "--json", "--workers", "2")
+    options = ("--no-perceptual", "--json", "--workers", "1")
     assert ran("overlap", url, "--eval", url, *options) == ran("overlap", frozen_set, "--eval", frozen_set, *options)
     bucket = url.partition("/数据")[0]
     assert "no frozen set there; only frozen sets are read from URLs" in ran(
@@ -98,7 +119,8 @@ def test_diff_and_overlap(url: str, frozen_set: Path, tmp_path: Path) -> None:
 
 def test_python(url: str, frozen_set: Path) -> None:
     there, here = griffon_shards.open_set(url), griffon_shards.open_set(frozen_set)
-    assert [there[row] for row in range(len(there))] == [here[row] for row in range(len(here))]
+    assert list(map(there.in_order().__getitem__, range(len(here)))) == [here[row] for row in range(len(here))]
+    assert there[17] == here[17]
     there.check_shards()
     streamed = [item["__key__"] for item in griffon_shards.stream(url, tasks=["DET"], decode=None)]
     assert streamed == [item["__key__"] for item in griffon_shards.stream(frozen_set, tasks=["DET"], decode=None)]
@@ -122,17 +144,17 @@ def test_what_the_viewer_reads(url: str, frozen_set: Path, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("name", ["shard", INDEX_NAME])
-def test_verify_names_damage(url: str, frozen_set: Path, name: str) -> None:
+def test_verify_names_damage(own_url: str, frozen_set: Path, name: str) -> None:
     name = read_lock(frozen_set).shards[1].name if name == "shard" else name
-    place = ObjectPath(url) / name
+    place = ObjectPath(own_url) / name
     data = bytearray(place.read_bytes())
     data[1500] ^= 1
     place.write_bytes(bytes(data))
-    result = CliRunner().invoke(main, ["verify", url], catch_exceptions=False)
+    result = CliRunner().invoke(main, ["verify", own_url], catch_exceptions=False)
     assert result.exit_code == 1
     assert f"error: {place}: " in result.stderr
     place.write_bytes(bytes(data[: 1 << 10]))
-    result = CliRunner().invoke(main, ["verify", url], catch_exceptions=False)
+    result = CliRunner().invoke(main, ["verify", own_url], catch_exceptions=False)
     assert result.exit_code == 1
     assert f"error: {place}: " in result.stderr
 
@@ -197,38 +219,44 @@ def test_a_damaged_source_is_not_frozen_in_a_bucket(bucket: str, copy_of_set: Pa
     ran("copy", copy_of_set, f"{bucket}/set")
 
 
-def _copy(job: tuple[str, str]) -> tuple[int, str]:
-    result = CliRunner().invoke(main, ["copy", *job])
-    return result.exit_code, result.output
+def ended(plan: CopyPlan) -> str:
+    """How a copy ends that runs beside another: empty, or its error."""
+    try:
+        run_copy(plan, workers=2, verify=True, work=None, moved=lambda _: None)
+    except SettingsError as error:
+        return str(error)
+    return ""
 
 
 def test_two_copies_of_a_set_at_once(bucket: str, frozen_set: Path) -> None:
-    target = f"{bucket}/set"
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        ended = list(pool.map(_copy, [(str(frozen_set), target)] * 2))
-    assert [code for code, _ in ended] == [0, 0], ended
-    assert content_of(ObjectPath(target)) == content_of(frozen_set)
+    target = ObjectPath(f"{bucket}/set")
+    plans = [plan_copy(frozen_set, target), plan_copy(frozen_set, target)]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(ended, plans)) == ["", ""]
+    assert content_of(target) == content_of(frozen_set)
 
 
-def test_copies_of_two_sets_at_once(
-    bucket: str, frozen_set: Path, freeze_demo: Callable[..., Path], tmp_path: Path
-) -> None:
-    """Both have the same names of shards. One is frozen there, and the other is refused."""
-    other = freeze_demo(tmp_path / "other", "--samples-per-shard", "20", "--seed", "1")
-    target = f"{bucket}/set"
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        ended = list(pool.map(_copy, [(str(frozen_set), target), (str(other), target)]))
-    assert sorted(code for code, _ in ended) == [0, 2], ended
-    first = (frozen_set, other)[[code for code, _ in ended].index(0)]
-    assert content_of(ObjectPath(target)) == content_of(first)
+def test_copies_of_two_sets_at_once(bucket: str, frozen_set: Path, copy_of_set: Path) -> None:
+    """Both have the same names of files, with the same sizes. One is frozen there, and the other is refused."""
+    index = (copy_of_set / INDEX_NAME).read_bytes()
+    (copy_of_set / INDEX_NAME).write_bytes(index[:-1] + b"\1")
+    write_lock(copy_of_set, replace(read_lock(copy_of_set), index_sha256=sha256_of(copy_of_set / INDEX_NAME)))
+    target = ObjectPath(f"{bucket}/set")
+    sources = [frozen_set, copy_of_set]
+    plans = [plan_copy(source, target) for source in sources]
+    with ThreadPoolExecutor(2) as pool:
+        messages = list(pool.map(ended, plans))
+    winner = messages.index("")
+    assert f"{target / INDEX_NAME}: is not the index of this set" in messages[1 - winner]
+    assert content_of(target) == content_of(sources[winner])
 
 
-def test_a_copy_from_a_bucket_where_a_shard_was_cut(url: str, frozen_set: Path, tmp_path: Path) -> None:
+def test_a_copy_from_a_bucket_where_a_shard_was_cut(own_url: str, frozen_set: Path, tmp_path: Path) -> None:
     shard = read_lock(frozen_set).shards[0]
-    place = ObjectPath(url) / shard.name
+    place = ObjectPath(own_url) / shard.name
     place.write_bytes(place.read_bytes()[:-512])
     says = f"{place}: has {shard.bytes - 512:,} of {shard.bytes:,} bytes"
-    assert says in ran("copy", url, tmp_path / "back", code=1)
+    assert says in ran("copy", own_url, tmp_path / "back", code=1)
     assert not (tmp_path / "back").exists()
 
 

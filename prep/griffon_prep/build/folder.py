@@ -209,7 +209,7 @@ def _output(out: Location, work: Path | None) -> Output:
     if not isinstance(out, ObjectPath):
         return FolderOutput(root=out)
     name = hashlib.sha256(str(out).encode()).hexdigest()[:16]
-    return ObjectOutput(root=out, stage=(work or default_work()) / name)
+    return ObjectOutput(root=out, stage=(work or default_work()).absolute() / name)
 
 
 def start_over(out: Location) -> str:

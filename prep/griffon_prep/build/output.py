@@ -132,9 +132,9 @@ class ObjectOutput:
             idx_path(tar).unlink(missing_ok=True)
 
     def put(self, name: str) -> None:
-        """Implement `Output.put`. Nothing is put into a set that another builder has frozen meanwhile."""
+        """Implement `Output.put`. No file of a set is put once another builder has frozen it."""
         path = self.stage / name
-        if path.exists() and not self._frozen():
+        if path.exists() and (name.startswith(f"{WORK_NAME}/") or not self._frozen()):
             (self.root / name).upload(path)
 
     def has_shard(self, name: str, shard_bytes: int, offsets: bytes) -> bool:

@@ -101,6 +101,7 @@ class _Tasks(Generic[Job, Result]):
         """Wait for a task. Returns the results of the finished ones, and references to the others.
 
         Raises:
+            SettingsError: workers lack the package.
             DataError: a job was lost several times.
             Exception: any exception raised by a job.
         """
@@ -111,6 +112,11 @@ class _Tasks(Generic[Job, Result]):
             try:
                 results.append(ray.get(reference))
             except RayTaskError as error:
+                if isinstance(error.cause, RayError):  # the job was not even begun
+                    raise SettingsError(
+                        f"a worker cannot run the jobs ({_first_line(error.cause)}); install the same griffon-pipeline "
+                        "on all machines of the cluster"
+                    ) from error
                 raise error.cause from error
             except RayError as error:
                 running.append(self._again(task, error))
@@ -118,7 +124,7 @@ class _Tasks(Generic[Job, Result]):
 
     def _again(self, task: _Task[Job], error: RayError) -> "ray.ObjectRef[Result]":
         """Run a lost job again."""
-        reason = str(error).partition("\n")[0]
+        reason = _first_line(error)
         if task.losses == _MOST_LOSSES:
             raise DataError(
                 f"a task was killed {task.losses + 1} times, possibly for lack of memory ({reason}); rerun the same "
@@ -126,6 +132,10 @@ class _Tasks(Generic[Job, Result]):
             ) from None
         _log.warning(f"a task was lost with its node or its worker, and runs again ({reason})")
         return self.submit(task.job, task.losses + 1)
+
+
+def _first_line(error: RayError) -> str:
+    return str(error).partition("\n")[0]
 
 
 class _RayNotices(TextIOBase):
@@ -162,8 +172,9 @@ def _connect(workers: int | None, address: str | None) -> None:
         if address is None:
             raise SettingsError(f"--engine ray: a Ray cluster cannot be started on this machine ({reason})") from error
         raise SettingsError(
-            f"--ray-address {address}: no connection to a Ray cluster ({reason}); start one with ray start --head, or "
-            "leave out --ray-address and RAY_ADDRESS to start one for this build"
+            f"--ray-address {address}: no connection to a Ray cluster ({reason}); start one with ray start --head, set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if it has a token, or leave out --ray-address and RAY_ADDRESS to "
+            "start one for this build"
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():

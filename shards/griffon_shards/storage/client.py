@@ -52,6 +52,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "gs": {},
     "az": {"max_concurrency": 1},
 }
+_CREATE: dict[str, dict[str, Any]] = {"s3": {"mode": "create"}, "gs": {"mode": "create"}, "az": {"overwrite": False}}
+"""Arguments of `pipe_file` that write an object unless there is one. Versions of adlfs ignore `mode` silently."""
 
 
 def read_whole(url: str) -> bytes:
@@ -119,7 +121,7 @@ def create(url: str, data: bytes) -> bool:
     def write() -> None:
         nonlocal attempts
         attempts += 1
-        _file_system(url).pipe_file(url, data, mode="create")
+        _file_system(url).pipe_file(url, data, **_CREATE[_provider(url)])
 
     try:
         retried(url, write)
@@ -155,7 +157,11 @@ def _client(provider: str, process_id: int) -> Any:  # noqa: ANN401 - fsspec has
 
 
 def _file_system(url: str) -> Any:  # noqa: ANN401 - fsspec has no types
-    return _client(_PROVIDERS[url.partition("://")[0]], os.getpid())
+    return _client(_provider(url), os.getpid())
+
+
+def _provider(url: str) -> str:
+    return _PROVIDERS[url.partition("://")[0]]
 
 
 def retried(

@@ -113,7 +113,7 @@ def is_existing(error: BaseException) -> bool:
 
 def truncated(url: str) -> str:
     """One line about an object that ends before the bytes that are read."""
-    return f"{url}: truncated, it ends before the bytes that are asked for; copy the set again or rebuild it"
+    return f"{url}: truncated, ends before the bytes that are needed; copy it again"
 
 
 def describe(error: BaseException, url: str) -> str:
@@ -137,11 +137,9 @@ def describe(error: BaseException, url: str) -> str:
     if status in (401, 403) or isinstance(error, PermissionError):
         return f"{url}: no permission ({code or status or 'refused'}); grant your credentials access to the bucket"
     if code == "InvalidRange" or status == 416:
-        return f"{url}: truncated, ends before the bytes that are needed; copy it again"
+        return truncated(url)
     if isinstance(error, FileNotFoundError) or status == 404:
         return f"{url}: no such object"
-    if status == 416:
-        return truncated(url)
     detail = code or (f"HTTP {status}" if status else "") or _first_line(error)
     return f"{url}: the store reports {detail}"
 

@@ -6,12 +6,14 @@ from griffon_shards.storage import Location, as_location
 from griffon_shards.support.errors import SettingsError
 
 
-class _LocationType(click.ParamType):  # type: ignore[type-arg] # generic since click 8.3
-    name = "location"
+class _LocationType(click.ParamType[Location]):
+    name = "path"
 
     def convert(self, value: str | Location, param: click.Parameter | None, ctx: click.Context | None) -> Location:
         if not isinstance(value, str):  # a default that is converted already
             return value
+        if not value:  # as an unset shell variable leaves it; it would be the working directory
+            self.fail("expected a path or a URL, got an empty text", param, ctx)
         try:
             return as_location(value)
         except SettingsError as error:

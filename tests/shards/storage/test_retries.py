@@ -54,7 +54,7 @@ def test_it_gives_up_within_a_minute() -> None:
 
     with pytest.raises(StorageError, match=r"s3://bucket/a: still fails after \d+ attempts in \d+ s \(Connection"):
         retried(URL, operation, wait=clock.wait, clock=clock.time)
-    assert 30 < clock.now_s - 1000 <= 45
+    assert 20 < clock.now_s - 1000 < 60
     assert len(clock.pauses_s) < 200
     assert len(set(clock.pauses_s)) > 5  # jitter
     assert max(clock.pauses_s) <= 8

@@ -6,9 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import orjson
 import pytest
 
+from griffon_shards.storage import as_location
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.config.groups import PROJECTOR_TYPES
 from griffon_train.config.resolve import RECIPES, read_recipe, resolve
@@ -16,6 +18,7 @@ from griffon_train.config.settings import (
     OPTIONS,
     RESUME_FREE,
     STAGES,
+    VALUE_TYPES,
     Settings,
     differences,
     from_values,
@@ -80,6 +83,19 @@ def test_the_model_has_the_projectors_that_can_be_chosen() -> None:
     assert tuple(PROJECTORS) == PROJECTOR_TYPES
 
 
+@pytest.mark.parametrize(
+    ("given", "size"), [("500GB", 500 * 10**9), ("1.5 TB", 1500 * 10**9), ("64MB", 64 * 10**6), ("7", 7)]
+)
+def test_sizes_have_units(given: str, size: int) -> None:
+    assert VALUE_TYPES["cache_size"].convert(given, None, None) == size
+
+
+@pytest.mark.parametrize("given", ["500G", "GB", "-1GB", "0", "5 gigabytes"])
+def test_sizes_that_are_none_are_refused(given: str) -> None:
+    with pytest.raises(click.BadParameter):
+        VALUE_TYPES["cache_size"].convert(given, None, None)
+
+
 def test_steps_override_the_recipes_epochs() -> None:
     resolved = resolve({"stage": "pretrain", **NEEDED, "steps": 40})
     assert (resolved.settings.data.steps, resolved.settings.data.epochs) == (40, None)
@@ -105,6 +121,12 @@ CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
         r"--micro-batch 4 \(recipe alignment\) is more than --global-batch 2 \(command line\); give --micro-batch 2 or",
     ),
     "ends": ("sft", {"steps": 4, "epochs": 2}, "--steps 4 and --epochs 2 contradict each other: .*; give one"),
+    "a cache without a size": (
+        "sft",
+        {"cache": Path("nvme")},
+        r"--cache nvme \(command line\) and --cache-size \(no cache\) \(default\) need each other; give both or "
+        "neither",
+    ),
     "warm-ups": (
         "sft",
         {"warmup_steps": 4, "warmup_ratio": 0.1},
@@ -161,9 +183,11 @@ def test_a_model_need_not_be_named_where_a_run_is() -> None:
 
 
 EVERYTHING = {
-    "shards": (Path("a"), Path("../b")),
+    "shards": (Path("a"), Path("../b"), as_location("s3://bucket/c")),
+    "cache": Path("nvme"),
+    "cache_size": 500_000_000_000,
     "from_run": Path("before"),
-    "lengths": (Path("x"), Path("y")),
+    "lengths": (Path("x"), Path("y"), Path("z")),
     "weights": ("DET=1/3", "REG=2"),
     "projector_lr": 3e-4,
     "val_shards": (Path("v"),),

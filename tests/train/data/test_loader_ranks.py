@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import orjson
 import pytest
 
 from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.storage import Location
 from griffon_train.data.cursor import cursor_state, restore_cursor
 from griffon_train.data.loader import rank_slots
 from griffon_train.data.plan import Plan
@@ -34,7 +34,7 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> FrozenSet:
     return write_synthetic(tmp_path_factory.mktemp("ranks") / "set", SOURCES, variants=3)
 
 
-def new_plan(root: Path, global_batch: int) -> Plan:
+def new_plan(root: Location, global_batch: int) -> Plan:
     return Plan([open_set(root)], seed=2, global_batch=global_batch, grouping="task", window=8)
 
 

@@ -208,6 +208,7 @@ def test_a_step_is_the_same_alone_as_after_all_others(frozen: FrozenSet) -> None
 
 
 def test_a_plan_opens_no_shard(frozen: FrozenSet) -> None:
+    assert isinstance(frozen.root, Path)
     assert [path.name for path in sorted(frozen.root.iterdir())] == ["griffon.lock.json", INDEX_NAME]
     assert Plan([frozen], seed=0, global_batch=8).step(5).rows.shape == (8,)
 

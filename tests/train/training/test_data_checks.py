@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from griffon_shards.frozen_set import FrozenSet
+from griffon_shards.storage import Location
 from griffon_shards.support.errors import SettingsError
 from griffon_train.config.resolve import resolve
 from griffon_train.config.settings import Settings
@@ -23,7 +24,7 @@ BOXES = Source(tag="DET", rows=6)
 REGIONS = Source(tag="VISJ", rows=6)
 
 
-def settings_of(shards: Path, **given: object) -> Settings:
+def settings_of(shards: Location, **given: object) -> Settings:
     needed = {"stage": "custom", "shards": (shards,), "output_dir": Path("r"), "model": "tiny-gemma2"}
     return resolve(needed | given).settings
 

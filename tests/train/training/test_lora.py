@@ -180,7 +180,10 @@ def test_an_adapter_does_not_fit_another_model(adapted: Path, base: Path, tmp_pa
     with pytest.raises(SettingsError, match=r"another model than this one: 1 weights differ, such as .*\.norm\.weight"):
         merge_adapter(adapted, tmp_path / "merged", model=str(tmp_path / "other"))
     assert not (tmp_path / "merged").exists()
-    merge_adapter(adapted, tmp_path / "merged", model=str(base))  # where it has been moved to
+    moved = shutil.copytree(base, tmp_path / "moved", ignore=shutil.ignore_patterns("*token*"))
+    merge_adapter(adapted, tmp_path / "merged", model=str(moved))
+    assert torch.allclose(logits(read(tmp_path / "merged")), logits(further(adapted)), rtol=0, atol=1e-5)
+    assert (tmp_path / "merged" / "tokenizer.json").is_file()  # the adapter has it
     with pytest.raises(SettingsError, match="no adapter in it; give the --output-dir of a run with --lora-r"):
         merge_adapter(base, tmp_path / "again")
 
@@ -250,7 +253,7 @@ def test_many_layers_are_named_so_that_peft_finds_no_others(tmp_path: Path) -> N
     assert len(names) == 28 and all(name.startswith("language_model.") for name in names)
     (tmp_path / "adapter_config.json").write_bytes(orjson.dumps(adapter_config(model, ["projector"], "base")))
     plain = get_peft_model(
-        GriffonForConditionalGeneration(preset_config("small-qwen2")), PeftConfig.from_pretrained(tmp_path)
+        GriffonForConditionalGeneration(preset_config("small-qwen2")), PeftConfig.from_pretrained(str(tmp_path))
     )
     adapted = {name.partition(".lora_")[0] for name, _ in plain.named_parameters() if ".lora_A." in name}
     assert adapted == {f"base_model.model.{name}" for name in names}

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.frozen_set import FrozenSet, open_set
+from griffon_shards.storage import Location
 from griffon_train.config.settings import Settings, settings_from_json, weights_by_tag
 from griffon_train.data.images import cropped, decode, resized
 from griffon_train.data.plan import Plan
@@ -111,7 +112,9 @@ def alone(run: Path) -> Alone:
     return Alone(settings=settings, model=model.train(), tokenizer=tokenizer, plan=plan)
 
 
-def plan_of(shards: Path, seed: int, global_batch: int, window: int, weights: Mapping[str, str] | None = None) -> Plan:
+def plan_of(
+    shards: Location, seed: int, global_batch: int, window: int, weights: Mapping[str, str] | None = None
+) -> Plan:
     return Plan([open_set(shards)], seed=seed, global_batch=global_batch, window=window, weights=weights)
 
 

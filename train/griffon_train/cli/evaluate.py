@@ -9,13 +9,13 @@ import orjson
 
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.storage import Location
+from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.support.command_line import resumable
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
 from griffon_shards.support.logs import verbosity_option
 from griffon_shards.types import TASKS
 from griffon_train.cli.model_options import model_options
-from griffon_train.config.options import LocationType
 
 if TYPE_CHECKING:
     from griffon_train.evaluation.evaluate import Result
@@ -29,7 +29,7 @@ _PATH = click.Path(path_type=Path)
     "--shards",
     "roots",
     metavar="DIR",
-    type=LocationType(),
+    type=LOCATION,
     multiple=True,
     required=True,
     help="Shard folder made by griffon-prep build, or its URL; repeat for several folders.",

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from griffon_shards.frozen_set import open_set
 from griffon_shards.storage import Location
+from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.logs import verbosity_option
 from griffon_shards.support.tables import table
-from griffon_train.config.options import LocationType
 from griffon_train.config.settings import OPTIONS, weights_by_tag
 from griffon_train.data.lengths import Lengths, count_lengths, default_table_path
 from griffon_train.data.padding_report import epoch_report, merge_reports
@@ -33,7 +33,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that define the order of samples and the steps to show."""
     for option in reversed(
         [
-            click.argument("roots", metavar="DIR...", nargs=-1, required=True, type=LocationType()),
+            click.argument("roots", metavar="DIR...", nargs=-1, required=True, type=LOCATION),
             click.option(
                 "--global-batch",
                 type=click.IntRange(1),
@@ -137,7 +137,7 @@ def _report(plan: Plan, random: Plan, epoch: int) -> None:
 
 
 @click.command("lengths")
-@click.argument("root", metavar="DIR", type=LocationType())
+@click.argument("root", metavar="DIR", type=LOCATION)
 @click.option("--tokenizer", required=True, metavar="FOLDER", help="Folder of a tokenizer saved by transformers.")
 @click.option("--chat", type=click.Choice(list(CHATS)), required=True, help="Chat template.")
 @click.option(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union, get_args, ge
 import click
 import msgspec
 
-from griffon_shards.storage import Location, ObjectPath, as_location
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.storage import Location, ObjectPath
+from griffon_shards.storage.parameter import LOCATION
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
@@ -44,21 +44,6 @@ else:
 
     SetRoot.register(Path)
     SetRoot.register(ObjectPath)
-
-
-class LocationType(click.ParamType[Any]):
-    """A path on disk, or a URL of an object store."""
-
-    name = "path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:  # noqa: ANN401
-        """Convert to Path or ObjectPath."""
-        if value == "":
-            self.fail("expected a path or a URL, got an empty text", param, ctx)
-        try:
-            return as_location(str(value))
-        except SettingsError as error:
-            self.fail(str(error), param, ctx)
 
 
 class Whole(click.IntRange):
@@ -123,13 +108,13 @@ class Option:
     spelling: str = ""
 
 
-_UNBOUNDED: dict[type, click.ParamType[Any]] = {
+_UNBOUNDED: dict[Any, click.ParamType[Any]] = {
     bool: click.BOOL,
     int: click.INT,
     float: click.FLOAT,
     str: click.STRING,
     Path: NonEmptyPath(path_type=Path),
-    SetRoot: LocationType(),
+    SetRoot: LOCATION,
 }
 
 

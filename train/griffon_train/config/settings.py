@@ -128,18 +128,8 @@ RESUME_FREE: frozenset[str] = frozenset(
     # locations; the plan's digest shows whether the contents are the same
     {"shards", "lengths", "output_dir", "val_shards"}
     # ways to compute the same sums
-    | {
-        "micro_batch",
-        "workers",
-        "cache",
-        "cache_size",
-        "zero",
-        "offload",
-        "deepspeed",
-        "device",
-        "attention",
-        "gradient_checkpointing",
-    }
+    | {"micro_batch", "workers", "cache", "cache_size", "zero", "offload", "deepspeed", "device", "attention"}
+    | {"gradient_checkpointing"}
     | {"deterministic", "optimizer"}
     # what is logged and kept
     | {
@@ -178,15 +168,12 @@ def settings_from_json(stored: Mapping[str, Any]) -> Settings:
     if unknown:
         raise DataError(f"stored settings have {', '.join(unknown)}, which this version does not know; use a newer one")
     try:
-        return _grouped(
-            stored,
-            lambda kind, given: msgspec.convert(given, kind, dec_hook=_decoded),
-        )
+        return _grouped(stored, lambda kind, given: msgspec.convert(given, kind, dec_hook=_decoded))
     except msgspec.ValidationError as error:
         raise DataError(f"stored settings: {error}; they are damaged or from another version") from error
 
 
-def _decoded(kind: type, value: Any) -> Any:  # noqa: ANN401 - of any setting
+def _decoded(kind: Any, value: Any) -> Any:  # noqa: ANN401 - of any setting
     return as_location(value) if kind is SetRoot else kind(value)
 
 

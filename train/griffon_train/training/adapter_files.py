@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import whole_folder
+from griffon_train.config.groups import ModelSettings
 from griffon_train.config.lora import LoraSettings
 from griffon_train.config.run_folder import ADAPTER_BASE_NAME, ADAPTER_NAME, MODEL_NAME
 from griffon_train.config.settings import Settings, settings_as_json, settings_from_json
@@ -64,12 +65,19 @@ class Adapter:
         """Parts of the model beside the language model whose weights the adapter has."""
         return self.config["modules_to_save"] or ()
 
-    def base_settings(self) -> Settings:
-        """Settings that load the base model."""
-        model = self.settings.model
-        if "projector" in self.parts:  # then the file's content does not matter
+    def base_settings(self, given: ModelSettings) -> Settings:
+        """Settings that load the base model.
+
+        Args:
+            given: say where it is now, if it has moved; and its attention.
+        """
+        model, from_run = self.settings.model, self.settings.from_run
+        if given.model is not None:
+            model, from_run = replace(given, tokenizer=given.tokenizer or self.path), None
+        elif "projector" in self.parts:  # then it does not matter which one the base model has
             model = replace(model, pretrain_mm_mlp_adapter=None)
-        return replace(self.settings, lora=LoraSettings(), model=model)
+        model = replace(model, attention=given.attention)
+        return replace(self.settings, model=model, from_run=from_run, lora=LoraSettings())
 
     def refuse_other_settings(self, lora: LoraSettings, model: GriffonForConditionalGeneration) -> None:
         """Check that a run that trains the adapter further has its rank, scale and layers.
@@ -258,9 +266,7 @@ def _origin(settings: Settings) -> Settings:
     folder = None if settings.from_run is None else adapter_folder(settings.from_run)
     if folder is None:
         return settings
-    if settings.model.model is not None:  # it had moved
-        return replace(settings, from_run=None)
-    return replace(read_adapter(folder).settings, lora=settings.lora)
+    return replace(read_adapter(folder).base_settings(settings.model), lora=settings.lora)
 
 
 def _parts_of(model: nn.Module, settings: Settings) -> list[str]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import size
@@ -101,9 +103,9 @@ def open_validation_sets(logging: LoggingSettings, keep_best: str | None) -> lis
 
 
 def check_disk_room(
-    settings: Settings, ranks: ProcessGroup, steps: int, model: GriffonForConditionalGeneration
+    settings: Settings, ranks: ProcessGroup, steps: int, model: GriffonForConditionalGeneration, dtype: torch.dtype
 ) -> None:
-    """Check on rank 0 that the disk has space for the run, before its folder is created.
+    """Check on rank 0 that the disk has space for the run, which saves weights in `dtype`, before its folder is made.
 
     Raises:
         DataError: there is no space for even one checkpoint; every rank raises this.
@@ -111,7 +113,8 @@ def check_disk_room(
     problem = None
     if ranks.first and steps > max(steps_there(settings.output_dir), default=0):
         result = result_name(settings)
-        alone = result == PROJECTOR_NAME
+        part = model.projector if result == PROJECTOR_NAME else model
+        exported = exported_weights(model) if settings.lora.enabled else list(part.parameters())
         trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
         saves = settings.checkpointing.save_steps
         if settings.checkpointing.keep_best is not None:
@@ -119,9 +122,7 @@ def check_disk_room(
         need = need_of(
             settings.output_dir,
             settings.output_dir / result,
-            exported_weights(model)
-            if settings.lora.enabled
-            else list((model.projector if alone else model).parameters()),
+            [torch.empty_like(each, dtype=dtype, device="meta") for each in exported],
             trained,
             keep=_kept(settings.checkpointing, BYTES_OF_TRAINED * trained),
             saves=-(-steps // saves),

@@ -4,10 +4,10 @@ Also reports samples that are too long, and samples that repeat within a step.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from griffon_shards.storage import Location
 from griffon_shards.support.errors import SettingsError
 from griffon_train.config.groups import DataSettings
 from griffon_train.config.settings import Settings, weights_by_tag
@@ -120,7 +120,7 @@ def _longer(lengths: Lengths, max_length: int, image_tokens: int) -> dict[str, t
     return counts
 
 
-def _listed(paths: Sequence[Path]) -> str:
+def _listed(paths: Sequence[Location]) -> str:
     return " and ".join(map(str, paths))
 
 

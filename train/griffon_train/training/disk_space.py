@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+import torch
 
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.tables import size
@@ -35,7 +35,7 @@ class Need:
     result_bytes: int = 0
 
 
-def need_of(run: Path, result: Path, exported: Sequence[nn.Parameter], trained: int, *, keep: int, saves: int) -> Need:
+def need_of(run: Path, result: Path, exported: Sequence[torch.Tensor], trained: int, *, keep: int, saves: int) -> Need:
     """Disk space that a run needs.
 
     Args:

@@ -132,7 +132,7 @@ def estimate(config: GriffonConfig, settings: Settings, ranks: Ranks, *, tokens:
             model,
             MicroBatch(samples=samples, tokens=tokens, learned=max(1, learned)),
             checkpointing=memory.gradient_checkpointing,
-            rule=rule_of(tensors, rules, ranks=ranks.count, width=width),
+            rule=rule_of(tensors, rules, ranks=ranks.count, width=width, device=ranks.device),
         )
     except (RuntimeError, TypeError) as error:  # a class of transformers that needs the values of its tensors
         kind, reason = config.get_text_config().model_type, str(error).strip().partition("\n")[0]

@@ -189,13 +189,9 @@ def _of_adapter(
     adapter: Adapter, settings: Settings, dtype: torch.dtype
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     """The base model of an adapter, with the adapter in it if it is to train further, else merged into it."""
-    base, given = adapter.base_settings(), settings.model
-    if given.model is not None:
-        base = replace(base, from_run=None, model=given)
-    base = replace(base, model=replace(base.model, attention=given.attention))
     wide = torch.promote_types(adapter.dtype, dtype)  # of which both are roundings
     try:
-        model, tokenizer = load_model(base, wide)
+        model, tokenizer = load_model(adapter.base_settings(settings.model), wide)
     except SettingsError as error:
         raise SettingsError(
             f"{adapter.path}: its base model cannot be loaded: {error}; if it has moved, give its folder as --model, "

@@ -4,15 +4,19 @@ Weights that are mapped from a file are read by every rank for itself, and under
 All other weights, which were drawn or computed, are those of rank 0.
 """
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import distributed, nn
 
+from griffon_shards.support.errors import DataError
 from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.model.weight_files import drop_pages, is_mapped
 from griffon_train.training.checkpoints import sha256_of_tensor
+
+_COMPARED_BYTES = 4096
 
 
 def bring_in(model: nn.Module, dtype: torch.dtype, config: Mapping[str, Any], ranks: ProcessGroup) -> dict[str, str]:
@@ -26,51 +30,62 @@ def bring_in(model: nn.Module, dtype: torch.dtype, config: Mapping[str, Any], ra
 
     Returns:
         SHA-256 of each frozen weight by name, the same on every rank. The ranks share the work.
+
+    Raises:
+        DataError: the ranks have different files; every rank raises this.
     """
-    parameters = list(model.named_parameters())
-    parted = config["zero_optimization"]["stage"] == 3
-    if parted:
+    parameters = dict(model.named_parameters())
+    mapped = {name: parameter for name, parameter in parameters.items() if is_mapped(parameter)}
+    _refuse_different(mapped, ranks)
+    frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
+    hashed = set(frozen[ranks.rank :: ranks.world_size])
+    if config["zero_optimization"]["stage"] == 3:
         _let_deepspeed_part(model, dtype, config, ranks.device)
-    hashed = [name for name, parameter in parameters if not parameter.requires_grad][ranks.rank :: ranks.world_size]
-    hashes = _Hashes(set(hashed))
-    mapped = [is_mapped(parameter) for _, parameter in parameters]
+        settle: Callable[[Any, torch.device], None] = _keep_part
+    else:
+        settle = _keep_whole
+    sha256 = {}
     with ranks.at_own_pace("reading the weights") as moved:
-        for (name, parameter), from_file in zip(parameters, mapped, strict=True):
-            if from_file:
-                source = parameter.data
-                parameter.data = source.to(dtype)
-                hashes.add(name, parameter)
-                if parted:
-                    _keep_part(parameter, ranks.device)
-                if not is_mapped(parameter):
-                    drop_pages(source)
-                moved()
-    for (name, parameter), from_file in zip(parameters, mapped, strict=True):
-        if not from_file:
+        for name, parameter in mapped.items():
+            source = parameter.data
+            parameter.data = source.to(dtype)
+            if name in hashed:
+                sha256[name] = sha256_of_tensor(parameter)
+            settle(parameter, ranks.device)
+            if parameter.data_ptr() != source.data_ptr():
+                drop_pages(source)
+            moved()
+    for name, parameter in parameters.items():
+        if name not in mapped:
             ranks.watchdog.now("sharing the weights that are in no file")
             _take_from_first(parameter, dtype, ranks)
-            hashes.add(name, parameter)
-            if parted:
-                _keep_part(parameter, ranks.device)
-    return {name: digest for of_rank in ranks.gathered(hashes.by_name) for name, digest in of_rank.items()}
+            if name in hashed:
+                sha256[name] = sha256_of_tensor(parameter)
+            settle(parameter, ranks.device)
+    return {name: digest for of_rank in ranks.gathered(sha256) for name, digest in of_rank.items()}
 
 
-class _Hashes:
-    """This rank's share of the hashes."""
-
-    def __init__(self, names: set[str]) -> None:
-        self._names, self.by_name = names, dict[str, str]()
-
-    def add(self, name: str, parameter: torch.Tensor) -> None:
-        if name in self._names:
-            self.by_name[name] = sha256_of_tensor(parameter)
+def _refuse_different(mapped: Mapping[str, torch.Tensor], ranks: ProcessGroup) -> None:
+    """Compare the beginning of every weight that each rank reads for itself: machines may have different files."""
+    own = {
+        name: zlib.crc32(weight.detach().reshape(-1).view(torch.uint8)[:_COMPARED_BYTES].numpy().data)
+        for name, weight in mapped.items()
+    }
+    first, *others = ranks.gathered(own)
+    for rank, other in enumerate(others, 1):
+        different = sorted(name for name in {**first, **other} if first.get(name) != other.get(name))
+        if different:
+            raise DataError(
+                f"rank {rank} has another model than rank 0: {len(different):,} weights differ, such as "
+                f"{different[0]}; give all machines the same files"
+            )
 
 
 def _let_deepspeed_part(model: nn.Module, dtype: torch.dtype, config: Mapping[str, Any], device: torch.device) -> None:
-    """Make the parameters such as DeepSpeed can part, in the order and with the settings of its own engine.
+    """Prepare the parameters for DeepSpeed's partitioning, in the order and with the settings of its own engine.
 
-    The engine would do it by itself, but only after each rank has the model whole on its device and has received all of
-    it from rank 0.
+    The engine would partition them itself, but only after each rank has the whole model on its device and has received
+    all of it from rank 0.
     """
     import deepspeed  # only after `distributed_session` has selected the accelerator
 
@@ -87,13 +102,18 @@ def _keep_part(parameter: Any, device: torch.device) -> None:  # noqa: ANN401 - 
     parameter.data = torch.empty(0, dtype=parameter.dtype, device=device)  # where DeepSpeed gathers it
 
 
+def _keep_whole(parameter: Any, device: torch.device) -> None:  # noqa: ANN401
+    """Keep DeepSpeed from sending rank 0's copy to all ranks, which would give each a copy of mapped pages."""
+    parameter.ds_optim_param = True
+
+
 def _take_from_first(parameter: nn.Parameter, dtype: torch.dtype, ranks: ProcessGroup) -> None:
-    if ranks.world_size == 1:
+    """Convert a parameter, and receive rank 0's values."""
+    if ranks.first:
         parameter.data = parameter.data.to(dtype)
-    elif ranks.first:
-        parameter.data = parameter.data.to(dtype)
-        distributed.broadcast(parameter.data.to(ranks.device).view(torch.uint8), 0)
+        sent = parameter.data.to(ranks.device)
     else:
-        received = torch.empty(parameter.shape, dtype=dtype, device=ranks.device)
-        distributed.broadcast(received.view(torch.uint8), 0)
-        parameter.data = received
+        sent = torch.empty(parameter.shape, dtype=dtype, device=ranks.device)
+        parameter.data = sent
+    if ranks.world_size > 1:
+        distributed.broadcast(sent.view(-1).view(torch.uint8), 0)

@@ -38,6 +38,7 @@ from griffon_train.training.export import export
 from griffon_train.training.metrics import Reporter, StepFigures
 from griffon_train.training.model_loading import default_chat
 from griffon_train.training.profiling import StepProfile
+from griffon_train.training.shared_reader import log_reads
 from griffon_train.training.validation_figures import ValidationLosses, validation_scores
 from griffon_train.training.zero_shards import ShardedState
 
@@ -365,6 +366,7 @@ class RunState:
         if self._reporter is not None:
             self._reporter.close()
         if self._reader is not None:
+            log_reads(self._reader, self.ranks)
             self._reader.stop()
         if self._lock is not None:
             self._lock.close()

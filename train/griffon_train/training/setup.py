@@ -87,7 +87,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
                 _log.warning(line)
         of_machines = Ranks(count=ranks.world_size, per_machine=ranks_here(), device=ranks.device.type)
         _log.log(*memory_line(model.config, settings, of_machines, plan.lengths))
-    check_disk_room(settings, ranks, steps_of(settings.data, plan), model)
+    check_disk_room(settings, ranks, steps_of(settings.data, plan), model, dtype)
     config = deepspeed_config(
         settings.memory,
         settings.optimizer,

@@ -1,13 +1,19 @@
 """The reading process that the ranks of a machine share, if their sets are in an object store."""
 
+import logging
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.storage import ObjectPath
+from griffon_shards.support.errors import DataError
+from griffon_shards.support.tables import size
 from griffon_train.data.node_reader import CacheSettings, NodeReader, start_server
 from griffon_train.distributed.process_group import ProcessGroup
+
+_log = logging.getLogger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -29,6 +35,16 @@ def shared_reader(sets: Sequence[FrozenSet], cache: CacheSettings | None, ranks:
     here = tuple(rank for rank, machine in enumerate(machines) if machine == machines[ranks.rank])
     address, server = start_server(cache) if ranks.rank == here[0] else (None, None)
     return NodeReader(ranks.gathered(address)[here[0]], here, server)
+
+
+def log_reads(reader: NodeReader, ranks: ProcessGroup) -> None:
+    """Log how much the machine of rank 0 has read."""
+    if ranks.first:
+        with suppress(DataError):  # whoever needed the process has reported its end
+            read = reader.figures()
+            _log.info(
+                f"this machine read {size(read['fetched'])} from storage and {size(read['cached'])} from its cache"
+            )
 
 
 def _machine() -> str:

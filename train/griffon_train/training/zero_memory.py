@@ -140,9 +140,9 @@ def held(
     return make(tensors, rules, ranks, width, micro_steps, adam, checkpointing)
 
 
-def rule_of(tensors: Tensors, rules: ZeroRules, *, ranks: int, width: int) -> GradientRule:
+def rule_of(tensors: Tensors, rules: ZeroRules, *, ranks: int, width: int, device: str) -> GradientRule:
     """What happens to gradients during the backward pass."""
-    return _Buckets(tensors, rules, ranks, width)
+    return _Buckets(tensors, rules, ranks, width, device)
 
 
 def _held_by_stage_2(
@@ -213,8 +213,10 @@ def _held_by_stage_3(
         weights = width * small_parts
     gathered = 0
     if ranks > 1 or rules.weights_offloaded:
-        gathered = width * (_kept(tensors.modules, rules, checkpointing) + 2 * rules.prefetch)
-        gathered = min(gathered, 2 * width * (_elements(tensors.all) - small))
+        complete = _elements(tensors.all) - small
+        kept = min(complete, _kept(tensors.modules, rules, checkpointing))
+        # What is gathered together arrives in one buffer, and is copied out of it.
+        gathered = width * (kept + 2 * min(rules.prefetch, complete - kept))
     return Held(
         weights=weights + width * small,
         optimizer=optimizer,
@@ -245,10 +247,12 @@ class _Buckets(GradientRule):
 
     ZeRO-2 then copies the parameters of which this rank owns a part into a buffer; ZeRO-3 copies this rank's part
     into a buffer that is always there. What is offloaded leaves the device, after its norm was computed there.
+    On the CPU gloo copies what it scatters.
     """
 
-    def __init__(self, tensors: Tensors, rules: ZeroRules, ranks: int, width: int) -> None:
+    def __init__(self, tensors: Tensors, rules: ZeroRules, ranks: int, width: int, device: str) -> None:
         self._rules, self._ranks, self._stage_3 = rules, ranks, rules.stage == 3
+        self._copies = 2 if device == "cpu" and rules.stage == 3 and ranks > 1 else 1
         self._dtype = {2: torch.bfloat16, 4: torch.float32}[width]
         self._owned = 0 if rules.optimizer_offloaded or self._stage_3 else _owned(tensors, ranks)
         self._largest_part = max(_padded(_elements(group), 2 * ranks) // ranks for group in tensors.groups)
@@ -280,7 +284,7 @@ class _Buckets(GradientRule):
 
     def _reduce(self) -> None:
         if self._count > 1 and (self._stage_3 or self._ranks > 1):
-            self._new(self._elements)  # flattened to be sent
+            self._new(self._copies * self._elements)  # flattened to be sent
         if self._owned and self._partition is None:
             self._partition = self._new(self._owned)
         if self._rules.optimizer_offloaded:
