@@ -74,7 +74,6 @@ def test_a_saved_model_stays_mapped(stored: torch.dtype, dtype: torch.dtype, tmp
     model, _ = map_model(settings, dtype)
     for name, parameter in model.named_parameters():
         assert is_mapped(parameter) and parameter.dtype == stored, name
-    assert not is_mapped(torch.zeros(3))
     expected = GriffonForConditionalGeneration.from_pretrained(folder, dtype=dtype)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter.to(dtype), expected.get_parameter(name)), name
@@ -96,3 +95,18 @@ def test_a_model_in_several_files_is_as_transformers_saves_it(tmp_path: Path, mo
     assert len(names) > 4
     for name in names:
         assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes(), name
+
+
+def test_an_alignment_of_a_preset_continues_on_several_ranks(
+    launcher: Launcher, frozen_set: Path, zero: Mapping[int, Options], tmp_path: Path
+) -> None:
+    """Only rank 0 has drawn the weights that must be those of the alignment; what it refuses, every rank does."""
+    projector = ("--freeze-llm", "--freeze-vision-tower")
+    aligned = launcher.run(*command(frozen_set, tmp_path / "aligned", *ONE_STEP, *projector, *zero[2]))
+    assert aligned.codes == [0, 0], aligned.said
+    options = ("--stage", "custom", "--shards", frozen_set, *ONE_STEP, "--from", tmp_path / "aligned", *zero[3])
+    ended = launcher.run("run", *options, "--output-dir", tmp_path / "next")
+    assert ended.codes == [0, 0], ended.said
+    other = launcher.run("run", *options, "--output-dir", tmp_path / "other", "--model", "tiny-llama2")
+    assert other.codes == [2, 2], other.said
+    assert all("aligned with another language model" in said for said in other.said), other.said

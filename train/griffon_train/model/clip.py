@@ -17,6 +17,7 @@ from griffon_train.model.released_layout import is_computed
 from griffon_train.model.weight_files import (
     CONFIG_NAME,
     WeightFiles,
+    note_mapped,
     read_json,
     refuse_other,
     stored_dtype,
@@ -92,6 +93,7 @@ def load_tower(folder: Path, dtype: torch.dtype, *, as_stored: bool = False) -> 
     tensors = _whole_tower(folder, config)
     held = stored_dtype(tensors, dtype) if as_stored else dtype
     tower: CLIPVisionModel = CLIPVisionModel.from_pretrained(None, config=config, state_dict=tensors, dtype=held)
+    note_mapped(tower)
     state_dtype(tower.config, dtype)
     return tower
 

@@ -15,7 +15,14 @@ from transformers.utils import logging
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.model.released_layout import is_computed
 from griffon_train.model.saving import GENERATION_NAME
-from griffon_train.model.weight_files import WeightFiles, read_json, refuse_quantized, refuse_unfit, stored_dtype
+from griffon_train.model.weight_files import (
+    WeightFiles,
+    note_mapped,
+    read_json,
+    refuse_quantized,
+    refuse_unfit,
+    stored_dtype,
+)
 
 _WHAT_LOADING_RAISES = (
     *(ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),
@@ -77,6 +84,7 @@ def load_whole(
         unexpected=(name for name in info["unexpected_keys"] if not is_computed(name)),
         shapes=info["mismatched_keys"],
     )
+    note_mapped(model)
     state_dtype(model.config, dtype)
     if held != dtype:
         _remake_buffers(model, dtype)

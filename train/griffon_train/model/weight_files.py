@@ -63,9 +63,19 @@ class WeightFiles(Mapping[str, torch.Tensor]):
         return len(self._of)
 
 
-def is_mapped(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor's memory is a mapped file's, so that all processes of a machine share its pages."""
-    return tensor.device.type == "cpu" and not tensor.untyped_storage().resizable()
+def note_mapped(model: torch.nn.Module) -> None:
+    """Note which parameters of a model that was just loaded are mapped from files, for `is_mapped`.
+
+    torch cannot resize the memory of a mapped file; later that also holds for tensors that numpy has seen.
+    """
+    for parameter in model.parameters():
+        if not parameter.untyped_storage().resizable():
+            parameter.mapped_at = parameter.data_ptr()  # type: ignore[attr-defined]
+
+
+def is_mapped(parameter: torch.Tensor) -> bool:
+    """Return whether a parameter still has the memory of a mapped file, whose pages all processes share."""
+    return getattr(parameter, "mapped_at", None) == parameter.data_ptr()
 
 
 def drop_pages(tensor: torch.Tensor) -> None:
@@ -73,7 +83,6 @@ def drop_pages(tensor: torch.Tensor) -> None:
 
     A file stays mapped, with all pages that were read, until the last of its tensors is freed.
     """
-    assert is_mapped(tensor), "the pages of other tensors hold their only copy"
     start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
     stop = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if stop > start and hasattr(mmap, "MADV_DONTNEED"):
