@@ -107,6 +107,12 @@ def test_an_alignment_of_a_preset_continues_on_several_ranks(
     options = ("--stage", "custom", "--shards", frozen_set, *ONE_STEP, "--from", tmp_path / "aligned", *zero[3])
     ended = launcher.run("run", *options, "--output-dir", tmp_path / "next")
     assert ended.codes == [0, 0], ended.said
-    other = launcher.run("run", *options, "--output-dir", tmp_path / "other", "--model", "tiny-llama2")
+    parts = (
+        "--model",
+        language_model_folder(tmp_path / "text", "gemma2"),
+        "--vision-tower",
+        tower_folder(tmp_path / "tower"),
+    )
+    other = launcher.run("run", *options, "--output-dir", tmp_path / "other", *parts)
     assert other.codes == [2, 2], other.said
     assert all("aligned with another language model" in said for said in other.said), other.said
