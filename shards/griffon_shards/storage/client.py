@@ -43,6 +43,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def prepare(url: str) -> None:
+    """Import what a URL's provider needs, which takes a second. Raises SettingsError if it is not installed."""
+    _file_system(url)
+
+
 def read_whole(url: str) -> bytes:
     """The whole object; see `ObjectPath.read_bytes`."""
     data: bytes = _retried(url, lambda: _file_system(url).cat_file(url))
