@@ -56,6 +56,11 @@ _CREATE: dict[str, dict[str, Any]] = {"s3": {"mode": "create"}, "gs": {"mode": "
 """Arguments of `pipe_file` that write an object unless there is one. Versions of adlfs ignore `mode` silently."""
 
 
+def prepare(url: str) -> None:
+    """Import what a URL's provider needs, which takes a second. Raises SettingsError if it is not installed."""
+    _file_system(url)
+
+
 def read_whole(url: str) -> bytes:
     """The whole object; see `ObjectPath.read_bytes`."""
     data: bytes = retried(url, lambda: _file_system(url).cat_file(url))

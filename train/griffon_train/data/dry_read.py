@@ -66,7 +66,7 @@ def read_steps(plan: Plan, settings: RankSettings) -> Iterator[list[ReadSample]]
     )
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     ranks: list[tuple[BaseProcess, Connection]] = []
-    reader = node_reader(range(settings.world_size)) if needs_server(plan) else None
+    reader = node_reader(range(settings.world_size), plan.sets) if needs_server(plan) else None
     try:
         for rank in range(settings.world_size):
             ours, theirs = context.Pipe(duplex=False)

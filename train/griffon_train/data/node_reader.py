@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
+from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.storage import ObjectPath
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.data.sequential_order import StepOrder
@@ -154,8 +155,15 @@ class NodeReader:
         return connection
 
 
-def start_server(cache: CacheSettings | None = None) -> "tuple[ServerAddress, subprocess.Popen[bytes]]":
-    """Start this machine's reading process; it ends with the process that starts it."""
+def start_server(
+    sets: Iterable[FrozenSet] = (), cache: CacheSettings | None = None
+) -> "tuple[ServerAddress, subprocess.Popen[bytes]]":
+    """Start this machine's reading process; it ends with the process that starts it.
+
+    Args:
+        sets: sets that will be read; what their object stores need is imported at once.
+        cache: where to keep what was read.
+    """
     name = f"griffon-train-{secrets.token_hex(8)}"
     socket = f"\0{name}" if sys.platform == "linux" else str(Path(tempfile.gettempdir()) / name)
     address = ServerAddress(socket=socket, key=secrets.token_bytes(32))
@@ -165,16 +173,19 @@ def start_server(cache: CacheSettings | None = None) -> "tuple[ServerAddress, su
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert server.stdin is not None
+    urls = "\n".join(str(frozen.root) for frozen in sets if isinstance(frozen.root, ObjectPath))
     limits = (str(cache.folder), str(cache.size_bytes)) if cache is not None else ("", "0")
-    lines = (address.socket.encode().hex(), address.key.hex(), *(text.encode().hex() for text in limits))
+    lines = (address.socket.encode().hex(), address.key.hex(), *(text.encode().hex() for text in (*limits, urls)))
     server.stdin.write("".join(f"{line}\n" for line in lines).encode())
     server.stdin.flush()
     return address, server
 
 
-def node_reader(ranks: Sequence[int] = (0,), cache: CacheSettings | None = None) -> NodeReader:
+def node_reader(
+    ranks: Sequence[int] = (0,), sets: Iterable[FrozenSet] = (), cache: CacheSettings | None = None
+) -> NodeReader:
     """Start the reading process for a rank that is alone, or for a process that will fork these ranks."""
-    address, server = start_server(cache)
+    address, server = start_server(sets, cache)
     return NodeReader(address, tuple(ranks), server)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from griffon_shards.frozen_set import FrozenSet
+from griffon_shards.storage import client
 from griffon_shards.support import logs
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.processes import end_with_parent
@@ -122,7 +123,9 @@ def main() -> None:
         signal.signal(stop, signal.SIG_IGN)  # the ranks decide when to stop
     end_with_parent()
     logs.configure()
-    socket, key, folder, size_bytes = (bytes.fromhex(sys.stdin.readline()) for _ in range(4))
+    socket, key, folder, size_bytes, urls = (bytes.fromhex(sys.stdin.readline()) for _ in range(5))
+    for url in urls.decode().splitlines():
+        client.prepare(url)
     cache = CacheSettings(folder=Path(folder.decode()), size_bytes=int(size_bytes)) if folder else None
     server = ReadServer(cache)
     threading.Thread(target=_exit_after_parent, daemon=True).start()

@@ -33,7 +33,7 @@ def shared_reader(sets: Sequence[FrozenSet], cache: CacheSettings | None, ranks:
         return None
     machines = ranks.gathered(_machine())
     here = tuple(rank for rank, machine in enumerate(machines) if machine == machines[ranks.rank])
-    address, server = start_server(cache) if ranks.rank == here[0] else (None, None)
+    address, server = start_server(sets, cache) if ranks.rank == here[0] else (None, None)
     return NodeReader(ranks.gathered(address)[here[0]], here, server)
 
 
