@@ -12,7 +12,7 @@ from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.grammar import parse_answer, round_box
 from griffon_shards.sample_json import decode_sample, encode_sample
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_train.evaluation.questions import Asked, chosen_rows, questions_of, questions_of_sample
+from griffon_train.evaluation.questions import Asked, chosen_rows, questions_of
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def frozen(frozen_set: Path) -> FrozenSet:
 
 def asked_about(frozen: FrozenSet, task: str) -> list[list[Asked]]:
     rows = chosen_rows([frozen], tasks=[task], sources=[], limit=None)
-    return [list(questions_of([frozen], *row)) for row in rows]
+    return [list(questions_of(frozen[row], frozen.lock.digest, set_no, row)) for set_no, row in rows]
 
 
 def texts(questions: Sequence[Asked]) -> list[list[str]]:
@@ -99,7 +99,7 @@ def test_questions_about_one_image_have_its_digest(frozen: FrozenSet) -> None:
     images: dict[bytes | None, set[str]] = {}
     for row in range(len(frozen)):
         images.setdefault(frozen[row].image, set()).update(
-            asked.question.image for asked in questions_of([frozen], 0, row)
+            asked.question.image for asked in questions_of(frozen[row], frozen.lock.digest, 0, row)
         )
     digests = [digest for (digest,) in images.values()]
     assert len(set(digests)) == len(images) == 25  # those of the sample data, and none
@@ -110,7 +110,7 @@ def test_a_set_from_before_samples_had_boxes_in_pixels(frozen: FrozenSet) -> Non
     row = frozen.rows_of_source("DET_shapes").start
     old = re.sub(rb'"boxes":.*?\]\],', b"", encode_sample(frozen[row]))
     sample = decode_sample(frozen.key(row), frozen[row].image, old)
-    (asked,) = questions_of_sample(sample, frozen.lock.digest, 0, row)
+    (asked,) = questions_of(sample, frozen.lock.digest, 0, row)
     assert asked.question.truth_boxes_xyxy_px is None
 
 
@@ -119,7 +119,7 @@ def test_boxes_in_pixels_that_are_not_those_of_the_answers_are_refused(frozen: F
     sample = frozen[row]
     damaged = replace(sample, renderings=(replace(sample.renderings[0], boxes_xyxy_px=((0.0, 0.0, 1.0, 1.0),) * 99),))
     with pytest.raises(DataError, match="has 99 boxes in pixels, and"):
-        list(questions_of_sample(damaged, frozen.lock.digest, 0, row))
+        list(questions_of(damaged, frozen.lock.digest, 0, row))
 
 
 def test_the_choice_of_samples(frozen: FrozenSet) -> None:

@@ -43,7 +43,7 @@ def first_boxes(root: Path) -> list[tuple[Prompt, str]]:
     """Questions that are answered with boxes, and the first box of each answer."""
     frozen = open_set(root)
     rows = chosen_rows([frozen], tasks=("RANDDET", "VG", "VISJ"), sources=(), limit=LIMIT)
-    asked = [each for set_no, row in rows for each in questions_of([frozen], set_no, row)]
+    asked = [each for set_no, row in rows for each in questions_of(frozen[row], frozen.lock.digest, set_no, row)]
     return [
         (each.prompt(decode(frozen[each.row], each.question.key)), each.question.truth.split("&")[0]) for each in asked
     ]

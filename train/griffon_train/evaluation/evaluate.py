@@ -26,7 +26,7 @@ from griffon_train.evaluation.generation import Answer, Generator, Prompt
 from griffon_train.evaluation.judging import judged
 from griffon_train.evaluation.matching import NAMED_TASKS
 from griffon_train.evaluation.predictions import Prediction, encode_prediction, place
-from griffon_train.evaluation.questions import Asked, questions_of_sample
+from griffon_train.evaluation.questions import Asked, questions_of
 from griffon_train.evaluation.report import metrics
 from griffon_train.evaluation.saved_model import LoadedModel
 
@@ -160,7 +160,7 @@ def _own_questions(evaluation: Evaluation, ranks: ProcessGroup) -> list[Asked]:
     own: list[Asked] = []
     with ranks.at_own_pace("reading the questions") as moved:
         for set_no, row, sample in _samples(evaluation.sets, evaluation.rows[ranks.rank :: ranks.world_size]):
-            own += questions_of_sample(sample, evaluation.sets[set_no].lock.digest, set_no, row)
+            own += questions_of(sample, evaluation.sets[set_no].lock.digest, set_no, row)
             moved()
     regions = next((each.question.source for each in own if each.region_xyxy_px is not None), None)
     ranks.raise_if_any(

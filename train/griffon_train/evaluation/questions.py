@@ -82,16 +82,7 @@ def chosen_rows(
     return rows
 
 
-def questions_of(sets: Sequence[FrozenSet], set_no: int, row: int) -> Iterator[Asked]:
-    """Yield the questions of a set's sample, as `questions_of_sample` does.
-
-    Raises:
-        DataError: the sample is missing or damaged, or its boxes do not match its answers.
-    """
-    yield from questions_of_sample(sets[set_no][row], sets[set_no].lock.digest, set_no, row)
-
-
-def questions_of_sample(sample: Sample, digest: str, set_no: int, row: int) -> Iterator[Asked]:
+def questions_of(sample: Sample, digest: str, set_no: int, row: int) -> Iterator[Asked]:
     """Yield the questions of a sample at a row of a set with this digest.
 
     A round of a LAZY conversation is asked after the true earlier rounds. Rounds of other tasks are questions of their
