@@ -18,6 +18,7 @@ from griffon_shards.storage import client, object_path
 from griffon_shards.storage.errors import StorageError
 from griffon_shards.storage.object_path import ObjectPath
 from griffon_shards.storage.transfer import fetch, fetch_folder
+from griffon_shards.support.errors import DataError
 
 from ..waiting import TIMEOUT_S
 from .faulty_proxy import Faults, FaultyProxy
@@ -164,7 +165,7 @@ def test_an_object_that_is_missing_or_too_short_is_reported(faulty_bucket: str) 
         not (root / "missing").is_file() and not (root / "missing").is_dir() and not list((root / "missing").listing())
     )
     for start in (3, 5, 50):
-        with pytest.raises(StorageError, match=r"s3://.*/short: truncated"):
+        with pytest.raises(DataError, match=r"s3://.*/short: truncated"):
             (root / "short").read_range(start, 10)
 
 
