@@ -88,7 +88,7 @@ def test_a_listing_has_every_object_also_beyond_its_first_page(faulty_bucket: st
     assert (root / "folder").is_dir() and not (root / "folde").is_dir()
 
 
-def test_of_ten_that_create_an_object_at_once_one_wins(faulty_bucket: str, proxy: FaultyProxy) -> None:
+def test_of_ten_that_create_an_object_at_once_at_most_one_wins(faulty_bucket: str, proxy: FaultyProxy) -> None:
     proxy.configure(Faults(refuse_share=0.1, cut_share=0.3))
     for number in range(3):
         path = url(faulty_bucket) / f"lock{number}"
@@ -101,7 +101,9 @@ def test_of_ten_that_create_an_object_at_once_one_wins(faulty_bucket: str, proxy
         contents = [f"builder {builder}".encode() for builder in range(10)]
         with ThreadPoolExecutor(10) as pool:
             created = dict(zip(contents, pool.map(create, contents), strict=True))
-        assert [content for content in contents if created[content]] == [path.read_bytes()]
+        assert path.read_bytes() in contents
+        # aiohttp repeats a request itself when a connection breaks. Its second one is refused, and nobody has won.
+        assert [content for content in contents if created[content]] in ([path.read_bytes()], [])
     assert proxy.counters().cut > 0
 
 

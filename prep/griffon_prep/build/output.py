@@ -182,7 +182,8 @@ class ObjectOutput:
                 f"{frozen.digest[:12]}, this build has {complete.digest[:12]}); the images differ between the two "
                 "machines; give one of them another --out"
             )
-        _log.info(f"{self.root}: was frozen first by {self._frozen_by()}; the digest is the same")
+        if (self.root / _FROZEN_BY).read_bytes() != builder:  # otherwise the answer to our own request was lost
+            _log.info(f"{self.root}: was frozen first by {self._frozen_by()}; the digest is the same")
         return frozen
 
     def _frozen(self) -> bool:

@@ -131,7 +131,8 @@ def create(url: str, data: bytes) -> bool:
     try:
         retried(url, write)
     except FileExistsError:
-        # An earlier attempt, whose answer was lost, may have written it.
+        # An earlier attempt, whose answer was lost, may have written it. aiohttp also repeats a request unseen when a
+        # connection breaks: then False is returned although this call wrote the object.
         return attempts > 1 and read_whole(url) == data
     return True
 
