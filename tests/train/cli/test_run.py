@@ -117,7 +117,7 @@ def test_numbers_as_transformers_writes_them_are_understood(
         ("--model_name_or_path", "", "--model: expected a value, got an empty text"),
         ("--vision-tower", "", "--vision-tower.*expected a path, got an empty text"),
         ("--from", "", "--from.*expected a path, got an empty text"),
-        ("--shards", "", "--shards.*expected a path, got an empty text"),
+        ("--shards", "", "--shards.*expected a path or a URL, got an empty text"),
     ],
 )
 def test_invalid_numbers_and_names_are_refused(train_cli: Run, option: str, value: str, says: str) -> None:
