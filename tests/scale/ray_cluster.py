@@ -40,6 +40,15 @@ class Node:
         """The processes that run tasks or have run some."""
         return [pid for pid in self.pids() if _command(pid).startswith("ray::") and "Agent" not in _command(pid)]
 
+    def stop_running(self) -> bool:
+        """Stop all workers if one of them runs a task; returns whether they are stopped."""
+        pids = self.workers()
+        self.signal(pids, signal.SIGSTOP)
+        if any(not _command(pid).startswith("ray::IDLE") for pid in pids):
+            return True
+        self.signal(pids, signal.SIGCONT)
+        return False
+
     def signal(self, pids: list[int], number: int) -> None:
         for pid in pids:
             try:

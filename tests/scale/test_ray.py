@@ -115,8 +115,7 @@ def test_a_node_that_is_killed(
     out = tmp_path / "set"
     node = cluster.add_node(cpus=2)
     build = start(cluster, data, out)
-    wait_until(lambda: bool(node.workers()))
-    node.signal(node.workers(), signal.SIGSTOP)  # its tasks are running when it is killed
+    wait_until(node.stop_running)  # its tasks are running when it is killed
     before = shards(out)
     wait_until(lambda: build.poll() is not None or shards(out) >= before + 5)
     assert build.poll() is None

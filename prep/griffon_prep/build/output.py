@@ -182,7 +182,7 @@ class ObjectOutput:
                 f"{frozen.digest[:12]}, this build has {complete.digest[:12]}); the images differ between the two "
                 "machines; give one of them another --out"
             )
-        if (self.root / _FROZEN_BY).read_bytes() != builder:  # otherwise the answer to our own request was lost
+        if self._first_builder() != builder:  # otherwise the answer to our own request was lost
             _log.info(f"{self.root}: was frozen first by {self._frozen_by()}; the digest is the same")
         return frozen
 
@@ -191,10 +191,17 @@ class ObjectOutput:
 
     def _frozen_by(self) -> str:
         try:
-            builder = json.loads((self.root / _FROZEN_BY).read_bytes())
+            builder = json.loads(self._first_builder())
             return f"process {builder['process']} on {builder['host']} at {builder['time']}"
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return "another builder"
+
+    def _first_builder(self) -> bytes:
+        """What the builder that claimed to freeze the set says of itself; empty if somebody has deleted it."""
+        try:
+            return (self.root / _FROZEN_BY).read_bytes()
+        except FileNotFoundError:
+            return b""
 
     def clear_stage(self) -> None:
         """Remove the files of a frozen set from this machine; its work files are left."""
@@ -210,7 +217,8 @@ class ObjectOutput:
 def _builder() -> bytes:
     """The process that freezes a set, for another one that comes second."""
     time = datetime.now(UTC).isoformat(timespec="seconds")
-    return json.dumps({"process": os.getpid(), "host": socket.gethostname(), "time": time}).encode()
+    own = {"process": os.getpid(), "host": socket.gethostname(), "time": time, "token": secrets.token_hex(8)}
+    return json.dumps(own).encode()
 
 
 def _is_report(name: str, tags: set[str]) -> bool:
