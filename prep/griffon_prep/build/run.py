@@ -72,14 +72,7 @@ def build(
         if overwrite and (folder.frozen or folder.unfinished_other_than(plan)):
             folder.clear()
         if folder.frozen:
-            folder.clear_work()  # left over if a build was killed right after the last step
-            lock = check_same(out, settings, sha256s)
-            if recheck:
-                _recheck(lock, settings, folder, sha256s)
-            if not folder.read_only:
-                write_missing_page(out, settings)
-            _log.info(f"{out}: up to date")
-            return lock
+            return _up_to_date(folder, settings, sha256s, recheck=recheck)
         check_no_other_set(folder, plan)
         if finish:
             check_begun(folder)
@@ -100,6 +93,18 @@ def build(
             write_report_page(out, settings, pool)
         folder.clear_work()  # only now, as workers keep work files open
         return lock
+
+
+def _up_to_date(folder: BuildFolder, settings: BuildSettings, sha256s: Mapping[Path, str], *, recheck: bool) -> Lock:
+    """Check that the frozen set is the one that this build would make; returns its lock."""
+    folder.clear_work()  # left over if a build was killed right after the last step
+    lock = check_same(folder.out, settings, sha256s)
+    if recheck:
+        _recheck(lock, settings, folder, sha256s)
+    if not folder.read_only:
+        write_missing_page(folder.out, settings)
+    _log.info(f"{folder.out}: up to date")
+    return lock
 
 
 def check_not_reused(out: Location, reuse: Location | None) -> None:

@@ -20,6 +20,7 @@ from griffon_train.config.order import plan_of
 from griffon_train.config.run_folder import SETTINGS_NAME
 from griffon_train.config.settings import STEERING, Settings, settings_as_json
 from griffon_train.data.node_reader import CacheSettings
+from griffon_train.data.plan import Plan
 from griffon_train.data.rank_split import micro_steps
 from griffon_train.data.shared_memory import ranks_here
 from griffon_train.data.source_stream import Shows
@@ -77,16 +78,7 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     plan.lengths.check(chat, tokenizer)
     _prepare(model, settings, shows)
     if ranks.first:
-        _log_parts(model)
-        for line in (
-            unchecked_parts(settings),
-            scheduler_passed_over(settings.memory, settings.optimizer),
-            *remarks(plan, settings.data, model.image_tokens),
-        ):
-            if line is not None:
-                _log.warning(line)
-        of_machines = Ranks(count=ranks.world_size, per_machine=ranks_here(), device=ranks.device.type)
-        _log.log(*memory_line(model.config, settings, of_machines, plan.lengths))
+        _log_start(settings, ranks, plan, model)
     check_disk_room(settings, ranks, steps_of(settings.data, plan), model, dtype)
     config = deepspeed_config(
         settings.memory,
@@ -113,6 +105,20 @@ def set_up(settings: Settings, ranks: ProcessGroup) -> RunState:
     if ranks.first:
         _store_changes(settings)
     return run
+
+
+def _log_start(settings: Settings, ranks: ProcessGroup, plan: Plan, model: GriffonForConditionalGeneration) -> None:
+    """Log what trains, what to look at, and the memory that the run will take."""
+    _log_parts(model)
+    for line in (
+        unchecked_parts(settings),
+        scheduler_passed_over(settings.memory, settings.optimizer),
+        *remarks(plan, settings.data, model.image_tokens),
+    ):
+        if line is not None:
+            _log.warning(line)
+    of_machines = Ranks(count=ranks.world_size, per_machine=ranks_here(), device=ranks.device.type)
+    _log.log(*memory_line(model.config, settings, of_machines, plan.lengths))
 
 
 def _cache(settings: Settings) -> CacheSettings | None:
