@@ -22,7 +22,8 @@ from griffon_train.model.presets import preset_config
 from griffon_train.text.chat_templates import encode, expand_and_truncate
 from griffon_train.training.checkpoint_folders import FORMAT, sha256_of_index
 from griffon_train.training.checkpoints import sha256_of_tensor
-from griffon_train.training.model_loading import default_chat, load_model, placed, unchecked_parts
+from griffon_train.training.model_loading import default_chat, load_model, unchecked_parts
+from griffon_train.training.placing import placed
 
 from ..model_folders import FAMILIES, language_model_folder, real_tokenizer, tower_folder
 from .conftest import checkpoint_of

@@ -1,6 +1,5 @@
 """Loads the model and tokenizer that a run starts from: a preset, folders, or the result of an earlier run."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from griffon_shards.support.errors import SettingsError
 from griffon_train.config.groups import ModelSettings
 from griffon_train.config.run_folder import ADAPTER_NAME, MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
-from griffon_train.config.settings import Settings, from_values, option_name, settings_from_json, values_of
+from griffon_train.config.settings import Settings, option_name, settings_from_json
 from griffon_train.given_folder import existing_folder
 from griffon_train.model.attention import attention_of
 from griffon_train.model.bin_tokens import add_bin_tokens, byte_tokenizer
@@ -101,31 +100,6 @@ def _replace_projector(model: GriffonForConditionalGeneration, path: Path, dtype
     """Load a projector in a type that loses nothing of it in `dtype`."""
     model.projector.to(torch.promote_types(next(model.projector.parameters()).dtype, dtype))
     load_projector(model, path)
-
-
-def placed(settings: Settings) -> Settings:
-    """Make the paths of settings absolute, so that a later run can read them from any working directory.
-
-    Paths that do not exist stay as they are given, for the error message.
-    """
-    values = values_of(settings)
-    absolute: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Path) and value.exists():
-            absolute[name] = _absolute(value)
-        elif isinstance(value, tuple):
-            absolute[name] = tuple(
-                _absolute(item) if isinstance(item, Path) and item.exists() else item for item in value
-            )
-    model = settings.model.model
-    if model is not None and model not in PRESETS and Path(model).is_dir():
-        absolute["model"] = str(_absolute(Path(model)))
-    return from_values(values | absolute)
-
-
-def _absolute(path: Path) -> Path:
-    """An absolute path without `..`; symbolic links stay, as their targets may differ on another machine."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
 
 
 def default_chat(model: GriffonForConditionalGeneration) -> str:

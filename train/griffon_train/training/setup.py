@@ -42,9 +42,10 @@ from griffon_train.training.data_checks import check_taught, remarks
 from griffon_train.training.engine import make_engine
 from griffon_train.training.memory_estimate import Ranks
 from griffon_train.training.memory_report import memory_line
-from griffon_train.training.model_loading import default_chat, map_model, placed, unchecked_parts
+from griffon_train.training.model_loading import default_chat, map_model, unchecked_parts
 from griffon_train.training.optimizers import select_optimizer
 from griffon_train.training.own_parts import bring_in
+from griffon_train.training.placing import placed
 from griffon_train.training.run_state import RunState, steps_of
 from griffon_train.training.shared_reader import shared_reader
 
