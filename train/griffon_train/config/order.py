@@ -25,3 +25,11 @@ def plan_of(sets: Sequence[FrozenSet], data: DataSettings) -> Plan:
         lengths=Lengths.counted(sets, data.lengths) if data.lengths else Lengths.estimated(sets),
         weights=weights_by_tag(data.weights),
     )
+
+
+def steps_of(data: DataSettings, plan: Plan) -> int:
+    """Number of steps of the run."""
+    if data.steps is not None:
+        return data.steps
+    assert data.epochs is not None, "a run has steps or epochs"
+    return plan.steps_of(data.epochs)

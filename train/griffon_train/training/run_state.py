@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from griffon_shards.frozen_set import open_set
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import size
-from griffon_train.config.groups import DataSettings
+from griffon_train.config.order import steps_of
 from griffon_train.config.run_folder import PROJECTOR_NAME, result_name
 from griffon_train.config.settings import Settings, settings_as_json
 from griffon_train.data.batch import Encode
@@ -370,11 +370,3 @@ class RunState:
             self._reader.stop()
         if self._lock is not None:
             self._lock.close()
-
-
-def steps_of(data: DataSettings, plan: Plan) -> int:
-    """Number of steps of the run."""
-    if data.steps is not None:
-        return data.steps
-    assert data.epochs is not None, "a run has steps or epochs"
-    return plan.steps_of(data.epochs)

@@ -16,7 +16,7 @@ from griffon_shards.support.folder_lock import lock_folder
 from griffon_shards.support.tables import table
 from griffon_train.config.deepspeed import deepspeed_config, scheduler_passed_over
 from griffon_train.config.groups import MemorySettings
-from griffon_train.config.order import plan_of
+from griffon_train.config.order import plan_of, steps_of
 from griffon_train.config.run_folder import SETTINGS_NAME
 from griffon_train.config.settings import STEERING, Settings, settings_as_json
 from griffon_train.data.node_reader import CacheSettings
@@ -46,7 +46,7 @@ from griffon_train.training.model_loading import default_chat, map_model, unchec
 from griffon_train.training.optimizers import select_optimizer
 from griffon_train.training.own_parts import bring_in
 from griffon_train.training.placing import placed
-from griffon_train.training.run_state import RunState, steps_of
+from griffon_train.training.run_state import RunState
 from griffon_train.training.shared_reader import shared_reader
 
 _log = logging.getLogger(__name__)
