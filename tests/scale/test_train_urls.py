@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from griffon_shards.frozen_set import open_set
-from griffon_shards.storage import as_location, client
+from griffon_shards.storage import client
 from griffon_shards.support.errors import DataError
 from griffon_train.cli.main import main
 from griffon_train.data.loader import Loader
@@ -17,18 +17,10 @@ from griffon_train.data.node_reader import node_reader
 from griffon_train.data.plan import Plan
 from griffon_train.text.tokenization import Encoded
 
+from .conftest import upload
 from .faulty_proxy import Faults, FaultyProxy
 
 pytestmark = pytest.mark.scale
-
-
-def upload(folder: Path, url: str) -> str:
-    """Copy a set into a bucket, its lock last."""
-    root = as_location(url)
-    for path in sorted(folder.rglob("*"), key=lambda path: path.name == "griffon.lock.json"):
-        if path.is_file() and ".griffon-build" not in path.parts:
-            (root / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
-    return url
 
 
 @pytest.fixture(autouse=True)

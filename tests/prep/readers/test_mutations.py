@@ -16,7 +16,8 @@ from PIL import Image
 from griffon_shards.types import Sample
 
 from . import mutations as m
-from .oracles import AMISS, ORACLES, Answer, Told, spoken
+from .oracle_values import AMISS, Answer, Told, spoken
+from .oracles import ORACLES
 from .published import box, coco, picture, ref
 
 BLOCK = 250

@@ -1,6 +1,7 @@
 """Ranks to train on, and comparison of the results of runs."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,13 @@ PERSISTENT = 1000
 """Elements of the largest parameter that every rank keeps whole; as released, that would be all of a tiny model."""
 
 Options = tuple[object, ...]
+
+BATCHES: Options = ("--global-batch", 5, "--micro-batch", 2, "--max-length", 256)
+RATES: Options = ("--lr", 1e-3, "--vision-tower-lr", 1e-4, "--weight-decay", 0.1)
+
+FEW = 12
+SHORT: Options = ("--steps", FEW, "--save-steps", 4, *BATCHES, *RATES)
+"""With checkpoints after 4, 8 and 12 steps."""
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +74,14 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
 
 
+def steps_of(path: Path) -> list[int]:
+    return [orjson.loads(line)["step"] for line in path.read_bytes().splitlines()]
+
+
+def state_of(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
 def checkpoint_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
 
@@ -96,3 +112,27 @@ def small_set(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     built = subprocess.run([*map(str, build), "--out", str(out)], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert built.returncode == 0, built.stderr
     return out
+
+
+@pytest.fixture(scope="session")
+def finished(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run that nothing happened to."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    ended = launcher.run(*command(frozen_set, run, *SHORT))
+    assert ended.codes == [0, 0], ended.said
+    return run
+
+
+@pytest.fixture
+def broken_off(finished: Path, tmp_path: Path) -> Path:
+    """The same, killed in the middle of its last line, before its last checkpoint: those after 4 and 8 steps are left.
+
+    The lines that it logged of the four steps since are there.
+    """
+    run = shutil.copytree(finished, tmp_path / "broken off")
+    shutil.rmtree(run / "model")
+    shutil.rmtree(checkpoint_of(run, FEW))
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        path = run / name
+        path.write_bytes(path.read_bytes()[:-20])
+    return run
