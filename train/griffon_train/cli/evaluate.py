@@ -48,7 +48,7 @@ _PATH = click.Path(path_type=Path)
     type=click.Choice(["gt", "ge"]),
     default="gt",
     show_default=True,
-    help="gt: a box is correct if its IoU is above the threshold; ge: above or equal.",
+    help="gt: a box is correct if its IoU is above the threshold; ge: at or above it.",
 )
 @click.option(
     "--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Evaluate only this task; repeat for several."

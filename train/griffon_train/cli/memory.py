@@ -56,7 +56,7 @@ class _Bytes(click.ParamType[int]):
 @click.option(
     "--learned",
     type=click.IntRange(0),
-    help="Number of tokens of the longest sample that count in the loss.  [default: all but those of an image]",
+    help="Number of tokens of the longest sample that contribute to the loss.  [default: all but those of an image]",
 )
 @verbosity_option
 @guard
