@@ -52,8 +52,8 @@ def _box(_context: click.Context, _option: click.Parameter, value: str | None) -
 @click.option(
     "--task",
     type=click.Choice(["det", "vg", "reg", "visj"], case_sensitive=False),
-    help="Ask in the words of this training task: det needs --categories, vg a phrase as QUESTION, reg --box, visj "
-    "--region.",
+    help="Ask with the question template of this task: det needs --categories, vg a phrase as QUESTION, reg --box, "
+    "visj --region.",
 )
 @click.option("--categories", help='Names to detect, such as "cat, dog".')
 @click.option("--box", metavar=_BOX_FORM, callback=_box, help="Box to describe, in pixels.")
