@@ -5,26 +5,15 @@ Tests in this folder carry the marker `scale` and run with `make test-scale`, in
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from griffon_shards.storage import ObjectPath, as_location, client
+from griffon_shards.storage import client
 
 from .faulty_proxy import FaultyProxy, running_proxy
 from .s3_server import environment_for, make_bucket, moto_server, running_server
 
 _NUMBERS = itertools.count()
-
-
-def upload(folder: Path, url: str) -> ObjectPath:
-    """Copy the files of a folder to a URL."""
-    target = as_location(url)
-    assert isinstance(target, ObjectPath)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            (target / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
-    return target
 
 
 @pytest.fixture(scope="session")

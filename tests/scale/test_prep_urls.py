@@ -22,7 +22,7 @@ from griffon_shards.storage import Location, ObjectPath, as_location
 from griffon_shards.support.errors import DataError
 
 from ..waiting import TIMEOUT_S
-from .conftest import upload
+from .uploads import upload
 
 pytestmark = pytest.mark.scale
 
