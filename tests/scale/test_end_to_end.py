@@ -12,8 +12,8 @@ from griffon_shards.lock import read_lock
 from griffon_shards.storage import as_location
 
 from ..train.training.launcher import Launcher
+from .buckets import upload
 from .faulty_proxy import FaultyProxy
-from .uploads import upload
 
 pytestmark = pytest.mark.scale
 

@@ -22,7 +22,6 @@ from griffon_shards.storage import Location, ObjectPath, as_location
 from griffon_shards.support.errors import DataError
 
 from ..waiting import TIMEOUT_S
-from .uploads import upload
 
 pytestmark = pytest.mark.scale
 
@@ -89,6 +88,16 @@ def on_disk(data: Path, one_source: Path, tmp_path_factory: pytest.TempPathFacto
     for manifest, out in sets.items():
         frozen(CliRunner().invoke(main, arguments(manifest, out, folder / "work")))
     return sets
+
+
+def upload(folder: Path, url: str) -> ObjectPath:
+    """Copy a folder to a bucket."""
+    target = as_location(url)
+    assert isinstance(target, ObjectPath)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            (target / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
+    return target
 
 
 def assert_same_set(out: object, expected: Path) -> None:

@@ -17,8 +17,8 @@ from griffon_train.data.node_reader import NodeReader, node_reader
 from griffon_train.data.plan import Plan
 from griffon_train.text.tokenization import Encoded
 
+from .buckets import upload
 from .faulty_proxy import Faults, FaultyProxy
-from .uploads import upload
 
 pytestmark = pytest.mark.scale
 
