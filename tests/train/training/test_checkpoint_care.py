@@ -157,7 +157,7 @@ def test_pruning_limits_the_total_size(
 def test_pruning_asks_which_to_keep(run: Path, train_cli: Run) -> None:
     refused = train_cli("checkpoint", "prune", run)
     assert refused.returncode == 2
-    assert "Give --keep N, --save-total-gb N, or both" in refused.stderr
+    assert "give --keep N, --save-total-gb N, or both" in refused.stderr
     assert steps_in(run) == [1, 2, 3, 4]
 
 

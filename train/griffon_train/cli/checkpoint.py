@@ -78,7 +78,7 @@ def prune_command(run: Path, keep: int | None, save_total_gb: float | None) -> N
     keep are first read completely, so that a damaged one is never kept in place of an intact one.
     """
     if keep is None and save_total_gb is None:
-        raise SettingsError(f"{run}: which checkpoints to keep? Give --keep N, --save-total-gb N, or both")
+        raise SettingsError("prune needs a limit; give --keep N, --save-total-gb N, or both")
     from griffon_train.training.checkpoint_care import prune_run  # torch takes seconds to import
 
     total_bytes = None if save_total_gb is None else save_total_gb * 1e9
