@@ -10,20 +10,52 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from .mutations import answer_of, file_of
-from .oracle_values import (
-    AMISS,
-    Answer,
-    Told,
-    corners_text,
-    number,
-    number_text,
-    same,
-    sides,
-    spoken,
-    words,
-    xywh_text,
-)
+from .mutations import answer_of, box_text, file_of
+
+AMISS = (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError)
+
+Answer = tuple[str, str, str]
+Told = tuple[set[Answer], int | None]
+
+
+def number(value: Any) -> float:  # noqa: ANN401 - JSON
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return value
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two ids are: there, and the same text or integer, the number written as text or not."""
+    return identity(one) is not None and identity(one) == identity(other)
+
+
+def identity(value: object) -> int | str | None:
+    if isinstance(value, str):
+        text = value.strip()
+        return int(float(text)) if re.fullmatch(r"-?[0-9]{1,15}(\.0*)?", text) else text or None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        return None
+    return int(value)
+
+
+def words(value: Any) -> str:  # noqa: ANN401 - JSON
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError
+    return value.strip()
+
+
+def sides(fields: dict[str, Any]) -> tuple[int, int]:
+    width, height = (number(fields[name]) for name in ("width", "height"))
+    if not (0 < width == int(width) and 0 < height == int(height)):
+        raise ValueError
+    return int(width), int(height)
+
+
+def xywh_text(box: Any, fields: dict[str, Any]) -> str:  # noqa: ANN401 - JSON
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError
+    x, y, width, height = (float(number(coordinate)) for coordinate in box)
+    return box_text((x, y, x + width, y + height), *sides(fields))
 
 
 def by_image(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[dict[str, Any]]]]:
@@ -187,6 +219,12 @@ def boxes_of(given: Any) -> list[Any]:  # noqa: ANN401 - JSON
     return given[0] if len(given) == 1 and isinstance(given[0], list) and len(given[0]) == 1 else given
 
 
+def corners_text(box: Any, size: tuple[int, int]) -> str:  # noqa: ANN401 - JSON
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError
+    return box_text([float(number(coordinate)) for coordinate in box], *size)
+
+
 def llava(data: Any, _companion: Any, _task: str) -> Told:  # noqa: ANN401 - JSON
     """The answer is all that is said, but for `<image>` and the spaces around the question that has it."""
     right: set[Answer] = set()
@@ -198,6 +236,15 @@ def llava(data: Any, _companion: Any, _task: str) -> Told:  # noqa: ANN401 - JSO
             values = [value if isinstance(value, str) else number_text(number(value)) for value in turns]
             right.add((file_of(image) if image else "", "", spoken(values)))
     return right, len(data) if isinstance(data, list) else None
+
+
+def number_text(value: float) -> str:
+    """Whole numbers beyond 64 bits are read as JSON's decimals are."""
+    return str(value if -(2**63) <= value < 2**64 or isinstance(value, float) else float(value))
+
+
+def spoken(texts: list[str]) -> str:
+    return "|".join(text.replace("<image>", "").strip() for text in texts)
 
 
 def in_parts(data: Any, _companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON

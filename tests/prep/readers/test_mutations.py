@@ -16,8 +16,7 @@ from PIL import Image
 from griffon_shards.types import Sample
 
 from . import mutations as m
-from .oracle_values import AMISS, Answer, Told, spoken
-from .oracles import ORACLES
+from .oracles import AMISS, ORACLES, Answer, Told, spoken
 from .published import box, coco, picture, ref
 
 BLOCK = 250
