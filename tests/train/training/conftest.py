@@ -20,13 +20,6 @@ PERSISTENT = 1000
 
 Options = tuple[object, ...]
 
-BATCHES: Options = ("--global-batch", 5, "--micro-batch", 2, "--max-length", 256)
-RATES: Options = ("--lr", 1e-3, "--vision-tower-lr", 1e-4, "--weight-decay", 0.1)
-
-FEW = 12
-SHORT: Options = ("--steps", FEW, "--save-steps", 4, *BATCHES, *RATES)
-"""With checkpoints after 4, 8 and 12 steps."""
-
 
 @pytest.fixture(scope="session")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
@@ -42,6 +35,38 @@ def zero(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, Options]:
     path = tmp_path_factory.mktemp("deepspeed") / "zero3.json"
     path.write_bytes(orjson.dumps(config))
     return {2: ("--zero", 2), 3: ("--zero", 3, "--deepspeed", path)}
+
+
+BATCHES: Options = ("--global-batch", 5, "--micro-batch", 2, "--max-length", 256)
+RATES: Options = ("--lr", 1e-3, "--vision-tower-lr", 1e-4, "--weight-decay", 0.1)
+
+FEW = 12
+SHORT: Options = ("--steps", FEW, "--save-steps", 4, *BATCHES, *RATES)
+"""With checkpoints after 4, 8 and 12 steps."""
+
+
+@pytest.fixture(scope="session")
+def finished(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run that nothing happened to."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    ended = launcher.run(*command(frozen_set, run, *SHORT))
+    assert ended.codes == [0, 0], ended.said
+    return run
+
+
+@pytest.fixture
+def broken_off(finished: Path, tmp_path: Path) -> Path:
+    """The same, killed in the middle of its last line, before its last checkpoint: those after 4 and 8 steps are left.
+
+    The lines that it logged of the four steps since are there.
+    """
+    run = shutil.copytree(finished, tmp_path / "broken off")
+    shutil.rmtree(run / "model")
+    shutil.rmtree(checkpoint_of(run, FEW))
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        path = run / name
+        path.write_bytes(path.read_bytes()[:-20])
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -112,27 +137,3 @@ def small_set(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     built = subprocess.run([*map(str, build), "--out", str(out)], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert built.returncode == 0, built.stderr
     return out
-
-
-@pytest.fixture(scope="session")
-def finished(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short run that nothing happened to."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    ended = launcher.run(*command(frozen_set, run, *SHORT))
-    assert ended.codes == [0, 0], ended.said
-    return run
-
-
-@pytest.fixture
-def broken_off(finished: Path, tmp_path: Path) -> Path:
-    """The same, killed in the middle of its last line, before its last checkpoint: those after 4 and 8 steps are left.
-
-    The lines that it logged of the four steps since are there.
-    """
-    run = shutil.copytree(finished, tmp_path / "broken off")
-    shutil.rmtree(run / "model")
-    shutil.rmtree(checkpoint_of(run, FEW))
-    for name in ("metrics.jsonl", "timing.jsonl"):
-        path = run / name
-        path.write_bytes(path.read_bytes()[:-20])
-    return run
