@@ -9,9 +9,10 @@ import orjson
 import pytest
 
 from griffon_shards.lock import read_lock
-from griffon_shards.storage import as_location, object_path
+from griffon_shards.storage import as_location
 
 from ..train.training.launcher import Launcher
+from .buckets import upload
 from .faulty_proxy import FaultyProxy
 
 pytestmark = pytest.mark.scale
@@ -22,14 +23,6 @@ STEPS = 5
 def run(module: str, *arguments: object) -> None:
     done = subprocess.run([sys.executable, "-m", module, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def upload(folder: Path, url: str) -> None:
-    root = object_path(url)
-    assert root is not None
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            (root / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
 
 
 def losses(run: Path) -> list[tuple[int, float, str]]:

@@ -2,38 +2,40 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from griffon_shards.frozen_set import open_set
-from griffon_shards.storage import as_location, client
+from griffon_shards.storage import client
 from griffon_shards.support.errors import DataError
 from griffon_train.cli.main import main
 from griffon_train.data.loader import Loader
-from griffon_train.data.node_reader import node_reader
+from griffon_train.data.node_reader import NodeReader, node_reader
 from griffon_train.data.plan import Plan
 from griffon_train.text.tokenization import Encoded
 
+from .buckets import upload
 from .faulty_proxy import Faults, FaultyProxy
 
 pytestmark = pytest.mark.scale
 
 
-def upload(folder: Path, url: str) -> str:
-    """Copy a set into a bucket, its lock last."""
-    root = as_location(url)
-    for path in sorted(folder.rglob("*"), key=lambda path: path.name == "griffon.lock.json"):
-        if path.is_file() and ".griffon-build" not in path.parts:
-            (root / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
-    return url
-
-
 @pytest.fixture(autouse=True)
 def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user cache"))
+
+
+@pytest.fixture
+def reading(proxy: FaultyProxy, faulty_bucket: str, frozen_set: Path) -> Iterator[tuple[Plan, NodeReader]]:
+    """A plan over a set in a bucket, without faults so far, and the reading process of this machine."""
+    proxy.configure(Faults(refuse_share=0, cut_share=0))
+    plan = Plan([open_set(upload(frozen_set, f"{faulty_bucket}/set"))], seed=0, global_batch=8)
+    reader = node_reader()
+    yield plan, reader
+    reader.stop()
 
 
 def result_of(run: Path) -> Mapping[str, bytes]:
@@ -65,19 +67,15 @@ def test_a_run_is_the_same_from_disk_from_a_faulty_bucket_and_through_a_cache(
 
 
 def test_each_sample_is_one_request_even_though_its_targets_are_counted_before(
-    faulty_bucket: str, proxy: FaultyProxy, frozen_set: Path
+    reading: tuple[Plan, NodeReader],
 ) -> None:
-    proxy.configure(Faults(refuse_share=0, cut_share=0))
-    url = upload(frozen_set, f"{faulty_bucket}/set")
-    running = node_reader()
-    plan = Plan([open_set(url)], seed=0, global_batch=8)
-    number = running.figures()["fetched"]
-    loader = Loader(plan, micro_batch=4, image_px=28, region_px=28, stop=5, reader=running, encode=_no_tokens)
+    plan, reader = reading
+    before = reader.figures()["fetched"]
+    loader = Loader(plan, micro_batch=4, image_px=28, region_px=28, stop=5, reader=reader, encode=_no_tokens)
     for share in loader.steps():
         list(share.batches)
     wanted = sum(int(plan.sets[0].index["bytes"][row]) for step in range(5) for row in plan.step(step).rows)
-    assert running.figures()["fetched"] - number == wanted
-    running.stop()
+    assert reader.figures()["fetched"] - before == wanted
 
 
 def _no_tokens(*_: object) -> tuple[Encoded, bool]:
@@ -128,19 +126,15 @@ def test_a_read_that_was_damaged_on_its_way_is_read_once_more(
 
 
 def test_a_bucket_that_is_gone_ends_reading_in_one_line_within_a_minute(
-    proxy: FaultyProxy, faulty_bucket: str, frozen_set: Path
+    reading: tuple[Plan, NodeReader], proxy: FaultyProxy
 ) -> None:
-    proxy.configure(Faults(refuse_share=0, cut_share=0))
-    url = upload(frozen_set, f"{faulty_bucket}/set")
-    running = node_reader()
-    plan = Plan([open_set(url)], seed=0, global_batch=8)
-    batches = iter(Loader(plan, micro_batch=4, image_px=28, region_px=28, reader=running))
+    plan, reader = reading
+    batches = iter(Loader(plan, micro_batch=4, image_px=28, region_px=28, reader=reader))
     next(batches)
     proxy.configure(Faults(refuse_share=1, cut_share=0))
     with pytest.raises(
-        DataError, match=rf"^sample \S+: {url}/\S+\.tar: still fails after \d+ attempts in [1-5]\d s"
+        DataError, match=rf"^sample \S+: {plan.sets[0].root}/\S+\.tar: still fails after \d+ attempts in [1-5]\d s"
     ) as raised:
         for _ in batches:
             pass
     assert "\n" not in str(raised.value)
-    running.stop()

@@ -1,10 +1,11 @@
-"""Check that the folder given to an option exists, and suggest a fix if not."""
+"""Check that the folder given to an option exists and holds files, not pointers to them, and suggest a fix if not."""
 
 import re
 from pathlib import Path
 
 from griffon_shards.support.errors import SettingsError
 
+_LFS = b"version https://git-lfs"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -26,3 +27,11 @@ def existing_folder(option: str, given: Path | str) -> Path:
             f"`hf download {given} --local-dir {path.name}`, then give {option} {path.name}"
         )
     raise SettingsError(f"{option} {given}: no such folder; give the folder that contains the files")
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file holds the few lines of text that a clone without Git LFS has in place of a large file."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(len(_LFS)) == _LFS

@@ -1,6 +1,7 @@
 """Ranks to train on, and comparison of the results of runs."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,38 @@ def zero(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, Options]:
     return {2: ("--zero", 2), 3: ("--zero", 3, "--deepspeed", path)}
 
 
+BATCHES: Options = ("--global-batch", 5, "--micro-batch", 2, "--max-length", 256)
+RATES: Options = ("--lr", 1e-3, "--vision-tower-lr", 1e-4, "--weight-decay", 0.1)
+
+FEW = 12
+SHORT: Options = ("--steps", FEW, "--save-steps", 4, *BATCHES, *RATES)
+"""With checkpoints after 4, 8 and 12 steps."""
+
+
+@pytest.fixture(scope="session")
+def finished(launcher: Launcher, frozen_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run that nothing happened to."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    ended = launcher.run(*command(frozen_set, run, *SHORT))
+    assert ended.codes == [0, 0], ended.said
+    return run
+
+
+@pytest.fixture
+def broken_off(finished: Path, tmp_path: Path) -> Path:
+    """The same, killed in the middle of its last line, before its last checkpoint: those after 4 and 8 steps are left.
+
+    The lines that it logged of the four steps since are there.
+    """
+    run = shutil.copytree(finished, tmp_path / "broken off")
+    shutil.rmtree(run / "model")
+    shutil.rmtree(checkpoint_of(run, FEW))
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        path = run / name
+        path.write_bytes(path.read_bytes()[:-20])
+    return run
+
+
 @pytest.fixture(scope="session")
 def bin_set(tmp_path_factory: pytest.TempPathFactory, freeze_demo: Callable[..., Path]) -> Path:
     return freeze_demo(tmp_path_factory.mktemp("bins") / "out", "--boxes", "bin")
@@ -64,6 +97,14 @@ def wait_for_line(running: Running, part: str) -> None:
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
+
+
+def steps_of(path: Path) -> list[int]:
+    return [orjson.loads(line)["step"] for line in path.read_bytes().splitlines()]
+
+
+def state_of(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def checkpoint_of(run: Path, step: int) -> Path:

@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from .conftest import checkpoint_of, command
 from .launcher import Launcher
 
 STEPS = 4
+HOLDER = "import fcntl, sys; f = open(sys.argv[1], 'a+b'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,7 @@ def alone() -> Iterator[ProcessGroup]:
 
 
 def states_of(output: str) -> dict[int, str]:
-    lines = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()[1:]]
+    lines = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()[1:-1]]
     return {int(line[0]): line[-1] for line in lines}
 
 
@@ -103,6 +106,75 @@ def test_pruning_keeps_the_latest_intact_ones(
     assert pruned.returncode == 0, pruned.stderr
     assert steps_in(run) == left
     assert f"kept: {', '.join(map(str, reversed(left)))}\n" in pruned.stdout
+
+
+def test_the_list_ends_with_the_number_and_the_size_of_all(run: Path, train_cli: Run) -> None:
+    total_bytes = sum(size_of(checkpoint_of(run, step)) for step in steps_in(run))
+    listed = train_cli("checkpoint", "ls", run).stdout.splitlines()
+    assert len(listed) == 1 + STEPS + 1
+    assert listed[-1] == f"total: 4 checkpoints, {total_bytes / 1e6:.1f} MB"
+    for step in (1, 2, 3):
+        shutil.rmtree(checkpoint_of(run, step))
+    assert train_cli("checkpoint", "ls", run).stdout.splitlines()[-1].startswith("total: 1 checkpoint, ")
+    shutil.rmtree(checkpoint_of(run, 4))
+    assert train_cli("checkpoint", "ls", run).stdout.splitlines()[-1] == "total: 0 checkpoints, 0 B"
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "keep", "best", "damaged", "left"),
+    [
+        (2.5, (), None, (), [3, 4]),
+        (0.5, (), None, (), [4]),
+        (3.5, ("--keep", 1), None, (), [4]),
+        (1.5, ("--keep", 3), None, (), [4]),
+        (2.5, (), 1, (), [1, 4]),
+        (0.5, (), 2, (), [2, 4]),
+        (2.5, (), None, (4, 2), [1, 3]),
+        (9, (), None, (2,), [1, 3, 4]),
+    ],
+)
+def test_pruning_limits_the_total_size(
+    checkpoints: float,
+    keep: tuple[object, ...],
+    best: int | None,
+    damaged: tuple[int, ...],
+    left: list[int],
+    run: Path,
+    train_cli: Run,
+) -> None:
+    """As in a run: the latest intact one and the best one stay, whatever they take."""
+    if best is not None:
+        (run / "best.json").write_text(f'{{"figure":"all","checkpoint":"checkpoints/step-{best:08d}"}}')
+    for step in damaged:
+        flip_bit(run, step)
+    limit_gb = checkpoints * size_of(checkpoint_of(run, STEPS)) / 1e9
+    pruned = train_cli("checkpoint", "prune", run, "--save-total-gb", limit_gb, *keep)
+    assert pruned.returncode == 0, pruned.stderr
+    assert steps_in(run) == left
+    assert f"kept: {', '.join(map(str, reversed(left)))}\n" in pruned.stdout
+
+
+def test_pruning_asks_which_to_keep(run: Path, train_cli: Run) -> None:
+    refused = train_cli("checkpoint", "prune", run)
+    assert refused.returncode == 2
+    assert "give --keep N, --save-total-gb N, or both" in refused.stderr
+    assert steps_in(run) == [1, 2, 3, 4]
+
+
+def test_a_run_that_is_running_is_not_pruned(run: Path, train_cli: Run) -> None:
+    """It is refused before its folder is read: the run may be changing what is there."""
+    (run / "best.json").write_text("{")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, run / "lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        refused = train_cli("checkpoint", "prune", run, "--keep", 1)
+        holder.communicate(b"\n")
+    assert refused.returncode == 2
+    assert f"{run}: a process is training in this folder" in refused.stderr
+    assert steps_in(run) == [1, 2, 3, 4]
+    assert "damaged" in train_cli("checkpoint", "prune", run, "--keep", 1).stderr
 
 
 def test_the_best_one_is_kept(run: Path, train_cli: Run) -> None:

@@ -52,8 +52,8 @@ def _box(_context: click.Context, _option: click.Parameter, value: str | None) -
 @click.option(
     "--task",
     type=click.Choice(["det", "vg", "reg", "visj"], case_sensitive=False),
-    help="Ask as the task does in training: det needs --categories, vg an expression as QUESTION, reg --box, visj "
-    "--region.",
+    help="Ask with the question template of this task: det needs --categories, vg a phrase as QUESTION, reg --box, "
+    "visj --region.",
 )
 @click.option("--categories", help='Names to detect, such as "cat, dog".')
 @click.option("--box", metavar=_BOX_FORM, callback=_box, help="Box to describe, in pixels.")
@@ -68,7 +68,9 @@ def _box(_context: click.Context, _option: click.Parameter, value: str | None) -
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 @click.option(
-    "--draw", type=_PATH, help="Write the image with the answered boxes to this file; with --questions, to this folder."
+    "--draw",
+    type=_PATH,
+    help="Draw the boxes of the answer and write the image to this file; with --questions, to this folder.",
 )
 @click.option("--templates", type=_PATH, help="Folder with question templates.  [default: the built-in templates]")
 @click.option(
@@ -76,9 +78,11 @@ def _box(_context: click.Context, _option: click.Parameter, value: str | None) -
     type=click.IntRange(1),
     default=1024,
     show_default=True,
-    help="Tokens after which an answer is cut off.",
+    help="Maximum number of tokens in an answer.",
 )
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Questions answered together.")
+@click.option(
+    "--batch", type=click.IntRange(1), default=1, show_default=True, help="Number of questions to answer at once."
+)
 @model_options
 @verbosity_option
 @guard

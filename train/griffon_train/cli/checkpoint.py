@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from griffon_shards.support.command_line import guard
-from griffon_shards.support.errors import DataError
+from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.logs import verbosity_option
 from griffon_shards.support.tables import size, table
 
@@ -24,7 +24,7 @@ def checkpoint() -> None:
 def ls_command(run: Path) -> None:
     """List the checkpoints of RUN, the output folder of a run.
 
-    Only sizes are checked; verify reads every byte.
+    Checks only the sizes of their files; verify reads every byte.
     """
     _show(run, read=False)
 
@@ -34,7 +34,7 @@ def ls_command(run: Path) -> None:
 @verbosity_option
 @guard
 def verify_command(run: Path) -> None:
-    """Read every byte of the checkpoints of RUN and compare it with its SHA-256.
+    """Read every file of the checkpoints of RUN and compare it with its SHA-256.
 
     Exits with 1 if a checkpoint is incomplete or damaged.
     """
@@ -46,7 +46,7 @@ def verify_command(run: Path) -> None:
 
 
 def _show(run: Path, *, read: bool) -> int:
-    """Print a table; return the number of checkpoints with a problem."""
+    """Print a table and a line with the totals; return the number of checkpoints with a problem."""
     from griffon_train.training.checkpoint_care import checkpoints_of  # torch takes seconds to import
 
     states = list(checkpoints_of(run, read=read))
@@ -56,27 +56,33 @@ def _show(run: Path, *, read: bool) -> int:
         for state in states
     ]
     click.echo(table(("step", "size", "ranks", "", "state"), rows))
+    total_bytes = sum(state.size_bytes for state in states)
+    click.echo(f"total: {len(states)} checkpoint{'s' * (len(states) != 1)}, {size(total_bytes)}")
     return sum(bool(state.problem) for state in states)
 
 
 @checkpoint.command("prune")
 @_RUN
+@click.option("--keep", type=click.IntRange(1), help="Number of latest intact checkpoints to keep.")
 @click.option(
-    "--keep",
-    type=click.IntRange(1),
-    required=True,
-    help="Number of latest intact checkpoints to keep.",
+    "--save-total-gb",
+    type=click.FloatRange(0, min_open=True),
+    help="Delete old checkpoints that exceed N GB (1e9 bytes) in all; the latest and the best always stay.",
 )
 @verbosity_option
 @guard
-def prune_command(run: Path, keep: int) -> None:
+def prune_command(run: Path, keep: int | None, save_total_gb: float | None) -> None:
     """Delete old and damaged checkpoints of RUN, which must not be running.
 
-    Those to keep are read completely first, so that a damaged one is never kept in place of an intact one.
+    Give --keep, --save-total-gb, or both. The best checkpoint of a run with --keep-best is kept, too. Checkpoints to
+    keep are first read completely, so that a damaged one is never kept in place of an intact one.
     """
+    if keep is None and save_total_gb is None:
+        raise SettingsError("prune needs a limit; give --keep N, --save-total-gb N, or both")
     from griffon_train.training.checkpoint_care import prune_run  # torch takes seconds to import
 
-    kept, deleted = prune_run(run, keep)
+    total_bytes = None if save_total_gb is None else save_total_gb * 1e9
+    kept, deleted = prune_run(run, count=keep, total_bytes=total_bytes)
     freed = size(sum(state.size_bytes for state in deleted))
     click.echo(f"kept: {', '.join(str(state.step) for state in kept) or 'none'}")
     click.echo(f"deleted: {', '.join(str(state.step) for state in deleted) or 'none'} ({freed})")

@@ -27,7 +27,7 @@ _SHARD_SIZE = click.option(
 
 @click.group("convert")
 def convert() -> None:
-    """Convert CLIP towers to another image size, convert released Griffon weights, and merge adapters."""
+    """Resize CLIP towers, convert released Griffon weights, and merge LoRA adapters."""
 
 
 @convert.command("clip")
@@ -53,12 +53,15 @@ def clip_command(src: Path, dst: Path, image_px: int) -> None:
 @_SRC
 @_DST
 @click.option(
-    "--vision-tower", type=_PATH, help="CLIP folder that matches the vision tower in SRC.  [default: as named in SRC]"
+    "--vision-tower",
+    type=_PATH,
+    help="CLIP folder with the sizes of the vision tower in SRC, and its weights if SRC lacks them.  [default: the one "
+    "that SRC names]",
 )
 @click.option(
     "--region-tower",
     type=_PATH,
-    help="CLIP folder that matches the tower for <region> in SRC; required if SRC has one.",
+    help="CLIP folder with the sizes of the tower for <region> in SRC; required if SRC has one.",
 )
 @click.option(
     "--boxes",
@@ -88,7 +91,7 @@ def griffon_command(
 @click.option(
     "--vision-tower",
     metavar="PATH",
-    help="Value of mm_vision_tower in the config.  [default: as in the imported weights]",
+    help="Value of mm_vision_tower in the written config.  [default: as in the imported weights]",
 )
 @_SHARD_SIZE
 @verbosity_option
@@ -107,9 +110,13 @@ def export_command(src: Path, dst: Path, vision_tower: str | None, shard_size: s
 @convert.command("merge")
 @_SRC
 @_DST
-@click.option("--model", metavar="PATH", help="Base model, if it has moved.  [default: where it was in training]")
-@click.option("--vision-tower", type=_PATH, help="Its vision tower, if --model is a language model.")
-@click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), help="Data type.  [default: that of training]")
+@click.option("--model", metavar="PATH", help="Base model, if it has moved.  [default: its path in training]")
+@click.option("--vision-tower", type=_PATH, help="Vision tower of the base model, if --model is only a language model.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float32"]),
+    help="Data type of the merged weights.  [default: as in training]",
+)
 @_SHARD_SIZE
 @verbosity_option
 @guard

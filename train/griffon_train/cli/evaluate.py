@@ -35,26 +35,32 @@ _PATH = click.Path(path_type=Path)
     help="Shard folder made by griffon-prep build, or its URL; repeat for several folders.",
 )
 @click.option("--out", type=_PATH, help="Folder for predictions.jsonl and metrics.json.  [default: only print a table]")
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Questions answered together.")
+@click.option(
+    "--batch", type=click.IntRange(1), default=8, show_default=True, help="Number of questions to answer at once."
+)
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(1),
-    help="Tokens after which an answer is cut off.  [default: a quarter more than the longest true answer]",
+    help="Maximum number of tokens in an answer.  [default: a quarter more than in the longest reference answer]",
 )
 @click.option(
     "--convention",
     type=click.Choice(["gt", "ge"]),
     default="gt",
     show_default=True,
-    help="gt: a box is right if its IoU is above the threshold; ge: also if it equals it.",
+    help="gt: a box is correct if its IoU is above the threshold; ge: at or above it.",
 )
-@click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Only this task; repeat for several.")
-@click.option("--source", "sources", metavar="TAG", multiple=True, help="Only this source; repeat for several.")
-@click.option("--limit", type=click.IntRange(1), help="At most this many samples of each source.")
+@click.option(
+    "--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Evaluate only this task; repeat for several."
+)
+@click.option(
+    "--source", "sources", metavar="TAG", multiple=True, help="Evaluate only this source; repeat for several."
+)
+@click.option("--limit", type=click.IntRange(1), help="Maximum number of samples of each source.  [default: all]")
 @click.option(
     "--coco-json",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the boxes of DET and RANDDET as COCO results to this file, and the true ones beside it.",
+    help="Write the predicted boxes of DET and RANDDET to this file as COCO results, and the ground truth next to it.",
 )
 @model_options
 @click.option(
@@ -82,7 +88,7 @@ def evaluate_command(
     dtype: str,
     stall_s: float,
 ) -> None:
-    """Ask a model every question of frozen sets, and score its answers.
+    """Ask a model every question in shard folders and score its answers.
 
     MODEL is a saved model or the output folder of a training run. Answers are generated greedily. Progress goes to
     standard error, and a table of scores to standard output. With --out, an evaluation that was stopped resumes when

@@ -44,11 +44,19 @@ class _Bytes(click.ParamType[int]):
 )
 @partial(settings_options, shown_settings=_MATTER)
 @click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Number of GPUs, one for each rank.")
-@click.option("--gpus-per-machine", type=click.IntRange(1), help="GPUs of each machine.  [default: all, but at most 8]")
-@click.option("--gpu-memory", type=_Bytes(), help="Memory of a GPU, such as 80GB.  [default: that of GPU 0 here]")
-@click.option("--tokens", type=click.IntRange(1), help="Tokens of the longest sample.  [default: --max-length]")
 @click.option(
-    "--learned", type=click.IntRange(0), help="Learned tokens of the longest sample.  [default: all but an image's]"
+    "--gpus-per-machine", type=click.IntRange(1), help="Number of GPUs in each machine.  [default: all, but at most 8]"
+)
+@click.option("--gpu-memory", type=_Bytes(), help="Memory of a GPU, such as 80GB.  [default: that of GPU 0 here]")
+@click.option(
+    "--tokens",
+    type=click.IntRange(1),
+    help="Length of the longest sample in tokens, including image tokens.  [default: --max-length]",
+)
+@click.option(
+    "--learned",
+    type=click.IntRange(0),
+    help="Number of tokens of the longest sample that contribute to the loss.  [default: all but those of an image]",
 )
 @verbosity_option
 @guard
@@ -62,8 +70,8 @@ def memory_command(
 ) -> None:
     """Estimate the memory that a run needs on each GPU and machine, without loading anything.
 
-    Takes the options of `griffon-train run`; those that do not matter for memory are ignored. The figures are those of
-    micro-batches of the longest samples. Prints what to change if the run does not fit.
+    Takes the options of `griffon-train run` and ignores those that do not affect memory. The figures are for
+    micro-batches of the longest samples. If the run does not fit, the last lines list options to change.
     """
     settings = resolved(options, complete=False).settings
     if gpus_per_machine is not None and gpus_per_machine > gpus:

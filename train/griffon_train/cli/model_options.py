@@ -12,11 +12,15 @@ _OPTIONS = (
         "--from",
         "checkpoint",
         metavar="CHECKPOINT",
-        help="Checkpoint of the run MODEL: a step, a name such as step-00000100, last or best.  [default: the run's "
-        "result, or its last checkpoint if it has none]",
+        help="Checkpoint to use if MODEL is a run: a step, a name such as step-00000100, last or best.  [default: the "
+        "run's result, or its last checkpoint if it has none]",
     ),
     click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Device."
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Device to run on; auto is CUDA if available.",
     ),
     click.option(
         "--dtype",

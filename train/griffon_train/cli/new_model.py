@@ -19,16 +19,24 @@ _COUNT = click.IntRange(1)
     required=True,
     help="Family of the language model, and of its chat template.",
 )
-@click.option("--width", type=_COUNT, default=128, show_default=True, help="Width of the language model.")
-@click.option("--layers", type=_COUNT, default=4, show_default=True, help="Layers of the language model.")
-@click.option("--heads", type=_COUNT, default=4, show_default=True, help="Attention heads of the language model.")
-@click.option("--vision-width", type=_COUNT, default=128, show_default=True, help="Width of the vision tower.")
-@click.option("--vision-layers", type=_COUNT, default=3, show_default=True, help="Layers of the vision tower.")
-@click.option("--vision-heads", type=_COUNT, default=4, show_default=True, help="Attention heads of the vision tower.")
+@click.option("--width", type=_COUNT, default=128, show_default=True, help="Hidden size of the language model.")
+@click.option("--layers", type=_COUNT, default=4, show_default=True, help="Number of layers of the language model.")
+@click.option(
+    "--heads", type=_COUNT, default=4, show_default=True, help="Number of attention heads of the language model."
+)
+@click.option("--vision-width", type=_COUNT, default=128, show_default=True, help="Hidden size of the vision tower.")
+@click.option(
+    "--vision-layers", type=_COUNT, default=3, show_default=True, help="Number of layers of the vision tower."
+)
+@click.option(
+    "--vision-heads", type=_COUNT, default=4, show_default=True, help="Number of attention heads of the vision tower."
+)
 @click.option(
     "--image-size", "image_px", type=_COUNT, default=98, show_default=True, help="Image width and height in pixels."
 )
-@click.option("--patch-size", "patch_px", type=_COUNT, default=14, show_default=True, help="Patch side in pixels.")
+@click.option(
+    "--patch-size", "patch_px", type=_COUNT, default=14, show_default=True, help="Patch width and height in pixels."
+)
 @click.option(
     "--projector",
     type=click.Choice(("conv_reduce", "linear", "mlp2x_gelu")),
@@ -48,10 +56,10 @@ _COUNT = click.IntRange(1)
     default="bytes",
     show_default=True,
     metavar="SET|FOLDER|bytes",
-    help="Train a tokenizer on the text of a shard set, use the one in a folder, or one token per byte.",
+    help="Shard folder to train a tokenizer on, folder of a tokenizer, or bytes: one token per byte.",
 )
 @click.option(
-    "--vocabulary", type=_COUNT, default=1000, show_default=True, help="Maximum tokens of a trained tokenizer."
+    "--vocabulary", type=_COUNT, default=1000, show_default=True, help="Maximum vocabulary size of a trained tokenizer."
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the weights.")
 @verbosity_option
@@ -68,8 +76,8 @@ def new_model_command(
 ) -> None:
     """Make a small model with random weights, for run --model.
 
-    OUT is a new folder. A tokenizer that is trained on a set keeps digits apart, and the model writes boxes as the set
-    does.
+    OUT is a new folder. A tokenizer trained on a shard folder has one token per digit, and the model then writes boxes
+    in the style of these shards.
     """
     from transformers.utils.logging import disable_progress_bar  # torch takes seconds to import
 

@@ -67,10 +67,12 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
                 "tables",
                 type=_PATH,
                 multiple=True,
-                help="Length table from griffon-train lengths; one per DIR, in order.  [default: estimated]",
+                help="Length table from griffon-train lengths; one per DIR, in order.  [default: estimated lengths]",
             ),
-            click.option("--from", "start", type=click.IntRange(0), default=0, show_default=True, help="First step."),
-            click.option("--steps", type=click.IntRange(1), help="Number of steps.  [default: 1]"),
+            click.option(
+                "--from", "start", type=click.IntRange(0), default=0, show_default=True, help="First step to show."
+            ),
+            click.option("--steps", type=click.IntRange(1), help="Number of steps to show.  [default: 1]"),
             click.option("--json", "as_json", is_flag=True, help="Print JSON lines."),
         ]
     ):
@@ -91,8 +93,8 @@ def make_plan(roots: Sequence[Location], tables: Sequence[Path], weights: Sequen
 
 @click.command("plan")
 @plan_options
-@click.option("--epoch-report", is_flag=True, help="Print steps, tokens and padding per group of an epoch instead.")
-@click.option("--epoch", type=click.IntRange(0), default=0, show_default=True, help="Epoch of the --epoch-report.")
+@click.option("--epoch-report", is_flag=True, help="Print the steps, tokens and padding of an epoch by group instead.")
+@click.option("--epoch", type=click.IntRange(0), default=0, show_default=True, help="Epoch for --epoch-report.")
 @verbosity_option
 @guard
 def plan_command(
@@ -103,7 +105,7 @@ def plan_command(
     epoch: int,
     **settings: Any,  # noqa: ANN401
 ) -> None:
-    """Show which samples each training step uses, without reading any.
+    """Show which samples each training step uses, without reading them.
 
     DIR is a shard folder made by griffon-prep build, or its URL; give several to mix them.
     """

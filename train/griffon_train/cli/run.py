@@ -107,14 +107,14 @@ def resolved(options: Mapping[str, Any], *, complete: bool) -> Resolved:
 @click.command(cls=SettingsCommand, context_settings={"token_normalize_func": plain_name, "max_content_width": 120})
 @settings_options
 @verbosity_option
-@click.option("--print-config", is_flag=True, help="Print every setting and its origin, then exit.")
+@click.option("--print-config", is_flag=True, help="Print every setting and where its value comes from, then exit.")
 @resumable
 def run(print_config: bool, **options: Any) -> None:  # noqa: ANN401
     """Train a model on shards, or resume the run in --output-dir.
 
-    The recipe of the --stage replaces some of the defaults below, and options on the command line replace both;
-    --print-config shows the result. Option names may have hyphens or underscores. Where [reference: --NAME] is shown,
-    the name from Griffon's released training script is accepted, too.
+    The recipe of --stage overrides some of the defaults below, and options on the command line override both;
+    --print-config shows the result. Option names may have hyphens or underscores. An option with [reference: --NAME]
+    also accepts its name in Griffon's released training script.
 
     To train on 8 GPUs: torchrun --nproc_per_node 8 -m griffon_train run --stage pretrain ...
     """

@@ -28,15 +28,15 @@ _CHECKPOINT = "checkpoints/step-[0-9]*[0-9]"
 @click.command("seen")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--key", help="Show every step that used this sample.")
-@click.option("--source", metavar="TAG", help="Show how often this source was used, and since when.")
+@click.option("--source", metavar="TAG", help="Show how often this source was used, and its first step.")
 @click.option("--step", "number", type=click.IntRange(0), help="Show the samples of this step.")
 @click.option(
     "--before-step",
     "before",
     type=click.IntRange(0),
-    help="Consider only steps before this one; without --key and --source, show the samples of the last of them.",
+    help="Count only steps before this one; without --key and --source, show the samples of the last steps before it.",
 )
-@click.option("--group", help="With --before-step: only steps of this group of the plan.")
+@click.option("--group", help="With --before-step: show only steps of this group of the plan, such as text.")
 @click.option(
     "--steps",
     type=click.IntRange(1),
@@ -56,9 +56,9 @@ def seen_command(
 ) -> None:
     """Show which samples a training run has used, and when.
 
-    RUN is the output folder of a run, finished or not. Without options, shows how often each source was used. No
-    sample is read, and the model plays no part: the order of samples is computed from the run's settings and the
-    indexes of its shard folders.
+    RUN is the output folder of a run, finished or not. Without options, shows how often each source was used. Neither
+    samples nor weights are read: the order of samples is computed from the run's settings and the indexes of its
+    shard folders.
     """
     asked = [name for name, given in (("--key", key), ("--source", source), ("--step", number)) if given is not None]
     if len(asked) > 1 or (number is not None and before is not None):

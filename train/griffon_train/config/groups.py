@@ -69,7 +69,7 @@ class ModelSettings:
     select_layer: Annotated[
         int | None,
         Option(
-            "Hidden layer of the vision tower whose output a new model uses.",
+            "Layer of the vision tower whose hidden states a new model uses.",
             unset="the model's; -2 in a new model",
             reference_name="mm_vision_select_layer",
         ),
@@ -77,7 +77,7 @@ class ModelSettings:
     boxes: Annotated[
         Annotated[str, one_of(*BOX_STYLES)] | None,
         Option(
-            "How boxes are written: as text, or as bin tokens, which are added to a model without them.",
+            "How the model writes boxes: as text, or as bin tokens, which are added to a model without them.",
             unset="the model's",
         ),
     ] = None
@@ -106,7 +106,7 @@ class DataSettings:
     overlong: Annotated[
         str,
         one_of(*OVERLONG),
-        Option("Samples longer than --max-length: truncate them, truncate and mask them from the loss, or stop."),
+        Option("Samples longer than --max-length: truncate; truncate and mask from the loss; or end with an error."),
     ] = "truncate"
     global_batch: Annotated[Count, Option("Samples per optimizer step, over all ranks.")] = 128
     micro_batch: Annotated[
@@ -132,10 +132,10 @@ class DataSettings:
     ] = 1
     seed: Annotated[int, Option("Seed of the sample order and of new weights.")] = 0
     grouping: Annotated[
-        str, one_of(*GROUPINGS), Option("Make every batch of samples of one modality (text or image) or one task.")
+        str, one_of(*GROUPINGS), Option("Fill each batch with samples of one modality (text or image) or one task.")
     ] = "none"
     window: Annotated[
-        Count, Option("Batches whose samples are sorted by length together, to reduce padding; 1 to disable.")
+        Count, Option("Number of batches to sort by length together, to reduce padding; 1 disables sorting.")
     ] = DEFAULT_WINDOW
     lengths: Annotated[
         tuple[Path, ...],
@@ -146,7 +146,7 @@ class DataSettings:
     weights: Annotated[
         tuple[str, ...],
         Option(
-            "Passes over the source TAG in each epoch, such as 2, 0.5 or 1/3; repeat for several sources.",
+            "Number of passes over source TAG per epoch, such as 2, 0.5 or 1/3; repeat for several sources.",
             unset="as stored in the shards",
             spelling="weight",
         ),
@@ -160,11 +160,11 @@ class DataSettings:
     ] = 2
     cache: Annotated[
         Path | None,
-        Option("Folder on this machine's disk that keeps what was read and is read again.", unset="none"),
+        Option("Folder on a local disk in which to cache samples, for shards on slow storage.", unset="none"),
     ] = None
-    cache_size: Annotated[
-        Count | None, Option("Bytes that the samples in --cache may take, such as 500GB.", Bytes, unset="no cache")
-    ] = None
+    cache_size: Annotated[Count | None, Option("Maximum size of --cache, such as 500GB.", Bytes, unset="no cache")] = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,8 +203,8 @@ class OptimizerSettings:
         str,
         one_of(*OPTIMIZERS),
         Option(
-            "Implementation of AdamW; auto is adamw on CPU, adamw_fused on CUDA, and there with --offload DeepSpeed's "
-            "cpu_adam if it can be compiled."
+            "Implementation of AdamW; auto is adamw on CPU and adamw_fused on CUDA, or with --offload on CUDA "
+            "DeepSpeed's cpu_adam if it can be compiled."
         ),
     ] = "auto"
     skip_steps: Annotated[
@@ -213,7 +213,7 @@ class OptimizerSettings:
     lr_from: Annotated[
         tuple[str, ...],
         Option(
-            "Change --lr to LR from step STEP on, and the other rates in proportion; repeat for several steps.",
+            "From step STEP on, use LR as --lr and scale the other rates with it; repeat for several steps.",
             unset="none",
         ),
     ] = ()
@@ -241,9 +241,9 @@ class MemorySettings:
         "auto"
     )
     gradient_checkpointing: Annotated[
-        bool, Option("Recompute activations in the backward pass; saves memory, costs time.")
+        bool, Option("Recompute activations in the backward pass: less memory, more time.")
     ] = False
-    deterministic: Annotated[bool, Option("Use deterministic GPU algorithms; slower.")] = False
+    deterministic: Annotated[bool, Option("Use deterministic algorithms on GPUs; slower.")] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,10 +285,10 @@ class LoggingSettings:
     ] = None
     log_every: Annotated[Count, Option("Log progress every N steps.", reference_name="logging_steps")] = 10
     log_hook: Annotated[
-        str | None, Option("Python function, as module:function, called with every metrics record.", unset="none")
+        str | None, Option("Python function, as module:function, to call with the metrics of every step.", unset="none")
     ] = None
     profile_steps: Annotated[
         str | None,
-        Option("Write a trace of the steps A to B - 1 for chrome://tracing or Perfetto.", unset="none"),
+        Option("Profile steps A to B - 1 and write traces for Perfetto or chrome://tracing.", unset="none"),
     ] = None
     stall_s: Annotated[Positive, Option("End the run with an error after this many seconds without progress.")] = 600.0

@@ -18,16 +18,15 @@ class LoraSettings:
     lora_r: Annotated[
         Count | None,
         Option(
-            "Rank of the adapters. The language model's own weights are then frozen; the other parts train as without "
-            "LoRA.",
+            "LoRA rank. Freezes the language model's own weights; the other parts train as without LoRA.",
             unset="no LoRA",
         ),
     ] = None
     lora_alpha: Annotated[
         Positive | None,
-        Option("Scale of the adapters: alpha / r is what their output is multiplied by.", unset="twice --lora-r"),
+        Option("LoRA alpha: the output of an adapter is multiplied by alpha / r.", unset="twice --lora-r"),
     ] = None
-    lora_dropout: Annotated[Share, Option("Share of an adapter's input that is dropped in training.")] = 0.0
+    lora_dropout: Annotated[Share, Option("Dropout probability of an adapter's input.")] = 0.0
     lora_targets: Annotated[
         str | None,
         Option(

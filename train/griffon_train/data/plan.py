@@ -17,10 +17,11 @@ import orjson
 from numpy.typing import NDArray
 
 from griffon_shards.frozen_set import FrozenSet
-from griffon_shards.permutation import permutation_key, permute, unpermute
+from griffon_shards.permutation import permutation_key, permute
 from griffon_shards.support.errors import SettingsError
+from griffon_train.data.group_stream import GroupStream
 from griffon_train.data.lengths import Lengths
-from griffon_train.data.source_stream import SourceStream, streams_by_group
+from griffon_train.data.source_stream import streams_by_group
 
 PLAN_VERSION = 1
 """Increased only when a code change alters the order for the same inputs and settings."""
@@ -67,7 +68,7 @@ class Plan:
         lengths: lengths of the rows.
         groups: names of the groups that have rows.
         seed: seed of every shuffle.
-        streams: the sources' streams of each group, in order.
+        streams: the stream of each group.
         identity: everything that the order depends on.
         digest: SHA-256 of the canonical JSON of `identity`.
     """
@@ -103,10 +104,13 @@ class Plan:
         self.seed = seed
         self._window = window
         self.lengths = lengths or Lengths.estimated(sets)
-        streams = streams_by_group(sets, grouping, weights or {})
-        self.streams: Mapping[str, tuple[SourceStream, ...]] = {name: tuple(streams[name]) for name in streams}
+        self._set_digests = [frozen.lock.digest for frozen in sets]
+        self.streams: Mapping[str, GroupStream] = {
+            name: GroupStream(name, sources, seed=seed, set_digests=self._set_digests)
+            for name, sources in streams_by_group(sets, grouping, weights or {}).items()
+        }
         self.groups = tuple(self.streams)
-        if not streams:
+        if not self.streams:
             raise SettingsError("the sets have no rows")
         self.identity = self._identity(grouping)
         self._arguments: dict[str, Any] = {
@@ -119,7 +123,6 @@ class Plan:
         }
         canonical = orjson.dumps(self.identity, option=orjson.OPT_SORT_KEYS)
         self.digest = hashlib.sha256(canonical).hexdigest()
-        self._first_places = lru_cache(64)(self._first_place_of)
         self._labels = lru_cache(2)(self._labels_of)
         self._sorted = lru_cache(2 * len(self.groups))(self._sorted_windows)
 
@@ -128,12 +131,12 @@ class Plan:
 
     def _identity(self, grouping: str) -> dict[str, Any]:
         weights: list[dict[str, str]] = [{} for _ in self.sets]
-        for streams in self.streams.values():
-            for stream in streams:
-                weights[stream.set_no][stream.tag] = str(stream.weight)
+        for stream in self.streams.values():
+            for source in stream.sources:
+                weights[source.set_no][source.tag] = str(source.weight)
         return {
             "plan_version": PLAN_VERSION,
-            "sets": [frozen.lock.digest for frozen in self.sets],
+            "sets": self._set_digests,
             "weights": weights,
             "seed": self.seed,
             "global_batch": self.global_batch,
@@ -171,8 +174,7 @@ class Plan:
         epoch = self.epoch_of(number)
         group = self.groups[int(self._labels(epoch)[number - self.first_step(epoch)])]
         batch = self.batches_before(group, number)
-        stream_of, rows, variants, lengths = self._batch(group, epoch, batch)
-        sets = np.array([stream.set_no for stream in self.streams[group]])[stream_of]
+        sets, rows, variants, lengths = self._batch(group, epoch, batch)
         return Step(number=number, epoch=epoch, group=group, sets=sets, rows=rows, variants=variants, lengths=lengths)
 
     def batches_before(self, group: str, step: int) -> int:
@@ -183,7 +185,7 @@ class Plan:
 
     def step_of(self, group: str, batch: int) -> int:
         """Return the step that consumes a batch of a group."""
-        epoch = self.epoch_at(group, batch * self.global_batch)
+        epoch = self.streams[group].epoch_at(batch * self.global_batch)
         of_group = np.flatnonzero(self._labels(epoch) == self.groups.index(group))
         return self.first_step(epoch) + int(of_group[batch - self.first_batch(group, epoch)])
 
@@ -193,18 +195,13 @@ class Plan:
 
     def samples_by_group(self, epoch: int) -> dict[str, int]:
         """Return the number of samples of each group in an epoch; its last step may include some of the next epoch."""
-        return {group: self.first_place(group, epoch + 1) - self.first_place(group, epoch) for group in self.groups}
-
-    def first_place(self, group: str, epoch: int) -> int:
-        """Return the position in a group's stream where an epoch begins."""
-        return self._first_places(group, epoch)
-
-    def _first_place_of(self, group: str, epoch: int) -> int:
-        return sum(stream.first_place(epoch) for stream in self.streams[group])
+        return {
+            group: stream.first_place(epoch + 1) - stream.first_place(epoch) for group, stream in self.streams.items()
+        }
 
     def first_batch(self, group: str, epoch: int) -> int:
         """Return the first batch of a group in an epoch; a batch belongs to the epoch of its first position."""
-        return -(-self.first_place(group, epoch) // self.global_batch)
+        return -(-self.streams[group].first_place(epoch) // self.global_batch)
 
     def _labels_of(self, epoch: int) -> NDArray[np.uint8]:
         """Return the group of each step of an epoch, as its index in `groups`."""
@@ -216,28 +213,27 @@ class Plan:
         return np.searchsorted(np.cumsum(counts), drawn, side="right").astype(np.uint8)
 
     def _batch(self, group: str, epoch: int, batch: int) -> tuple[NDArray[np.int64], ...]:
-        """Return streams, rows, variants and lengths of a batch of a group."""
+        """Return sets, rows, variants and lengths of a batch of a group."""
         size = self.global_batch
         first_whole, stop_whole, window = self._windows(group, epoch)
         if batch >= stop_whole:  # the batch spans two epochs
-            return self._rows(group, np.arange(batch * size, (batch + 1) * size))
+            return self.streams[group].rows(np.arange(batch * size, (batch + 1) * size), self.lengths)
         at_once = window * max(1, min(_WINDOWS_AT_ONCE, _ROWS_AT_ONCE // (window * size)))
         first = batch - (batch - first_whole) % at_once
         stop = min(stop_whole, first + at_once)
         columns = self._sorted(group, epoch, first, stop, window)
         place = (batch - first) * size
-        stream_of, rows, variants, lengths = (column[place : place + size] for column in columns)
-        return stream_of, rows, variants, lengths
+        return tuple(column[place : place + size] for column in columns)
 
     def _windows(self, group: str, epoch: int) -> tuple[int, int, int]:
         """Return the first complete batch of an epoch, one past the last, and the number of batches in a window."""
         first = self.first_batch(group, epoch)
-        stop = self.first_place(group, epoch + 1) // self.global_batch
+        stop = self.streams[group].first_place(epoch + 1) // self.global_batch
         return first, stop, min(self._window, max(1, (stop - first) // _LEAST_WINDOWS))
 
     def window_of(self, group: str, batch: int) -> range:
         """Return the batches of a group that are sorted by length together with the given one."""
-        first, stop, window = self._windows(group, self.epoch_at(group, batch * self.global_batch))
+        first, stop, window = self._windows(group, self.streams[group].epoch_at(batch * self.global_batch))
         if batch >= stop:  # it spans two epochs and stays as it falls
             return range(batch, batch + 1)
         start = batch - (batch - first) % window
@@ -249,9 +245,10 @@ class Plan:
         The shape is [batches, G].
         """
         places = np.arange(batches.start * self.global_batch, batches.stop * self.global_batch)
-        epoch = self.epoch_at(group, int(places[0]))
+        epoch = self.streams[group].epoch_at(int(places[0]))
         if batches.start < self._windows(group, epoch)[1]:
-            places = places[self._window_order(group, epoch, batches, self._rows(group, places)[3])]
+            lengths = self.streams[group].rows(places, self.lengths)[3]
+            places = places[self._window_order(group, epoch, batches, lengths)]
         return places.reshape(len(batches), self.global_batch)
 
     def _window_order(self, group: str, epoch: int, batches: range, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -265,7 +262,7 @@ class Plan:
     ) -> tuple[NDArray[np.int64], ...]:
         """Return the rows of complete batches; each window is sorted by length into batches, then shuffled by batch."""
         size = self.global_batch
-        columns = self._rows(group, np.arange(first * size, stop * size))
+        columns = self.streams[group].rows(np.arange(first * size, stop * size), self.lengths)
         orders = []
         for start in range(first, stop, window):
             batches = range(start, min(start + window, stop))
@@ -276,72 +273,8 @@ class Plan:
             frozen.let_index_go()
         return tuple(column[order] for column in columns)
 
-    def _rows(self, group: str, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        """Return streams, rows, variants and lengths at ascending positions of a group's stream."""
-        stream_of, place = self.streams_at(group, places)
-        return self._at(self.streams[group], stream_of, place)
-
-    def streams_at(self, group: str, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the number of the source's stream, and the position in it, at ascending positions of a group's stream.
-
-        Both have the shape of `places`. `places_of` is the inverse.
-        """
-        stream_of, place = np.empty_like(places), np.empty_like(places)
-        position = 0
-        epoch = self.epoch_at(group, int(places[0]))
-        while position < len(places):
-            first, end = self.first_place(group, epoch), self.first_place(group, epoch + 1)
-            stop = int(np.searchsorted(places, end))
-            if stop > position:
-                drawn = permute(places[position:stop] - first, end - first, self._key("group", group, epoch))
-                firsts, ends = self._shares(group, epoch)
-                chosen = np.searchsorted(ends, drawn.astype(np.int64), side="right")
-                starts = firsts - np.concatenate(([0], ends[:-1]))
-                stream_of[position:stop] = chosen
-                place[position:stop] = drawn.astype(np.int64) + starts[chosen]
-            position, epoch = stop, epoch + 1
-        return stream_of, place
-
-    def places_of(self, group: str, epoch: int, number: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions in a group's stream of some positions in the stream of one of its sources.
-
-        Args:
-            group: one of `groups`.
-            epoch: the epoch that `places` belong to.
-            number: number of the source's stream in `streams[group]`.
-            places: positions in the source's stream.
-        """
-        firsts, ends = self._shares(group, epoch)
-        before = int(ends[number - 1]) if number else 0
-        first, end = self.first_place(group, epoch), self.first_place(group, epoch + 1)
-        shuffled = unpermute(places - firsts[number] + before, end - first, self._key("group", group, epoch))
-        return shuffled.astype(np.int64) + first
-
-    def _shares(self, group: str, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return where each source's stream begins in an epoch, and the running total of their places in it."""
-        firsts = np.array([stream.first_place(epoch) for stream in self.streams[group]])
-        return firsts, np.cumsum(np.array([stream.first_place(epoch + 1) for stream in self.streams[group]]) - firsts)
-
-    def epoch_at(self, group: str, place: int) -> int:
-        """Return the epoch that a position in a group's stream belongs to."""
-        high = 1
-        while self.first_place(group, high) <= place:
-            high *= 2
-        return bisect_right(range(high + 1), place, key=lambda epoch: self.first_place(group, epoch)) - 1
-
-    def _at(
-        self, streams: Sequence[SourceStream], stream_of: NDArray[np.int64], place: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], ...]:
-        rows, variants, lengths = np.empty_like(place), np.empty_like(place), np.empty_like(place)
-        for number, stream in enumerate(streams):
-            mine = np.flatnonzero(stream_of == number)
-            if mine.size:
-                rows[mine], variants[mine] = stream.rows(place[mine], self.seed)
-                lengths[mine] = self.lengths.of(stream.set_no, rows[mine], variants[mine])
-        return stream_of, rows, variants, lengths
-
     def _key(self, *parts: object) -> bytes:
-        return permutation_key("plan", self.seed, *self.identity["sets"], *parts)
+        return permutation_key("plan", self.seed, *self._set_digests, *parts)
 
 
 def _check_inputs(sets: Sequence[FrozenSet], seed: int, global_batch: int, window: int) -> None:

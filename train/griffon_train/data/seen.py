@@ -69,9 +69,9 @@ class Seen:
         """Return every use of a sample, in order."""
         showings = [
             self._showing(group, place, variant)
-            for group, streams in self.plan.streams.items()
-            for number, stream in enumerate(streams)
-            if stream.set_no == set_no
+            for group, stream in self.plan.streams.items()
+            for number, source in enumerate(stream.sources)
+            if source.set_no == set_no
             for place, variant in self._places_of_row(group, number, row)
         ]
         return sorted(
@@ -82,12 +82,12 @@ class Seen:
         """Return the use of every source that has samples, in the order of the sets and their sources."""
         shown: dict[tuple[int, str], int] = {}
         firsts: dict[tuple[int, str], list[int]] = {}
-        for group, streams in self.plan.streams.items():
-            for number, (stream, times) in enumerate(zip(streams, self._counts(group).tolist(), strict=True)):
-                source = stream.set_no, stream.tag
-                shown[source] = shown.get(source, 0) + times
+        for group, stream in self.plan.streams.items():
+            for number, (source, times) in enumerate(zip(stream.sources, self._counts(group).tolist(), strict=True)):
+                name = source.set_no, source.tag
+                shown[name] = shown.get(name, 0) + times
                 first = self._first(group, number)
-                firsts.setdefault(source, []).extend([] if first is None else [first])
+                firsts.setdefault(name, []).extend([] if first is None else [first])
         for step in self._skipped_steps():
             for set_no, row in zip(step.sets.tolist(), step.rows.tolist(), strict=True):
                 shown[set_no, self._tag(set_no, row)] -= 1
@@ -133,36 +133,36 @@ class Seen:
     def _last_epoch(self, group: str) -> int:
         """Return the epoch of the last position in a group's stream that was consumed; -1 if there is none."""
         batches = self._batches[group]
-        return self.plan.epoch_at(group, batches * self.plan.global_batch - 1) if batches else -1
+        return self.plan.streams[group].epoch_at(batches * self.plan.global_batch - 1) if batches else -1
 
     def _places_of_row(self, group: str, number: int, row: int) -> Iterator[tuple[int, int]]:
         """Yield the positions of a row in a group's stream, each with its variant, in all epochs that were begun."""
-        stream = self.plan.streams[group][number]
-        last = self._last_epoch(group)
+        stream = self.plan.streams[group]
+        source, last = stream.sources[number], self._last_epoch(group)
         for pass_no in count():
-            place = stream.place_of(row, pass_no, self.plan.seed)
-            if place is None or stream.epoch_at(pass_no * stream.count) > last:
+            place = source.place_of(row, pass_no, self.plan.seed)
+            if place is None or source.epoch_at(pass_no * source.count) > last:
                 return
-            epoch = stream.epoch_at(place)
+            epoch = source.epoch_at(place)
             if epoch <= last:
-                of_group = int(self.plan.places_of(group, epoch, number, np.array([place]))[0])
-                yield of_group, pass_no % stream.variants
+                of_group = int(stream.places_of(epoch, number, np.array([place]))[0])
+                yield of_group, pass_no % source.variants
 
     def _showing(self, group: str, place: int, variant: int) -> Showing:
         plan = self.plan
         batches = plan.window_of(group, place // plan.global_batch)
         ((within, slot),) = np.argwhere(plan.window_places(group, batches) == place).tolist()
         batch = batches.start + within
-        epoch = plan.epoch_at(group, batch * plan.global_batch)
+        epoch = plan.streams[group].epoch_at(batch * plan.global_batch)
         return Showing(step=plan.step_of(group, batch), epoch=epoch, slot=slot, variant=variant)
 
     def _counts(self, group: str) -> NDArray[np.int64]:
-        """Return how often the batches of a group before `stop` use each of its streams, shape [streams]."""
-        plan, batches = self.plan, self._batches[group]
+        """Return how often the batches of a group before `stop` use each of its sources, shape [sources]."""
+        plan, stream, batches = self.plan, self.plan.streams[group], self._batches[group]
         window = plan.window_of(group, batches)
         end = window.start * plan.global_batch  # every batch before it is consumed, however it was sorted
-        epoch = plan.epoch_at(group, end)
-        first, following = plan.first_place(group, epoch), plan.first_place(group, epoch + 1)
+        epoch = stream.epoch_at(end)
+        first, following = stream.first_place(epoch), stream.first_place(epoch + 1)
         if end - first <= following - end:
             counts = self._starts(group, epoch) + self._used(group, np.arange(first, end))
         else:
@@ -171,23 +171,23 @@ class Seen:
         return counts + self._used(group, np.sort(begun.reshape(-1)))
 
     def _starts(self, group: str, epoch: int) -> NDArray[np.int64]:
-        return np.array([stream.first_place(epoch) for stream in self.plan.streams[group]])
+        return np.array([source.first_place(epoch) for source in self.plan.streams[group].sources])
 
     def _used(self, group: str, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        streams = len(self.plan.streams[group])
+        stream = self.plan.streams[group]
         if not places.size:
-            return np.zeros(streams, np.int64)
-        return np.bincount(self.plan.streams_at(group, places)[0], minlength=streams)
+            return np.zeros(len(stream.sources), np.int64)
+        return np.bincount(stream.sources_at(places)[0], minlength=len(stream.sources))
 
     def _first(self, group: str, number: int) -> int | None:
-        """Return the first step that was taken and uses a stream."""
-        plan, place = self.plan, 0
+        """Return the first step that was taken and uses a source."""
+        plan, stream, place = self.plan, self.plan.streams[group], 0
         while (found := self._next(group, number, place)) is not None:
             batches = plan.window_of(group, found // plan.global_batch)
             places = plan.window_places(group, batches).reshape(-1)
             ascending = np.argsort(places)
             is_used = np.empty(places.size, np.bool_)
-            is_used[ascending] = plan.streams_at(group, places[ascending])[0] == number
+            is_used[ascending] = stream.sources_at(places[ascending])[0] == number
             using = np.flatnonzero(is_used.reshape(len(batches), -1).any(axis=1)).tolist()
             steps = [plan.step_of(group, batches.start + within) for within in using]
             if taken := [step for step in steps if self._taken(step)]:
@@ -196,19 +196,20 @@ class Seen:
         return None
 
     def _next(self, group: str, number: int, start: int) -> int | None:
-        """Return a group's first position from `start` on that a stream fills, in the epochs that were begun."""
-        plan, stream = self.plan, self.plan.streams[group][number]
-        for epoch in range(plan.epoch_at(group, start), self._last_epoch(group) + 1):
-            own = np.arange(stream.first_place(epoch), stream.first_place(epoch + 1))
-            if own.size <= _AT_ONCE:  # look up where the stream's positions went
-                places = plan.places_of(group, epoch, number, own) if own.size else own
+        """Return a group's first position from `start` on that a source fills, in the epochs that were begun."""
+        stream = self.plan.streams[group]
+        source = stream.sources[number]
+        for epoch in range(stream.epoch_at(start), self._last_epoch(group) + 1):
+            own = np.arange(source.first_place(epoch), source.first_place(epoch + 1))
+            if own.size <= _AT_ONCE:  # look up where the source's positions went
+                places = stream.places_of(epoch, number, own) if own.size else own
                 if (later := places[places >= start]).size:
                     return int(later.min())
                 continue
-            end = plan.first_place(group, epoch + 1)  # a frequent stream is met soon
-            for low in range(max(start, plan.first_place(group, epoch)), end, _AT_ONCE):
+            end = stream.first_place(epoch + 1)  # a frequent source is met soon
+            for low in range(max(start, stream.first_place(epoch)), end, _AT_ONCE):
                 places = np.arange(low, min(low + _AT_ONCE, end))
-                mine = np.flatnonzero(plan.streams_at(group, places)[0] == number)
+                mine = np.flatnonzero(stream.sources_at(places)[0] == number)
                 if mine.size:
                     return low + int(mine[0])
         return None

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.tables import size
+from griffon_train.given_folder import is_lfs_pointer
 
 CONFIG_NAME = "config.json"
 SHARD_SIZE = "5GB"
@@ -24,7 +25,6 @@ _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 """In order of preference; each may be split into shards with an index."""
 _NAMES_SHOWN = 10
 _TRAINED_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
-_LFS = b"version https://git-lfs"
 
 
 class WeightFiles(Mapping[str, torch.Tensor]):
@@ -137,14 +137,11 @@ def _open_bin(file: Path) -> tuple[Iterable[str], Callable[[str], torch.Tensor]]
 
 
 def _refuse_pointer(file: Path) -> None:
-    """A clone without Git LFS has a few lines of text in place of each large file."""
-    if file.is_file():
-        with file.open("rb") as opened:
-            if opened.read(len(_LFS)) == _LFS:
-                raise DataError(
-                    f"{file}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository, or download "
-                    "it with `hf download`"
-                )
+    if is_lfs_pointer(file):
+        raise DataError(
+            f"{file}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository, or download it with "
+            "`hf download`"
+        )
 
 
 def _missing(file: Path) -> DataError:

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from griffon_shards.support.errors import SettingsError
-from griffon_train.given_folder import existing_folder
+from griffon_train.given_folder import existing_folder, is_lfs_pointer
 from griffon_train.text.sentencepiece_model import MODEL_NAME, fast_tokenizer
 
-_LFS = b"version https://git-lfs"
 _REMEDIES = {
     "did not match any variant": "the file is damaged, or written by a newer version: pip install -U tokenizers",
     "custom code": "custom code of a tokenizer is not run; use one with a tokenizer.json",
@@ -45,15 +44,12 @@ def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTok
 
 
 def _refuse_pointers(folder: Path) -> None:
-    """A clone without Git LFS has a few lines of text in place of each large file."""
     for file in sorted([*folder.glob("token*"), *folder.glob("vocab*")]):
-        if file.is_file():
-            with file.open("rb") as opened:
-                if opened.read(len(_LFS)) == _LFS:
-                    raise SettingsError(
-                        f"--tokenizer {folder}: {file.name} is a Git LFS pointer, not the file; run `git lfs pull` "
-                        "in its repository, or download it with `hf download`"
-                    )
+        if is_lfs_pointer(file):
+            raise SettingsError(
+                f"--tokenizer {folder}: {file.name} is a Git LFS pointer, not the file; run `git lfs pull` in its "
+                "repository, or download it with `hf download`"
+            )
 
 
 def _by_model(path: Path, loaded: Any) -> Any:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""The state of a run, with everything that happens around its steps: resuming, checkpoints, validation, the result."""
+"""The state of a run, with everything that happens around its steps: loading, logging, validation, the result."""
 
 import logging
 import signal
@@ -13,13 +13,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.frozen_set import open_set
-from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.errors import DataError
 from griffon_shards.support.tables import size
 from griffon_train.config.order import steps_of
 from griffon_train.config.run_folder import PROJECTOR_NAME, result_name
-from griffon_train.config.settings import Settings, settings_as_json
+from griffon_train.config.settings import Settings
 from griffon_train.data.batch import Encode
-from griffon_train.data.cursor import cursor_state, restore_cursor
 from griffon_train.data.loader import Loader
 from griffon_train.data.node_reader import NodeReader, needs_server
 from griffon_train.data.plan import Plan
@@ -30,17 +29,17 @@ from griffon_train.evaluation.saved_model import LoadedModel
 from griffon_train.model.collate import InputsAhead
 from griffon_train.model.flops import ModelFlops, StepCounts, peak_flops
 from griffon_train.model.loss import loss_sums
-from griffon_train.training import checkpoint_folders, checkpoints
 from griffon_train.training.adapter_files import export_adapter
-from griffon_train.training.best_checkpoint import best_checkpoint, record_best
+from griffon_train.training.best_checkpoint import record_best
+from griffon_train.training.checkpoint_folders import size_of
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
 from griffon_train.training.metrics import Reporter, StepFigures
 from griffon_train.training.model_loading import default_chat
 from griffon_train.training.profiling import StepProfile
+from griffon_train.training.run_checkpoints import RunCheckpoints
 from griffon_train.training.shared_reader import log_reads
 from griffon_train.training.validation_figures import ValidationLosses, validation_scores
-from griffon_train.training.zero_shards import ShardedState
 
 _log = logging.getLogger(__name__)
 
@@ -100,42 +99,10 @@ class RunState:
         self.profile = StepProfile(settings.output_dir, settings.logging.profile_steps, ranks.rank, ranks.device)
         self._flops = ModelFlops(engine.module)
         self._encode, self._tokenizer, self._lock, self._reader = encode, tokenizer, lock, reader
-        self._state = ShardedState(engine, ranks.rank)
         self._frozen_sha256 = frozen_sha256
-        self.start = self._saved = self._resume()  # `_saved` is the step of the latest complete checkpoint
+        self._checkpoints = RunCheckpoints(settings, ranks, plan, self.steering, engine, frozen_sha256)
+        self.start = self._checkpoints.resume(self.steps)
         self._reporter = self._open_reporter()
-
-    def _resume(self) -> int:
-        """Restore the latest complete checkpoint; return the next step, 0 without a checkpoint."""
-        run = self.settings.output_dir
-        checkpoint, skipped = checkpoint_folders.latest(run, self.ranks)
-        if self.ranks.first:
-            for line in skipped:
-                _log.warning(line)
-            checkpoint_folders.remove_partial(run)
-        if checkpoint is None:
-            return 0
-        start = restore_cursor(checkpoint.index["cursor"], self.plan, self.steering)
-        before = checkpoint.index["frozen_sha256"]
-        changed = sorted(name for name, sha256 in self._frozen_sha256.items() if before.get(name) != sha256)
-        if changed:
-            raise SettingsError(
-                f"{checkpoint.path}: the frozen weights differ from those that the run started with, such as "
-                f"{changed[0]} ({len(changed)} in all): the model that it was given has changed since; restore that "
-                "model, or start a new run with another --output-dir"
-            )
-        sizes = {
-            name: int(getattr(parameter, "ds_numel", parameter.numel()))
-            for name, parameter in self.engine.module.named_parameters()
-            if parameter.requires_grad
-        }
-        checkpoints.restore(checkpoint, self._state, sizes, self.ranks)
-        _log.info("resuming at step %d of %d, from %s", start, self.steps, checkpoint.path)
-        if self.ranks.first:
-            for line in checkpoint_folders.set_aside(run, start):
-                _log.info(line)
-        self._prune(start)
-        return start
 
     def _open_reporter(self) -> Reporter | None:
         if not self.ranks.first:
@@ -202,12 +169,9 @@ class RunState:
         except OSError as error:
             raise DataError(
                 f"{error.filename}: {error.strerror}; {what} could not be logged, and the run ends. "
-                f"{self._last_checkpoint()}; make the file writable (free space if the disk is full), then rerun the "
-                "same command to resume"
+                f"{self._checkpoints.latest_line()}; make the file writable (free space if the disk is full), then "
+                "rerun the same command to resume"
             ) from None
-
-    def _last_checkpoint(self) -> str:
-        return f"The checkpoint at step {self._saved} is intact" if self._saved else "There is no checkpoint yet"
 
     def skip(self, step: int) -> None:
         """Log that a step is skipped."""
@@ -237,8 +201,8 @@ class RunState:
             self._validate(step)
         except DataError as error:
             raise DataError(
-                f"validating after step {step}: {error}. {self._last_checkpoint()}; rerun the same command to resume "
-                "with this validation, or leave --val-shards and --val-steps out to resume without"
+                f"validating after step {step}: {error}. {self._checkpoints.latest_line()}; rerun the same command to "
+                "resume with this validation, or leave --val-shards and --val-steps out to resume without"
             ) from None
 
     def _validate(self, step: int) -> None:
@@ -265,7 +229,7 @@ class RunState:
                 if figure is not None:
                     record_best(self.settings.output_dir, figure)
         if figure is not None:
-            self._prune(step + 1)
+            self._checkpoints.prune(step + 1)
 
     def save(self, done: int) -> None:
         """Write a checkpoint after `done` steps, and delete old ones.
@@ -277,33 +241,10 @@ class RunState:
         if self._reporter is not None:
             with self._logging(f"step {done - 1}"):
                 self._reporter.sync()
-        extra = {
-            "cursor": cursor_state(self.plan, done, self.steering),
-            "settings": settings_as_json(self.settings),
-            "world_size": self.ranks.world_size,
-            "frozen_sha256": self._frozen_sha256,
-        }
-        try:
-            path = checkpoints.save(self.settings.output_dir, done, self._state, extra, self.ranks)
-        except DataError as error:
-            raise DataError(
-                f"{error}. {self._last_checkpoint()}; rerun the same command to resume once a checkpoint can be written"
-            ) from None
-        self._saved = done
-        seconds, written = time.monotonic() - began, checkpoint_folders.size_of(path)
+        path = self._checkpoints.save(done)
+        seconds, written = time.monotonic() - began, size_of(path)
         _log.info(f"checkpoint {path}: {size(written)} in {seconds:.1f} s ({size(written / seconds)}/s)")
-        self._prune(done)
-
-    def _prune(self, done: int) -> None:
-        """Delete the checkpoints up to `done` steps that are neither among the last nor the best."""
-        run, kept = self.settings.output_dir, self.settings.checkpointing
-        best = best_checkpoint(run, kept.keep_best) if kept.keep_best is not None and self.ranks.first else None
-        keep = checkpoint_folders.Keep(
-            count=kept.keep,
-            total_bytes=None if kept.save_total_gb is None else kept.save_total_gb * 1e9,
-            best=None if best is None else best[0],
-        )
-        checkpoint_folders.prune(run, done, keep, self.ranks)
+        self._checkpoints.prune(done)
 
     def saves_after(self, done: int) -> bool:
         """Whether a checkpoint is due after `done` steps."""
@@ -317,7 +258,7 @@ class RunState:
         Raises:
             SystemExit: always.
         """
-        if done > self._saved:
+        if done > self._checkpoints.saved:
             self.save(done)
         self.profile.close()
         again = f"saved: rerun the same command to resume at step {done}" if done else "rerun the same command to start"
@@ -340,8 +281,8 @@ class RunState:
                 self._export(result)
             except DataError as error:
                 raise DataError(
-                    f"{error}. All {self.steps} steps are trained. {self._last_checkpoint()}: free space, then rerun "
-                    "the same command to write the result"
+                    f"{error}. All {self.steps} steps are trained. {self._checkpoints.latest_line()}: free space, then "
+                    "rerun the same command to write the result"
                 ) from None
         _log.info("done: %d steps; %s; metrics, timing and checkpoints in %s", self.steps, result, run)
 
