@@ -6,6 +6,7 @@ finished shards. Each of its processes asks for that before its first job of a s
 
 import platform
 import secrets
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -25,6 +26,7 @@ from griffon_shards.support.folder_lock import wait_for_lock
 
 _PREPARED = "prepared"  # folder of the copies' folder, with a file for each source
 _JOINED = "joined"  # file in the work folder of a source
+_ONE_THREAD = threading.Lock()  # executors may run jobs in threads, and a file lock is the whole process's
 
 
 def own_work(settings: BuildSettings, out: Location | None) -> bool:
@@ -60,14 +62,20 @@ def prepare(source: ScannedSource, out: Output | None) -> None:
     own_disks = source.own_disks
     if own_disks is None:
         return
-    try:
+    with _ONE_THREAD:
+        _make_folder(own_disks.inputs / _PREPARED)
         _bring_inputs(source, own_disks)
         if own_disks.scans and out is not None:
             _join(source, own_disks, out)
-    except PermissionError as error:
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise SettingsError(
-            f"{error.filename}: not writable on {platform.node()} ({error.strerror}); give --work a folder that all "
-            "machines have or can make"
+            f"{folder}: cannot be made on {platform.node()} ({error.strerror}); give --work a folder that all machines "
+            "have or can make"
         ) from None
 
 
@@ -76,7 +84,6 @@ def _bring_inputs(source: ScannedSource, own_disks: OwnDisks) -> None:
     prepared = _prepared(own_disks, source)
     if _is_marked(own_disks, prepared):
         return
-    prepared.parent.mkdir(parents=True, exist_ok=True)
     with wait_for_lock(own_disks.inputs / "prepare.lock", whose=f"{own_disks.inputs}: another worker prepares"):
         if _is_marked(own_disks, prepared):
             return
