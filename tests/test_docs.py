@@ -13,8 +13,11 @@ import click
 import pytest
 
 from griffon_prep.cli import main as prep
+from griffon_prep.readers import COMMON_OPTIONS, FORMATS
+from griffon_prep.records import REASONS
 from griffon_shards.cli import main as shards
 from griffon_train.cli.main import main as train
+from griffon_train.config.settings import RESUME_FREE, option_name
 
 from .waiting import TIMEOUT_S
 
@@ -111,6 +114,26 @@ def test_what_does_not_exist_is_noticed(line: str) -> None:
 def test_the_command_reference_is_that_of_the_commands() -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_cli.py"))["page"]()
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made, "run python docs/make_cli.py"
+
+
+def first_column(page: str, header: str) -> set[str]:
+    """The code in the first column of the table with this header, without a closing `=`."""
+    table = (ROOT / "docs" / page).read_text(encoding="utf-8").split(f"\n| {header} |\n")[1].split("\n\n")[0]
+    return {name.rstrip("=") for name in re.findall(r"^\| `([\w=-]+)` \|", table, re.MULTILINE)}
+
+
+def test_tables_name_every_format_option_and_reason() -> None:
+    options = {*COMMON_OPTIONS, *(option for module in FORMATS.values() for option in module.OPTIONS)}
+    assert first_column("annotations.md", "option | meaning") == options
+    assert first_column("annotations.md", "format | files | gives") == set(FORMATS)
+    assert first_column("troubleshooting.md", "reason | what it means | what to do") == set(REASONS)
+
+
+def test_every_setting_that_may_change_when_a_run_is_resumed_is_named() -> None:
+    page = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    sentence = page.split("Settings may change only if")[1].split("All others are an error")[0]
+    paths = {"--shards", "--val-shards", "--output-dir"}
+    assert set(re.findall(r"--[a-z-]+", sentence)) == {option_name(name) for name in RESUME_FREE} - paths
 
 
 def test_the_example_of_the_data_order_comes_out_as_printed(tmp_path: Path) -> None:
