@@ -12,6 +12,7 @@ from griffon_train.cli.plan import lengths_command, plan_command
 from griffon_train.cli.read import read_command
 from griffon_train.cli.run import run
 from griffon_train.cli.seen import seen_command
+from griffon_train.cli.tokens import tokens_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -25,6 +26,7 @@ _COMMANDS = (
     new_model_command,
     plan_command,
     lengths_command,
+    tokens_command,
     read_command,
     memory_command,
     run,
