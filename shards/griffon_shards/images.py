@@ -73,16 +73,18 @@ _STRANGERS = tuple(
 _HEAD_BYTES = 256
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _ORIENTATION = 0x0112  # in TIFF and in EXIF, which is a TIFF
-# The inverse of what Pillow's TIFF reader does to an image for its orientation.
-_UNDOING = {
+SHOWING = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
+    6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
+    8: Image.Transpose.ROTATE_90,
 }
+"""What viewers do to the stored pixels, by EXIF orientation."""
+# The inverse, of what Pillow's TIFF reader does to an image for its orientation.
+_UNDOING = {**SHOWING, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 SIDEWAYS = (5, 6, 7, 8)
 """Orientations that swap width and height."""
 

@@ -16,7 +16,7 @@ def image_file(image_root: str, record: Record) -> ImageFile:
     if record.image_bytes is not None:
         return ImageFile(data=record.image_bytes, by_last_part=False)
     assert record.image_path is not None
-    return read_image(image_root, record.image_path, record.image_elsewhere)
+    return read_image(image_root, record.image_path, record.image_elsewhere, record.image_file)
 
 
 def sized(record: Record, image_root: str, *, upright: bool) -> Record:
