@@ -25,7 +25,7 @@ from griffon_shards.stats.counts import SetCounts, SourceCounts
 from griffon_shards.stats.counts_file import decode_counts, encode_counts
 from griffon_shards.storage import Location
 from griffon_shards.support.files import write_whole
-from griffon_shards.support.tables import size
+from griffon_shards.support.tables import counted, size
 from griffon_shards.support.worker_pool import Engine
 from griffon_shards.tar import split_sample
 
@@ -62,10 +62,11 @@ def gather_counts(
         missing += [shard for shard in shards if not _merge_shard(merged[tag], shard)]
     if missing:
         total = size(sum(tar_bytes for _, _, tar_bytes in missing))
-        _log.info(f"counting {len(missing):,} finished shards ({total}) for report.html; --no-report leaves it out")
+        shards = counted(len(missing), "finished shard")
+        _log.info(f"counting {shards} ({total}) for report.html; --no-report leaves it out")
         for shard in pool.run(_count_shard, missing):
-            counted = _merge_shard(merged[shard[0].tag], shard)
-            assert counted, f"{shard[0].name} was not counted"
+            there = _merge_shard(merged[shard[0].tag], shard)
+            assert there, f"{shard[0].name} was not counted"
     for tag, counts in merged.items():
         _write_counts(out, tag, encode_counts(counts, hashes[tag]))
 
