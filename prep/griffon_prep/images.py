@@ -3,7 +3,7 @@
 import os
 import posixpath
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -69,9 +69,11 @@ def read_image(root: str, image_path: str, elsewhere: Sequence[str] = (), known_
         OSError: the storage fails, which is not a fault of the record.
         StorageError: the object store cannot be used.
     """
-    candidates = chain.from_iterable(_candidates(root, path) for path in (image_path, *elsewhere))
+    candidates: Iterable[tuple[str, bool]]
     if known_file is not None and not is_url(root) and _is_under(root, known_file):
-        candidates = iter([(known_file, False)])
+        candidates = [(known_file, False)]
+    else:
+        candidates = chain.from_iterable(_candidates(root, path) for path in (image_path, *elsewhere))
     for candidate, by_last_part in candidates:
         data = image_bytes(candidate, image_path)
         if data is not None:

@@ -47,7 +47,7 @@ _COUNT = click.IntRange(1)
 _DEFAULTS = {field.name: field.default for field in fields(RenderSettings)}
 
 
-def _rendering(name: str, kind: click.ParamType | type, help_text: str) -> Callable[..., Any]:
+def _rendering(name: str, kind: click.Choice[str] | click.IntRange | type, help_text: str) -> Callable[..., Any]:
     """An option for a field of `RenderSettings`, with its default."""
     option = f"--{name.replace('_', '-')}"
     return click.option(option, type=kind, default=_DEFAULTS[name], show_default=True, help=help_text)

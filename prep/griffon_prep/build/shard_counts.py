@@ -62,8 +62,8 @@ def gather_counts(
         missing += [shard for shard in shards if not _merge_shard(merged[tag], shard)]
     if missing:
         total = size(sum(tar_bytes for _, _, tar_bytes in missing))
-        shards = counted(len(missing), "finished shard")
-        _log.info(f"counting {shards} ({total}) for report.html; --no-report leaves it out")
+        finished = counted(len(missing), "finished shard")
+        _log.info(f"counting {finished} ({total}) for report.html; --no-report leaves it out")
         for shard in pool.run(_count_shard, missing):
             there = _merge_shard(merged[shard[0].tag], shard)
             assert there, f"{shard[0].name} was not counted"
