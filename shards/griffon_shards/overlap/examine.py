@@ -21,7 +21,7 @@ from PIL import Image
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.image_identity import VisualGenomeImages, identity_of, visual_genome_images
 from griffon_shards.image_list import ImageListEntry
-from griffon_shards.images import SHOWING, ImageError, decode, orientation
+from griffon_shards.images import SHOWING, ImageError, decode_with_orientation
 from griffon_shards.overlap.inputs import Job, local_path
 from griffon_shards.storage import Location
 
@@ -70,11 +70,8 @@ def perceptual_hashes(data: bytes) -> NDArray[np.uint64]:
     Raises:
         ImageError: it is not a supported image, or is damaged.
     """
-    stored = decode(data, "L", at_least_px=_DECODED_PX)
-    try:
-        turn = SHOWING.get(orientation(data))
-    except ImageError:  # damaged EXIF alone, which viewers ignore
-        turn = None
+    stored, orientation = decode_with_orientation(data, "L", at_least_px=_DECODED_PX)
+    turn = SHOWING.get(orientation)
     if turn is None:
         return np.stack([_hash_of(stored), np.zeros(WORDS, np.uint64)])
     return np.stack([_hash_of(stored.transpose(turn)), _hash_of(stored)])
