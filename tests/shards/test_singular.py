@@ -12,7 +12,7 @@ from griffon_shards.types import Sample
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 PLURAL = re.compile(
-    r"(?<![\w.,])1 (?:\w+ )?(?:boxes|samples|shards|records|images|files|lines|names|characters|categories)\b"
+    r"(?<![\w.,])1 (?:\w+ )?(?:boxes|samples|shards|records|images|files|lines|characters|categories)\b"
 )
 
 
