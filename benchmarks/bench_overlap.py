@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from griffon_prep.sample_data import write_sample_data
-from griffon_shards.overlap.examine import WORDS, perceptual_hash
+from griffon_shards.overlap.examine import WORDS, perceptual_hashes
 from griffon_shards.overlap.inputs import ENDINGS
 from griffon_shards.overlap.table import MOST_BITS, make_table
 from griffon_shards.support.tables import size, table
@@ -164,7 +164,7 @@ def _found(own: Path, kind: str) -> tuple[NDArray[np.int64], NDArray[np.int64], 
 
 
 def _hashes(folder: Path) -> dict[str, NDArray[np.uint64]]:
-    return {path.name: perceptual_hash(path.read_bytes()) for path in sorted(folder.iterdir())}
+    return {path.name: perceptual_hashes(path.read_bytes())[0] for path in sorted(folder.iterdir())}
 
 
 def _false_matches(images: Path) -> _Targets:
@@ -176,7 +176,7 @@ def _false_matches(images: Path) -> _Targets:
         with Image.open(BytesIO(data)) as opened:
             image = opened.convert("RGB")
         for part in (image, *(_crop(image, random) for _ in range(_MORE_CROPS))):
-            hashes.append(perceptual_hash(_encoded(part, 95)))
+            hashes.append(perceptual_hashes(_encoded(part, 95))[0])
             owners.append(owner)
     all_hashes, all_owners = np.array(hashes), np.array(owners)
     hashed = all_hashes.any(axis=1)
@@ -282,7 +282,7 @@ def search_command(own: Path, train: int, evaluation: int) -> None:
     hashes = _made_up(random, real, evaluation)
     began = time.process_time()
     none, no_bytes = np.zeros(evaluation, np.uint64), np.zeros((evaluation, 2), np.uint64)
-    images = make_table(np.zeros(evaluation, np.uint16), none, no_bytes, hashes)
+    images = make_table(np.zeros(evaluation, np.uint16), none, no_bytes, hashes[:, None])
     table_s = time.process_time() - began
     kinds = list(_KINDS)
     far = {kind: np.load(own / f"{kind}.npy") for kind in kinds}
@@ -300,7 +300,7 @@ def search_command(own: Path, train: int, evaluation: int) -> None:
             queries[place] = hashes[originals[place]] ^ _mask(random, bits)
             found[kind][1] += bits <= MOST_BITS
         began = time.process_time()
-        matches = images.look_up(none[:count], no_bytes[:count], queries)
+        matches = images.look_up(none[:count], no_bytes[:count], queries[:, None])
         search_s += time.process_time() - began
         right = matches.images == originals[matches.queries]
         false += int((~right).sum())

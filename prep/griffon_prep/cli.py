@@ -20,7 +20,7 @@ from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.summary import TOTALS_HEAD, totals_row, totals_table
 from griffon_shards.support.command_line import guard, resumable
 from griffon_shards.support.errors import SettingsError
-from griffon_shards.support.tables import table
+from griffon_shards.support.tables import counted, table
 from griffon_shards.types import TASKS
 
 
@@ -47,33 +47,38 @@ def main() -> None:
     "--reuse",
     type=LOCATION,
     metavar="DIR",
-    help="Frozen set to take unchanged sources from: by hard links on the same disk, otherwise by copying.",
+    help="Frozen set from which to take the shards of sources that have not changed: hard-linked on the same disk, "
+    "copied otherwise.",
 )
-@click.option("--recheck", is_flag=True, help="If the set is frozen, also check that its images have not changed.")
-@click.option("--overwrite", is_flag=True, help="Delete any set in the output folder first; not at a URL.")
-@click.option("--no-report", is_flag=True, help="Write no report.html: statistics, rejects and example images.")
+@click.option(
+    "--recheck",
+    is_flag=True,
+    help="If the set is already frozen, make its shards again in memory, to check that no image has changed.",
+)
+@click.option("--overwrite", is_flag=True, help="Delete the set in the output folder first. Not for URLs.")
+@click.option("--no-report", is_flag=True, help="Do not write report.html (statistics, rejects and example images).")
 @click.option(
     "--part",
     callback=_build_part,
     metavar="K/N",
-    help="Make only the Kth of N parts of the shards. All parts may run at once, on machines that share the output "
-    "folder or write to the same URL.",
+    help="Make only part K of N of the shards. Parts may run at the same time, on machines that share the output "
+    "folder or URL; --finish then freezes the set.",
 )
 @click.option(
     "--engine",
     metavar="NAME",
     default=LOCAL,
     show_default=True,
-    help="What runs the jobs. local: processes of this machine; ray: a Ray cluster; MODULE:FACTORY: the "
+    help="Where the jobs run. local: in processes on this machine; ray: on a Ray cluster; MODULE:FACTORY: in the "
     "concurrent.futures.Executor that FACTORY(workers) returns.",
 )
 @click.option(
     "--ray-address",
     metavar="ADDRESS",
-    help="With --engine ray: a running cluster, as auto or HOST:PORT.  [default: RAY_ADDRESS, or a cluster that is "
-    "started on this machine for the build]",
+    help="With --engine ray: address of a running cluster, auto or HOST:PORT.  [default: RAY_ADDRESS; without it, a "
+    "cluster is started on this machine for the build]",
 )
-@click.option("--finish", is_flag=True, help="Freeze the set once all parts are made; report shards that are missing.")
+@click.option("--finish", is_flag=True, help="Freeze the set once all parts are made, or list the missing shards.")
 @resumable
 @source_options
 def build_command(
@@ -89,7 +94,10 @@ def build_command(
     engine: str,
     ray_address: str | None,
 ) -> None:
-    """Build a frozen shard set. An interrupted build resumes."""
+    """Build a frozen set: WebDataset shards, an index, and a lock with their hashes.
+
+    Run the same command again to resume an interrupted build. A frozen set is never changed.
+    """
     given = [option for option, value in (("--part", part), ("--finish", finish)) if value]
     others = [option for option, value in (("--overwrite", overwrite), ("--recheck", recheck)) if value]
     if len(given + others) > 1 and given:
@@ -113,17 +121,15 @@ def _part_summary(part: BuildPart, counts: Mapping[str, SourceCount] | None) -> 
         return f"part {part}: nothing to do, the set is frozen"
     shards, samples = (sum(getattr(count, name) for count in counts.values()) for name in ("shards", "samples"))
     rejects = sum(count.rejected.total() for count in counts.values())
-    return (
-        f"part {part}: {shards:,} shards, {samples:,} samples, {rejects:,} rejects; once all parts are complete, run "
-        "the same command with --finish instead of --part"
-    )
+    made = ", ".join((counted(shards, "shard"), counted(samples, "sample"), counted(rejects, "reject")))
+    return f"part {part}: {made}; once all parts are complete, run the same command with --finish instead of --part"
 
 
 @main.command("check")
 @guard
 @source_options
 def check_command(settings: BuildSettings, name: str) -> None:
-    """Read and render every record as build does, but write nothing."""
+    """Read and render every record as `build` does, report what would be rejected, and write nothing."""
     scanned, counts = check(settings)
     records = {source.source.tag: source.records for source in scanned}
     rows = [
@@ -137,7 +143,7 @@ def check_command(settings: BuildSettings, name: str) -> None:
 @main.command("formats")
 @guard
 def formats_command() -> None:
-    """List the supported annotation formats with a small complete example of each."""
+    """List the supported annotation formats, with a small complete example of each."""
     rows = []
     for name, module in FORMATS.items():
         companions = ", ".join(module.COMPANIONS) or "-"
@@ -156,8 +162,8 @@ def formats_command() -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 @click.option("--images", type=click.IntRange(1), default=48, show_default=True, help="Number of images.")
-@click.option("--plain", is_flag=True, help="Few plain shapes, far apart, from which a small model learns to point.")
-@click.option("--tasks", metavar="T,T,...", help=f"Tasks to annotate, with --plain.  [default: {','.join(TASKS)}]")
+@click.option("--plain", is_flag=True, help="Draw few plain shapes, far apart: easy for a small model to learn.")
+@click.option("--tasks", metavar="T,T,...", help=f"With --plain: tasks to annotate.  [default: {','.join(TASKS)}]")
 @click.option(
     "--permute-labels", is_flag=True, help="With --plain: give every image the annotations of another, as a control."
 )
@@ -174,5 +180,5 @@ def sample_data_command(
         manifest = write_plain_data(out, seed=seed, images=images, tasks=chosen, permute_labels=permute_labels)
     else:
         manifest = write_sample_data(out, seed=seed, images=images)
-    click.echo(f"wrote {images} images and their annotations to {out}")
+    click.echo(f"wrote {counted(images, 'image')} with annotations to {out}")
     click.echo(f"next: griffon-prep build --manifest {manifest} --data-root {out}")

@@ -3,7 +3,7 @@
 import os
 import posixpath
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +16,7 @@ from PIL import Image
 from griffon_prep.image_bytes import image_bytes, is_there, is_url
 from griffon_prep.records import Rejected
 from griffon_shards.images import (
+    SHOWING,
     SIDEWAYS,
     Header,
     ImageError,
@@ -28,17 +29,6 @@ from griffon_shards.images import (
 
 CHECKS = ("header", "decode", "none")
 """Ways to check an image; see `check_image`."""
-
-_SHOWING = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What viewers do to the stored pixels, by EXIF orientation."""
 
 _ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -61,7 +51,7 @@ class ImageFile:
     by_last_part: bool
 
 
-def read_image(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> ImageFile:
+def read_image(root: str, image_path: str, elsewhere: Sequence[str] = (), known_file: str | None = None) -> ImageFile:
     """Read an image, searched under `root` by its full path, then by the last two path components, then by the last.
 
     Foreign paths (absolute and not under `root`, URLs, Windows paths) are searched by their last components.
@@ -70,6 +60,8 @@ def read_image(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> Ima
         root: absolute folder, or the URL of one.
         image_path: path as the annotation gives it.
         elsewhere: alternative paths, searched in the same way.
+        known_file: absolute path of the image, if the annotation tells it exactly. If it is under `root`, nothing else
+            is looked for: other folders may repeat the name.
 
     Raises:
         Rejected: `path_outside_root`, `picture_not_found`, or `picture_unreadable` if it is not a regular file or is
@@ -77,11 +69,23 @@ def read_image(root: str, image_path: str, elsewhere: Sequence[str] = ()) -> Ima
         OSError: the storage fails, which is not a fault of the record.
         StorageError: the object store cannot be used.
     """
-    for candidate, by_last_part in chain.from_iterable(_candidates(root, path) for path in (image_path, *elsewhere)):
+    candidates: Iterable[tuple[str, bool]]
+    if known_file is not None and not is_url(root) and _is_under(root, known_file):
+        candidates = [(known_file, False)]
+    else:
+        candidates = chain.from_iterable(_candidates(root, path) for path in (image_path, *elsewhere))
+    for candidate, by_last_part in candidates:
         data = image_bytes(candidate, image_path)
         if data is not None:
             return ImageFile(data=data, by_last_part=by_last_part)
     raise Rejected("picture_not_found", _not_found(root, image_path))
+
+
+def _is_under(root: str, file: str) -> bool:
+    """Whether a file is in a folder or below it, by their names or by where links lead."""
+    folder = posixpath.dirname(file)
+    pairs = (root, os.path.normpath(folder)), (os.path.realpath(root), os.path.realpath(folder))
+    return any(os.path.commonpath(pair) == pair[0] for pair in pairs)
 
 
 def _candidates(root: str, image_path: str) -> Iterator[tuple[str, bool]]:
@@ -146,7 +150,7 @@ def shown_size(data: bytes, name: str, *, upright: bool) -> tuple[int, int]:
     """
     with _rejecting(name):
         header, exif_orientation = read_header(data), orientation(data)
-    if exif_orientation in _SHOWING and not upright:
+    if exif_orientation in SHOWING and not upright:
         raise Rejected(
             "size_mismatch",
             f"{name}: its EXIF orientation is {exif_orientation}, and without a size in the record it is not known "
@@ -165,7 +169,7 @@ def check_not_turned(data: bytes, name: str) -> None:
     with _rejecting(name):
         header, exif_orientation = read_header(data), orientation(data)
     sides_tell = exif_orientation in SIDEWAYS and header.width_px != header.height_px
-    if exif_orientation in _SHOWING and not sides_tell:
+    if exif_orientation in SHOWING and not sides_tell:
         raise Rejected(
             "size_mismatch",
             f"{name}: its EXIF orientation is {exif_orientation}, which keeps its size, so it is not known whether it "
@@ -251,7 +255,7 @@ def bake_image(image: StoredImage, longest_px: int | None, name: str, *, upright
     """
     size = shrunk_size(image.width_px, image.height_px, longest_px)
     with _rejecting(name):
-        turn = _SHOWING.get(orientation(image.data)) if upright else None
+        turn = SHOWING.get(orientation(image.data)) if upright else None
         if turn is None and size == (image.width_px, image.height_px):
             return image
         pixels = decode(image.data)

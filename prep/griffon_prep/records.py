@@ -87,6 +87,7 @@ class Record:
             something in the image.
         only_these_absent: only `absent_phrases` may be called absent, because not every category was annotated (LVIS).
         image_elsewhere: alternative paths at which published archives store the image.
+        image_file: absolute path of the image on this machine, if the annotation tells it exactly, or None.
         image_bytes: the image itself, if the annotation contains it; `image_path` is then its name in messages.
         tool_turns_images: programs that write such annotations show images by their EXIF orientation, so only sides
             that are swapped tell whether boxes refer to the stored image.
@@ -106,6 +107,7 @@ class Record:
     never_absent_phrases: tuple[str, ...] = ()
     only_these_absent: bool = False
     image_elsewhere: tuple[str, ...] = ()
+    image_file: str | None = None
     image_bytes: bytes | None = None
     tool_turns_images: bool = False
     image_unnamed: bool = False

@@ -23,11 +23,10 @@ from griffon_shards.stats import count_set, html_page, json_text, terminal
 from griffon_shards.storage import Location
 from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.summary import info, selections, totals_table
-from griffon_shards.support.command_line import guard
+from griffon_shards.support.command_line import guard, json_option, workers_option
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
-from griffon_shards.support.processes import available_cores
-from griffon_shards.support.tables import printable, size
+from griffon_shards.support.tables import counted, printable, size
 from griffon_shards.terminal_image import encode_for_terminal
 from griffon_shards.terminal_query import Terminal, find_terminal
 from griffon_shards.types import TASKS, Sample
@@ -46,7 +45,7 @@ def main() -> None:
 
 @main.command("info")
 @click.argument("root", metavar="DIR", type=LOCATION)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @guard
 def info_command(root: Location, as_json: bool) -> None:
     """Show the sources, tasks, counts, settings and digest of a set."""
@@ -63,7 +62,7 @@ def info_command(root: Location, as_json: bool) -> None:
             names = ", ".join(
                 source.tag if source.weight == "1" else f"{source.tag} (weight {source.weight})" for source in sources
             )
-            click.echo(f"{task:8}{samples:>12,} samples  {names}")
+            click.echo(f"{task:8}{samples:>12,} {'sample ' if samples == 1 else 'samples'}  {names}")
     click.echo("")
     for line in selections(lock):
         click.echo(line)
@@ -88,15 +87,13 @@ _TASK = click.option("--task", type=click.Choice(TASKS), help="Only samples of t
 @click.argument("root", metavar="DIR", type=LOCATION)
 @_SOURCE
 @_TASK
-@click.option("--category", metavar="NAME", help="Only samples with a box of this label; case is ignored.")
-@click.option(
-    "--search", metavar="TEXT", help="Only samples whose questions or answers hold this text; case is ignored."
-)
+@click.option("--category", metavar="NAME", help="Only samples with a box of this label, ignoring case.")
+@click.option("--search", metavar="TEXT", help="Only samples with this text in a question or an answer, ignoring case.")
 @click.option(
     "--sort",
     "order",
     type=click.Choice(ORDERS),
-    help="By key; by boxes or length, most first; or by the area of the smallest box, smallest first.",
+    help="By key; by number of boxes or length of text, most first; or by area of the smallest box, smallest first.",
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order of --sort.")
 @click.option("--limit", type=click.IntRange(1), help="List at most this many samples.")
@@ -111,9 +108,10 @@ def ls_command(
     reverse: bool,
     limit: int | None,
 ) -> None:
-    """List samples: key, task, shard, bytes, image or text only, boxes, characters of text.
+    """List samples, one a line: key, task, shard, bytes, image or text only, boxes, characters of text.
 
-    --category, --search and --sort box-area read samples. All but --sort box-area list them as they are found.
+    Only --category, --search and --sort box-area read the samples; all else is in the index. Samples are listed as
+    they are found, except with --sort box-area.
     """
     if reverse and order is None:
         raise SettingsError("--reverse: there is no order to reverse; give --sort, too")
@@ -134,9 +132,10 @@ def ls_command(
         facts = shards.index[row]
         name = shards.lock.shards[int(facts["shard"])].name
         kind = "image" if facts["has_image"] else "text"
+        boxes, chars = int(facts["boxes"]), int(facts["text_chars"])
         click.echo(
             f"{shards.key(row)}  {TASKS[int(facts['task'])]:8}{name}  {int(facts['bytes']):>10,} B  {kind:6}"
-            f"{int(facts['boxes']):>4} boxes  {int(facts['text_chars']):>7,} characters{area}"
+            f"{boxes:>4} {'box  ' if boxes == 1 else 'boxes'}  {chars:>7,} character{'' if chars == 1 else 's'}{area}"
         )
 
 
@@ -215,7 +214,7 @@ def _image_terminal() -> Terminal:
 @click.option("--key", help="Only this sample.")
 @guard
 def cat_command(root: Location, source: str | None, task: str | None, key: str | None) -> None:
-    """Print samples as JSONL: the fields of KEY.json, and the key as `__key__`."""
+    """Print samples as JSON lines: the fields of KEY.json, and the key as `__key__`."""
     shards, ranges = _choose(root, source, task)
     out = sys.stdout.buffer
     selected = chain.from_iterable(ranges) if key is None else [shards.row(key)]
@@ -236,13 +235,8 @@ def cat_command(root: Location, source: str | None, task: str | None, key: str |
 @click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write a page with plots to this file."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=available_cores,
-    help="Number of worker processes.  [default: one per CPU core]",
-)
+@json_option
+@workers_option
 @guard
 def stats_command(root: Location, tokenizer: Path | None, html: Path | None, as_json: bool, workers: int) -> None:
     """Count samples, boxes, categories, lengths and images, by source and task. Every sample is read."""
@@ -257,11 +251,18 @@ def stats_command(root: Location, tokenizer: Path | None, html: Path | None, as_
 
 @main.command("verify")
 @click.argument("root", metavar="DIR", type=LOCATION)
-@click.option("--deep", is_flag=True, help="Also decode every image, parse every answer, and compare boxes.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Also decode every image, parse every answer, and compare its boxes with those in pixels.",
+)
+@json_option
 @guard
 def verify_command(root: Location, deep: bool, as_json: bool) -> None:
-    """Check every checksum, offset and member of a set. Print one line per fault and exit with 1 if there is any."""
+    """Check every checksum, offset and tar member of a set.
+
+    Prints a line for each fault, and exits with 1 if there is any.
+    """
     faults = list(verify_set(root, deep=deep))
     if as_json:
         digest = None if faults else read_lock(root).digest
@@ -270,7 +271,7 @@ def verify_command(root: Location, deep: bool, as_json: bool) -> None:
         lock = read_lock(root)
         samples = sum(shard.samples for shard in lock.shards)
         checked = "every checksum, offset and member" + (", every image and every answer" if deep else "")
-        click.echo(f"ok: {checked} of {samples:,} samples in {len(lock.shards):,} shards")
+        click.echo(f"ok: {checked} of {counted(samples, 'sample')} in {counted(len(lock.shards), 'shard')}")
         click.echo(f"digest {lock.digest}")
     for fault in faults if not as_json else ():
         click.echo(f"error: {fault}", err=True)

@@ -19,6 +19,7 @@ from griffon_shards.storage.errors import StorageError
 from griffon_shards.storage.node_cache import local_copy
 from griffon_shards.storage.transfer import REQUESTS
 from griffon_shards.support.errors import DataError
+from griffon_shards.support.tables import counted
 from griffon_shards.tar import crc32, split_sample
 from griffon_shards.types import Sample
 
@@ -44,7 +45,8 @@ class FrozenSet:
         samples = sum(shard.samples for shard in self.lock.shards)
         if len(self.index) != samples:
             raise DataError(
-                f"{root / INDEX_NAME}: has {len(self.index)} rows, expected the {samples} samples of the lock"
+                f"{root / INDEX_NAME}: has {counted(len(self.index), 'row')}, expected the "
+                f"{counted(samples, 'sample')} of the lock"
             )
         ends = np.cumsum([0, *(source.samples for source in self.lock.sources)])
         self._source_rows = {source.tag: (int(ends[i]), int(ends[i + 1])) for i, source in enumerate(self.lock.sources)}

@@ -73,16 +73,18 @@ _STRANGERS = tuple(
 _HEAD_BYTES = 256
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _ORIENTATION = 0x0112  # in TIFF and in EXIF, which is a TIFF
-# The inverse of what Pillow's TIFF reader does to an image for its orientation.
-_UNDOING = {
+SHOWING = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
+    6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
+    8: Image.Transpose.ROTATE_90,
 }
+"""What viewers do to the stored pixels, by EXIF orientation."""
+# The inverse, of what Pillow's TIFF reader does to an image for its orientation.
+_UNDOING = {**SHOWING, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 SIDEWAYS = (5, 6, 7, 8)
 """Orientations that swap width and height."""
 
@@ -190,9 +192,18 @@ def decode(data: bytes, mode: str = "RGB", at_least_px: int | None = None) -> Im
         ImageError: it is not a supported image, or is damaged.
     """
     with _opened(data) as image:
-        if at_least_px is not None and image.format == "JPEG":
-            image.draft(None, (at_least_px, at_least_px))
-        return _as_stored(image, mode)
+        return _decoded(image, mode, at_least_px)
+
+
+def decode_with_orientation(data: bytes, mode: str, at_least_px: int) -> tuple[Image.Image, int]:
+    """`decode`, and the orientation of the image as `orientation` returns it; 1 if only its EXIF is damaged."""
+    with _opened(data) as image:
+        of_tiff = _tiff_orientation(image)  # Pillow's reader forgets it when it decodes
+        pixels = _decoded(image, mode, at_least_px)
+        try:
+            return pixels, of_tiff if image.format == "TIFF" else _orientation_of(image)
+        except _DECODE_ERRORS:  # viewers show the pixels as they are
+            return pixels, 1
 
 
 def decode_small(data: bytes, side_px: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -224,6 +235,12 @@ def cropped(image: Image.Image, region_xyxy_px: BoxXYXY) -> Image.Image:
     return image.reduce(1, (left, top, right, bottom))  # `crop` warns about very large regions
 
 
+def _decoded(image: ImageFile, mode: str, at_least_px: int | None) -> Image.Image:
+    if at_least_px is not None and image.format == "JPEG":
+        image.draft(None, (at_least_px, at_least_px))
+    return _as_stored(image, mode)
+
+
 def _as_stored(image: ImageFile, mode: str) -> Image.Image:
     """The pixels of an open image, as `decode` has them."""
     orientation = _tiff_orientation(image)
@@ -245,8 +262,11 @@ def orientation(data: bytes) -> int:
         ImageError: it is not a supported image, or is damaged.
     """
     with _opened(data) as image:
-        stored = _tiff_orientation(image) if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
-        return int(stored)
+        return _orientation_of(image)
+
+
+def _orientation_of(image: ImageFile) -> int:
+    return int(_tiff_orientation(image) if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from griffon_shards.sample_json import decode_sample, encode_sample
 from griffon_shards.storage import ObjectPath, as_location
 from griffon_shards.storage.reading import open_location, sha256_at, sizes_below
 from griffon_shards.support.errors import DataError
+from griffon_shards.support.tables import counted
 from griffon_shards.tar import END_OF_ARCHIVE, crc32, split_sample
 from griffon_shards.types import TASKS, BoxXYXY, Rendering, Sample
 
@@ -98,12 +99,13 @@ def _check_rejects(shards: FrozenSet) -> Iterator[str]:
     known = {source.tag for source in shards.lock.sources}
     for tag in dict.fromkeys(tag for tag, _ in listed_counts if tag not in known):
         listed = sum(count for (source, _), count in listed_counts.items() if source == tag)
-        yield f"{path}: lists {listed} records of {tag!r}, a source that is not in the lock"
+        yield f"{path}: lists {counted(listed, 'record')} of {tag!r}, a source that is not in the lock"
     for source in shards.lock.sources:
         for reason in sorted({*source.rejected, *(reason for tag, reason in listed_counts if tag == source.tag)}):
-            listed, counted = listed_counts[source.tag, reason], source.rejected.get(reason, 0)
-            if listed != counted:
-                yield f"{path}: lists {listed} records of {source.tag} as {reason}, the lock counts {counted}"
+            listed, in_lock = listed_counts[source.tag, reason], source.rejected.get(reason, 0)
+            if listed != in_lock:
+                records = counted(listed, "record")
+                yield f"{path}: lists {records} of {source.tag} as {reason}, the lock counts {in_lock}"
 
 
 def _check_shard(shards: FrozenSet, sizes: Mapping[str, int], shard_no: int, rows: range, deep: bool) -> Iterator[str]:
@@ -116,7 +118,7 @@ def _check_shard(shards: FrozenSet, sizes: Mapping[str, int], shard_no: int, row
     if size_bytes != entry.bytes:
         yield f"{path}: {size_bytes} bytes, the lock says {entry.bytes}: truncated or altered"
     if len(rows) != entry.samples:
-        yield f"{path}: {len(rows)} rows in the index, the lock says {entry.samples} samples"
+        yield f"{path}: {counted(len(rows), 'row')} in the index, the lock says {counted(entry.samples, 'sample')}"
     digest = hashlib.sha256()
     index: NDArray[np.void] = shards.index[rows.start : rows.stop]
     end = 0
@@ -184,7 +186,7 @@ def _check_content(sample: Sample, boxes: int, style: str, where: str) -> Iterat
         return
     most = max(map(len, answered))
     if sample.task in ANSWERED_WITH_BOXES and min(most, 0xFFFF) != boxes:
-        yield f"{where}: its answers hold {most} boxes, the index says {boxes}"
+        yield f"{where}: its answers hold {counted(most, 'box', 'boxes')}, the index says {boxes}"
     for item, written in zip(sample.renderings, answered, strict=True):
         if item.boxes_xyxy_px is not None:
             yield from _check_boxes(item.boxes_xyxy_px, written, sample, where)
@@ -203,7 +205,7 @@ def _check_boxes(
 ) -> Iterator[str]:
     """Compare the boxes in pixels with those that the answers write."""
     if len(boxes_xyxy_px) != len(written):
-        yield f"{where}: its JSON lists {len(boxes_xyxy_px)} boxes, its answers hold {len(written)}"
+        yield f"{where}: its JSON lists {counted(len(boxes_xyxy_px), 'box', 'boxes')}, its answers hold {len(written)}"
         return
     width_px, height_px = sample.width_px, sample.height_px
     if boxes_xyxy_px and min(width_px, height_px) < 1:

@@ -182,7 +182,7 @@ def test_a_copy_keeps_what_is_there(url: str, bucket: str, frozen_set: Path, tmp
     data = (frozen_set / shards[0].name).read_bytes()
     (target / shards[0].name).write_bytes(data)
     (target / shards[1].name).write_bytes(bytes(shards[1].bytes))
-    assert "; kept 1 files, which were read again" in ran("copy", url, target)
+    assert "; kept 1 file (read again)" in ran("copy", url, target)
     assert content_of(target) == content_of(frozen_set)
 
 

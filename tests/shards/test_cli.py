@@ -91,9 +91,10 @@ def test_ls_lists_every_sample_in_order(frozen_set: Path, shards: FrozenSet, sha
         facts = shards.index[row]
         sample = shards[row]
         kind = "text" if sample.image is None else "image"
+        boxes = "box" if facts["boxes"] == 1 else "boxes"
         assert line.split() == [
             *(sample.key, sample.task, shards.lock.shards[facts["shard"]].name, f"{facts['bytes']:,}", "B", kind),
-            *(str(facts["boxes"]), "boxes", f"{facts['text_chars']:,}", "characters"),
+            *(str(facts["boxes"]), boxes, f"{facts['text_chars']:,}", "characters"),
         ]
 
 

@@ -16,7 +16,16 @@ from PIL import Image, PngImagePlugin
 
 from griffon_shards import Sample, verify_set
 from griffon_shards.draw import draw_sample
-from griffon_shards.images import Header, ImageError, check_end, decode, format_of, orientation, read_header
+from griffon_shards.images import (
+    Header,
+    ImageError,
+    check_end,
+    decode,
+    decode_with_orientation,
+    format_of,
+    orientation,
+    read_header,
+)
 
 SIDES_PX = (64, 48)
 
@@ -95,7 +104,20 @@ def test_a_tiff_is_seen_as_it_is_stored(turned: int) -> None:
     data = encoded(Image.fromarray(ramp()), "TIFF", tiffinfo={0x0112: turned})
     assert read_header(data, check_pixels=True) == Header(format="TIFF", width_px=64, height_px=48)
     assert np.array_equal(np.asarray(decode(data, "L")), ramp())
-    assert orientation(data) == turned
+    assert orientation(data) == decode_with_orientation(data, "L", 1)[1] == turned
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_an_orientation_is_read_with_the_pixels(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels, turned = decode_with_orientation(encoded(Image.fromarray(ramp()), form, exif=exif), "L", 48)
+    assert (pixels.size, turned) == (SIDES_PX, 6)
+
+
+def test_an_orientation_that_is_no_number_turns_nothing() -> None:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04abc\0\0\0\0\0"
+    assert decode_with_orientation(encoded(Image.fromarray(ramp()), "JPEG", exif=exif), "L", 1)[1] == 1
 
 
 def test_bigtiff_and_avif_are_read() -> None:

@@ -125,7 +125,7 @@ def add_lines(root: Path, *lines: str) -> None:
 
 def add_reject(root: Path) -> list[str]:
     add_lines(root, '{"source":"VG_shapes","record":1,"reason":"x","detail":""}')
-    return [f"{REJECTS_NAME}: lists 1 records of VG_shapes as x, the lock counts 0"]
+    return [f"{REJECTS_NAME}: lists 1 record of VG_shapes as x, the lock counts 0"]
 
 
 def add_rejects_of_a_stranger(root: Path) -> list[str]:

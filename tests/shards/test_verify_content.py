@@ -86,7 +86,7 @@ def test_task_or_image_other_than_the_index_says(
         ("record", 8, "sample DET-000000008: the shard holds DET-000000001 (record 1) instead"),
         ("offset", 512, "sample DET-000000001: the index has offset 512, the sample begins at"),
         ("crc32", 0, "sample DET-000000001: damaged"),
-        ("shard", 1, "DET-000000.tar: 1 rows in the index, the lock says 2 samples"),
+        ("shard", 1, "DET-000000.tar: 1 row in the index, the lock says 2 samples"),
     ],
 )
 def test_an_index_that_does_not_fit(
@@ -133,7 +133,7 @@ def test_deep_another_number_of_boxes_than_the_index_says(
         rows["boxes"][1] = 2
 
     faults = faults_of(make_sample(KEY), deep=True, options={"edit": edit})
-    assert said_of_the_sample(faults) == "its answers hold 1 boxes, the index says 2"
+    assert said_of_the_sample(faults) == "its answers hold 1 box, the index says 2"
 
 
 BOX_PX = (6.4, 9.6, 19.2, 19.2)
@@ -175,7 +175,7 @@ def test_boxes_in_pixels_of_a_variant_are_compared_too(faults_of: Callable[..., 
         for item, boxes in zip(sample.renderings, ((BOX_PX,), (BOX_PX,)), strict=True)
     )
     message = said_of_the_sample(faults_of(replace(sample, renderings=swapped), deep=True))
-    assert message == "its JSON lists 1 boxes, its answers hold 0"
+    assert message == "its JSON lists 1 box, its answers hold 0"
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -22,6 +22,7 @@ from griffon_shards.interop import write_peer_files
 from griffon_shards.lock import REJECTS_NAME, Lock, ShardEntry, SourceEntry
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import sha256_of, whole_file
+from griffon_shards.support.tables import counted
 from griffon_shards.support.worker_pool import Engine
 
 _NAMES = 3  # missing shards that the message names
@@ -55,8 +56,8 @@ def check_all_made(
         numbers = ",".join(map(str, sorted({place % count + 1 for place in places})))  # as `sbatch --array` takes them
         parts, again = f" (of the {count} parts: {numbers})", "run these parts"
     raise DataError(
-        f"{folder.out}: {len(places):,} of {len(jobs):,} shards are missing: {names}{parts}; {again} again and then "
-        "--finish, or run the same command without --finish to make them here"
+        f"{folder.out}: {len(places):,} of {counted(len(jobs), 'shard')} missing: {names}{parts}; {again} again and "
+        "then --finish, or run the same command without --finish to make them here"
     )
 
 

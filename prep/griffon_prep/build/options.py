@@ -46,14 +46,25 @@ _PATH = click.Path(path_type=Path)
 _COUNT = click.IntRange(1)
 _DEFAULTS = {field.name: field.default for field in fields(RenderSettings)}
 
+
+def _rendering(name: str, kind: click.Choice[str] | click.IntRange | type, help_text: str) -> Callable[..., Any]:
+    """An option for a field of `RenderSettings`, with its default."""
+    option = f"--{name.replace('_', '-')}"
+    return click.option(option, type=kind, default=_DEFAULTS[name], show_default=True, help=help_text)
+
+
 _SOURCE_OPTIONS = (
     click.option(
         "--manifest",
         type=LOCATION,
         metavar="FILE",
-        help="Manifest file with one source per line: `TAG & annotation & image root`.",
+        help="Manifest with one source per line: `TAG & annotation & image root`.",
     ),
-    click.option("--data-path", metavar="FILE", help="Annotation file of a single LAZY source, instead of --manifest."),
+    click.option(
+        "--data-path",
+        metavar="FILE",
+        help="Annotation file of a single source of conversations (task LAZY), instead of --manifest.",
+    ),
     click.option("--image-folder", metavar="DIR", help="Folder with the images of --data-path."),
     click.option(
         "--data-root",
@@ -62,48 +73,35 @@ _SOURCE_OPTIONS = (
         default=Path(),
         help="Folder or URL that relative paths in the manifest start from.  [default: the current folder]",
     ),
-    click.option(
-        "--workers",
-        type=_COUNT,
-        help="Number of worker processes.  [default: one per CPU core]",
-    ),
-    click.option(
-        "--seed",
-        type=int,
-        default=_DEFAULTS["seed"],
-        show_default=True,
-        help="Seed for all random choices and shuffles.",
-    ),
-    click.option(
-        "--boxes",
-        type=click.Choice(BOX_STYLES),
-        default=_DEFAULTS["boxes"],
-        show_default=True,
-        help="How boxes are written: as numbers in text, or as bin tokens.",
+    click.option("--workers", type=_COUNT, help="Number of worker processes.  [default: one per CPU core]"),
+    _rendering("seed", int, "Seed for all random choices and shuffles."),
+    _rendering(
+        "boxes",
+        click.Choice(BOX_STYLES),
+        "How boxes are written. text: [0.120,0.034,0.560,0.800]; bin: the tokens <bin_120><bin_34><bin_560><bin_800>.",
     ),
     click.option("--templates", type=_PATH, help="Folder with question templates.  [default: the built-in templates]"),
-    click.option(
-        "--det-categories",
-        type=_COUNT,
-        default=_DEFAULTS["det_categories"],
-        show_default=True,
-        help="Number of categories that a DET question lists.",
+    _rendering(
+        "det_categories",
+        _COUNT,
+        "Number of categories in a DET question: those in the image, then absent ones up to this number.",
     ),
-    click.option(
-        "--variants", type=_COUNT, default=_DEFAULTS["variants"], show_default=True, help="Renderings per sample."
+    _rendering(
+        "variants",
+        _COUNT,
+        "Number of renderings of each sample, each with its own wording and absent categories. Training shows another "
+        "one in each pass.",
     ),
     click.option(
         "--samples-per-shard",
         type=_COUNT,
         help="Maximum number of samples per shard.  [default: 1000 with images, 10000 without]",
     ),
-    click.option(
-        "--check",
-        type=click.Choice(CHECKS),
-        default=_DEFAULTS["check"],
-        show_default=True,
-        help="How images are checked. header: read format and size; decode: also find truncated images; "
-        "none: trust the annotation.",
+    _rendering(
+        "check",
+        click.Choice(CHECKS),
+        "How images are checked. header: read format and size; decode: also find truncated images; none: trust the "
+        "annotation.",
     ),
     click.option(
         "--max-rejects",
@@ -111,27 +109,28 @@ _SOURCE_OPTIONS = (
         metavar="SHARE",
         default="1%",
         show_default=True,
-        help="Stop when more than this share of a source's records, and more than 10, are rejected.",
+        help="Stop if more than this share of a source's records, and more than 10, are rejected.",
     ),
     click.option(
         "--exclude",
         type=LOCATION,
         multiple=True,
         metavar="FILE",
-        help="List of images to leave out of all sources: what `griffon-shards overlap --out` writes, or file names, "
-        "COCO ids or SHA-256s, one a line. Can be repeated.",
+        help="List of images to leave out of all sources, one a line: file names, COCO ids or SHA-256s, as "
+        "`griffon-shards overlap --out` writes them. Can be repeated.",
     ),
     click.option(
         "--exclude-keys",
         type=LOCATION,
         multiple=True,
         metavar="FILE",
-        help="List of keys of samples to leave out, one a line, bare or as JSON objects with a `key`. Can be repeated.",
+        help="List of sample keys to leave out, one a line: bare, or as JSON objects with a `key`, as `griffon-shards "
+        "view` writes its marks. Can be repeated.",
     ),
     click.option(
         "--default-part",
         type=click.Choice(PARTS),
-        help="Part of the images that sources without part= use.  [default: all images]",
+        help="Use this part of the images for sources whose manifest line has no part=.  [default: all images]",
     ),
     click.option(
         "--val-share",
@@ -139,8 +138,8 @@ _SOURCE_OPTIONS = (
         metavar="SHARE",
         help="Share of the images that belong to val, for sources with a part.  [default: 1%]",
     ),
-    click.option("--val-seed", type=int, help="Seed that decides which images those are.  [default: 0]"),
-    click.option("--allow-empty", is_flag=True, help="Allow sources that yield no samples."),
+    click.option("--val-seed", type=int, help="Seed that decides which images belong to val.  [default: 0]"),
+    click.option("--allow-empty", is_flag=True, help="Freeze the set even if some of its sources yield no samples."),
     click.option(
         "--resize",
         "resize_px",
@@ -152,8 +151,8 @@ _SOURCE_OPTIONS = (
         "--work",
         type=_PATH,
         metavar="DIR",
-        help="Folder on this machine for copies of annotations in object stores, and for the work files of a set "
-        "there.  [default: ~/.cache/griffon-shards/builds]",
+        help="Local folder for annotations that are fetched from URLs, and for the work files of a set at a URL.  "
+        "[default: ~/.cache/griffon-shards/builds]",
     ),
     verbosity_option,
 )

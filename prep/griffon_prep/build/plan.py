@@ -8,7 +8,7 @@ from griffon_prep.build.output import Output
 from griffon_prep.build.shard import ShardJob
 from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sources.scan import SUGGESTED_ROUNDS, ScannedSource
-from griffon_shards.support.tables import size
+from griffon_shards.support.tables import counted, size
 
 _WORTH_SUGGESTING = 0.9  # suggest `rounds=` if at most this fraction of the bytes remains
 _ESTIMATE_FROM = 64  # records: enough to estimate the mean size of an image
@@ -69,16 +69,16 @@ def saving(source: ScannedSource, estimate_bytes: float) -> str:
     if rounds > 1:
         alone_bytes = estimate_bytes * source.questions / source.records
         return (
-            f"rounds={rounds} combines {source.questions:,} questions into these samples, each about different boxes; "
-            f"without it, about {size(alone_bytes)}"
+            f"rounds={rounds} combines {counted(source.questions, 'question')} into these samples, each about "
+            f"different boxes; without it, about {size(alone_bytes)}"
         )
     together_bytes = estimate_bytes * source.with_rounds / source.questions
     if together_bytes > _WORTH_SUGGESTING * estimate_bytes:
         return ""
     samples = source.used_records * source.with_rounds // source.questions
     return (
-        f"with rounds={SUGGESTED_ROUNDS} there would be about {samples:,} samples, each about different boxes, "
-        f"and {size(together_bytes)}"
+        f"with rounds={SUGGESTED_ROUNDS} there would be about {counted(samples, 'sample')}, each about different "
+        f"boxes, and {size(together_bytes)}"
     )
 
 

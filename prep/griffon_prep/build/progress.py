@@ -6,6 +6,8 @@ import time
 
 from tqdm import tqdm
 
+from griffon_shards.support.tables import counted
+
 _log = logging.getLogger(__name__)
 
 _LINE_EVERY_S = 10.0
@@ -37,7 +39,8 @@ class Progress:
             self._last_line = time.monotonic()
             rate = self._done / max(self._last_line - self._began, 1e-9)
             left_s = (self._records - self._done) / rate
-            _log.info(f"{self._tag}: {self._done:,} of {self._records:,} records, {rate:,.0f}/s, {left_s:,.0f} s left")
+            total = counted(self._records, "record")
+            _log.info(f"{self._tag}: {self._done:,} of {total}, {rate:,.0f}/s, {left_s:,.0f} s left")
 
     def close(self) -> None:
         """Close the bar, whether finished or not."""

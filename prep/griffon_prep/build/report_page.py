@@ -1,9 +1,10 @@
 """`report.html`: the statistics page of a set that was just frozen, with its rejects and examples of each source.
 
 It is made of the frozen set and of the counts in its work folder alone, so that a build that was killed before it had
-written the page writes the same one when it is rerun.
+written the page writes the same one when it is rerun. A set that was made without counts is read again.
 """
 
+import logging
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,12 +21,17 @@ from griffon_shards.draw import draw_sample
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.lock import REJECTS_NAME, REPORT_NAME
 from griffon_shards.stats import html_page, make_figures
+from griffon_shards.stats.count_set import count_frozen
+from griffon_shards.stats.figures import Figures
 from griffon_shards.stats.html_page import section, table, text
 from griffon_shards.storage import Location, write_location
 from griffon_shards.storage.reading import open_location
 from griffon_shards.summary import totals
 from griffon_shards.support.errors import DataError
+from griffon_shards.support.tables import counted, size
 from griffon_shards.support.worker_pool import Engine
+
+_log = logging.getLogger(__name__)
 
 _EXAMPLES = 9  # of each source
 _MOST_SOURCES = 100  # with examples
@@ -48,18 +54,16 @@ class Example:
 
 
 def write_report_page(out: Location, settings: BuildSettings, pool: Engine) -> None:
-    """Write the page into the folder of a frozen set, if the settings ask for it and the set's samples were counted."""
+    """Write the page into the folder of a frozen set, if the settings ask for it.
+
+    Raises:
+        DataError: the set was made without being counted, and is damaged.
+    """
     if not settings.report:
         return
     frozen = open_set(out)
     lock = frozen.lock
-    sha256s: dict[str, list[str]] = {source.tag: [] for source in lock.sources}
-    for shard in lock.shards:
-        sha256s[shard.name.partition("/")[0]].append(shard.sha256)
-    counts = read_counts(out, settings.render.boxes, sha256s)
-    if counts is None:
-        return
-    figures = make_figures(counts, [(source.tag, source.task) for source in lock.sources], digest=lock.digest)
+    figures = _figures(frozen, settings, pool)
     examples = _examples_section(_examples(frozen, pool), sum(1 for source in lock.sources if source.samples))
     name = f"set {lock.digest[:12]}"  # not the folder's name: equal sets have equal pages
     page = html_page(figures, name, _rejects(frozen), examples, with_images=True)
@@ -67,10 +71,24 @@ def write_report_page(out: Location, settings: BuildSettings, pool: Engine) -> N
 
 
 def write_missing_page(out: Location, settings: BuildSettings) -> None:
-    """Write the page if there is none, because the build was killed just before or somebody has deleted it."""
+    """Write the page if there is none: the build had --no-report, or was killed just before; or somebody deleted it."""
     if settings.report and not (out / REPORT_NAME).exists():
         with open_engine(settings) as pool:
             write_report_page(out, settings, pool)
+
+
+def _figures(frozen: FrozenSet, settings: BuildSettings, pool: Engine) -> Figures:
+    """The figures of a set, from the counts in its work folder or, where those are missing, from its samples."""
+    lock = frozen.lock
+    sha256s: dict[str, list[str]] = {source.tag: [] for source in lock.sources}
+    for shard in lock.shards:
+        sha256s[shard.name.partition("/")[0]].append(shard.sha256)
+    counts = read_counts(frozen.root, settings.render.boxes, sha256s)
+    if counts is not None:
+        return make_figures(counts, [(source.tag, source.task) for source in lock.sources], digest=lock.digest)
+    shards, total = counted(len(lock.shards), "shard"), size(sum(shard.bytes for shard in lock.shards))
+    _log.info(f"counting {shards} ({total}) for {REPORT_NAME}; --no-report leaves it out")
+    return count_frozen(frozen, pool)
 
 
 def _rejects(frozen: FrozenSet) -> str:
@@ -80,7 +98,8 @@ def _rejects(frozen: FrozenSet) -> str:
     dropped = [(source.tag, reason, count) for source in sources for reason, count in source.dropped_boxes.items()]
     records, used = sum(source.records for source in sources), sum(source.samples for source in sources)
     rejects = sum(count for _, _, count in rejected)
-    parts = [f"<p>{records:,} records, {used:,} samples, {rejects:,} rejected records.</p>\n"]
+    sums = (counted(records, "record"), counted(used, "sample"), counted(rejects, "rejected record"))
+    parts = [f"<p>{', '.join(sums)}.</p>\n"]
     if rejected:
         details = _details(frozen.root / REJECTS_NAME)
         rows = [

@@ -31,7 +31,7 @@ from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import remove_temporaries
 from griffon_shards.support.processes import available_cores
-from griffon_shards.support.tables import size
+from griffon_shards.support.tables import counted, size
 from griffon_shards.support.worker_pool import Engine, LocalPool
 
 _log = logging.getLogger(__name__)
@@ -221,9 +221,9 @@ def _check_space(scanned: Sequence[ScannedSource], settings: BuildSettings, fold
         finished_bytes = [finished[0].bytes for finished in finished_reports if finished is not None]
         needed_bytes += max(0.0, estimate_bytes - sum(finished_bytes))
         largest_bytes = max(largest_bytes, estimate_bytes / max(1, shards))
-        note = f", {len(finished_bytes)} of {shards} shards finished" if finished_bytes else ""
+        note = f", {len(finished_bytes)} of {counted(shards, 'shard')} finished" if finished_bytes else ""
         _log.info(
-            f"{source.source.tag}: {source.used_records:,} records, about {samples:,} samples and "
+            f"{source.source.tag}: {counted(source.used_records, 'record')}, about {counted(samples, 'sample')} and "
             f"{size(estimate_bytes)}{note}{'' if in_store else f'; {size(free_bytes)} free'}"
         )
         if sentence := saving(source, estimate_bytes):
@@ -288,4 +288,4 @@ def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: 
             f"{', '.join(changed[:10])}{' ...' if len(changed) > 10 else ''}; the set itself is unchanged; "
             "choose another --out to build with the new images"
         )
-    _log.info(f"rechecked {len(made)} shards: all images are unchanged")
+    _log.info(f"rechecked {counted(len(made), 'shard')}: all images are unchanged")

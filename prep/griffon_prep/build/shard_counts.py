@@ -26,7 +26,7 @@ from griffon_shards.stats.counts import SetCounts, SourceCounts
 from griffon_shards.stats.counts_file import decode_counts, encode_counts
 from griffon_shards.storage import Location
 from griffon_shards.support.files import write_whole
-from griffon_shards.support.tables import size
+from griffon_shards.support.tables import counted, size
 from griffon_shards.support.worker_pool import Engine
 from griffon_shards.tar import split_sample
 
@@ -63,12 +63,13 @@ def gather_counts(
         missing += [shard for shard in shards if not _merge_shard(merged[tag], shard)]
     if missing:
         total = size(sum(tar_bytes for _, _, tar_bytes in missing))
-        _log.info(f"counting {len(missing):,} finished shards ({total}) for report.html; --no-report leaves it out")
+        finished = counted(len(missing), "finished shard")
+        _log.info(f"counting {finished} ({total}) for report.html; --no-report leaves it out")
         for shard, data in pool.run(_count_shard, missing):
             job = shard[0]
             counts_path(job.work, job.shard_no).write_bytes(data)
-            counted = _merge_shard(merged[job.tag], shard)
-            assert counted, f"{job.name} was not counted"
+            there = _merge_shard(merged[job.tag], shard)
+            assert there, f"{job.name} was not counted"
     for tag, counts in merged.items():
         _write_counts(out, tag, encode_counts(counts, hashes[tag]))
 

@@ -17,7 +17,7 @@ from griffon_prep.build.shard import make_shard
 from griffon_prep.records import UNCOUNTED_REASONS
 from griffon_prep.sources.scan import ScannedSource
 from griffon_shards.support.errors import DataError
-from griffon_shards.support.tables import counts, size
+from griffon_shards.support.tables import counted, counts, size
 from griffon_shards.support.worker_pool import Engine
 
 _log = logging.getLogger(__name__)
@@ -92,7 +92,8 @@ def run_jobs(
             count = source_counts[tag]
             count.add(report)
             _log.debug(
-                f"{report.name}: {report.samples:,} samples, {len(report.rejects):,} rejects, {size(report.bytes)}"
+                f"{report.name}: {counted(report.samples, 'sample')}, {counted(len(report.rejects), 'reject')}, "
+                f"{size(report.bytes)}"
             )
             progress[tag].add(report.samples + len(report.rejects))
             allowed = settings.allowed_rejects(used_records[tag])
@@ -107,8 +108,8 @@ def run_jobs(
         _log_rejects(tag, count)
         if count.by_last_part:
             _log.warning(
-                f"{tag}: {count.by_last_part:,} images were found by file name alone; if several folders use the same "
-                "file names, some of them may be the wrong images"
+                f"{tag}: {counted(count.by_last_part, 'image was', 'images were')} found by file name alone; if "
+                "several folders use the same file names, an image that was found so may be the wrong one"
             )
     _warn_of_unused_lists(settings, source_counts)
     return source_counts
@@ -146,8 +147,9 @@ def check_counts(
             faults.append(f"{tag}: {count.counted_rejects} records rejected, but --max-rejects allows {allowed}")
         elif not source.records and not settings.allow_empty:
             faults.append(
-                f"{tag}: part={source.source.part} has none of its {source.record_numbers:,} records; give another "
-                "--val-share, remove the source from the manifest, or pass --allow-empty to build without its samples"
+                f"{tag}: part={source.source.part} has none of its {counted(source.record_numbers, 'record')}; give "
+                "another --val-share, remove the source from the manifest, or pass --allow-empty to build without its "
+                "samples"
             )
         elif not count.samples and not settings.allow_empty:
             faults.append(

@@ -19,6 +19,7 @@ from griffon_prep.readers.fields import box_of, short
 from griffon_prep.readers.jsonscan.damage import RepeatedKey
 from griffon_prep.readers.jsonscan.records import parse_object
 from griffon_prep.records import BOX_MARK, Rejected, is_blank
+from griffon_shards.support.tables import counted
 from griffon_shards.types import BoxXYXY
 
 FOREIGN_BOX = re.compile(r"bbox_2d|point_2d|<\|(?:box|quad|object_ref)_(?:start|end)\|>|<box>\s*[\[(]|<(?:ref-object)>")
@@ -90,14 +91,19 @@ class Objects:
         """Take the next phrase."""
         self.taken_phrases += 1
         if self.taken_phrases > len(self.phrases):
-            raise Rejected("bad_record", f"objects: ref has {len(self.phrases)} phrases, the text has more {_REF}")
+            raise Rejected(
+                "bad_record", f"objects: ref has {counted(len(self.phrases), 'phrase')}, the text has more {_REF}"
+            )
         return _phrase(self.phrases[self.taken_phrases - 1])
 
     def next_box(self) -> Box:
         """Take the next box."""
         self.taken_boxes += 1
         if self.taken_boxes > len(self.boxes):
-            raise Rejected("bad_record", f"objects: bbox has {len(self.boxes)} boxes, the text has more {BOX_MARK}")
+            raise Rejected(
+                "bad_record",
+                f"objects: bbox has {counted(len(self.boxes), 'box', 'boxes')}, the text has more {BOX_MARK}",
+            )
         return Box(numbers=_four(self.boxes[self.taken_boxes - 1]), stated=True)
 
     def check_taken(self) -> None:

@@ -9,6 +9,7 @@ from griffon_prep.readers.fields import box_of, list_field, short, side_field, t
 from griffon_prep.readers.jsonscan.records import JsonRecords, parse_json, scan_json
 from griffon_prep.readers.rounds import RoundKeys, image_key
 from griffon_prep.records import Record, Region, Rejected
+from griffon_shards.support.tables import counted
 from griffon_shards.types import IMAGE_TOKEN
 
 TASKS = ("DET", "RANDDET", "REG", "VG", "VISJ")
@@ -106,7 +107,8 @@ def _expression_regions(
                 "bad_record",
                 f"expression: expected one text, got a list of {len(expression)}; VG takes one expression per record"
                 if many
-                else f"expression: expected one for each box, got {len(expression)} expressions and {len(boxes)} boxes",
+                else f"expression: expected one for each box, got {counted(len(expression), 'expression')} and "
+                f"{counted(len(boxes), 'box', 'boxes')}",
             )
         if not expression:
             raise Rejected("bad_record", "expression: the list is empty")

@@ -18,6 +18,7 @@ from griffon_prep.readers.rounds import image_key
 from griffon_prep.records import name_key
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import whole_file, write_whole
+from griffon_shards.support.tables import counted
 
 _UNSORTED = "unsorted.bin"
 _MOST_FAULTS = 100_000  # faults with a message of their own: memory stays bounded for any file
@@ -170,7 +171,7 @@ def _check_strays(rows: NDArray[np.void], strays: NDArray[np.int64], image_ids: 
     unlike = strays[(wanted == NO_ID) | ((wanted <= -PLAIN_ID) & (not text_ids))]
     if unlike.size:
         raise DataError(
-            f"{file}: image_id: {unlike.size:,} annotations have an id that is not written like any id in "
+            f"{file}: image_id: {counted(unlike.size, 'annotation has', 'annotations have')} an id unlike any id in "
             f"images{_example(rows[unlike[0]])}, so images may lack their boxes; expected the id of an image"
         )
 

@@ -25,6 +25,7 @@ from griffon_prep.readers.written_numbers import number_in
 from griffon_prep.records import Record, Region, Rejected, is_blank
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import whole_file
+from griffon_shards.support.tables import counted
 from griffon_shards.types import BoxXYXY
 
 TASKS = ("VG",)
@@ -98,7 +99,7 @@ def scan(inputs: AnnotationFiles) -> Scan:
                 row = {"file": file, "size": size_px, "phrase": phrase, "boxes": boxes}
                 out.write(orjson.dumps(row) + b"\n")
                 round_keys.add(image_key(file.encode()), phrase, boxes)
-    notes = (f"{without_box:,} phrases skipped: they have no box",) if without_box else ()
+    notes = (f"{counted(without_box, 'phrase')} skipped for lack of a box",) if without_box else ()
     return Scan(records=scan_json(inputs.work / _ROWS, inputs.work / _TABLE, None), round_keys=round_keys, notes=notes)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import sha256_of, write_whole
+from griffon_shards.support.tables import counted
 
 TEXTS = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".parquet"})
 """Endings of the files that annotations consist of. Others, such as the caches of trainers, do not change a hash."""
@@ -52,7 +53,8 @@ def packed_notes(folder: Path, endings: frozenset[str]) -> tuple[str, ...]:
     ]
     if not packed:
         return ()
-    return (f"{len(packed):,} compressed files are not read, such as {packed[0]}; decompress the files of a folder",)
+    files = counted(len(packed), "compressed file is", "compressed files are")
+    return (f"{files} not read, such as {packed[0]}; decompress the files of a folder",)
 
 
 def _walk(folder: str, prefix: str, entered: set[tuple[int, int]]) -> Iterator[str]:

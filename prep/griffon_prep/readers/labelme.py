@@ -16,6 +16,7 @@ from griffon_prep.readers.folders import Names, files_below, packed_notes, write
 from griffon_prep.readers.jsonscan.damage import RepeatedKey
 from griffon_prep.readers.jsonscan.records import parse_object
 from griffon_prep.records import Record, Region, Rejected
+from griffon_shards.support.tables import counted
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
 TASKS = ("DET", "RANDDET", "VISJ")
@@ -56,9 +57,8 @@ def scan(inputs: AnnotationFiles) -> Scan:
         skipped += len(others)
     notes = packed_notes(inputs.annotation, _ENDINGS)
     if skipped:
-        notes += (
-            f"{skipped:,} points and lines have no box; their categories are not called absent from their images",
-        )
+        shapes = counted(skipped, "point or line has", "points and lines have")
+        notes += (f"{shapes} no box; the category of such a shape is not called absent from its image",)
     return Scan(records=len(files), vocabulary=tuple(sorted(names)), notes=notes)
 
 
@@ -77,7 +77,8 @@ class Reader:
             fields = _parse(self._folder / file)
             regions, others = _regions(fields)
             unknown = fields.get("imageWidth") is None or fields.get("imageHeight") is None
-            image_path = _image_path(file, text_field(fields, "imagePath"))
+            stated = text_field(fields, "imagePath")
+            image_path, image_file = _image_path(file, stated), self._image_file(file, stated)
             return Record(
                 record_no=record_no,
                 image_path=image_path,
@@ -88,9 +89,15 @@ class Reader:
                 never_absent_phrases=others,
                 tool_turns_images=True,
                 image_elsewhere=(posixpath.splitext(file)[0] + posixpath.splitext(image_path)[1],),
+                image_file=image_file,
             )
         except Rejected as rejected:
             raise Rejected(rejected.reason, f"{file}: {rejected.detail}") from None
+
+    def _image_file(self, file: str, image_path: str) -> str | None:
+        """Return the path that a file states relative to itself, if the image is there: it may have been moved."""
+        path = posixpath.join(self._folder.absolute(), posixpath.dirname(file), image_path.replace("\\", "/"))
+        return path if posixpath.isfile(path) else None
 
 
 def _parse(path: Path) -> dict[str, Any]:

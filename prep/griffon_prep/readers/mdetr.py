@@ -23,6 +23,7 @@ from griffon_prep.readers.jsonscan.records import parse_json
 from griffon_prep.readers.rounds import RoundKeys, image_key
 from griffon_prep.records import Record, Region, Rejected, is_blank
 from griffon_shards.support.files import write_whole
+from griffon_shards.support.tables import counted
 from griffon_shards.types import BoxXYXY
 
 TASKS = ("REG", "VG")
@@ -81,9 +82,9 @@ def scan(inputs: AnnotationFiles) -> Scan:
     if in_parts:
         notes.append("boxes belong to parts of the captions (tokens_positive), so each part is an expression")
         if without := int((coco.boxes_of == 0).sum()):
-            notes.append(f"{without:,} of {coco.images:,} captions skipped: they have no box")
+            notes.append(f"{without:,} of {counted(coco.images, 'caption')} skipped for lack of a box")
     if skipped := expressions - len(round_keys):
-        notes.append(f"{skipped:,} of {expressions:,} expressions skipped: REG needs exactly one box")
+        notes.append(f"{skipped:,} of {counted(expressions, 'expression')} skipped: REG needs exactly one box")
     return Scan(records=len(round_keys), round_keys=round_keys, notes=tuple(notes))
 
 

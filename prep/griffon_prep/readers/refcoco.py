@@ -33,6 +33,7 @@ from griffon_prep.readers.rounds import RoundKeys, image_key
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import whole_file
+from griffon_shards.support.tables import counted
 from griffon_shards.types import BoxXYXY
 
 TASKS = ("REG", "VG")
@@ -119,9 +120,9 @@ def scan(inputs: AnnotationFiles) -> Scan:
                 out.write(line)
     notes = []
     if without_sentence:
-        notes.append(f"{without_sentence:,} references of the split skipped: they have no sentence")
+        notes.append(f"{counted(without_sentence, 'reference')} of the split skipped for lack of a sentence")
     if skipped:
-        notes.append(f"{skipped:,} expressions of the split skipped: REG needs exactly one box")
+        notes.append(f"{counted(skipped, 'expression')} of the split skipped: REG needs exactly one box")
     return Scan(
         records=scan_json(inputs.work / _RECORDS, inputs.work / _TABLE, None),
         round_keys=round_keys,

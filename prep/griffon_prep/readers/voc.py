@@ -23,6 +23,7 @@ from griffon_prep.readers.folders import IMAGES, Names, files_below, packed_note
 from griffon_prep.readers.written_numbers import number_in
 from griffon_prep.records import Record, Region, Rejected, is_blank
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.tables import counted
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
 TASKS = ("DET", "RANDDET", "VISJ")
@@ -97,8 +98,9 @@ def scan(inputs: AnnotationFiles) -> Scan:
     notes = [*packed_notes(inputs.annotation, _ENDINGS)]
     if counts["at 0"] and in_pixels and _first_pixel(inputs.options) == 1:
         notes.append(
-            f"{counts['at 0']:,} of {counts['boxes']:,} boxes begin before pixel 1, the first of VOC; if the program "
-            "that wrote the files counts from 0, add first_pixel=0 to the manifest line"
+            f"of {counted(counts['boxes'], 'box', 'boxes')}, {counted(counts['at 0'], 'begins', 'begin')} before "
+            "pixel 1, the first of VOC; if the program that wrote the files counts from 0, add first_pixel=0 to the "
+            "manifest line"
         )
     return Scan(records=len(files), vocabulary=tuple(sorted(names)), notes=tuple(notes))
 

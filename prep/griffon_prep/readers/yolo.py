@@ -17,6 +17,7 @@ from griffon_prep.readers.written_numbers import check_fractions, number_in
 from griffon_prep.readers.yolo_data import SPLIT, YoloData, YoloSplit, find_split, read_data_yaml
 from griffon_prep.records import Record, Region, Rejected
 from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.tables import counted
 from griffon_shards.types import IMAGE_TOKEN, BoxXYXY
 
 TASKS = ("DET", "RANDDET", "VISJ")
@@ -92,27 +93,28 @@ def scan(inputs: AnnotationFiles) -> Scan:
     unlabelled = [image for image in images if _label(split.root, image) is None]
     if len(unlabelled) == len(images):
         raise SettingsError(
-            f"{inputs.annotation}: none of {len(images):,} images has a label; expected {_label_paths(images[0])[0]} "
-            f"for {images[0]}, in {split.root}"
+            f"{inputs.annotation}: none of {counted(len(images), 'image')} has a label; expected "
+            f"{_label_paths(images[0])[0]} for {images[0]}, in {split.root}"
         )
     write_names(inputs.work / _TABLE, images)
     notes = []
     if unlabelled:
         notes.append(
-            f"{len(unlabelled):,} of {len(images):,} images have no label, such as {unlabelled[0]}; they count as "
+            f"{len(unlabelled):,} of {len(images):,} images without a label, such as {unlabelled[0]}; counted as "
             "images without objects"
         )
     if len(listed) > len(images):
-        notes.append(f"{len(listed) - len(images):,} images are listed more than once; each is read once")
+        repeated = counted(len(listed) - len(images), "image is", "images are")
+        notes.append(f"{repeated} listed more than once, and read once")
     if others:
         notes.append(
-            f"{len(others):,} lines are skipped, because they do not end as images do, such as {others[0]}; each "
-            "line names an image with its ending"
+            f"{counted(len(others), 'line is', 'lines are')} skipped for lack of an image's ending, such as "
+            f"{others[0]}; each line names an image with its ending"
         )
     if without_image := _labels_without_image(split, images):
         notes.append(
-            f"{len(without_image):,} labels have no image, such as {without_image[0]}; they are not used: if images "
-            "are missing, finish the download"
+            f"{counted(len(without_image), 'label has', 'labels have')} no image, such as {without_image[0]}, and will "
+            "not be used; if images are missing, finish the download"
         )
     names = {name for name in data.names.values() if IMAGE_TOKEN not in name}
     return Scan(records=len(images), vocabulary=tuple(sorted(names)), notes=tuple(notes))
@@ -179,18 +181,19 @@ class Reader:
 
     def __init__(self, inputs: AnnotationFiles) -> None:
         self._data = read_data_yaml(inputs.annotation)
-        self._split = find_split(self._data, inputs.options.get("split", SPLIT))
+        self._root = find_split(self._data, inputs.options.get("split", SPLIT)).root.absolute()
         self._names = Names(inputs.work / _TABLE)
 
     def read(self, record_no: int) -> Record:
         """Return the record with this number. Raises Rejected if it cannot be used."""
         image = self._names[record_no]
-        label = _label(self._split.root, image)
-        if label is None and not posixpath.exists(posixpath.join(self._split.root, image)):
+        label, image_file = _label(self._root, image), posixpath.join(self._root, image)
+        if label is None and not posixpath.exists(image_file):
             raise Rejected("picture_not_found", f"{image}: neither the image nor its label is there")
         return Record(
             record_no=record_no,
             image_path=re.sub(r"^(?:\.\./)+", "", image),
+            image_file=image_file,
             units_per_side=1,
             regions=_regions(label, self._data) if label is not None else (),
         )

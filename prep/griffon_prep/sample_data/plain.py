@@ -18,9 +18,8 @@ from griffon_prep.sample_data import ccmd_writer as ccmd
 from griffon_prep.sample_data.files import Record, write_bytes, write_lines
 from griffon_prep.sample_data.llava_writer import caption_record
 from griffon_prep.sample_data.manifest_writer import MANIFEST_BEGIN
-from griffon_prep.sample_data.masks import bounds_xyxy_px, mask
 from griffon_prep.sample_data.paint import encode
-from griffon_prep.sample_data.scene import Scene, Shape
+from griffon_prep.sample_data.scene import Scene, Shape, between, placed
 from griffon_shards.permutation import permutation_key, permute
 
 WIDTH_PX, HEIGHT_PX = 100, 60  # not square: a model of swapped sides would not learn
@@ -86,7 +85,7 @@ def plain_scene(seed: int, number: int) -> Scene:
         number: the image's number, from 0.
     """
     draws = KeyedRandom(seed, "sample_data", number, 0, "plain")
-    colours = [COLOURS[i] for i in draws.sample(len(COLOURS), _between(draws, _FEWEST, _MOST))]
+    colours = [COLOURS[i] for i in draws.sample(len(COLOURS), between(draws, _FEWEST, _MOST))]
     shapes: list[Shape] = []
     while len(shapes) < len(colours):
         shapes = []
@@ -111,18 +110,9 @@ def plain_scene(seed: int, number: int) -> Scene:
 
 def _shape(draws: KeyedRandom, colour: str) -> Shape:
     kind = draws.choice(KINDS)
-    width_px, height_px = (side_px * _between(draws, _SHORTEST, _LONGEST) // 100 for side_px in (WIDTH_PX, HEIGHT_PX))
+    width_px, height_px = (side_px * between(draws, _SHORTEST, _LONGEST) // 100 for side_px in (WIDTH_PX, HEIGHT_PX))
     left_px, top_px = draws.below(WIDTH_PX - width_px + 1), draws.below(HEIGHT_PX - height_px + 1)
-    x1, y1, x2, y2 = bounds_xyxy_px(mask(kind, width_px, height_px))
-    return Shape(
-        colour=colour,
-        kind=kind,
-        left_px=left_px,
-        top_px=top_px,
-        width_px=width_px,
-        height_px=height_px,
-        box_xyxy_px=(left_px + x1, top_px + y1, left_px + x2, top_px + y2),
-    )
+    return placed(colour, kind, (left_px, top_px), (width_px, height_px))
 
 
 def _close(one: Shape, other: Shape) -> bool:
@@ -132,7 +122,3 @@ def _close(one: Shape, other: Shape) -> bool:
         and one.top_px < other.top_px + other.height_px + _GAP_PX
         and other.top_px < one.top_px + one.height_px + _GAP_PX
     )
-
-
-def _between(draws: KeyedRandom, low: int, high: int) -> int:
-    return low + draws.below(high - low + 1)

@@ -85,9 +85,9 @@ def scene(seed: int, number: int) -> Scene:
         number: the image's number, from 0.
     """
     draws = KeyedRandom(seed, "sample_data", number, 0, "picture")
-    width_px = _between(draws, _MIN_SIDE_PX, _MAX_SIDE_PX)
-    height_px = _between(draws, _MIN_SIDE_PX, _MAX_SIDE_PX)
-    texture, tone, period_px = draws.choice(TEXTURES), draws.choice(TONES), _between(draws, 7, 40)
+    width_px = between(draws, _MIN_SIDE_PX, _MAX_SIDE_PX)
+    height_px = between(draws, _MIN_SIDE_PX, _MAX_SIDE_PX)
+    texture, tone, period_px = draws.choice(TEXTURES), draws.choice(TONES), between(draws, 7, 40)
     shapes = _shapes(KeyedRandom(seed, "sample_data", number, 0, "shapes"), width_px, height_px)
     name = f"shape {number:04d} {COLOURS[shapes[0].colour]}.{_SUFFIXES[number % len(_SUFFIXES)]}"
     return Scene(
@@ -128,8 +128,8 @@ def _shapes(draws: KeyedRandom, width_px: int, height_px: int) -> tuple[Shape, .
 
     A shape may extend beyond its cell so that neighbours overlap, but never so far that one is completely covered.
     """
-    columns, rows = _between(draws, 2, 3), _between(draws, 2, 3)
-    count = _between(draws, 2, min(_MAX_SHAPES, columns * rows))
+    columns, rows = between(draws, 2, 3), between(draws, 2, 3)
+    count = between(draws, 2, min(_MAX_SHAPES, columns * rows))
     cell_width_px, cell_height_px = width_px // columns, height_px // rows
     looks = _looks(draws, count)
     shapes = []
@@ -139,19 +139,23 @@ def _shapes(draws: KeyedRandom, width_px: int, height_px: int) -> tuple[Shape, .
         centre_y_px = (2 * (cell // columns) + 1) * cell_height_px // 2 + _jitter_px(draws, cell_height_px)
         left_px = min(max(centre_x_px - shape_width_px // 2, 0), width_px - shape_width_px)
         top_px = min(max(centre_y_px - shape_height_px // 2, 0), height_px - shape_height_px)
-        x1, y1, x2, y2 = bounds_xyxy_px(mask(kind, shape_width_px, shape_height_px))
-        shapes.append(
-            Shape(
-                colour=colour,
-                kind=kind,
-                left_px=left_px,
-                top_px=top_px,
-                width_px=shape_width_px,
-                height_px=shape_height_px,
-                box_xyxy_px=(left_px + x1, top_px + y1, left_px + x2, top_px + y2),
-            )
-        )
+        shapes.append(placed(colour, kind, (left_px, top_px), (shape_width_px, shape_height_px)))
     return tuple(shapes)
+
+
+def placed(colour: str, kind: str, corner_px: tuple[int, int], size_px: tuple[int, int]) -> Shape:
+    """A shape whose mask has its upper left corner here, with its exact box."""
+    (left_px, top_px), (width_px, height_px) = corner_px, size_px
+    x1, y1, x2, y2 = bounds_xyxy_px(mask(kind, width_px, height_px))
+    return Shape(
+        colour=colour,
+        kind=kind,
+        left_px=left_px,
+        top_px=top_px,
+        width_px=width_px,
+        height_px=height_px,
+        box_xyxy_px=(left_px + x1, top_px + y1, left_px + x2, top_px + y2),
+    )
 
 
 def _looks(draws: KeyedRandom, count: int) -> list[tuple[str, str]]:
@@ -169,19 +173,19 @@ def _looks(draws: KeyedRandom, count: int) -> list[tuple[str, str]]:
 
 def _shape_size_px(draws: KeyedRandom, kind: str, room_px: int) -> tuple[int, int]:
     """Return width and height of a shape; its longer side is 55 to 140 % of `room_px`."""
-    long_px = room_px * _between(draws, 55, 140) // 100
+    long_px = room_px * between(draws, 55, 140) // 100
     if kind in _EQUAL_SIDES:
         return long_px, long_px
-    percent = _between(draws, 40, 60) if kind in _LONG else _between(draws, 80, 100)
+    percent = between(draws, 40, 60) if kind in _LONG else between(draws, 80, 100)
     short_px = long_px * percent // 100
     return (long_px, short_px) if draws.below(2) else (short_px, long_px)
 
 
 def _jitter_px(draws: KeyedRandom, cell_px: int) -> int:
     """Return the offset of a shape's centre from its cell's centre, up to 20 % of the cell in either direction."""
-    return cell_px * _between(draws, -20, 20) // 100
+    return cell_px * between(draws, -20, 20) // 100
 
 
-def _between(draws: KeyedRandom, low: int, high: int) -> int:
+def between(draws: KeyedRandom, low: int, high: int) -> int:
     """Return a uniformly random integer in [low, high]."""
     return low + draws.below(high - low + 1)

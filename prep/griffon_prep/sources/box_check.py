@@ -15,6 +15,7 @@ from griffon_prep.readers.box_form import states_order
 from griffon_prep.records import Record, Rejected
 from griffon_prep.sources.sized_records import image_file, sized
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.tables import counted
 from griffon_shards.types import BoxXYXY
 
 _RECORDS, _IMAGES, _STEP = 1000, 50, 20  # records that are read, and images whose size no record states
@@ -47,7 +48,7 @@ def check_boxes(
     boxes, sides_px = _boxes_of(reader, records, image_root, upright=options.get("orientation") == "shown")
     if not len(boxes):
         return
-    looked_at = f"{name}: of {len(boxes):,} boxes looked at"
+    looked_at = f"{name}: of {counted(len(boxes), 'box', 'boxes')} looked at"
     unit = f"{options['boxes']}+" if options.get("boxes") and not stated else ""
 
     def add(value: str) -> str:

@@ -14,6 +14,7 @@ from griffon_prep.records import Rejected
 from griffon_shards.image_identity import VisualGenomeImages, identity_of, path_parts
 from griffon_shards.image_list import list_lines, read_image_list
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.tables import counted
 
 _KEY = re.compile(r"([A-Za-z0-9_]+)-(\d{9,10})")
 
@@ -157,4 +158,5 @@ def unknown_keys(path: Path, records_by_tag: Mapping[str, int]) -> str:
     if not unknown:
         return ""
     line_no, key = min(unknown)
-    return f"{path}: {len(unknown):,} keys name no record of this build, such as {key} in line {line_no}"
+    keys = counted(len(unknown), "key names", "keys name")
+    return f"{path}: {keys} no record of this build, such as {key} in line {line_no}"

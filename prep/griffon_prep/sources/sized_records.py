@@ -17,7 +17,7 @@ def image_file(image_root: str, record: Record) -> ImageFile:
     if record.image_bytes is not None:
         return ImageFile(data=record.image_bytes, by_last_part=False)
     assert record.image_path is not None
-    return read_image(image_root, record.image_path, record.image_elsewhere)
+    return read_image(image_root, record.image_path, record.image_elsewhere, record.image_file)
 
 
 class ImageOnce:
@@ -25,13 +25,13 @@ class ImageOnce:
 
     def __init__(self, image_root: str) -> None:
         self._image_root = image_root
-        self._files: dict[tuple[str | None, tuple[str, ...]], ImageFile] = {}
+        self._files: dict[tuple[str | None, ...], ImageFile] = {}
 
     def __call__(self, record: Record) -> ImageFile:
         """Return the image of a record; as `image_file`."""
         if record.image_bytes is not None:
             return image_file(self._image_root, record)
-        key = (record.image_path, record.image_elsewhere)
+        key = (record.image_file, record.image_path, *record.image_elsewhere)
         if key not in self._files:
             self._files[key] = image_file(self._image_root, record)
         return self._files[key]

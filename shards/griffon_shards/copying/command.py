@@ -11,7 +11,7 @@ from griffon_shards.copying.copy_set import CopyPlan, plan_copy, run_copy
 from griffon_shards.storage import Location
 from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.support.command_line import resumable
-from griffon_shards.support.tables import size
+from griffon_shards.support.tables import counted, size
 
 
 @click.command("copy")
@@ -22,14 +22,16 @@ from griffon_shards.support.tables import size
     type=click.IntRange(1, 64),
     default=8,
     show_default=True,
-    help="Copy this many files at once.",
+    help="Number of files that are copied at once.",
 )
-@click.option("--no-verify", is_flag=True, help="Keep the files that DST has with their size without reading them.")
+@click.option(
+    "--no-verify", is_flag=True, help="Keep files that DST already has in the right size, without reading them."
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be copied, and write nothing.")
 @click.option(
     "--work",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder for temporary files between object stores, one a worker.  [default: that of the system]",
+    help="Folder for temporary files of copies between object stores, one per worker.  [default: that of the system]",
 )
 @resumable
 def copy_command(
@@ -38,7 +40,7 @@ def copy_command(
     """Copy the frozen set SRC to DST; both are folders or URLs. Rerun the same command to resume.
 
     Shards and index are checked against their hashes in the lock while they are copied. The lock is written last, so
-    half a copy is not a frozen set.
+    nothing takes an incomplete copy for a set.
     """
     plan = plan_copy(source, target)
     if plan.up_to_date:
@@ -58,13 +60,14 @@ def _copy(plan: CopyPlan, workers: int, verify: bool, work: Path | None) -> None
         copied = run_copy(plan, workers=workers, verify=verify, work=work, moved=bar.update)
     size_bytes, passed_s = sum(file.size_bytes for file in copied), time.monotonic() - start
     kept = len(plan.files) - len(copied)
+    reread = " (read again)" if verify else ""
     click.echo(
-        f"copied {len(copied):,} files, {size(size_bytes)} in {passed_s:.1f} s ({size(size_bytes / passed_s)}/s)"
-        + (f"; kept {kept:,} files{', which were read again' if verify else ''}" if kept else "")
+        f"copied {counted(len(copied), 'file')}, {size(size_bytes)} in {passed_s:.1f} s "
+        f"({size(size_bytes / passed_s)}/s)" + (f"; kept {counted(kept, 'file')}{reread}" if kept else "")
     )
     click.echo(f"digest {plan.lock.digest}")
 
 
 def _amount(plan: CopyPlan, *, kept: bool) -> str:
     files = [file for file in plan.files if (file.name in plan.kept) == kept]
-    return f"{len(files):,} files ({size(sum(file.size_bytes for file in files))})"
+    return f"{counted(len(files), 'file')} ({size(sum(file.size_bytes for file in files))})"

@@ -11,6 +11,7 @@ from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.storage.transfer import refuse_outside
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import TEMPORARY_PREFIX
+from griffon_shards.support.tables import counted
 
 COPY_LOCK_NAME = ".griffon-copy.lock"
 """Held while a copy writes into a folder on disk, and removed at its end."""
@@ -106,7 +107,7 @@ def refuse_strangers(target: Location, names: Collection[str], sizes: Mapping[st
     others = [name for name in sizes if name not in known and not PurePosixPath(name).name.startswith(TEMPORARY_PREFIX)]
     if others:
         raise SettingsError(
-            f"{target}: has {len(others):,} files that are not of this set, such as {others[0]}; give an empty DST, or "
+            f"{target}: has {counted(len(others), 'file')} not of this set, such as {others[0]}; give an empty DST, or "
             "one where a copy of this set was interrupted"
         )
 

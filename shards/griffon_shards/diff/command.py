@@ -10,46 +10,46 @@ import click
 from tqdm import tqdm
 
 from griffon_shards.diff.locks import changed_sources
-from griffon_shards.diff.report import as_json, as_text
+from griffon_shards.diff.report import as_text, plain_data
 from griffon_shards.diff.rows import Rows, match_rows, open_checked
 from griffon_shards.diff.sets import ChangedSample, SourceDiff, compare_locks, compare_source, read_changed
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.lock import read_lock
 from griffon_shards.storage import Location
 from griffon_shards.storage.parameter import LOCATION
-from griffon_shards.support.command_line import comparing
+from griffon_shards.support.command_line import comparing, json_option
 from griffon_shards.support.errors import SettingsError
 
 
 @click.command("diff")
 @click.argument("a", metavar="A", type=LOCATION)
 @click.argument("b", metavar="B", type=LOCATION)
-@click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")
+@json_option
 @click.option("--keys", is_flag=True, help="Print a line for every sample that differs, and nothing else.")
 @click.option(
     "--limit",
     type=click.IntRange(0),
     default=1,
     show_default=True,
-    help="For each source, show at most this many samples of every set of changed parts, and keys in one set only.",
+    help="Number of examples for each source: of keys in one set only, and of samples in which the same parts changed.",
 )
 @comparing
-def diff_command(a: Location, b: Location, json_wanted: bool, keys: bool, limit: int) -> None:
+def diff_command(a: Location, b: Location, as_json: bool, keys: bool, limit: int) -> None:
     """Show how set B differs from set A: settings, inputs, sources and samples.
 
-    Samples are compared by key. Only those whose checksums in the indexes differ are read. A line of --keys has `only
-    A`, `only B` or `changed`, the key, and the parts that changed, separated by tabs.
+    Samples are matched by key, and only those whose checksums differ are read. A line of --keys has `only A`, `only B`
+    or `changed`, the key, and the parts that changed, separated by tabs.
 
     Exits with 0 if the sets are alike (have the same digest), with 1 if they differ, and with 2 after any error.
     """
-    if json_wanted and keys:
+    if as_json and keys:
         raise SettingsError("--json and --keys exclude each other; give one of them")
     diff = compare_locks(read_lock(a), read_lock(b))
     if not diff.alike:
         sources = _compare_sources(open_checked(a), open_checked(b), limit=limit, print_keys=keys)
         diff = replace(diff, sources=tuple(sources))
-    if json_wanted:
-        click.echo(json.dumps(as_json(diff, a, b), ensure_ascii=False))
+    if as_json:
+        click.echo(json.dumps(plain_data(diff, a, b), ensure_ascii=False))
     elif not keys:
         click.echo("\n\n".join(as_text(diff, a, b)))
     sys.stdout.flush()  # here, so that `comparing` handles a closed pipe or a full disk

@@ -14,7 +14,7 @@ _KEPT_CHARS = 20  # of what two texts have in common, in front of their first di
 _HASH_CHARS = 12
 
 
-def as_json(diff: SetDiff, a: Location, b: Location) -> dict[str, object]:
+def plain_data(diff: SetDiff, a: Location, b: Location) -> dict[str, object]:
     """The differences as plain data: everything that the text has, and values in full."""
     return {
         "alike": diff.alike,

@@ -14,13 +14,13 @@ from griffon_shards.lock import read_lock
 from griffon_shards.overlap.examine import perceptual_installed, read_image_data
 from griffon_shards.overlap.find import Found, compare, compare_with_itself, read_side
 from griffon_shards.overlap.inputs import Input, open_inputs
-from griffon_shards.overlap.report import as_json, as_text, list_text, pair_counts
+from griffon_shards.overlap.report import as_text, list_text, pair_counts, plain_data
 from griffon_shards.storage import Location
 from griffon_shards.storage.parameter import LOCATION
-from griffon_shards.support.command_line import guard
+from griffon_shards.support.command_line import guard, json_option, workers_option
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.files import write_whole
-from griffon_shards.support.processes import available_cores
+from griffon_shards.support.tables import counted
 from griffon_shards.support.worker_pool import InProcess, LocalPool
 
 _log = logging.getLogger(__name__)
@@ -33,21 +33,16 @@ _SHOWN = 3
 @click.option(
     "--eval", "evaluation", metavar="EVAL", multiple=True, type=LOCATION, help="Evaluation set; can be repeated."
 )
-@click.option("--self", "own", is_flag=True, help="Find images that stand twice in TRAIN, instead of --eval.")
+@click.option("--self", "own", is_flag=True, help="Find images that occur more than once in TRAIN, instead of --eval.")
 @click.option("--image-data", type=_PATH, help="Visual Genome's image_data.json, which says which images are COCO's.")
-@click.option("--no-perceptual", is_flag=True, help="Decode no image: compare names and bytes alone.")
+@click.option("--no-perceptual", is_flag=True, help="Compare only names and bytes, without decoding images.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a list of the images for `griffon-prep build --exclude`.",
+    help="Write these images to a list for `griffon-prep build --exclude`.",
 )
-@click.option("--json", "as_json_wanted", is_flag=True, help="Print JSON.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=available_cores,
-    help="Number of worker processes.  [default: one per CPU core]",
-)
+@json_option
+@workers_option
 @guard
 def overlap_command(
     train: tuple[Location, ...],
@@ -56,13 +51,13 @@ def overlap_command(
     image_data: Path | None,
     no_perceptual: bool,
     out: Path | None,
-    as_json_wanted: bool,
+    as_json: bool,
     workers: int,
 ) -> None:
-    """Find the images of TRAIN that are in EVAL, too: by name, by bytes, and by perceptual hash.
+    """Find images of TRAIN that are also in EVAL, by name, bytes and perceptual hash.
 
-    TRAIN and EVAL are frozen sets, also at URLs, folders of images, or lists of names (file names, COCO ids,
-    SHA-256s). Without TRAIN, --out lists all images of EVAL.
+    TRAIN and EVAL are frozen sets (folders or URLs), folders of images, or lists (file names, COCO ids or SHA-256s, one
+    a line). Without TRAIN, --out lists all images of EVAL.
     """
     _check(train, evaluation, own=own, out=out)
     if image_data is not None:
@@ -89,13 +84,13 @@ def overlap_command(
             )
             found.unreadable += unreadable
     _warn(found, out)
-    _print(found, first, second, own=own, perceptual=perceptual, json_wanted=as_json_wanted)
+    _print(found, first, second, own=own, perceptual=perceptual, json_wanted=as_json)
     if out is not None:
         against = ", ".join(one.path.resolve().name for one in second)
         title = f"images that stand in {against}" + (" a second time" if own else "")
         write_whole(out, list_text(found.lines, title).encode())
-        if not as_json_wanted:
-            click.echo(f"wrote {len(found.lines):,} lines to {out}")
+        if not as_json:
+            click.echo(f"wrote {counted(len(found.lines), 'line')} to {out}")
 
 
 def _check(train: Sequence[Location], evaluation: Sequence[Location], *, own: bool, out: Path | None) -> None:
@@ -121,8 +116,8 @@ def _warn_of_names(inputs: Sequence[Input]) -> None:
     for one in inputs:
         if one.unnamed:
             _log.warning(
-                f"{one.path}: {one.unnamed:,} of {one.images:,} names do not say which image it is, and are compared "
-                "with nothing; give the folder of the images instead"
+                f"{one.path}: {one.unnamed:,} of {counted(one.images, 'name')} cannot be compared, for lack of a "
+                "number that identifies the image; give the folder of the images instead"
             )
         old = one.kind == "set" and not read_lock(one.path).has_image_paths
         if old:
@@ -133,9 +128,10 @@ def _warn(found: Found, out: Path | None) -> None:
     for message in found.unreadable[:_SHOWN]:
         _log.warning(f"unreadable image: {message}")
     if len(found.unreadable) > _SHOWN:
-        _log.warning(f"... and {len(found.unreadable) - _SHOWN:,} more unreadable images")
+        _log.warning(f"... and {counted(len(found.unreadable) - _SHOWN, 'more unreadable image')}")
     if found.unlisted and out is not None:
-        _log.warning(f"{found.unlisted:,} images are not in {out}: no line could name them alone")
+        unlisted = counted(found.unlisted, "image is", "images are")
+        _log.warning(f"{unlisted} not in {out}: no line could name only that image")
 
 
 def _print(
@@ -152,6 +148,7 @@ def _print(
         return
     pairs = pair_counts(found, names, other_names)
     if json_wanted:
-        click.echo(json.dumps(as_json(pairs, found, other_names, own=own, perceptual=perceptual), ensure_ascii=False))
+        facts = plain_data(pairs, found, other_names, own=own, perceptual=perceptual)
+        click.echo(json.dumps(facts, ensure_ascii=False))
     else:
         click.echo(as_text(pairs, found, other_names, own=own, perceptual=perceptual))

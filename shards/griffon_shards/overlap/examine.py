@@ -1,7 +1,8 @@
 """The keys of an image: what its name says, the SHA-256 of its bytes, and a perceptual hash of its pixels.
 
 The perceptual hash is `imagehash.phash` with 16x16 bits: signs of the low frequencies of the grey image, against their
-median. docs/clean-data.md says why this one, and how its threshold was chosen.
+median. docs/clean-data.md says why this one, and how its threshold was chosen. An image with an EXIF orientation has
+two hashes, because its copies may have been turned by it, or may have lost it.
 """
 
 import hashlib
@@ -15,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.image_identity import VisualGenomeImages, identity_of, visual_genome_images
 from griffon_shards.image_list import ImageListEntry
-from griffon_shards.images import ImageError, decode
+from griffon_shards.images import SHOWING, ImageError, decode_with_orientation
 from griffon_shards.overlap.inputs import Job, local_path
 from griffon_shards.storage import Location
 
@@ -39,7 +41,7 @@ class Keys:
         identities: `kind:number`, or empty; Visual Genome's images that are COCO's have COCO's numbers.
         own_identities: the same without `image_data.json`.
         sha256s: shape [images, 32], uint8; zeros if the bytes are not known.
-        hashes: perceptual hashes; shape [images, WORDS], uint64; zeros if there is none.
+        hashes: perceptual hashes as `perceptual_hashes` returns them; shape [images, 2, WORDS], uint64; zeros for none.
         from_file: whether `sha256s` are of files as their publishers have them, and not of shrunk or turned copies.
         unreadable: messages about images that could not be read or decoded.
     """
@@ -59,16 +61,24 @@ def perceptual_installed() -> bool:
     return find_spec("imagehash") is not None and hasattr(np, "bitwise_count")
 
 
-def perceptual_hash(data: bytes) -> NDArray[np.uint64]:
-    """The perceptual hash of an image, as stored; zeros for an image of nearly one colour.
+def perceptual_hashes(data: bytes) -> NDArray[np.uint64]:
+    """The perceptual hash of an image as viewers show it and, if they turn or mirror it, that of the stored pixels.
 
     Returns:
-        Shape [WORDS].
+        Shape [2, WORDS]; zeros if there is no second hash, and for an image of nearly one colour.
 
     Raises:
         ImageError: it is not a supported image, or is damaged.
     """
-    hashed = _imagehash().phash(decode(data, "L", at_least_px=_DECODED_PX), hash_size=HASH_SIDE)
+    stored, orientation = decode_with_orientation(data, "L", at_least_px=_DECODED_PX)
+    turn = SHOWING.get(orientation)
+    if turn is None:
+        return np.stack([_hash_of(stored), np.zeros(WORDS, np.uint64)])
+    return np.stack([_hash_of(stored.transpose(turn)), _hash_of(stored)])
+
+
+def _hash_of(grey: Image.Image) -> NDArray[np.uint64]:
+    hashed = _imagehash().phash(grey, hash_size=HASH_SIDE)
     bits = np.asarray(hashed.hash, bool).reshape(-1)
     if min(bits.sum(), bits.size - bits.sum()) < _LEAST_ONES:
         return np.zeros(WORDS, np.uint64)
@@ -83,7 +93,7 @@ def examine(job: Job) -> Keys:
         identities=[],
         own_identities=[],
         sha256s=np.zeros((len(job.items), 32), np.uint8),
-        hashes=np.zeros((len(job.items), WORDS), np.uint64),
+        hashes=np.zeros((len(job.items), 2, WORDS), np.uint64),
         from_file=[],
         unreadable=[],
     )
@@ -100,7 +110,7 @@ def examine(job: Job) -> Keys:
             keys.unreadable.append(f"{job.input.path}, {image.name}: {image.error}")
         elif image.data is not None and job.perceptual:
             try:
-                keys.hashes[place] = perceptual_hash(image.data)
+                keys.hashes[place] = perceptual_hashes(image.data)
             except ImageError as error:
                 keys.unreadable.append(f"{job.input.path}, {image.name}: {error}")
     return keys

@@ -8,7 +8,7 @@ import numpy as np
 
 from griffon_shards.overlap.find import Found, Match
 from griffon_shards.overlap.table import KEYS
-from griffon_shards.support.tables import table
+from griffon_shards.support.tables import counted, table
 
 _EXAMPLES = 3
 
@@ -62,7 +62,7 @@ def as_text(
     pairs: Sequence[PairCount], found: Found, other_sources: Sequence[str], *, own: bool, perceptual: bool
 ) -> str:
     """A table with a line for each pair of sources, and examples of what only the perceptual hash has found."""
-    examined = f"{sum(found.examined.tolist()):,} images examined"
+    examined = f"{counted(sum(found.examined.tolist()), 'image')} examined"
     if not pairs:
         return f"no image stands twice; {examined}" if own else f"no image in common; {examined}"
     different = np.bincount(found.side.sources)
@@ -85,7 +85,7 @@ def as_text(
     return "\n".join((table(head, rows), examined, *examples))
 
 
-def as_json(
+def plain_data(
     pairs: Sequence[PairCount], found: Found, other_sources: Sequence[str], *, own: bool, perceptual: bool
 ) -> dict[str, Any]:
     """The same as plain data."""

@@ -45,7 +45,7 @@ class Matches:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Table:
-    """Keys of images, sorted for looking up. About 130 bytes an image.
+    """Keys of images, sorted for looking up. About 160 bytes an image.
 
     Attributes:
         sources: shape [images], uint16.
@@ -53,9 +53,9 @@ class Table:
         identity_order: the image of each; shape [images], int32.
         sha256s: first halves of SHA-256, as two big-endian numbers, ascending; shape [images, 2], uint64.
         sha256_order: the image of each; shape [images], int32.
-        hashes: perceptual hashes by image; shape [images, WORDS], uint64.
-        starts: of every part of a hash and every value, where its images begin in `part_order`; shape [parts, 65537].
-        part_order: the images with a hash, sorted by the value of a part; shape [parts, images with a hash], int32.
+        hashes: perceptual hashes of each image, zeros for none; shape [images, hashes of an image, WORDS], uint64.
+        starts: of every part of a hash and every value, where its hashes begin in `part_order`; shape [parts, 65537].
+        part_order: rows of all hashes, sorted by the value of a part; shape [parts, hashes that are not zeros], int32.
     """
 
     sources: NDArray[np.uint16]
@@ -88,7 +88,7 @@ class Table:
         Args:
             identities: as `identity_numbers` returns them; shape [queries].
             sha256s: as `sha256_numbers` returns them; shape [queries, 2].
-            hashes: perceptual hashes, zeros for none; shape [queries, WORDS].
+            hashes: perceptual hashes, zeros for none; shape [queries, hashes of an image, WORDS].
 
         Returns:
             Every pair once, sorted by query and image.
@@ -114,6 +114,8 @@ class Table:
         return queries[same], self.sha256_order[places[same]].astype(np.int64)
 
     def _by_hash(self, hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        (of_query, of_image), own = (hashes.shape[1], self.hashes.shape[1]), self.hashes.reshape(-1, WORDS)
+        hashes = hashes.reshape(-1, WORDS)
         hashed = np.flatnonzero(hashes.any(axis=1))
         found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
         if self.part_order.shape[1] and hashed.size:
@@ -123,9 +125,9 @@ class Table:
                 starts = self.starts[part]
                 first, end = starts[values].ravel(), starts[values.astype(np.int64) + 1].ravel()
                 for probes, places in _in_pieces(first, end):
-                    queries, images = hashed[probes // len(_PROBES)], self.part_order[part][places]
-                    near = _near(hashes, queries, self.hashes, images)
-                    found.append((queries[near], images[near].astype(np.int64)))
+                    rows, own_rows = hashed[probes // len(_PROBES)], self.part_order[part][places]
+                    near = _near(hashes, rows, own, own_rows)
+                    found.append((rows[near] // of_query, own_rows[near].astype(np.int64) // of_image))
         queries, images = (np.concatenate(column) for column in zip(*found, strict=True))
         return queries, images
 
@@ -139,8 +141,9 @@ def make_table(
     """Sort the keys of images, which are numbered as they stand in the arrays; shapes as in `Table.look_up`."""
     identity_order = np.argsort(identities, kind="stable").astype(np.int32)
     sha256_order = np.lexsort((sha256s[:, 1], sha256s[:, 0])).astype(np.int32)
-    hashed = np.flatnonzero(hashes.any(axis=1)).astype(np.int32)
-    parts = _parts(hashes[hashed])
+    rows = hashes.reshape(-1, WORDS)
+    hashed = np.flatnonzero(rows.any(axis=1)).astype(np.int32)
+    parts = _parts(rows[hashed])
     starts = np.zeros((_PARTS, _VALUES + 1), np.int32)
     part_order = np.zeros((_PARTS, len(hashed)), np.int32)
     for part in range(_PARTS):

@@ -1,17 +1,17 @@
 """Counts a frozen set, in several processes."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
-from griffon_shards.frozen_set import open_set
+from griffon_shards.frozen_set import FrozenSet, open_set
 from griffon_shards.stats.counts import CountTokens, SetCounts
 from griffon_shards.stats.figures import Figures, make_figures
 from griffon_shards.storage import Location
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.support.worker_pool import Engine, InProcess, LocalPool
 
 _ROWS_PER_JOB = 1000
 _Job = tuple[str, int, int, str | None]
@@ -41,12 +41,30 @@ def count_set(
     if tokenizer is not None:
         token_counter(str(tokenizer))  # report errors before processes start
     frozen = open_set(root)
+    workers = min(workers, -(-len(frozen) // rows_per_job))
+    with LocalPool(workers) if workers > 1 else InProcess() as pool:
+        return count_frozen(frozen, pool, tokenizer=tokenizer, rows_per_job=rows_per_job, done=done)
+
+
+def count_frozen(
+    frozen: FrozenSet,
+    pool: Engine,
+    *,
+    tokenizer: Path | None = None,
+    rows_per_job: int = _ROWS_PER_JOB,
+    done: Callable[[int], object] = lambda rows: None,
+) -> Figures:
+    """`count_set` of an open set, in the processes of `pool`.
+
+    Raises:
+        DataError: the set is damaged, or a process was killed.
+    """
     frozen.check_shards()
     starts = range(0, len(frozen), rows_per_job)
     folder = None if tokenizer is None else str(tokenizer)
-    jobs: list[_Job] = [(str(root), start, min(start + rows_per_job, len(frozen)), folder) for start in starts]
+    jobs: list[_Job] = [(str(frozen.root), start, min(start + rows_per_job, len(frozen)), folder) for start in starts]
     counts = SetCounts(frozen.lock.render["boxes"])
-    for rows, part in _run(jobs, min(workers, len(jobs))):
+    for rows, part in pool.run(_count_rows, jobs):
         counts.merge(part)
         done(rows)
     return make_figures(
@@ -55,14 +73,6 @@ def count_set(
         digest=frozen.lock.digest,
         tokenizer="" if tokenizer is None else tokenizer.resolve().name,
     )
-
-
-def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[int, SetCounts]]:
-    if workers <= 1:
-        yield from map(_count_rows, jobs)
-        return
-    with LocalPool(workers) as pool:
-        yield from pool.run(_count_rows, jobs)
 
 
 def _count_rows(job: _Job) -> tuple[int, SetCounts]:

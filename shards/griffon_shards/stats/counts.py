@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, labels_of, parse_answer
 from griffon_shards.stats.tally import Tally
 from griffon_shards.support.errors import DataError
+from griffon_shards.support.tables import counted
 from griffon_shards.types import IMAGE_TOKEN, REGION_TOKEN, BoxXYXY, Sample
 
 CATEGORY_TASKS = ("DET", "RANDDET")
@@ -231,7 +232,8 @@ def _labels_and_boxes(sample: Sample, answers: Sequence[str], style: str) -> tup
     if written and min(width_px, height_px) < 1:
         raise DataError(f"sample {sample.key}: its answers hold boxes, but its image is {width_px}x{height_px} px")
     if exact is not None and len(exact) != len(written):
-        raise DataError(f"sample {sample.key}: its JSON lists {len(exact)} boxes, its answers hold {len(written)}")
+        listed = counted(len(exact), "box", "boxes")
+        raise DataError(f"sample {sample.key}: its JSON lists {listed}, its answers hold {len(written)}")
     labels = [label for label, _ in written]
     return labels, exact or [
         (x1 * width_px, y1 * height_px, x2 * width_px, y2 * height_px) for _, (x1, y1, x2, y2) in written

@@ -11,6 +11,7 @@ from html import escape
 from griffon_shards.stats.figures import Category, Distribution, Figures, Group
 from griffon_shards.stats.plots import heat_map, histogram, rank_plot
 from griffon_shards.stats.wording import TITLES, box_sizes, long_tail, number, one_line
+from griffon_shards.support.tables import counted
 
 _NAME_CHARS = 120
 _CATEGORIES = 25
@@ -112,8 +113,8 @@ def section(title: str, *parts: str) -> str:
 
 def _summary(total: Group) -> str:
     return (
-        f"<p>{total.samples:,} samples, {total.samples - total.images:,} of them without an image; "
-        f"{total.boxes:,} boxes; {total.distinct_images:,} different images.</p>\n"
+        f"<p>{counted(total.samples, 'sample')}, {total.samples - total.images:,} of them without an image; "
+        f"{counted(total.boxes, 'box', 'boxes')}; {counted(total.distinct_images, 'different image')}.</p>\n"
     )
 
 
@@ -153,7 +154,7 @@ def _figure(name: str, values: Distribution) -> str:
 def _heat_maps(figures: Figures) -> str:
     maps = [
         f"<figure><h3>{text(group.name)}</h3>{heat_map(group.name, group.heat)}"
-        f"<figcaption>{group.boxes:,} boxes</figcaption></figure>\n"
+        f"<figcaption>{counted(group.boxes, 'box', 'boxes')}</figcaption></figure>\n"
         for group in (figures.total, *figures.tasks)
         if group.boxes
     ]
@@ -181,9 +182,8 @@ def _category_table(title: str, categories: Sequence[Category]) -> str:
 
 def _formats(total: Group) -> str:
     formats = ", ".join(f"{text(name)} {count:,}" for name, count in total.formats.items())
-    return (
-        f"<p>{total.images:,} samples have an image: {formats}. {total.distinct_images:,} images are different.</p>\n"
-    )
+    images = counted(total.images, "sample")
+    return f"<p>{images} with an image: {formats}. Different images: {total.distinct_images:,}.</p>\n"
 
 
 def _repeated(figures: Figures) -> str:

@@ -6,6 +6,7 @@ from math import log10
 
 from griffon_shards.stats.figures import Category, Distribution
 from griffon_shards.stats.wording import TITLES, number
+from griffon_shards.support.tables import counted
 
 _WIDTH, _HEIGHT = 320, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 6, 6, 8, 20
@@ -70,7 +71,8 @@ def rank_plot(categories: Sequence[Category]) -> str:
     for power in (10**decade for decade in range(int(highest) + 1)):
         parts.append(f'<text class="left" x="{left - 4}" y="{y_of(power) + 3:.1f}">{_short(power)}</text>')
     most, fewest = categories[0].boxes, categories[-1].boxes
-    return _svg(f"boxes of {len(categories):,} categories by rank, from {most:,} to {fewest:,}", parts)
+    ranked = counted(len(categories), "category", "categories")
+    return _svg(f"boxes of {ranked} by rank, from {most:,} to {fewest:,}", parts)
 
 
 def _ranks(last: int) -> list[int]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from griffon_shards.stats.figures import Category, Figures, Group
 from griffon_shards.stats.wording import TITLES, box_sizes, long_tail, number, one_line
-from griffon_shards.support.tables import table
+from griffon_shards.support.tables import counted, table
 
 _CATEGORIES = 10
 _PAIRS = 10
@@ -67,7 +67,7 @@ def _category_table(title: str, categories: Sequence[Category]) -> str:
 def _images(figures: Figures) -> str:
     total = figures.total
     formats = ", ".join(f"{name} {count:,}" for name, count in total.formats.items())
-    lines = [f"{total.images:,} samples have an image ({formats}), {total.distinct_images:,} different ones"]
+    lines = [f"{counted(total.images, 'sample')} with an image ({formats}), {total.distinct_images:,} different"]
     if figures.repeated_images:
         rows = [(image.samples, image.first_key) for image in figures.repeated_images]
         lines += ["", table(("samples", "most repeated image, first in"), rows)]
@@ -75,7 +75,7 @@ def _images(figures: Figures) -> str:
         pairs = [(pair.images, *pair.sources) for pair in figures.shared_images[:_PAIRS]]
         lines += ["", table(("images", "in both", ""), pairs)]
         if len(figures.shared_images) > _PAIRS:
-            lines.append(f"and {len(figures.shared_images) - _PAIRS:,} more pairs of sources; --json has all")
+            lines.append(f"and {counted(len(figures.shared_images) - _PAIRS, 'more pair')} of sources; --json has all")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 import unicodedata
 
 from griffon_shards.stats.figures import Figures, Group
+from griffon_shards.support.tables import counted
 
 TITLES = {
     "turns": "turns a sample",
@@ -40,10 +41,11 @@ def box_sizes(group: Group) -> str:
 def long_tail(figures: Figures) -> str:
     """How the boxes of DET and RANDDET are spread over categories."""
     tail, (one, ten, hundred) = figures.long_tail, figures.long_tail.at_most.values()
+    categories = counted(len(figures.categories), "category", "categories")
     return (
-        f"{len(figures.categories):,} categories: the {tail.half:,} most frequent have half of all boxes, the "
-        f"{tail.nine_tenths:,} most frequent nine tenths; "
-        f"{one:,} have 1 box, {ten:,} at most 10, {hundred:,} at most 100"
+        f"{categories}: half of all boxes are in the {tail.half:,} most frequent, nine tenths in the "
+        f"{tail.nine_tenths:,} most frequent; "
+        f"{one:,} with 1 box, {ten:,} with at most 10, {hundred:,} with at most 100"
     )
 
 

@@ -1,4 +1,4 @@
-"""Error handling of the command lines: one line for the user, an exit code for programs."""
+"""The command lines: errors become one line for the user and an exit code for programs; options that several share."""
 
 import errno
 import os
@@ -14,8 +14,20 @@ import click
 
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.logs import configure_command
+from griffon_shards.support.processes import available_cores
 
 Arguments = ParamSpec("Arguments")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+"""Adds `--json` to a command, as `as_json`."""
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=available_cores,
+    help="Number of worker processes.  [default: one per CPU core]",
+)
+"""Adds `--workers` to a command."""
 
 
 def guard(command: Callable[Arguments, None]) -> Callable[Arguments, None]:

@@ -22,6 +22,11 @@ def counts(by_reason: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in sorted(by_reason.items())) or "-"
 
 
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """A count with its noun: `1 box`, `2,000 boxes`. `nouns` is its plural if that is not just the noun with an s."""
+    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
+
+
 def size(number_bytes: float) -> str:
     """A number of bytes, readable, in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):

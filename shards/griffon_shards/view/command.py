@@ -25,22 +25,22 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Listen on this address. All but loopback need a token.",
+    help="Address to listen on. If others can reach it, the link has a token, without which nothing is answered.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help=f"Listen on this port.  [default: {DEFAULT_PORT}, or any free one]"
+    "--port", type=click.IntRange(0, 65535), help=f"Port to listen on.  [default: {DEFAULT_PORT}, or any free one]"
 )
 @click.option("--open/--no-browser", "browse", default=True, help="Open the page in a browser, or only print the link.")
 @click.option(
     "--data-root",
     type=_EXISTING_FOLDER,
-    help="Folder of the images, to show those of rejected records.",
+    help="Folder with the images of the annotations, to show those of rejected records.",
 )
-@click.option("--predictions", type=_FILE, help="A predictions.jsonl of griffon-train evaluate.")
+@click.option("--predictions", type=_FILE, help="Show a model's answers: predictions.jsonl of griffon-train evaluate.")
 @click.option(
     "--marks",
     type=_FILE,
-    help="File of the marked samples.  [default: DIR.marks.jsonl; of a set at a URL, in the current folder]",
+    help="File in which marks are kept.  [default: DIR.marks.jsonl; for a set at a URL, in the current folder]",
 )
 @click.option(
     "--cache", type=_FOLDER, help="Folder for sidecars, statistics and thumbnails.  [default: the user's cache folder]"

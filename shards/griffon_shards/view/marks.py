@@ -15,6 +15,7 @@ import orjson
 from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import write_whole
+from griffon_shards.support.folder_lock import wait_for_lock
 
 MAX_NOTE_CHARS = 2000
 
@@ -31,7 +32,9 @@ def marks_path(root: Location) -> Path:
 
 
 class Marks:
-    """The marks in a file. Threads may share it; other processes may write the file, too, but not in the same moment.
+    """The marks in a file. Threads share one object; objects of other processes may write the same file.
+
+    Changes take turns by a lock beside the file: each is made to what the file holds at that moment.
 
     Attributes:
         path: the file, which need not exist.
@@ -62,7 +65,7 @@ class Marks:
         """Mark a sample, or change its note.
 
         Raises:
-            DataError: the file is damaged, or cannot be written.
+            DataError: the file is damaged, cannot be written, or is on storage without file locks.
             OSError: the disk is full.
         """
         self._change(lambda lines: lines.update({key: {**lines.get(key, {}), "key": key, "note": note}}))
@@ -73,15 +76,24 @@ class Marks:
 
     def _change(self, change: Callable[[_Lines], object]) -> None:
         with self._lock:
-            self._reload()
-            error = self._why_not()
-            if error is not None:
-                raise DataError(error)
-            lines = dict(self._lines)
-            change(lines)
-            written = [orjson.dumps(line).decode() if line else comment for comment, line in lines.items()]
-            write_whole(self.path.resolve(), "".join(f"{line}\n" for line in written).encode())
-            self._reload()
+            self._writable_lines()  # where nothing can be written, no lock can be made
+            path = self.path.resolve()  # of a link, the file
+            lock = path.with_name(f".{path.name}.lock")
+            with wait_for_lock(lock, whose=f"{self.path}: another server is writing marks"):
+                self._state = None  # read it again: its time may be too coarse to tell two changes apart
+                lines = self._writable_lines()
+                change(lines)
+                written = [orjson.dumps(line).decode() if line else comment for comment, line in lines.items()]
+                write_whole(path, "".join(f"{line}\n" for line in written).encode())
+                self._reload()
+
+    def _writable_lines(self) -> _Lines:
+        """A copy of the lines of the file. Raises DataError if it cannot be written."""
+        self._reload()
+        error = self._why_not()
+        if error is not None:
+            raise DataError(error)
+        return dict(self._lines)
 
     def _why_not(self) -> str | None:
         """Why the file as it was last read cannot be written, or None."""

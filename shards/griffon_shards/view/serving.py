@@ -86,6 +86,8 @@ def open_sets(
             f"{', '.join(frozen.lock.digest for frozen in opened)}), "
             + (f"but of digest {', '.join(others)}; give the set that was evaluated" if others else "and of no other")
         )
+    files = [marks or marks_path(root) for root in roots]
+    shared = {file.resolve(): Marks(file) for file in files}  # the lock of a file excludes other processes only
     return [
         ViewedSet(
             number=number,
@@ -94,10 +96,10 @@ def open_sets(
             key_rows=KeyRows(frozen),
             sidecar=Sidecar(_built_sidecar(frozen, cache)),
             predictions=answers or None,
-            marks=Marks(marks or marks_path(root)),
+            marks=shared[file.resolve()],
             rejects=Rejects(frozen, data_root, cache),
         )
-        for number, (root, frozen, answers) in enumerate(zip(roots, opened, asked, strict=True))
+        for number, (root, frozen, answers, file) in enumerate(zip(roots, opened, asked, files, strict=True))
     ]
 
 

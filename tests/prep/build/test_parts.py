@@ -136,7 +136,7 @@ def test_finish_names_what_is_missing(
     before = tars(out)
     assert run(small_data, out, "--finish") == 1
     error = capfd.readouterr().err.splitlines()[-1]
-    assert f"{len(missing)} of {len(tars(plain))} shards are missing: " in error
+    assert f"{len(missing)} of {len(tars(plain))} shards missing: " in error
     assert lost.name in error
     assert "(of the 4 parts: 1,2,4)" in error
     assert tars(out) == before and not (out / "griffon.lock.json").exists()

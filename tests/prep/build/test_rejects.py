@@ -118,7 +118,7 @@ def test_quiet_and_verbose(data: Path, tmp_path: Path, prep: Prep) -> None:
     assert [line.split(" ", 2)[2] for line in quiet] == ["warning: VG: record 1 rejected, picture_not_found: gone.jpg"]
     plain = prep(*arguments("check", data)).stderr
     verbose = prep(*arguments("build", data), "--out", tmp_path / "set", "-v").stderr
-    shard = "VG/VG-000000.tar: 1 samples, 1 rejects, "
+    shard = "VG/VG-000000.tar: 1 sample, 1 reject, "
     assert shard in verbose and shard not in plain
     assert "VG: 2 of 2 records, " in plain
     assert prep(*arguments("build", data), "--out", tmp_path / "set", "-q").stderr == "", "it is up to date"

@@ -101,8 +101,12 @@ def test_it_is_no_part_of_the_set(built: Path, small_data: Path, tmp_path: Path,
     assert not list(out.glob(".griffon-build/*.counts"))
     assert lock_of(out) == lock_of(built)
     assert list(verify_set(built)) == []
-    assert prep(*arguments(small_data, out)).returncode == 0, "up to date"
-    assert not (out / "report.html").exists(), "nobody has counted it"
+    again = prep(*arguments(small_data, out))
+    assert again.returncode == 0 and "up to date" in again.stderr
+    assert re.search(r"counting \d+ shards \([\d.]+ [kM]B\) for report\.html; --no-report leaves it out", again.stderr)
+    assert page_of(out) == page_of(built)
+    assert lock_of(out) == lock_of(built)
+    assert "counting" not in prep(*arguments(small_data, out)).stderr
 
 
 def test_the_page_does_not_depend_on_workers(built: Path, small_data: Path, tmp_path: Path, prep: Prep) -> None:

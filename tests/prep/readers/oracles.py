@@ -5,57 +5,13 @@ that is easily told. What is amiss in a record raises one of `AMISS`, and no ans
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from .mutations import answer_of, box_text, file_of
-
-AMISS = (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError)
-
-Answer = tuple[str, str, str]
-Told = tuple[set[Answer], int | None]
-
-
-def number(value: Any) -> float:  # noqa: ANN401 - JSON
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError
-    return value
-
-
-def same(one: object, other: object) -> bool:
-    """Whether two ids are: there, and the same text or integer, the number written as text or not."""
-    return identity(one) is not None and identity(one) == identity(other)
-
-
-def identity(value: object) -> int | str | None:
-    if isinstance(value, str):
-        text = value.strip()
-        return int(float(text)) if re.fullmatch(r"-?[0-9]{1,15}(\.0*)?", text) else text or None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
-        return None
-    return int(value)
-
-
-def words(value: Any) -> str:  # noqa: ANN401 - JSON
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError
-    return value.strip()
-
-
-def sides(fields: dict[str, Any]) -> tuple[int, int]:
-    width, height = (number(fields[name]) for name in ("width", "height"))
-    if not (0 < width == int(width) and 0 < height == int(height)):
-        raise ValueError
-    return int(width), int(height)
-
-
-def xywh_text(box: Any, fields: dict[str, Any]) -> str:  # noqa: ANN401 - JSON
-    if not isinstance(box, list) or len(box) != 4:
-        raise ValueError
-    x, y, width, height = (float(number(coordinate)) for coordinate in box)
-    return box_text((x, y, x + width, y + height), *sides(fields))
+from .conversation_oracles import grounded, llava
+from .mutations import answer_of, file_of
+from .oracle_values import AMISS, Answer, Told, corners_text, same, sides, words, xywh_text
 
 
 def by_image(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[dict[str, Any]]]]:
@@ -219,34 +175,6 @@ def boxes_of(given: Any) -> list[Any]:  # noqa: ANN401 - JSON
     return given[0] if len(given) == 1 and isinstance(given[0], list) and len(given[0]) == 1 else given
 
 
-def corners_text(box: Any, size: tuple[int, int]) -> str:  # noqa: ANN401 - JSON
-    if not isinstance(box, list) or len(box) != 4:
-        raise ValueError
-    return box_text([float(number(coordinate)) for coordinate in box], *size)
-
-
-def llava(data: Any, _companion: Any, _task: str) -> Told:  # noqa: ANN401 - JSON
-    """The answer is all that is said, but for `<image>` and the spaces around the question that has it."""
-    right: set[Answer] = set()
-    for element in data if isinstance(data, list) else [data]:
-        with suppress(*AMISS):
-            image = element.get("image")
-            image = (image[0] if image else None) if isinstance(image, list) else image
-            turns = [turn["value"] for turn in element["conversations"] if turn["from"] != "system"]
-            values = [value if isinstance(value, str) else number_text(number(value)) for value in turns]
-            right.add((file_of(image) if image else "", "", spoken(values)))
-    return right, len(data) if isinstance(data, list) else None
-
-
-def number_text(value: float) -> str:
-    """Whole numbers beyond 64 bits are read as JSON's decimals are."""
-    return str(value if -(2**63) <= value < 2**64 or isinstance(value, float) else float(value))
-
-
-def spoken(texts: list[str]) -> str:
-    return "|".join(text.replace("<image>", "").strip() for text in texts)
-
-
 def in_parts(data: Any, _companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
     """MDETR's captions: of each part, the boxes that name it, if any caption has boxes of several parts."""
     right: set[Answer] = set()
@@ -285,84 +213,6 @@ def part_of(caption: Any, span: Any) -> str:  # noqa: ANN401 - JSON
     if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(caption):
         raise ValueError
     return words(caption[start:end])
-
-
-MARKS = re.compile("(<ref-object>|<bbox>)")
-SIDES_OF_IMAGES = (2, 2)
-
-
-def grounded(data: Any, _companion: Any, task: str) -> Told:  # noqa: ANN401 - JSON
-    """ms-swift's conversations about images of `SIDES_OF_IMAGES`."""
-    right: set[Answer] = set()
-    for line in data if isinstance(data, list) else [data]:
-        with suppress(*AMISS):
-            given = [line.get(name) for name in ("image", "images", "file_name", "x", "caption")]
-            images = {(item[0] if item else "") if isinstance(item, list) else item for item in given} - {None, ""}
-            turns = [(item["role"], text_of(item["content"])) for item in line["messages"] if item["role"] != "system"]
-            texts, named = with_boxes(turns, line.get("objects") or {})
-            of_phrase: dict[str, list[str]] = {}
-            for phrase, box in named:
-                of_phrase.setdefault(phrase, []).append(box)
-            for file in {file_of(image) for image in images if isinstance(image, str)} or {""}:
-                if task == "LAZY":
-                    right.add((file, "", spoken(texts)))
-                elif task == "DET":
-                    right.add((file, "", answer_of([(phrase, box) for phrase, box in named])))
-                else:
-                    right |= {
-                        (file, "", answer_of([(phrase, box) for box in boxes])) for phrase, boxes in of_phrase.items()
-                    }
-    return right, None
-
-
-def text_of(content: Any) -> str:  # noqa: ANN401 - JSON
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(part if isinstance(part, str) else part["text"] for part in content)
-    return number_text(number(content))
-
-
-def with_boxes(turns: list[tuple[str, str]], objects: dict[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the texts with their boxes written, and the boxes of answers with their phrases."""
-    if not objects and any(MARKS.search(text) for _, text in turns):
-        raise ValueError
-    refs, boxes = list(objects.get("ref") or []), list(objects.get("bbox") or [])
-    scale = SIDES_OF_IMAGES[0] if objects.get("bbox_type") == "norm1" else 1
-    if objects.get("bbox_type") not in ("norm1", "real", None, "", 0, False) and objects["bbox_type"]:
-        raise ValueError
-    texts, named, last = [], [], ""
-    for role, text in turns:
-        out, phrase, own = "", last if role not in ("human", "user") else "", False
-        of_turn = []
-        for part in MARKS.split(text):
-            if part == "<ref-object>":
-                phrase, own = words(refs.pop(0)), True
-                of_turn.append(phrase)
-                out += f"\0{phrase}\1"
-            elif part == "<bbox>":
-                box = corners_text([scale * number(edge) for edge in boxes.pop(0)], SIDES_OF_IMAGES)
-                if role not in ("human", "user"):
-                    named.append((words(phrase), box))
-                out += f"\2{phrase if own else ''}\3{box}\4"
-            elif part.strip(" \t\n,;"):
-                own, phrase = False, "" if own else phrase
-                out += part
-            else:
-                out += part
-        last = of_turn[0] if len(of_turn) == 1 else ""
-        texts.append(joined(out))
-    if boxes or refs:
-        raise ValueError
-    return texts, named
-
-
-def joined(text: str) -> str:
-    """Return a text with its phrases and boxes joined as answers are."""
-    text = re.sub("\0([^\1]*)\1[\\s,;]*(?=\2)", "", text)  # a phrase that its box repeats
-    text = re.sub("\4[\\s,;]*\2", "\4&\2", text)
-    text = re.sub("\2([^\3]*)\3", lambda match: f"{match[1]}-" if match[1] else "", text)
-    return re.sub("[\0\1\4]", "", text)
 
 
 ORACLES: dict[str, Callable[[Any, Any, str], Told]] = {

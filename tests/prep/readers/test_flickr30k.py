@@ -76,7 +76,7 @@ def test_each_phrase_of_an_image_is_a_record_with_all_boxes_of_its_chain(tmp_pat
         ("8.jpg", "A dog", [(0.0, 1.0, 2.0, 3.0)]),
     ]
     assert {(record.width_px, record.height_px) for record in records if isinstance(record, Record)} == {(200, 100)}
-    assert scan.notes == ("2 phrases skipped: they have no box",)
+    assert scan.notes == ("2 phrases skipped for lack of a box",)
     assert scan.round_keys is not None
     assert len(set(scan.round_keys.images)) == 2
 

@@ -129,7 +129,7 @@ def test_the_unit_of_boxes_in_the_text_must_be_stated(tmp_path: Path, task: str)
     ("line", "reason", "detail"),
     [
         (asked("Find <ref-object>", "<bbox>", **objects(bbox=[ONE])), "bad_record", "ref has 0 phrases"),
-        (asked("Find it", "<bbox><bbox>", **objects(bbox=[ONE])), "bad_record", "bbox has 1 boxes, the text has more"),
+        (asked("Find it", "<bbox><bbox>", **objects(bbox=[ONE])), "bad_record", "bbox has 1 box, the text has more"),
         (
             asked("Find it", "<bbox>", **objects(bbox=[ONE, TWO])),
             "bad_record",

@@ -7,6 +7,7 @@ import pytest
 
 from griffon_prep.images import read_image
 from griffon_prep.records import Record, in_pixels
+from griffon_prep.sources.sized_records import image_file
 from griffon_shards.support.errors import SettingsError
 
 from .folder_files import CAT, DOG, labelme, shape, write_files
@@ -90,7 +91,8 @@ def test_points_and_lines_are_not_called_absent(tmp_path: Path) -> None:
     assert regions(record) == [(CAT, CORNERS)]
     assert isinstance(record, Record)
     assert record.never_absent_phrases == (DOG, "road")
-    assert scan.notes == ("2 points and lines have no box; their categories are not called absent from their images",)
+    (note,) = scan.notes
+    assert note == "2 points and lines have no box; the category of such a shape is not called absent from its image"
 
 
 @pytest.mark.parametrize("sides", [{"imageWidth": None, "imageHeight": None}, {"imageHeight": None}])
@@ -116,6 +118,17 @@ def test_where_the_image_is(tmp_path: Path, image_path: str, image: str) -> None
     assert record.image_path is not None
     found = read_image(str(tmp_path / "root"), record.image_path, record.image_elsewhere)
     assert found.data == (tmp_path / "root" / image).read_bytes()
+
+
+def test_folders_that_repeat_the_names_of_images(tmp_path: Path) -> None:
+    names = ("left/x/1.jpg", "x/1.jpg")
+    files = {
+        f"labels/{name[:-4]}.json": labelme(imagePath="../" * name.count("/") + f"../images/{name}") for name in names
+    }
+    write_files(tmp_path, {**files, **{f"images/{name}": name for name in names}})
+    records, _ = read_source(tmp_path / "labels", "DET")
+    read = [image_file(str(tmp_path / "images"), record) for record in records if isinstance(record, Record)]
+    assert [file.data.decode() for file in read] == list(names)
 
 
 def test_an_embedded_image_is_not_read(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_boxes_of_parts_of_a_caption_make_a_record_each(
     ]
     assert scan.notes == (
         "boxes belong to parts of the captions (tokens_positive), so each part is an expression",
-        "1 of 4 captions skipped: they have no box",
+        "1 of 4 captions skipped for lack of a box",
     )
     records, scan = read_source(write(tmp_path, {"a.json": file}), "REG")
     assert found(records) == [[("dog", ONE)], [("a cow", ONE)], [("the sea", ONE)]]

@@ -16,7 +16,9 @@ from PIL import Image
 from griffon_shards.types import Sample
 
 from . import mutations as m
-from .oracles import AMISS, ORACLES, Answer, Told, spoken
+from .conversation_oracles import spoken
+from .oracle_values import AMISS, Answer, Told
+from .oracles import ORACLES
 from .published import box, coco, picture, ref
 
 BLOCK = 250

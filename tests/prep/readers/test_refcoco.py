@@ -268,7 +268,7 @@ def test_references_without_a_sentence_are_skipped_and_reported(tmp_path: Path, 
     content = grefs(*refs) if as_json else pickle.dumps(refs)
     records, scan = read_source(write(tmp_path, {"refs(unc).p": content, "instances.json": INSTANCES}), task)
     assert found(records) == [[("one", ONE)], [("two", TWO)]]
-    assert scan.notes == ("3 references of the split skipped: they have no sentence",)
+    assert scan.notes == ("3 references of the split skipped for lack of a sentence",)
 
 
 def test_boxes_that_are_not_finite_are_dropped_and_others_stay(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_boxes(tmp_path: Path, item: str, box: tuple[float, ...]) -> None:
 def test_pixels_from_0(tmp_path: Path) -> None:
     xml = voc(voc_object(CAT, (0, 20, 40, 60)))
     _, scan = read_source(write_files(tmp_path, {"Annotations/a.xml": xml}) / "Annotations", "DET")
-    assert "1 of 1 boxes begin before pixel 1, the first of VOC; " in scan.notes[0]
+    assert "of 1 box, 1 begins before pixel 1, the first of VOC; " in scan.notes[0]
     assert "first_pixel=0" in scan.notes[0]
     assert regions(only(tmp_path, xml, first_pixel="0")) == [(CAT, (0, 20, 40, 60))]
     assert regions(only(tmp_path, xml)) == [(CAT, (-1, 19, 40, 60))]

@@ -10,7 +10,7 @@ from griffon_prep.readers import yolo as yolo_format
 from griffon_prep.readers.base import AnnotationFiles, Reader
 from griffon_prep.readers.yolo import scan
 from griffon_prep.records import Record, Rejected, in_pixels
-from griffon_prep.sources.sized_records import ImageOnce, sized
+from griffon_prep.sources.sized_records import ImageOnce, image_file, sized
 from griffon_shards.support.errors import DataError, SettingsError
 
 from .folder_files import CAT, DOG, SIZE_PX, write_files, yolo
@@ -229,7 +229,7 @@ def test_an_image_without_a_label_has_no_objects_and_is_noted(tmp_path: Path) ->
     records, scan = read_source(write_files(tmp_path, yolo({"a": BOX, "b": None})), "DET")
     assert [boxes_px(record) for record in records] == [[(CAT, IN_PIXELS)], []]
     assert scan.notes == (
-        "1 of 2 images have no label, such as images/train/b.jpg; they count as images without objects",
+        "1 of 2 images without a label, such as images/train/b.jpg; counted as images without objects",
     )
 
 
@@ -263,6 +263,28 @@ def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "images/gone").mkdir()
     with pytest.raises(DataError, match=r"images/gone: has no images; correct the split's path in .*data\.yaml"):
         read(tmp_path, yolo({"a": BOX}, train="images/gone"))
+
+
+@pytest.mark.parametrize("root", [".", "images", "images/train", "link"])
+def test_folders_that_repeat_the_names_of_images(tmp_path: Path, root: str) -> None:
+    """Wherever the image root is in the set, an image is the one beside its label, and not another of the same name."""
+    stems = ("left/x/1", "right/x/1", "x/1", "1")
+    write_files(tmp_path, {**yolo(dict.fromkeys(stems, BOX)), **{f"images/train/{stem}.jpg": stem for stem in stems}})
+    (tmp_path / "link").symlink_to(tmp_path / "images/train")
+    reader = read_only(tmp_path)
+    read = [image_file(str(tmp_path / root), reader.read(record_no)) for record_no in range(len(stems))]
+    assert [file.data.decode() for file in read] == sorted(stems)
+    assert not any(file.by_last_part for file in read)
+    (tmp_path / "images/train/left/x/1.jpg").unlink()
+    with pytest.raises(Rejected, match=r"left/x/1\.jpg"):
+        image_file(str(tmp_path / root), reader.read(1))
+
+
+def test_images_that_are_kept_elsewhere_are_looked_for_by_their_names(tmp_path: Path) -> None:
+    write_files(tmp_path / "set", yolo({"x/1": BOX}))
+    write_files(tmp_path / "small", {"x/1.jpg": "smaller"})
+    file = image_file(str(tmp_path / "small"), read_only(tmp_path / "set").read(0))
+    assert file.data == b"smaller"
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
@@ -300,7 +322,7 @@ def test_labels_without_an_image_are_noted(tmp_path: Path) -> None:
     (tmp_path / "images/train/b.jpg").unlink()
     _, scan = read_source(tmp_path / "data.yaml", "DET")
     (note,) = scan.notes
-    assert note.startswith("1 labels have no image, such as labels/train/b.txt")
+    assert note.startswith("1 label has no image, such as labels/train/b.txt")
 
 
 def test_lines_of_a_list_that_are_no_images_are_noted(tmp_path: Path) -> None:
@@ -310,4 +332,4 @@ def test_lines_of_a_list_that_are_no_images_are_noted(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("images/train/a.jpg\n\nimages/train/b\n")
     records, scan = read_source(tmp_path / "data.yaml", "DET")
     assert len(records) == 1
-    assert [note for note in scan.notes if note.startswith("1 lines are skipped") and "'images/train/b'" in note]
+    assert [note for note in scan.notes if note.startswith("1 line is skipped") and "'images/train/b'" in note]

@@ -3,6 +3,7 @@
 import pytest
 
 from griffon_prep.records import Rejected
+from griffon_shards.grammar import parse_answer
 
 from ..rendering import BARE, filling, record_of, rendered, texts
 
@@ -74,6 +75,15 @@ def test_an_expression_is_filled_in_as_it_is() -> None:
     text = "a <expr>, \\1 {0} %s 猫 <region>"
     (rendering,) = rendered("VG", record_of((text, LEFT)), templates=BARE)
     assert filling(rendering) == text
+
+
+@pytest.mark.parametrize("style", ["text", "bin"])
+@pytest.mark.parametrize("text", ["two lines\nof text", "a\r\n\tb", "left & right-[0.1,0.2]", "None"])
+def test_a_label_is_written_as_it_is_and_read_back(text: str, style: str) -> None:
+    (rendering,) = rendered("VG", record_of((text, LEFT)), style=style)
+    question, answer = texts(rendering)
+    assert text in question
+    assert parse_answer(answer, "VG", style) == [(text, (0.1, 0.1, 0.2, 0.5))]
 
 
 @pytest.mark.parametrize("boxes", [[LEFT], []])

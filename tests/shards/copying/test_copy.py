@@ -78,7 +78,7 @@ def test_files_that_are_there_are_kept_and_read(frozen_set: Path, target: Path, 
     (target / shards[2].name).write_bytes(cut.read_bytes()[:-1])
     kept = (target / shards[0].name).stat().st_mtime_ns
     said = copy(shards_cli, frozen_set, target)
-    assert "; kept 1 files, which were read again\n" in said
+    assert "; kept 1 file (read again)\n" in said
     assert content_of(target) == content_of(frozen_set)
     assert (target / shards[0].name).stat().st_mtime_ns == kept
 
@@ -87,14 +87,14 @@ def test_without_verification_a_size_is_enough(frozen_set: Path, target: Path, s
     shard = read_lock(frozen_set).shards[0]
     (target / shard.name).parent.mkdir(parents=True)
     (target / shard.name).write_bytes(bytes(shard.bytes))
-    assert "; kept 1 files\n" in copy(shards_cli, frozen_set, target, "--no-verify")
+    assert "; kept 1 file\n" in copy(shards_cli, frozen_set, target, "--no-verify")
     assert (target / shard.name).read_bytes() == bytes(shard.bytes)
 
 
 def test_a_frozen_copy_that_lost_a_file_gets_it_back(frozen_set: Path, target: Path, shards_cli: Cli) -> None:
     copy(shards_cli, frozen_set, target)
     (target / read_lock(frozen_set).shards[0].name).unlink()
-    assert copy(shards_cli, frozen_set, target).startswith("copied 1 files, ")
+    assert copy(shards_cli, frozen_set, target).startswith("copied 1 file, ")
     assert content_of(target) == content_of(frozen_set)
 
 

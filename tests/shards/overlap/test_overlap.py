@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageOps
 
 from griffon_shards.image_list import read_image_list
 from griffon_shards.lock import FIRST_WITH_IMAGE_PATHS, read_lock, write_lock
@@ -86,7 +88,10 @@ def test_a_list_is_an_input(overlap: Cli, folders: tuple[Path, Path], tmp_path: 
     result = overlap(folders[0], "--eval", tmp_path / "benchmark.txt", "--json")
     (pair,) = pairs(result)
     assert (pair["eval"], pair["identity"], pair["sha256"], pair["perceptual"]) == ("benchmark.txt", 1, 1, 0)
-    assert "benchmark.txt: 1 of 3 names do not say which image it is, and are compared with nothing; " in result.stderr
+    assert (
+        "benchmark.txt: 1 of 3 names cannot be compared, for lack of a number that identifies the image"
+        in result.stderr
+    )
 
 
 def test_names_and_bytes_alone(overlap: Cli, folders: tuple[Path, Path]) -> None:
@@ -128,7 +133,7 @@ def test_images_of_one_colour_are_not_alike(overlap: Cli, tmp_path: Path, make_s
         image = make_sample(size_px=size_px).image
         assert image is not None
         (tmp_path / name / "grey.png").write_bytes(image)
-    assert overlap(tmp_path / "a", "--eval", tmp_path / "b").stdout == "no image in common; 1 images examined\n"
+    assert overlap(tmp_path / "a", "--eval", tmp_path / "b").stdout == "no image in common; 1 image examined\n"
 
 
 def sample_of(make_sample: Callable[..., Sample], key: str, image: bytes | None, path: str) -> Sample:
@@ -202,6 +207,26 @@ def test_near_duplicates_within_a_set(overlap: Cli, tmp_path: Path, jpeg: Callab
     assert (tmp_path / "list.txt").read_text().splitlines()[1:] == [sha256_of(tmp_path / "a/1.jpg")]
 
 
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+@pytest.mark.parametrize("kept", ["turned", "without orientation", "with orientation"])
+def test_copies_of_an_image_with_an_orientation_look_the_same(
+    overlap: Cli, tmp_path: Path, jpeg: Callable[..., bytes], orientation: int, kept: str
+) -> None:
+    """A copy may have been turned upright, or only have lost the orientation, as most programs leave it out."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "copies").mkdir()
+    stored, exif = Image.open(BytesIO(jpeg(8))), Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "photos/a.jpg", quality=95, exif=exif)
+    copy = ImageOps.exif_transpose(Image.open(tmp_path / "photos/a.jpg")) if kept == "turned" else stored
+    copy.save(tmp_path / "copies/b.jpg", quality=80, exif=exif if kept == "with orientation" else Image.Exif())
+    for one, other in (("photos", "copies"), ("copies", "photos")):
+        (pair,) = pairs(overlap(tmp_path / one, "--eval", tmp_path / other, "--json"))
+        assert (pair["perceptual"], pair["sha256"], pair["any"]) == (1, 0, 1)
+    (pair,) = pairs(overlap(tmp_path / "photos", tmp_path / "copies", "--self", "--json"))
+    assert pair["perceptual"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -261,8 +286,8 @@ def test_lists_compared_with_themselves_name_no_image_by_its_bytes(overlap: Cli,
     result = overlap(tmp_path / "a.txt", tmp_path / "b.txt", "--self", "--out", tmp_path / "list.txt")
     assert result.returncode == 0
     assert (tmp_path / "list.txt").read_text().splitlines()[1:] == []
-    assert result.stderr.count("1 of 3 names do not say") == 1
-    assert "1 images are not in" in result.stderr
+    assert result.stderr.count("1 of 3 names cannot be compared") == 1
+    assert "1 image is not in" in result.stderr
 
 
 def test_of_images_that_were_turned_upright_the_paths_are_listed(

@@ -23,8 +23,9 @@ def test_hashes_within_the_threshold_are_found_and_no_others(spread: int) -> Non
     near = [flipped(random, hashes[:60], bits) for bits in (0, 1, 15, 16, 29, MOST_BITS, MOST_BITS + 1, 40, 80)]
     queries = np.concatenate([*near, np.zeros((1, 4), np.uint64)])
     none = np.zeros(300, np.uint64)
-    images = make_table(np.zeros(300, np.uint16), none, np.zeros((300, 2), np.uint64), hashes)
-    matches = images.look_up(np.zeros(len(queries), np.uint64), np.zeros((len(queries), 2), np.uint64), queries)
+    images = make_table(np.zeros(300, np.uint16), none, np.zeros((300, 2), np.uint64), hashes[:, None])
+    no_names, no_bytes = np.zeros(len(queries), np.uint64), np.zeros((len(queries), 2), np.uint64)
+    matches = images.look_up(no_names, no_bytes, queries[:, None])
     distance = np.bitwise_count(queries[:, None] ^ hashes[None]).sum(axis=2)
     distance[:, 7] = distance[~queries.any(axis=1)] = 256
     expected = np.argwhere(distance <= MOST_BITS)
@@ -36,10 +37,10 @@ def test_hashes_within_the_threshold_are_found_and_no_others(spread: int) -> Non
 def test_identities_and_bytes_are_exact_and_empty_ones_equal_nothing() -> None:
     identities = identity_numbers(["coco:1", "", "coco:2", "", "coco:1"])
     sha256s = np.array([[5, 1], [5, 2], [0, 0], [0, 0], [5, 2]], np.uint64)
-    images = make_table(np.zeros(5, np.uint16), identities, sha256s, np.zeros((5, 4), np.uint64))
+    images = make_table(np.zeros(5, np.uint16), identities, sha256s, np.zeros((5, 1, 4), np.uint64))
     queries = identity_numbers(["coco:1", "", "coco:3", "coco:2"])
     bytes_of = np.array([[5, 2], [0, 0], [5, 3], [5, 1]], np.uint64)
-    matches = images.look_up(queries, bytes_of, np.zeros((4, 4), np.uint64))
+    matches = images.look_up(queries, bytes_of, np.zeros((4, 1, 4), np.uint64))
     pairs = zip(matches.queries.tolist(), matches.images.tolist(), matches.by.tolist(), strict=True)
     assert list(pairs) == [
         (0, 0, [True, False, False]),
@@ -60,5 +61,17 @@ def test_the_bits_may_be_anywhere(bit: int, near: int) -> None:
     copy = original ^ flips.view("<u8").astype(np.uint64)
     assert np.bitwise_count(copy ^ original).sum() == MOST_BITS
     none, no_bytes = np.zeros(1, np.uint64), np.zeros((1, 2), np.uint64)
-    images = make_table(np.zeros(1, np.uint16), none, no_bytes, original)
-    assert images.look_up(none, no_bytes, copy).images.tolist() == [0]
+    images = make_table(np.zeros(1, np.uint16), none, no_bytes, original[:, None])
+    assert images.look_up(none, no_bytes, copy[:, None]).images.tolist() == [0]
+
+
+def test_any_hash_of_an_image_finds_it_once() -> None:
+    """In a table of two hashes an image, the first image has one, the second two, and the third none."""
+    random = np.random.default_rng(0)
+    hashes = random.integers(1, 1 << 63, (3, 2, 4), dtype=np.uint64)
+    hashes[0, 1] = hashes[2] = 0
+    none, no_bytes = np.zeros(3, np.uint64), np.zeros((3, 2), np.uint64)
+    images = make_table(np.zeros(3, np.uint16), none, no_bytes, hashes)
+    queries = np.stack([hashes[1], hashes[1, ::-1], [hashes[2, 0], hashes[0, 0]]])
+    matches = images.look_up(none, no_bytes, queries)
+    assert list(zip(matches.queries.tolist(), matches.images.tolist(), strict=True)) == [(0, 1), (1, 1), (2, 0)]

@@ -3,15 +3,29 @@
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ...waiting import TIMEOUT_S
 from .conftest import ORIGIN, View
 
 HEADERS = {"origin": ORIGIN}
+MARKER = """
+import sys
+from pathlib import Path
+from griffon_shards.view.marks import Marks
+marks = Marks(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(25):
+    marks.put(f"DET_{sys.argv[2]}-{number:09d}", "")
+"""
 
 
 @pytest.fixture
@@ -60,6 +74,37 @@ def test_what_others_wrote_into_the_file_is_kept_and_shown(marked: View, marks: 
     marks.write_text(rest, encoding="utf-8")
     assert [line["key"] for line in lines(marks)] == ["DET_old-000000001", first, marked.sets[0].frozen.key(1)]
     assert lines(marks)[1]["by"] == "Ann"
+
+
+def test_servers_that_mark_at_once_lose_nothing(marks: Path) -> None:
+    servers = [
+        subprocess.Popen(
+            [sys.executable, "-c", MARKER, marks, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in ("a", "b")
+    ]
+    for server in servers:
+        assert server.stdout is not None and server.stdout.readline() == "ready\n"
+    for server in servers:
+        assert server.stdin is not None
+        server.stdin.write("\n")
+        server.stdin.flush()
+    for server in servers:
+        server.communicate(timeout=TIMEOUT_S)
+        assert server.returncode == 0
+    assert sorted(line["key"] for line in lines(marks)) == [
+        f"DET_{name}-{number:09d}" for name in "ab" for number in range(25)
+    ]
+
+
+def test_a_set_that_is_shown_twice_loses_no_marks(copy_of_set: Path, open_view: Callable[..., View]) -> None:
+    again = copy_of_set.with_name("again")
+    again.symlink_to(copy_of_set)
+    sets = open_view(copy_of_set, again).sets
+    keys = [f"DET_a-{number:09d}" for number in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda place: sets[place % 2].marks.put(keys[place], ""), range(len(keys))))
+    assert sorted(sets[0].marks.notes()) == sorted(sets[1].marks.notes()) == keys
 
 
 @pytest.mark.parametrize("content", [b'{"key": "DET', b'{"note": "no key"}\n', b"\xff\xfe\n", b'{"key": 7}\n'])

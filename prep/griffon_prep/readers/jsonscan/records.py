@@ -21,6 +21,7 @@ from griffon_prep.readers.jsonscan.spans import Spans, element_spans
 from griffon_prep.records import Rejected
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import whole_file
+from griffon_shards.support.tables import counted
 
 _SPAN_DTYPE = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("part", "<u4")])
 _LOOK_AT = 100  # elements
@@ -95,8 +96,8 @@ class _FirstLook:
         """Raise DataError if no element was valid JSON."""
         if self._count and not self._found:
             raise DataError(
-                f"{self._name}: neither a JSON array nor JSONL, none of its first {self._count} records is valid JSON; "
-                f"{self._fault}; fix the file there, or download it again"
+                f"{self._name}: neither a JSON array nor JSONL, no valid JSON in its first "
+                f"{counted(self._count, 'record')}; {self._fault}; fix the file there, or download it again"
             )
 
 

@@ -1,6 +1,6 @@
 // Plots as SVG, with the shapes and classes of the page that `griffon-shards stats --html` writes.
 
-import { svg } from "./dom.mjs";
+import { counted, svg } from "./dom.mjs";
 
 const [WIDTH, HEIGHT, SIDE, TOP, BOTTOM] = [320, 150, 6, 8, 20];
 const MOST_LABELS = 6;
@@ -83,7 +83,7 @@ export function rankPlot(categories) {
   const y = (boxes) => (bottom - ((bottom - TOP) * Math.log10(boxes)) / highest).toFixed(1);
   const decades = (last) => Array.from({ length: Math.floor(last) + 1 }, (_, i) => 10 ** i);
   return plot(
-    `boxes of ${categories.length.toLocaleString("en")} categories by rank, from ${most.toLocaleString("en")} to ${fewest.toLocaleString("en")}`,
+    `boxes of ${counted(categories.length, "category", "categories")} by rank, from ${most.toLocaleString("en")} to ${fewest.toLocaleString("en")}`,
     "plot",
     WIDTH,
     HEIGHT,

@@ -222,7 +222,7 @@ function groupTable(kind, groups, set) {
 function categories({ categories: all, long_tail: tail }, set) {
   if (!all.length) return null;
   const few = Object.entries(tail.at_most)
-    .map(([most, count]) => `${count.toLocaleString("en")} have at most ${most}`)
+    .map(([most, count]) => `${count.toLocaleString("en")} with at most ${most}`)
     .join(", ");
   const rows = (items) =>
     items.map((item) => [
@@ -247,8 +247,8 @@ function categories({ categories: all, long_tail: tail }, set) {
     element(
       "p",
       {},
-      `${all.length.toLocaleString("en")} categories of DET and RANDDET: the ${tail.half.toLocaleString("en")} most frequent have half of all boxes, ` +
-        `the ${tail.nine_tenths.toLocaleString("en")} most frequent nine tenths; of boxes, ${few}.`,
+      `${counted(all.length, "category", "categories")} of DET and RANDDET: half of all boxes are in the ${tail.half.toLocaleString("en")} most frequent, ` +
+        `nine tenths in the ${tail.nine_tenths.toLocaleString("en")} most frequent; ${few}.`,
     ),
     element(
       "div",

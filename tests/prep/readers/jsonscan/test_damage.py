@@ -158,7 +158,7 @@ def test_spaces_between_commas_are_not_a_record(tmp_path: Path, indent: int | No
         (array(1) + array(1), r"text after the end of its JSON array, b'\[\\n {.*' at line \d+, byte \d+; expected"),
         (
             array(None)[1:],
-            r"neither a JSON array nor JSONL, none of its first 1 records is valid JSON; line 1, byte \d+: Exp",
+            r"neither a JSON array nor JSONL, no valid JSON in its first 1 record; line 1, byte \d+: Exp",
         ),
     ],
 )
