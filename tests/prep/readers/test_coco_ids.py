@@ -99,7 +99,7 @@ def test_boxes_of_other_images_are_counted(tmp_path: Path, number: object, examp
 @pytest.mark.parametrize("spelling", ["+8", "7e0", "８.", "8.jpg", [8], None, True])
 def test_ids_unlike_every_image_are_refused_where_an_image_has_no_box(tmp_path: Path, spelling: object) -> None:
     file = coco([picture(7), picture(8)], [box(1, 7), box(2, spelling)])
-    with pytest.raises(DataError, match=r"image_id: 1 annotations .* \(the first is annotation 2\)"):
+    with pytest.raises(DataError, match=r"image_id: 1 annotation has .* \(the first is annotation 2\)"):
         read_source(write(tmp_path, {"i.json": file}), "DET")
 
 
