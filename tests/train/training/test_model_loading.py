@@ -25,6 +25,7 @@ from griffon_train.training.checkpoints import sha256_of_tensor
 from griffon_train.training.model_loading import default_chat, load_model, unchecked_parts
 from griffon_train.training.placing import placed
 
+from ..conftest import Run
 from ..model_folders import FAMILIES, language_model_folder, real_tokenizer, tower_folder
 from .conftest import checkpoint_of
 
@@ -489,6 +490,16 @@ def test_a_saved_model_keeps_its_own_projector(saved: Path, tmp_path: Path) -> N
     (tmp_path / "plain").rename(tmp_path / "moved")
     given = {"from_run": tmp_path / "again", "model": str(tmp_path / "moved")}
     assert same(load_model(settings(**given), torch.float32)[0], ended)
+
+
+def test_a_preset_beside_an_earlier_run_is_refused(tmp_path: Path, train_cli: Run) -> None:
+    run = tmp_path / "run"
+    aligned(run, model="tiny-llama2")
+    message = f"--model tiny-llama2: --from {run} already decides the model; leave out --model, or "
+    with pytest.raises(SettingsError, match=f"^{message}"):
+        load_model(settings(from_run=run, model="tiny-llama2"), torch.float32)
+    said = train_cli("memory", "--stage", "custom", "--from", run, "--model", "tiny-llama2")
+    assert said.returncode == 2 and message in said.stderr
 
 
 def test_a_second_alignment_continues_from_the_first(tmp_path: Path) -> None:

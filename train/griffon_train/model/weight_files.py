@@ -63,12 +63,12 @@ class WeightFiles(Mapping[str, torch.Tensor]):
         return len(self._of)
 
 
-def note_mapped(model: torch.nn.Module) -> None:
-    """Note which parameters of a model that was just loaded are mapped from files, for `is_mapped`.
+def note_mapped(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Note which parameters, of those that were just loaded, are mapped from files, for `is_mapped`.
 
     torch cannot resize the memory of a mapped file; later that also holds for tensors that numpy has seen.
     """
-    for parameter in model.parameters():
+    for parameter in parameters:
         if not parameter.untyped_storage().resizable():
             parameter.mapped_at = parameter.data_ptr()  # type: ignore[attr-defined]
 

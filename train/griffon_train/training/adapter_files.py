@@ -24,6 +24,7 @@ from griffon_train.config.lora import LoraSettings
 from griffon_train.config.run_folder import ADAPTER_BASE_NAME, ADAPTER_NAME, MODEL_NAME
 from griffon_train.config.settings import Settings, settings_as_json, settings_from_json
 from griffon_train.distributed.process_group import ProcessGroup
+from griffon_train.model.deferred import forget
 from griffon_train.model.folders import ADAPTER_CONFIG_NAME
 from griffon_train.model.freezing import PARTS
 from griffon_train.model.griffon import GriffonForConditionalGeneration
@@ -36,8 +37,14 @@ from griffon_train.model.lora import (
     peft_name,
 )
 from griffon_train.model.saving import save_beside
-from griffon_train.model.weight_files import WeightFiles, read_json, refuse_other, write_json
-from griffon_train.training.checkpoints import sha256_of_tensor
+from griffon_train.model.weight_files import (
+    WeightFiles,
+    note_mapped,
+    read_json,
+    refuse_other,
+    write_json,
+)
+from griffon_train.training.checkpoints import sha256_of_value
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 
@@ -99,41 +106,45 @@ class Adapter:
                 "--model to train a new one"
             )
 
-    def put_into(self, model: GriffonForConditionalGeneration, dtype: torch.dtype, *, dropout: float) -> None:
-        """Insert the adapter into its base model, and load the other parts that it has.
+    def put_into(self, model: GriffonForConditionalGeneration, *, dropout: float, compare: bool) -> None:
+        """Insert the adapter into its base model, and map the other parts that it has.
 
         Args:
-            model: the base model, in the run's dtype or a wider one.
-            dtype: of the loaded weights.
+            model: the base model.
             dropout: of the adapters in training.
+            compare: whether to compare the base model's weights, and not only their names, with those that the adapter
+                was trained on.
 
         Raises:
             SettingsError: the model is not the adapter's base model.
             DataError: the adapter's weights are damaged.
         """
-        self._refuse_other_base(model)
+        self._refuse_other_base(model, compare=compare)
         insert(
             model,
             self.config["target_modules"],
             r=self.config["r"],
             alpha=self.config["lora_alpha"],
             dropout=dropout,
-            dtype=dtype,
+            dtype=self.dtype,
         )
         tensors = WeightFiles(self.path / WEIGHTS_NAME)
         wanted = {peft_name(name): weight for name, weight in _own_weights(model, self.parts).items()}
         refuse_other(f"{self.path / WEIGHTS_NAME}: not the weights of its {ADAPTER_CONFIG_NAME}", wanted, tensors)
         for name, weight in wanted.items():
-            weight.data = tensors[name].to(dtype)
+            forget(weight)
+            weight.data = tensors[name]
+        note_mapped(wanted.values())
 
-    def _refuse_other_base(self, model: nn.Module) -> None:
+    def _refuse_other_base(self, model: nn.Module, *, compare: bool) -> None:
         weights = {name: weight for name, weight in model.named_parameters() if not _of_parts(name, self.parts)}
         others = weights.keys() ^ self.base_sha256.keys()
-        others |= {
-            name
-            for name, sha256 in self.base_sha256.items()
-            if name not in others and sha256_of_tensor(weights[name].to(self.dtype)) != sha256
-        }
+        if compare:
+            others |= {
+                name
+                for name, sha256 in self.base_sha256.items()
+                if name not in others and sha256_of_value(weights[name], self.dtype) != sha256
+            }
         if others:
             raise SettingsError(
                 f"{self.path}: the adapter was trained on another model than this one: {len(others):,} weights differ, "
