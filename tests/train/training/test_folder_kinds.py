@@ -61,7 +61,7 @@ def test_a_command_names_what_it_was_given_and_what_it_takes(
     line = said.stderr.splitlines()[-1]
     assert line.startswith("error: ") and said.returncode in (1, 2)
     if kind in accepted:  # it has nothing but the file that it is recognised by
-        assert "; expected " not in line
+        assert f"{given}: {kind}; expected" not in line
     else:
         assert line.startswith(f"error: {option} {given}: {kind}; expected {' or '.join(accepted)}")
         assert said.returncode == 2

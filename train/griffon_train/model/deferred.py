@@ -5,6 +5,7 @@ These are the random weights of a new model, and sums of weights and LoRA's adap
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -60,7 +61,7 @@ def drawn_later(make: Callable[[], _Module]) -> _Module:
     for parameter in model.parameters():
         steps = recording.steps.get(parameter.untyped_storage().data_ptr(), [])
         if any(step.state is not None for step in steps):
-            defer(parameter, lambda held, steps=steps: _repeated(held, steps))  # type: ignore[misc]
+            defer(parameter, partial(_repeated, steps=steps))
     return model
 
 
@@ -78,7 +79,7 @@ class _Recording(TorchDispatchMode):
     """Records how the values of tensors come about, by the address of their memory, and drops those that are drawn."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps: dict[int, list[_Step]] = {}
 
     def __torch_dispatch__(
@@ -101,7 +102,7 @@ class _Recording(TorchDispatchMode):
         steps.append(step)
         result = func(*args, **kwargs)
         if any(each.state is not None for each in steps):
-            drop_pages(torch.empty(0, dtype=torch.uint8).set_(storage))  # type: ignore[call-overload]
+            drop_pages(torch.empty(0, dtype=torch.uint8).set_(storage))
         return result
 
 
