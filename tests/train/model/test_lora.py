@@ -66,6 +66,7 @@ LAYERS = {f"{kind}_proj" for kind in ("q", "k", "v", "o", "gate", "up", "down")}
     [
         (None, LAYERS, 14),
         ("q_proj,v_proj", {"q_proj", "v_proj"}, 4),
+        ("q_proj, v_proj", {"q_proj", "v_proj"}, 4),
         ("self_attn.o_proj", {"o_proj"}, 2),
         (r"model\.layers\.1\..*", LAYERS, 7),
         (r".*\.(up|down)_proj", {"up_proj", "down_proj"}, 4),

@@ -10,7 +10,7 @@ from ..evaluation.conftest import drawing
 from ..model_folders import language_model_folder, tower_folder
 
 SAVED, RUN = "a saved model", "the output folder of a run"
-CHECKPOINT, ADAPTER = "a checkpoint of a run", "an adapter"
+CHECKPOINT, ADAPTER = "a checkpoint of a run", "an adapter of a run"
 
 
 def with_file(name: str, content: str = "{}") -> Callable[[Path], object]:
@@ -47,6 +47,10 @@ COMMANDS: dict[str, tuple[Callable[[Path], Sequence[object]], str, tuple[str, ..
 }
 
 
+def listed(kinds: Sequence[str]) -> str:
+    return f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_command_names_what_it_was_given_and_what_it_takes(
@@ -63,5 +67,5 @@ def test_a_command_names_what_it_was_given_and_what_it_takes(
     if kind in accepted:  # it has nothing but the file that it is recognised by
         assert f"{given}: {kind}; expected" not in line
     else:
-        assert line.startswith(f"error: {option} {given}: {kind}; expected {' or '.join(accepted)}")
+        assert line.startswith(f"error: {option} {given}: {kind}; expected {listed(accepted)}")
         assert said.returncode == 2

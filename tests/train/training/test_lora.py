@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from griffon_shards.support.errors import DataError, SettingsError
-from griffon_train.config.lora import LoraSettings
+from griffon_shards.support.errors import SettingsError
 from griffon_train.config.run_folder import stored_settings
 from griffon_train.model.deferred import is_deferred, value_of
 from griffon_train.model.griffon import GriffonForConditionalGeneration
@@ -29,41 +27,24 @@ from griffon_train.training.model_loading import load_model, map_model
 
 from ..conftest import Run
 from ..model.test_lora import logits
-from .conftest import Options, checkpoint_of, command, differences, steps_told, wait_for_step
+from .conftest import (
+    LORA,
+    LORA_OPTIONS,
+    LORA_RANK,
+    LORA_RUN,
+    Options,
+    checkpoint_of,
+    command,
+    differences,
+    steps_told,
+    wait_for_step,
+)
 from .launcher import Launcher
 from .test_model_loading import settings
 from .test_own_parts import LEARNS_NOTHING, ONE_STEP
 from .test_world_size import as_after, check_metrics
 
-RANK = 4
-LORA: Options = ("--lora-r", RANK, "--freeze-vision-tower")
-OPTIONS: Options = ("--global-batch", 5, "--micro-batch", 2, "--max-length", 256, "--lr", 1e-2, "--workers", 0)
-
-SHORT: Options = (
-    *(*LORA, *OPTIONS, "--steps", 4, "--save-steps", 2),
-    *("--lora-dropout", 0.1, "--gradient-checkpointing", "true"),
-)
-
 Model = GriffonForConditionalGeneration
-
-
-@pytest.fixture(scope="module")
-def adapted(launcher: Launcher, frozen_set: Path, zero: Mapping[int, Options], tmp_path_factory: Any) -> Path:  # noqa: ANN401
-    """A short run on two ranks, which part their weights."""
-    run: Path = tmp_path_factory.mktemp("lora") / "run"
-    ended = launcher.run(*command(frozen_set, run, *SHORT, *zero[3]))
-    assert ended.codes == [0, 0], ended.said
-    return run
-
-
-@pytest.fixture(scope="module")
-def base(adapted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model that it began with, saved."""
-    folder = tmp_path_factory.mktemp("base") / "model"
-    model, tokenizer = load_model(replace(stored_settings(adapted), lora=LoraSettings()), torch.float32)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def read(folder: Path) -> Model:
@@ -73,7 +54,7 @@ def read(folder: Path) -> Model:
 
 def further(adapter: Path, **more: object) -> Model:
     """The model that a run begins with that trains an adapter further."""
-    model, _ = load_model(settings(from_run=adapter, **{"lora_r": RANK, **more}), torch.float32)
+    model, _ = load_model(settings(from_run=adapter, **{"lora_r": LORA_RANK, **more}), torch.float32)
     return model
 
 
@@ -106,7 +87,7 @@ def test_adapters_and_the_parts_outside_the_language_model_train(adapted: Path, 
 def test_killed_under_zero_3_it_resumes_bit_for_bit(
     launcher: Launcher, adapted: Path, frozen_set: Path, zero: Mapping[int, Options], tmp_path: Path
 ) -> None:
-    run, options = tmp_path / "run", (*SHORT, *zero[3])
+    run, options = tmp_path / "run", (*LORA_RUN, *zero[3])
     running = launcher.start(command(frozen_set, run, *options), 2)
     running.wait_until(lambda: checkpoint_of(run, 2).exists())
     running.signal(signal.SIGKILL)
@@ -123,7 +104,7 @@ def test_from_two_ranks_to_one_under_zero_3(
 ) -> None:
     """Without dropout, which is drawn by each rank."""
     whole, run = tmp_path / "whole", tmp_path / "run"
-    options = ("--steps", 4, "--save-steps", 2, *LORA, *OPTIONS, "--lr", 1e-4, *zero[3])
+    options = ("--steps", 4, "--save-steps", 2, *LORA, *LORA_OPTIONS, "--lr", 1e-4, *zero[3])
     ended = launcher.run(*command(frozen_set, whole, *options))
     assert ended.codes == [0, 0], ended.said
     lora_after(whole, 2, run)
@@ -153,7 +134,7 @@ def check_adapters(run: Path, whole: Path) -> None:
 def test_another_world_size(launcher: Launcher, frozen_set: Path, zero: Mapping[int, Options], tmp_path: Path) -> None:
     """Half of the steps on two ranks, a quarter on one, the rest on four; against all on two."""
     whole, run, steps = tmp_path / "whole", tmp_path / "run", 20
-    options = ("--steps", steps, "--save-steps", steps // 2, *LORA, *OPTIONS, "--lr", 1e-4, *zero[2])
+    options = ("--steps", steps, "--save-steps", steps // 2, *LORA, *LORA_OPTIONS, "--lr", 1e-4, *zero[2])
     ended = launcher.run(*command(frozen_set, whole, *options))
     assert ended.codes == [0, 0], ended.said
     lora_after(whole, steps // 2, run)
@@ -173,7 +154,7 @@ def test_an_adapter_trains_further_and_stays_one_of_the_same_model(
     launcher: Launcher, adapted: Path, base: Path, frozen_set: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    more = ("--steps", 2, *LORA, "--freeze-mm-mlp-adapter", *OPTIONS)
+    more = ("--steps", 2, *LORA, "--freeze-mm-mlp-adapter", *LORA_OPTIONS)
     start = ["run", "--stage", "custom", "--from", adapted, "--shards", frozen_set, "--output-dir", run]
     ended = launcher.run(*start, *more, world_size=1)
     assert ended.codes == [0], ended.said
@@ -183,13 +164,18 @@ def test_an_adapter_trains_further_and_stays_one_of_the_same_model(
     assert not any(".lora_" in name for name in same)
     plain = PeftModel.from_pretrained(read(base), run / "adapter")
     assert torch.allclose(logits(further(run)), logits(plain), rtol=0, atol=1e-5)
-    with pytest.raises(SettingsError, match="its adapter has --lora-r 4 --lora-alpha 8; give the same to train it fur"):
-        further(adapted, lora_r=8)
-    with pytest.raises(SettingsError, match="its adapter has --lora-r 4 --lora-alpha 8; give the same to train it fur"):
-        further(adapted, lora_targets="q_proj")
+    for other in ({"lora_r": 8}, {"lora_alpha": 4}, {"lora_targets": "q_proj"}):
+        message = "its adapter has --lora-r 4 --lora-alpha 8 and no --lora-targets; give the same to train it further"
+        with pytest.raises(SettingsError, match=message):
+            further(adapted, **other)
+    for part, option in (("vision_tower", "--vision-tower"), ("region_tower", "--region-tower")):
+        with pytest.raises(SettingsError, match=f"^{option} .*, whose base model has its own; leave out {option}"):
+            further(adapted, **{part: base})
+    with pytest.raises(SettingsError, match=f"^--model tiny-gemma2: --from {adapted} already decides the model; "):
+        further(adapted, model="tiny-gemma2")
 
 
-@pytest.mark.parametrize("more", [{}, {"lora_r": RANK}], ids=["merged", "further"])
+@pytest.mark.parametrize("more", [{}, {"lora_r": LORA_RANK}], ids=["merged", "further"])
 def test_no_process_copies_what_it_can_map(more: Mapping[str, Any], adapted: Path, base: Path) -> None:
     """Neither the base model nor the adapter; a sum of the two is computed when it is needed."""
     given = settings(from_run=adapted / "adapter", model=str(base), **more)
@@ -239,7 +225,7 @@ def test_the_memory_of_a_run_from_an_adapter_is_that_of_one_from_its_base(
     adapted: Path, base: Path, tmp_path: Path, train_cli: Run
 ) -> None:
     shutil.copytree(adapted / "adapter", tmp_path / "adapter")
-    options = ("memory", "--stage", "custom", "--gpu-memory", "80GB", "--lora-r", RANK)
+    options = ("memory", "--stage", "custom", "--gpu-memory", "80GB", "--lora-r", LORA_RANK)
     expected = train_cli(*options, "--model", base)
     assert expected.returncode == 0, expected.stderr
     for given in (("--from", tmp_path / "adapter"), ("--from", adapted), ("--from", adapted, "--model", base)):
@@ -259,46 +245,13 @@ def test_a_copied_adapter_is_evaluated_like_the_last_checkpoint(
     assert said[0] == said[1] != b""
 
 
-def test_an_adapter_does_not_fit_another_model(adapted: Path, base: Path, tmp_path: Path) -> None:
-    other = read(base)
-    with torch.no_grad():
-        other.language_model.model.norm.weight[0] += 1
-    shutil.copytree(base, tmp_path / "other")
-    other.save_pretrained(tmp_path / "other")
-    with pytest.raises(SettingsError, match=r"another model than this one: 1 weights differ, such as .*\.norm\.weight"):
-        merge_adapter(adapted, tmp_path / "merged", model=str(tmp_path / "other"))
-    assert not (tmp_path / "merged").exists()
-    moved = shutil.copytree(base, tmp_path / "moved", ignore=shutil.ignore_patterns("*token*"))
-    merge_adapter(adapted, tmp_path / "merged", model=str(moved))
-    assert torch.allclose(logits(read(tmp_path / "merged")), logits(further(adapted)), rtol=0, atol=1e-5)
-    assert (tmp_path / "merged" / "tokenizer.json").is_file()  # the adapter has it
-    with pytest.raises(SettingsError, match="a saved model; expected the output folder of a run or an adapter"):
-        merge_adapter(base, tmp_path / "again")
-
-
-@pytest.mark.parametrize("name", ["griffon_base.json", "adapter_config.json", "adapter_model.safetensors"])
-def test_a_damaged_adapter_is_refused_by_name(name: str, adapted: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(adapted / "adapter", tmp_path / "copy")
-    (copy / name).write_bytes((copy / name).read_bytes()[:-100])
-    with pytest.raises(DataError, match=f"{copy / name}: "):
-        merge_adapter(copy, tmp_path / "merged")
-
-
-def test_other_tensors_than_the_configuration_names_are_refused(adapted: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(adapted / "adapter", tmp_path / "copy")
-    fields = orjson.loads((copy / "adapter_config.json").read_bytes())
-    (copy / "adapter_config.json").write_bytes(orjson.dumps({**fields, "target_modules": fields["target_modules"][1:]}))
-    with pytest.raises(DataError, match=r"adapter_model.safetensors: not the weights .* not expected: .*lora_A.weight"):
-        merge_adapter(copy, tmp_path / "merged")
-
-
 def test_a_run_in_bfloat16_is_merged_in_float32(
     launcher: Launcher, base: Path, frozen_set: Path, tmp_path: Path
 ) -> None:
     """On a model that is stored in float32; what comes out has the run's dtype, or the one that is wanted."""
     run, layer = tmp_path / "run", "language_model.model.layers.0.self_attn.q_proj"
     more = ("--model", base, "--dtype", "bfloat16", "--steps", 3, "--lora-targets", "q_proj")
-    ended = launcher.run(*command(frozen_set, run, *LORA, *OPTIONS, *more), world_size=1)
+    ended = launcher.run(*command(frozen_set, run, *LORA, *LORA_OPTIONS, *more), world_size=1)
     assert ended.codes == [0], ended.said
     tensors = load_file(run / "adapter" / "adapter_model.safetensors")
     a, b = (tensors[f"base_model.model.{layer}.lora_{each}.weight"] for each in "AB")
@@ -314,13 +267,13 @@ def test_a_run_in_bfloat16_is_merged_in_float32(
 
 def test_bin_tokens_that_could_not_be_learned_are_refused() -> None:
     with pytest.raises(SettingsError, match="--boxes bin adds tokens to the model, whose embeddings would not train"):
-        load_model(settings(boxes="bin", lora_r=RANK), torch.float32)
+        load_model(settings(boxes="bin", lora_r=LORA_RANK), torch.float32)
 
 
 def test_without_peft_it_is_named_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(SettingsError, match=r"LoRA needs peft, .* pip install 'griffon-pipeline\[lora\]'"):
-        load_model(settings(lora_r=RANK), torch.float32)
+        load_model(settings(lora_r=LORA_RANK), torch.float32)
 
 
 def test_the_documented_fine_tune_runs_as_written(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
@@ -330,7 +283,7 @@ def test_the_documented_fine_tune_runs_as_written(launcher: Launcher, frozen_set
     lines = re.findall(r"^    \$ griffon-train (.*)$", re.sub(r"\\\n\s*", "", section), re.MULTILINE)
     here = {"demo/shards": str(frozen_set), "runs/2": f"{tmp_path}/2", "runs/lora": f"{tmp_path}/lora"}
     here["models/merged"] = f"{tmp_path}/merged"
-    ended = launcher.run(*command(frozen_set, tmp_path / "2", "--steps", 1, *OPTIONS), world_size=1)
+    ended = launcher.run(*command(frozen_set, tmp_path / "2", "--steps", 1, *LORA_OPTIONS), world_size=1)
     assert ended.codes == [0], ended.said
     assert [line.split()[0] for line in lines] == ["run", "evaluate", "convert"]
     for line in lines:

@@ -102,8 +102,8 @@ def ask_command(
 ) -> None:
     """Ask MODEL about IMAGE and print the answer, with its boxes in pixels.
 
-    MODEL is a saved model, the output folder of a run, one of its checkpoints, or an adapter. QUESTION is in any
-    words. With --region, it contains <region> where the region is meant.
+    MODEL is a saved model, the output folder of a run, one of its checkpoints, or an adapter of a run. QUESTION is in
+    any words. With --region, it contains <region> where the region is meant.
     """
     from transformers.utils.logging import disable_progress_bar  # torch takes seconds to import
 

@@ -36,7 +36,7 @@ class Kind(Enum):
     MODEL = "a saved model"
     RUN = "the output folder of a run"
     CHECKPOINT = "a checkpoint of a run"
-    ADAPTER = "an adapter"
+    ADAPTER = "an adapter of a run"
 
 
 def recognised(option: str, given: Path, accepted: Iterable[Kind], remedies: Mapping[Kind, str] | None = None) -> Kind:
@@ -56,7 +56,8 @@ def recognised(option: str, given: Path, accepted: Iterable[Kind], remedies: Map
     kind, kinds = kind_of(folder), list(accepted)
     if kind in kinds:
         return kind
-    expected = " or ".join(each.value for each in kinds)
+    *others, last = (each.value for each in kinds)
+    expected = f"{', '.join(others)} or {last}"
     if kind is not None:
         remedy = (remedies or {}).get(kind)
         raise SettingsError(f"{option} {given}: {kind.value}; expected {expected}{f'; {remedy}' if remedy else ''}")
@@ -122,7 +123,7 @@ def is_saved_griffon(folder: Path) -> bool:
 
 
 _INSTEAD_OF_MODEL = {
-    Kind.RUN: "give it as --from",
+    Kind.RUN: f"give it as --from, or the {MODEL_NAME}/ in it",
     Kind.CHECKPOINT: "rerun the command of the run to resume it, or give the run as --from once it has ended",
     Kind.ADAPTER: "give it as --from, or merge it into its model with griffon-train convert merge and give the result",
 }

@@ -26,7 +26,7 @@ from griffon_train.model.presets import FAMILY_CHATS, PRESETS, preset_config
 from griffon_train.model.projector import region_projector
 from griffon_train.model.weight_files import WeightFiles, read_json
 from griffon_train.text.tokenizer import load_tokenizer
-from griffon_train.training.adapter_files import Adapter, adapter_folder, read_adapter
+from griffon_train.training.adapter_files import Adapter, adapter_folder, loading_base, read_adapter
 from griffon_train.training.alignment_parts import can_be_compared, refuse_other_parts
 from griffon_train.training.compatibility import refuse_unfit_settings
 from griffon_train.training.starting_folder import check_starting_folder
@@ -167,13 +167,8 @@ def _of_adapter(
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     """The base model of an adapter, with the adapter in it if it is to train further, else merged into it."""
     wide = torch.promote_types(adapter.dtype, dtype)  # of which both are roundings
-    try:
+    with loading_base(adapter):
         model, tokenizer = map_model(adapter.base_settings(settings.model), wide, draws=draws)
-    except SettingsError as error:
-        raise SettingsError(
-            f"{adapter.path}: its base model cannot be loaded: {error}; if it has moved, give its folder as --model, "
-            "also to griffon-train convert merge"
-        ) from None
     if settings.lora.enabled:
         adapter.refuse_other_settings(settings.lora, model)
     adapter.put_into(model, dropout=settings.lora.lora_dropout, compare=draws)

@@ -31,7 +31,7 @@ from griffon_train.model.collate import InputsAhead
 from griffon_train.model.flops import ModelFlops, StepCounts, peak_flops
 from griffon_train.model.loss import loss_sums
 from griffon_train.training import checkpoint_folders, checkpoints
-from griffon_train.training.adapter_files import export_adapter
+from griffon_train.training.adapter_export import export_adapter
 from griffon_train.training.best_checkpoint import best_checkpoint, record_best
 from griffon_train.training.engine import Engine, Rates
 from griffon_train.training.export import export
