@@ -24,6 +24,7 @@ _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 """In order of preference; each may be split into shards with an index."""
 _NAMES_SHOWN = 10
 _TRAINED_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
+_FREED_BYTES = 1 << 20
 _LFS = b"version https://git-lfs"
 
 
@@ -87,6 +88,17 @@ def drop_pages(tensor: torch.Tensor) -> None:
     stop = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if stop > start and hasattr(mmap, "MADV_DONTNEED"):
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
+
+
+def return_freed_memory(freed_bytes: int) -> None:
+    """Give freed memory back to the system; glibc keeps what lies between pieces in use, as if nothing were freed.
+
+    Args:
+        freed_bytes: size of what has just been freed; nothing is done for little, as it takes a millisecond.
+    """
+    libc = ctypes.CDLL(None)
+    if freed_bytes >= _FREED_BYTES and hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(ctypes.c_size_t(0))
 
 
 def stored_dtype(tensors: Mapping[str, torch.Tensor], default: torch.dtype) -> torch.dtype:

@@ -14,7 +14,7 @@ from torch import distributed, nn
 from griffon_shards.support.errors import DataError
 from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.model.deferred import forget, is_deferred, value_of
-from griffon_train.model.weight_files import drop_pages, is_mapped
+from griffon_train.model.weight_files import drop_pages, is_mapped, return_freed_memory
 from griffon_train.training.checkpoints import sha256_of_tensor
 
 _COMPARED_BYTES = 4096
@@ -55,14 +55,17 @@ def bring_in(model: nn.Module, dtype: torch.dtype, config: Mapping[str, Any], ra
             settle(parameter, ranks.device)
             if parameter.data_ptr() != source.data_ptr():
                 drop_pages(source)
+            return_freed_memory(source.nbytes)
             moved()
     for name, parameter in parameters.items():
         if name not in mapped:
             ranks.watchdog.now("sharing the weights that are in no file")
+            size_bytes = parameter.nbytes
             _take_from_first(parameter, dtype, ranks)
             if name in hashed:
                 sha256[name] = sha256_of_tensor(parameter)
             settle(parameter, ranks.device)
+            return_freed_memory(size_bytes)
     return {name: digest for of_rank in ranks.gathered(sha256) for name, digest in of_rank.items()}
 
 
