@@ -183,7 +183,7 @@ def test_what_the_reader_should_know_goes_to_standard_error(ask: Ask, image: Pat
         (("IMAGE", "Where?", "--questions", "-"), 2, "--questions has the questions; leave out QUESTION"),
         (("IMAGE", "--questions", "none.jsonl"), 2, "File 'none.jsonl' does not exist"),
         (("IMAGE", "Where?", "--templates", "none"), 2, "none/nvn.json: cannot be read"),
-        (("IMAGE", "Where?", "--from", "last"), 2, "is not the output folder of a run"),
+        (("IMAGE", "Where?", "--from", "last"), 2, "is a saved model, not the output folder of a run"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_its_remedy(

@@ -140,7 +140,10 @@ def test_folders_of_something_else(train_cli: Run, tmp_path: Path) -> None:
             ("griffon", source, tmp_path / "out", "--vision-tower", source),
             r"type 'llama2_Griffon'; expected a CLIP model",
         ),
-        (("export", source, tmp_path / "out"), r"type 'llama2_Griffon'; expected a Griffon model, 'griffon'"),
+        (
+            ("export", source, tmp_path / "out"),
+            "the layout of released weights; expected a saved model or the output folder of a run",
+        ),
         (("griffon", source, tmp_path / "out", *towers, "--shard-size", "many"), r"expected a size such as 5GB"),
     ):
         result = train_cli("convert", *command)

@@ -5,11 +5,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import torch
+
+from griffon_train.config.lora import LoraSettings
+from griffon_train.config.run_folder import stored_settings
+from griffon_train.training.model_loading import load_model
 
 from ...waiting import TIMEOUT_S
 from .launcher import Launcher, Running
@@ -19,6 +25,15 @@ PERSISTENT = 1000
 """Elements of the largest parameter that every rank keeps whole; as released, that would be all of a tiny model."""
 
 Options = tuple[object, ...]
+
+LORA_RANK = 4
+LORA: Options = ("--lora-r", LORA_RANK, "--freeze-vision-tower")
+LORA_OPTIONS: Options = ("--global-batch", 5, "--micro-batch", 2, "--max-length", 256, "--lr", 1e-2, "--workers", 0)
+
+LORA_RUN: Options = (
+    *(*LORA, *LORA_OPTIONS, "--steps", 4, "--save-steps", 2),
+    *("--lora-dropout", 0.1, "--gradient-checkpointing", "true"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -137,3 +152,22 @@ def small_set(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     built = subprocess.run([*map(str, build), "--out", str(out)], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert built.returncode == 0, built.stderr
     return out
+
+
+@pytest.fixture(scope="session")
+def adapted(launcher: Launcher, frozen_set: Path, zero: Mapping[int, Options], tmp_path_factory: Any) -> Path:  # noqa: ANN401
+    """A short run on two ranks, which part their weights."""
+    run: Path = tmp_path_factory.mktemp("lora") / "run"
+    ended = launcher.run(*command(frozen_set, run, *LORA_RUN, *zero[3]))
+    assert ended.codes == [0, 0], ended.said
+    return run
+
+
+@pytest.fixture(scope="session")
+def base(adapted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that it began with, saved."""
+    folder = tmp_path_factory.mktemp("base") / "model"
+    model, tokenizer = load_model(replace(stored_settings(adapted), lora=LoraSettings()), torch.float32)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

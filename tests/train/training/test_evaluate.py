@@ -206,6 +206,7 @@ def test_a_run_its_checkpoints_and_its_exported_model_are_the_same_model(
         weights(trained / "model"),
         weights(trained, "--from", "last"),
         weights(trained, "--from", "step-00000002"),
+        weights(checkpoint_of(trained, 2)),
     }
     assert len(last) == 1
     assert weights(trained, "--from", 1) not in last

@@ -18,6 +18,7 @@ from griffon_train.training.checkpoints import sha256_of_tensor
 from griffon_train.training.model_loading import load_model, unchecked_parts
 from griffon_train.training.placing import placed
 
+from ..conftest import Run
 from ..model_folders import language_model_folder, tower_folder
 from .conftest import checkpoint_of
 from .given_folders import griffon_folder, settings
@@ -151,6 +152,16 @@ def test_a_saved_model_keeps_its_own_projector(tmp_path: Path) -> None:
     assert same(load_model(settings(**given), torch.float32)[0], ended)
 
 
+def test_a_preset_beside_an_earlier_run_is_refused(tmp_path: Path, train_cli: Run) -> None:
+    run = tmp_path / "run"
+    aligned(run, model="tiny-llama2")
+    message = f"--model tiny-llama2: --from {run} already decides the model; leave out --model, or "
+    with pytest.raises(SettingsError, match=f"^{message}"):
+        load_model(settings(from_run=run, model="tiny-llama2"), torch.float32)
+    said = train_cli("memory", "--stage", "custom", "--from", run, "--model", "tiny-llama2")
+    assert said.returncode == 2 and message in said.stderr
+
+
 def test_a_second_alignment_continues_from_the_first(tmp_path: Path) -> None:
     language_model_folder(tmp_path / "text", "gemma2")
     aligned(tmp_path / "first", model=str(tmp_path / "text"), vision_tower=tower_folder(tmp_path / "tower"))
@@ -172,7 +183,7 @@ def test_a_second_alignment_continues_from_the_first(tmp_path: Path) -> None:
         ),
         (
             lambda run: (run / "mm_projector.bin").unlink(),
-            "holds neither model/, adapter/ nor mm_projector.bin; has that run ended",
+            "holds neither model/, adapter/ nor mm_projector.bin; the run has not ended, or",
         ),
     ],
 )

@@ -6,63 +6,45 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import load_file
 
-from griffon_shards.support.errors import DataError, SettingsError
-from griffon_train.config.lora import LoraSettings
+from griffon_shards.support.errors import SettingsError
 from griffon_train.config.run_folder import stored_settings
-from griffon_train.model.freezing import Freezing, freeze, parameter_counts
+from griffon_train.model.deferred import is_deferred, value_of
 from griffon_train.model.griffon import GriffonForConditionalGeneration
-from griffon_train.model.lora import (
-    adapted_layers,
-    adapter_config,
-    adapter_weights,
-    add_adapters,
-    is_adapter_weight,
-    merge,
-)
-from griffon_train.model.presets import preset_config
+from griffon_train.model.lora import adapter_weights
+from griffon_train.model.weight_files import is_mapped
+from griffon_train.training.checkpoints import sha256_of_tensor
 from griffon_train.training.merging import merge_adapter
-from griffon_train.training.model_loading import load_model
+from griffon_train.training.model_loading import load_model, map_model
 
-from .conftest import Options, checkpoint_of, command, steps_told, wait_for_step
+from ..conftest import Run
+from ..model.test_lora import logits
+from .conftest import (
+    LORA,
+    LORA_OPTIONS,
+    LORA_RANK,
+    LORA_RUN,
+    Options,
+    checkpoint_of,
+    command,
+    differences,
+    steps_told,
+    wait_for_step,
+)
+from .given_folders import settings
 from .launcher import Launcher
-from .test_model_loading import settings
+from .test_own_parts import LEARNS_NOTHING, ONE_STEP
 from .test_world_size import as_after, check_metrics
 
-RANK = 4
-LORA: Options = ("--lora-r", RANK, "--freeze-vision-tower")
-OPTIONS: Options = ("--global-batch", 5, "--micro-batch", 2, "--max-length", 256, "--lr", 1e-2, "--workers", 0)
-
 Model = GriffonForConditionalGeneration
-
-
-@pytest.fixture(scope="module")
-def adapted(launcher: Launcher, frozen_set: Path, zero: Mapping[int, Options], tmp_path_factory: Any) -> Path:  # noqa: ANN401
-    """A short run on two ranks, which part their weights."""
-    run: Path = tmp_path_factory.mktemp("lora") / "run"
-    more = ("--steps", 4, "--lora-dropout", 0.1, "--gradient-checkpointing", "true", *zero[3])
-    ended = launcher.run(*command(frozen_set, run, *LORA, *OPTIONS, *more))
-    assert ended.codes == [0, 0], ended.said
-    return run
-
-
-@pytest.fixture(scope="module")
-def base(adapted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model that it began with, saved."""
-    folder = tmp_path_factory.mktemp("base") / "model"
-    model, tokenizer = load_model(replace(stored_settings(adapted), lora=LoraSettings()), torch.float32)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def read(folder: Path) -> Model:
@@ -72,19 +54,8 @@ def read(folder: Path) -> Model:
 
 def further(adapter: Path, **more: object) -> Model:
     """The model that a run begins with that trains an adapter further."""
-    model, _ = load_model(settings(from_run=adapter, **{"lora_r": RANK, **more}), torch.float32)
+    model, _ = load_model(settings(from_run=adapter, **{"lora_r": LORA_RANK, **more}), torch.float32)
     return model
-
-
-@torch.no_grad()
-def logits(model: Any) -> torch.Tensor:  # noqa: ANN401 - a model, or PEFT's around it
-    """Of tokens with an image; [2, 60, V]."""
-    draws = torch.Generator().manual_seed(0)
-    ids_BL = torch.randint(10, 200, (2, 60), generator=draws)
-    ids_BL[:, 3 : 3 + model.image_tokens] = model.config.image_token_id
-    pixels_BCHW = torch.randn(2, 3, 70, 70, generator=draws)
-    result: torch.Tensor = model.eval()(input_ids=ids_BL, pixel_values=pixels_BCHW).logits
-    return result
 
 
 def test_merged_into_whole_weights_it_answers_as_the_adapter_and_as_plain_peft(
@@ -113,15 +84,60 @@ def test_adapters_and_the_parts_outside_the_language_model_train(adapted: Path, 
     assert all("_proj.weight" in name or "projector." in name for name in moved)
 
 
+def test_killed_under_zero_3_it_resumes_bit_for_bit(
+    launcher: Launcher, adapted: Path, frozen_set: Path, zero: Mapping[int, Options], tmp_path: Path
+) -> None:
+    run, options = tmp_path / "run", (*LORA_RUN, *zero[3])
+    running = launcher.start(command(frozen_set, run, *options), 2)
+    running.wait_until(lambda: checkpoint_of(run, 2).exists())
+    running.signal(signal.SIGKILL)
+    ended = running.wait()
+    assert ended.codes == [-signal.SIGKILL] * 2, ended.said
+    ended = launcher.run(*command(frozen_set, run, *options))
+    assert ended.codes == [0, 0], ended.said
+    assert "resuming at step 2 of 4" in ended.said[0]
+    assert differences(adapted, run) == []
+
+
+def test_from_two_ranks_to_one_under_zero_3(
+    launcher: Launcher, frozen_set: Path, zero: Mapping[int, Options], tmp_path: Path
+) -> None:
+    """Without dropout, which is drawn by each rank."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    options = ("--steps", 4, "--save-steps", 2, *LORA, *LORA_OPTIONS, "--lr", 1e-4, *zero[3])
+    ended = launcher.run(*command(frozen_set, whole, *options))
+    assert ended.codes == [0, 0], ended.said
+    lora_after(whole, 2, run)
+    ended = launcher.run(*command(frozen_set, run, *options), world_size=1)
+    assert ended.codes == [0], ended.said
+    assert "resuming at step 2 of 4" in ended.said[0]
+    check_metrics(run, whole, 4)
+    check_adapters(run, whole)
+
+
+def lora_after(whole: Path, steps: int, run: Path) -> None:
+    """Make, of a run that has ended, the run that it was after some steps."""
+    (whole / "adapter").rename(whole / "model")
+    as_after(whole, steps, run)
+    (whole / "model").rename(whole / "adapter")
+
+
+def check_adapters(run: Path, whole: Path) -> None:
+    """Compare the results of two runs, which have learned something."""
+    ours, theirs = (load_file(each / "adapter" / "adapter_model.safetensors") for each in (run, whole))
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-5
+    adapters = [weight for name, weight in theirs.items() if ".lora_B." in name]
+    assert min(float(weight.abs().max()) for weight in adapters) > 1e-4
+
+
 def test_another_world_size(launcher: Launcher, frozen_set: Path, zero: Mapping[int, Options], tmp_path: Path) -> None:
     """Half of the steps on two ranks, a quarter on one, the rest on four; against all on two."""
     whole, run, steps = tmp_path / "whole", tmp_path / "run", 20
-    options = ("--steps", steps, "--save-steps", steps // 2, *LORA, *OPTIONS, "--lr", 1e-4, *zero[2])
+    options = ("--steps", steps, "--save-steps", steps // 2, *LORA, *LORA_OPTIONS, "--lr", 1e-4, *zero[2])
     ended = launcher.run(*command(frozen_set, whole, *options))
     assert ended.codes == [0, 0], ended.said
-    shutil.copytree(whole / "adapter", whole / "model")
-    as_after(whole, steps // 2, run)
-    shutil.rmtree(run / "adapter")
+    lora_after(whole, steps // 2, run)
     alone = launcher.start(command(frozen_set, run, *options), 1)
     wait_for_step(alone, run, steps * 3 // 4)
     alone.signal(signal.SIGTERM)
@@ -131,18 +147,14 @@ def test_another_world_size(launcher: Launcher, frozen_set: Path, zero: Mapping[
     ended = launcher.run(*command(frozen_set, run, *options), world_size=4)
     assert ended.codes == [0] * 4, ended.said
     check_metrics(run, whole, steps)
-    ours, theirs = (load_file(each / "adapter" / "adapter_model.safetensors") for each in (run, whole))
-    assert ours.keys() == theirs.keys()
-    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-5
-    adapters = [weight for name, weight in theirs.items() if ".lora_B." in name]
-    assert min(float(weight.abs().max()) for weight in adapters) > 1e-4
+    check_adapters(run, whole)
 
 
 def test_an_adapter_trains_further_and_stays_one_of_the_same_model(
     launcher: Launcher, adapted: Path, base: Path, frozen_set: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    more = ("--steps", 2, *LORA, "--freeze-mm-mlp-adapter", *OPTIONS)
+    more = ("--steps", 2, *LORA, "--freeze-mm-mlp-adapter", *LORA_OPTIONS)
     start = ["run", "--stage", "custom", "--from", adapted, "--shards", frozen_set, "--output-dir", run]
     ended = launcher.run(*start, *more, world_size=1)
     assert ended.codes == [0], ended.said
@@ -152,10 +164,72 @@ def test_an_adapter_trains_further_and_stays_one_of_the_same_model(
     assert not any(".lora_" in name for name in same)
     plain = PeftModel.from_pretrained(read(base), run / "adapter")
     assert torch.allclose(logits(further(run)), logits(plain), rtol=0, atol=1e-5)
-    with pytest.raises(SettingsError, match="its adapter has --lora-r 4 --lora-alpha 8; give the same to train it fur"):
-        further(adapted, lora_r=8)
-    with pytest.raises(SettingsError, match="its adapter has --lora-r 4 --lora-alpha 8; give the same to train it fur"):
-        further(adapted, lora_targets="q_proj")
+    for other in ({"lora_r": 8}, {"lora_alpha": 4}, {"lora_targets": "q_proj"}):
+        message = "its adapter has --lora-r 4 --lora-alpha 8 and no --lora-targets; give the same to train it further"
+        with pytest.raises(SettingsError, match=message):
+            further(adapted, **other)
+    for part, option in (("vision_tower", "--vision-tower"), ("region_tower", "--region-tower")):
+        with pytest.raises(SettingsError, match=f"^{option} .*, whose base model has its own; leave out {option}"):
+            further(adapted, **{part: base})
+    with pytest.raises(SettingsError, match=f"^--model tiny-gemma2: --from {adapted} already decides the model; "):
+        further(adapted, model="tiny-gemma2")
+
+
+@pytest.mark.parametrize("more", [{}, {"lora_r": LORA_RANK}], ids=["merged", "further"])
+def test_no_process_copies_what_it_can_map(more: Mapping[str, Any], adapted: Path, base: Path) -> None:
+    """Neither the base model nor the adapter; a sum of the two is computed when it is needed."""
+    given = settings(from_run=adapted / "adapter", model=str(base), **more)
+    whole = dict(load_model(given, torch.bfloat16)[0].named_parameters())
+    model, _ = map_model(given, torch.bfloat16, draws=False)
+    weights = dict(model.named_parameters())
+    assert weights.keys() == whole.keys()
+    assert [name for name, weight in weights.items() if not is_mapped(weight)] == []
+    sums = {name for name, weight in weights.items() if is_deferred(weight)}
+    assert len(sums) == (0 if more else 14) and all(name.startswith("language_model.") for name in sums)
+    for name, weight in weights.items():
+        assert torch.equal(value_of(weight, torch.bfloat16), whole[name]), name
+
+
+@pytest.mark.parametrize(("world_size", "lora"), [(1, ()), (2, ()), (2, LORA)], ids=["one", "two", "two, further"])
+def test_a_run_from_an_adapter_in_parts_begins_with_the_whole_model(
+    world_size: int,
+    lora: Options,
+    launcher: Launcher,
+    adapted: Path,
+    base: Path,
+    frozen_set: Path,
+    zero: Mapping[int, Options],
+    tmp_path: Path,
+) -> None:
+    """Each rank keeps its parts of the weights; the result of a run that learns nothing has them all."""
+    run = tmp_path / "run"
+    start = ("run", "--stage", "custom", "--from", adapted / "adapter", "--model", base, "--shards", frozen_set)
+    more = ("--freeze-vision-tower", *ONE_STEP, *LEARNS_NOTHING, *lora, *zero[3])
+    ended = launcher.run(*start, "--output-dir", run, *more, world_size=world_size)
+    assert ended.codes == [0] * world_size, ended.said
+    whole: Mapping[str, torch.Tensor] = dict(load_model(stored_settings(run), torch.float32)[0].named_parameters())
+    if lora:
+        result = load_file(run / "adapter" / "adapter_model.safetensors")
+        before: Mapping[str, torch.Tensor] = load_file(adapted / "adapter" / "adapter_model.safetensors")
+    else:
+        result, before = load_file(run / "model" / "model.safetensors"), whole
+    assert result.keys() == before.keys()
+    assert [name for name in result if not torch.equal(result[name], before[name])] == []
+    frozen = orjson.loads((checkpoint_of(run, 1) / "checkpoint.json").read_bytes())["frozen_sha256"]
+    assert {name.partition(".")[0] for name in frozen} >= {"vision_tower", "region_tower"}
+    assert any(name.startswith("language_model.") for name in frozen) == bool(lora)
+    assert frozen == {name: sha256_of_tensor(whole[name]) for name in frozen}
+
+
+def test_the_memory_of_a_run_from_an_adapter_is_that_of_one_from_its_base(
+    adapted: Path, base: Path, tmp_path: Path, train_cli: Run
+) -> None:
+    shutil.copytree(adapted / "adapter", tmp_path / "adapter")
+    options = ("memory", "--stage", "custom", "--gpu-memory", "80GB", "--lora-r", LORA_RANK)
+    expected = train_cli(*options, "--model", base)
+    assert expected.returncode == 0, expected.stderr
+    for given in (("--from", tmp_path / "adapter"), ("--from", adapted), ("--from", adapted, "--model", base)):
+        assert train_cli(*options, *given).stdout.partition(": ")[2] == expected.stdout.partition(": ")[2]
 
 
 def test_a_copied_adapter_is_evaluated_like_the_last_checkpoint(
@@ -171,134 +245,13 @@ def test_a_copied_adapter_is_evaluated_like_the_last_checkpoint(
     assert said[0] == said[1] != b""
 
 
-def test_an_adapter_does_not_fit_another_model(adapted: Path, base: Path, tmp_path: Path) -> None:
-    other = read(base)
-    with torch.no_grad():
-        other.language_model.model.norm.weight[0] += 1
-    shutil.copytree(base, tmp_path / "other")
-    other.save_pretrained(tmp_path / "other")
-    with pytest.raises(SettingsError, match=r"another model than this one: 1 weights differ, such as .*\.norm\.weight"):
-        merge_adapter(adapted, tmp_path / "merged", model=str(tmp_path / "other"))
-    assert not (tmp_path / "merged").exists()
-    moved = shutil.copytree(base, tmp_path / "moved", ignore=shutil.ignore_patterns("*token*"))
-    merge_adapter(adapted, tmp_path / "merged", model=str(moved))
-    assert torch.allclose(logits(read(tmp_path / "merged")), logits(further(adapted)), rtol=0, atol=1e-5)
-    assert (tmp_path / "merged" / "tokenizer.json").is_file()  # the adapter has it
-    with pytest.raises(SettingsError, match="no adapter in it; give the --output-dir of a run with --lora-r"):
-        merge_adapter(base, tmp_path / "again")
-
-
-@pytest.mark.parametrize("name", ["griffon_base.json", "adapter_config.json", "adapter_model.safetensors"])
-def test_a_damaged_adapter_is_refused_by_name(name: str, adapted: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(adapted / "adapter", tmp_path / "copy")
-    (copy / name).write_bytes((copy / name).read_bytes()[:-100])
-    with pytest.raises(DataError, match=f"{copy / name}: "):
-        merge_adapter(copy, tmp_path / "merged")
-
-
-def test_other_tensors_than_the_configuration_names_are_refused(adapted: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(adapted / "adapter", tmp_path / "copy")
-    fields = orjson.loads((copy / "adapter_config.json").read_bytes())
-    (copy / "adapter_config.json").write_bytes(orjson.dumps({**fields, "target_modules": fields["target_modules"][1:]}))
-    with pytest.raises(DataError, match=r"adapter_model.safetensors: not the weights .* not expected: .*lora_A.weight"):
-        merge_adapter(copy, tmp_path / "merged")
-
-
-def tiny(family: str = "gemma2") -> Model:
-    return GriffonForConditionalGeneration(preset_config(f"tiny-{family}"))
-
-
-def test_new_adapters_depend_on_the_seed_and_their_names_alone() -> None:
-    lora = LoraSettings(lora_r=RANK)
-    models = [tiny() for _ in range(4)]
-    dtypes = torch.float32, torch.float32, torch.bfloat16, torch.float32
-    for model, seed, dtype in zip(models, (1, 1, 1, 2), dtypes, strict=True):
-        torch.rand(seed)  # the state of torch's generator does not matter
-        add_adapters(model, lora, seed, dtype)
-    first, again, rounded, other = (adapter_weights(model) for model in models)
-    for name, weight in first.items():
-        assert torch.equal(weight, again[name])
-        assert torch.equal(weight.to(torch.bfloat16), rounded[name])
-        assert bool((weight == 0).all()) == (".lora_B." in name)
-        assert torch.equal(weight, other[name]) == (".lora_B." in name)
-
-
-LAYERS = {f"{kind}_proj" for kind in ("q", "k", "v", "o", "gate", "up", "down")}
-
-
-@pytest.mark.parametrize(
-    ("targets", "kinds", "count"),
-    [
-        (None, LAYERS, 14),
-        ("q_proj,v_proj", {"q_proj", "v_proj"}, 4),
-        ("self_attn.o_proj", {"o_proj"}, 2),
-        (r"model\.layers\.1\..*", LAYERS, 7),
-        (r".*\.(up|down)_proj", {"up_proj", "down_proj"}, 4),
-        ("lm_head,q_proj", {"lm_head", "q_proj"}, 3),
-    ],
-)
-def test_the_layers_that_are_adapted(targets: str | None, kinds: set[str], count: int) -> None:
-    """Never those of the towers, which have layers of the same names."""
-    layers = adapted_layers(tiny("llama2"), LoraSettings(lora_r=RANK, lora_targets=targets))
-    assert len(layers) == count
-    assert {name.rpartition(".")[2] for name in layers} == kinds
-    assert all(name.startswith("language_model.") for name in layers)
-
-
-def test_many_layers_are_named_so_that_peft_finds_no_others(tmp_path: Path) -> None:
-    """PEFT shortens the names of more than 20 layers to their ends, which layers of the towers have, too."""
-    model = GriffonForConditionalGeneration(preset_config("small-qwen2"))
-    add_adapters(model, LoraSettings(lora_r=RANK), 0, torch.float32)
-    names = {name.partition(".lora_")[0] for name in adapter_weights(model)}
-    assert len(names) == 28 and all(name.startswith("language_model.") for name in names)
-    (tmp_path / "adapter_config.json").write_bytes(orjson.dumps(adapter_config(model, ["projector"], "base")))
-    plain = get_peft_model(
-        GriffonForConditionalGeneration(preset_config("small-qwen2")), PeftConfig.from_pretrained(str(tmp_path))
-    )
-    adapted = {name.partition(".lora_")[0] for name, _ in plain.named_parameters() if ".lora_A." in name}
-    assert adapted == {f"base_model.model.{name}" for name in names}
-
-
-@pytest.mark.parametrize(
-    ("targets", "message"),
-    [
-        (
-            "q_proj,vproj",
-            "--lora-targets q_proj,vproj: vproj is no linear layer of the language model; there are down_",
-        ),
-        ("embed_tokens", "embed_tokens is no linear layer"),
-        (r"layers\..*", "selects no linear layer of the language model; .* in complete names such as lm_head"),
-        ("lm_head", "--lora-targets lm_head: selects the head, whose weights are those of the embeddings"),
-    ],
-)
-def test_layers_that_cannot_be_adapted_are_refused(targets: str, message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        adapted_layers(tiny(), LoraSettings(lora_r=RANK, lora_targets=targets))
-
-
-def test_an_adapted_head_is_merged_too() -> None:
-    """Of a model whose head has weights of its own."""
-    model = tiny("llama2")
-    before = logits(model)
-    add_adapters(model, LoraSettings(lora_r=RANK, lora_targets="lm_head"), 0, torch.float32)
-    assert torch.equal(logits(model), before)
-    assert list(adapter_weights(model)) == [f"language_model.lm_head.lora_{each}.default.weight" for each in "AB"]
-    with torch.no_grad():
-        for weight in adapter_weights(model).values():
-            weight.fill_(0.1)
-    adapted = logits(model)
-    merge(model, torch.float32)
-    assert torch.allclose(logits(model), adapted, rtol=0, atol=1e-5)
-    assert not torch.allclose(adapted, before, rtol=0, atol=1e-2)
-
-
 def test_a_run_in_bfloat16_is_merged_in_float32(
     launcher: Launcher, base: Path, frozen_set: Path, tmp_path: Path
 ) -> None:
     """On a model that is stored in float32; what comes out has the run's dtype, or the one that is wanted."""
     run, layer = tmp_path / "run", "language_model.model.layers.0.self_attn.q_proj"
     more = ("--model", base, "--dtype", "bfloat16", "--steps", 3, "--lora-targets", "q_proj")
-    ended = launcher.run(*command(frozen_set, run, *LORA, *OPTIONS, *more), world_size=1)
+    ended = launcher.run(*command(frozen_set, run, *LORA, *LORA_OPTIONS, *more), world_size=1)
     assert ended.codes == [0], ended.said
     tensors = load_file(run / "adapter" / "adapter_model.safetensors")
     a, b = (tensors[f"base_model.model.{layer}.lora_{each}.weight"] for each in "AB")
@@ -312,34 +265,15 @@ def test_a_run_in_bfloat16_is_merged_in_float32(
         assert not torch.equal(merged[f"{layer}.weight"], before.to(dtype))
 
 
-def test_a_model_without_weights_has_adapters_to_count() -> None:
-    """As the estimate of memory needs them."""
-    with torch.device("meta"):
-        model = tiny()
-    add_adapters(model, LoraSettings(lora_r=RANK), 0, torch.bfloat16)
-    freeze(model, Freezing())
-    sizes = {name: weight.numel() for name, weight in adapter_weights(tiny_with_adapters()).items()}
-    weights = dict(model.named_parameters())
-    assert {name: weights[name].numel() for name in weights if is_adapter_weight(name)} == sizes
-    assert parameter_counts(model)["language_model"][1] == sum(sizes.values())
-    assert {weight.device.type for weight in weights.values()} == {"meta"}
-
-
-def tiny_with_adapters() -> Model:
-    model = tiny()
-    add_adapters(model, LoraSettings(lora_r=RANK), 0, torch.float32)
-    return model
-
-
 def test_bin_tokens_that_could_not_be_learned_are_refused() -> None:
     with pytest.raises(SettingsError, match="--boxes bin adds tokens to the model, whose embeddings would not train"):
-        load_model(settings(boxes="bin", lora_r=RANK), torch.float32)
+        load_model(settings(boxes="bin", lora_r=LORA_RANK), torch.float32)
 
 
 def test_without_peft_it_is_named_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(SettingsError, match=r"LoRA needs peft, .* pip install 'griffon-pipeline\[lora\]'"):
-        load_model(settings(lora_r=RANK), torch.float32)
+        load_model(settings(lora_r=LORA_RANK), torch.float32)
 
 
 def test_the_documented_fine_tune_runs_as_written(launcher: Launcher, frozen_set: Path, tmp_path: Path) -> None:
@@ -349,7 +283,7 @@ def test_the_documented_fine_tune_runs_as_written(launcher: Launcher, frozen_set
     lines = re.findall(r"^    \$ griffon-train (.*)$", re.sub(r"\\\n\s*", "", section), re.MULTILINE)
     here = {"demo/shards": str(frozen_set), "runs/2": f"{tmp_path}/2", "runs/lora": f"{tmp_path}/lora"}
     here["models/merged"] = f"{tmp_path}/merged"
-    ended = launcher.run(*command(frozen_set, tmp_path / "2", "--steps", 1, *OPTIONS), world_size=1)
+    ended = launcher.run(*command(frozen_set, tmp_path / "2", "--steps", 1, *LORA_OPTIONS), world_size=1)
     assert ended.codes == [0], ended.said
     assert [line.split()[0] for line in lines] == ["run", "evaluate", "convert"]
     for line in lines:

@@ -152,8 +152,8 @@ NO_LANGUAGE_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an adapter beside a configuration": (adapter_beside_a_configuration, "a PEFT adapter of google/gemma-2-2b"),
     "GGUF": (holding("model-q4.gguf"), "GGUF files, which cannot be trained; give the safetensors"),
     "Meta's layout": (holding("params.json", "consolidated.00.pth"), "Meta's own layout of Llama"),
-    "a run": (holding("settings.json", "model/"), "the folder of a run; give it as --from"),
-    "a checkpoint": (holding("checkpoint.json"), "a checkpoint of a run; rerun the same command to resume it"),
+    "a run": (holding("settings.json", "model/"), "the output folder of a run; give it as --from, or the model/ in it"),
+    "a checkpoint": (holding("checkpoint.json"), "a checkpoint of a run; rerun the command of the run to resume it"),
     "the Hub's cache": (
         holding("snapshots/abc/config.json"),
         "the Hub's cache; give a snapshot in it: .*/snapshots/abc",

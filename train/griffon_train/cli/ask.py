@@ -106,8 +106,8 @@ def ask_command(
 ) -> None:
     """Ask MODEL about IMAGE and print the answer, with its boxes in pixels.
 
-    MODEL is a saved model or the output folder of a training run. QUESTION is in any words. With --region, it contains
-    <region> where the region is meant.
+    MODEL is a saved model, the output folder of a run, one of its checkpoints, or an adapter of a run. QUESTION is in
+    any words. With --region, it contains <region> where the region is meant.
     """
     from transformers.utils.logging import disable_progress_bar  # torch takes seconds to import
 
@@ -142,16 +142,12 @@ def ask_command(
 
 
 def _opened(path: Path, checkpoint: str | None, device: str, dtype: str) -> "LoadedModel":
-    """Load a saved model, or a checkpoint of a run."""
-    from griffon_train.config.run_folder import MODEL_NAME, SETTINGS_NAME
+    """Load a model, with processes of DeepSpeed's only where a run's parts must be put together."""
     from griffon_train.distributed.process_group import distributed_session
     from griffon_train.evaluation.saved_model import open_saved
-    from griffon_train.training.adapter_files import adapter_folder
-    from griffon_train.training.model_source import open_model
+    from griffon_train.training.model_source import open_model, source_of
 
-    is_run = (path / SETTINGS_NAME).is_file()
-    exported = not is_run or (path / MODEL_NAME).is_dir()
-    if checkpoint is None and exported and adapter_folder(path) is None:
+    if source_of(path, checkpoint).saved:
         return open_saved(path, device, dtype)
     with distributed_session(device, _STALL_S) as ranks:
         return open_model(path, checkpoint, dtype, ranks).loaded

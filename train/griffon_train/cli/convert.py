@@ -99,7 +99,7 @@ def griffon_command(
 def export_command(src: Path, dst: Path, vision_tower: str | None, shard_size: str) -> None:
     """Export a model in the layout of released Griffon weights.
 
-    SRC is a model saved by griffon-train. DST is a new folder.
+    SRC is a model saved by griffon-train, or the output folder of a run. DST is a new folder.
     """
     from griffon_train.model.convert import export_griffon
 
@@ -125,7 +125,7 @@ def merge_command(
 ) -> None:
     """Merge a LoRA adapter into the model that it was trained on.
 
-    SRC is the output folder of a run with --lora-r, or the adapter/ in it. DST is a new folder.
+    SRC is the output folder of a run with --lora-r, or an adapter. DST is a new folder.
     """
     from griffon_train.training.merging import merge_adapter
 

@@ -90,9 +90,10 @@ def evaluate_command(
 ) -> None:
     """Ask a model every question in shard folders and score its answers.
 
-    MODEL is a saved model or the output folder of a training run. Answers are generated greedily. Progress goes to
-    standard error, and a table of scores to standard output. With --out, an evaluation that was stopped resumes when
-    the same command is rerun, with any number of processes and any --batch: these do not change the answers.
+    MODEL is a saved model, the output folder of a run, one of its checkpoints, or an adapter of a run. Answers are
+    generated greedily. Progress goes to standard error, and a table of scores to standard output. With --out, an
+    evaluation that was stopped resumes when the same command is rerun, with any number of processes and any --batch:
+    these do not change the answers.
 
     To use 8 GPUs: torchrun --nproc_per_node 8 -m griffon_train evaluate MODEL --shards DIR --out OUT
     """

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from griffon_train.config.options import Count, Option, Positive, Share
 
-_NAMES = re.compile(r"[\w.]+(,[\w.]+)*")
+_NAMES = re.compile(r"[\w.]+( *, *[\w.]+)*")
 """Names of layers, or the ends of their names; anything else is a regular expression."""
 
 
@@ -52,14 +52,18 @@ class LoraSettings:
         if self.lora_targets is None:
             return True
         if _NAMES.fullmatch(self.lora_targets):
-            return any(_ends_with(layer, name) for name in self.lora_targets.split(","))
+            return any(_ends_with(layer, name) for name in _names(self.lora_targets))
         return re.fullmatch(self.lora_targets, layer) is not None
 
     def unknown_targets(self, layers: Iterable[str]) -> list[str]:
         """The names in `lora_targets` that are those of no layer; none of a regular expression."""
-        names = self.lora_targets.split(",") if self.lora_targets and _NAMES.fullmatch(self.lora_targets) else []
+        names = _names(self.lora_targets) if self.lora_targets and _NAMES.fullmatch(self.lora_targets) else []
         known = list(layers)
         return [name for name in names if not any(_ends_with(layer, name) for layer in known)]
+
+
+def _names(targets: str) -> list[str]:
+    return [name.strip() for name in targets.split(",")]
 
 
 def _ends_with(layer: str, name: str) -> bool:

@@ -16,6 +16,9 @@ ADAPTER_NAME = "adapter"
 ADAPTER_BASE_NAME = "griffon_base.json"
 """In an adapter's folder, the file that says which model the adapter belongs to."""
 
+CHECKPOINT_INDEX_NAME = "checkpoint.json"
+"""In a checkpoint's folder, the index of what it holds."""
+
 METRICS, TIMING, VALIDATION = "metrics.jsonl", "timing.jsonl", "validation.jsonl"
 """Log files of a run, with a line for each step; steps are numbered from 0."""
 

@@ -7,10 +7,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.support.errors import SettingsError
-from griffon_train.config.run_folder import MODEL_NAME, SETTINGS_NAME
-from griffon_train.given_folder import existing_folder
 from griffon_train.model.attention import attention_of
-from griffon_train.model.folders import is_saved_griffon
+from griffon_train.model.folders import Kind, recognised, result_model
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.parts import load_whole
 from griffon_train.model.presets import FAMILY_CHATS
@@ -46,7 +44,7 @@ def open_saved(path: Path, device: str = "auto", dtype: str = "auto") -> LoadedM
     if dtype != "auto" and dtype not in DTYPES:
         raise SettingsError(f"dtype {dtype!r}: expected auto, {' or '.join(DTYPES)}")
     wanted = DTYPES[dtype if dtype != "auto" else "bfloat16" if target.type == "cuda" else "float32"]
-    folder = _model_folder(existing_folder("model", path))
+    folder = _model_folder(path)
     model: GriffonForConditionalGeneration = load_whole(GriffonForConditionalGeneration, folder, wanted)
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(folder)
     chat = _chat(folder, model)
@@ -76,10 +74,8 @@ def device_of(wanted: str) -> torch.device:
 
 def _model_folder(path: Path) -> Path:
     """The folder itself, or the exported model of a run."""
-    folder = path / MODEL_NAME if (path / SETTINGS_NAME).is_file() and (path / MODEL_NAME).is_dir() else path
-    if not is_saved_griffon(folder):
-        raise SettingsError(f"{folder}: not a Griffon model; give one that griffon-train saved, or a run's folder")
-    return folder
+    kind = recognised("model", path, (Kind.MODEL, Kind.RUN))
+    return result_model(path) if kind is Kind.RUN else path
 
 
 def _chat(folder: Path, model: GriffonForConditionalGeneration) -> str:

@@ -93,7 +93,7 @@ def load_tower(folder: Path, dtype: torch.dtype, *, as_stored: bool = False) -> 
     tensors = _whole_tower(folder, config)
     held = stored_dtype(tensors, dtype) if as_stored else dtype
     tower: CLIPVisionModel = CLIPVisionModel.from_pretrained(None, config=config, state_dict=tensors, dtype=held)
-    note_mapped(tower)
+    note_mapped(tower.parameters())
     state_dtype(tower.config, dtype)
     return tower
 

@@ -17,6 +17,7 @@ from griffon_shards.support.files import refuse_taken, whole_folder, write_whole
 from griffon_shards.support.tables import size
 from griffon_train.model.clip import read_tower_config, tower_tensors
 from griffon_train.model.config import GriffonConfig
+from griffon_train.model.folders import Kind, recognised, result_model
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.presets import FAMILY_CHATS
 from griffon_train.model.projector import PROJECTORS
@@ -108,7 +109,7 @@ def export_griffon(
     """Convert a folder of ours to the layout of released weights.
 
     Args:
-        src: as `GriffonForConditionalGeneration.save_pretrained` or `convert_griffon` wrote it.
+        src: as `GriffonForConditionalGeneration.save_pretrained` or `convert_griffon` wrote it, or a run's folder.
         dst: the new folder; it must not exist, or be empty.
         vision_tower: value of `mm_vision_tower`; by default the value in the weights that `src` was converted from.
         shard_size: maximum size of a file, such as `5GB`.
@@ -118,8 +119,8 @@ def export_griffon(
         DataError: tensors are missing, unexpected, or of another shape.
     """
     refuse_taken(dst)
-    if (kind := read_json(src / CONFIG_NAME).get("model_type")) != GriffonConfig.model_type:
-        raise SettingsError(f"{src}: a model of type {kind!r}; expected a Griffon model, {GriffonConfig.model_type!r}")
+    if recognised("SRC", src, (Kind.MODEL, Kind.RUN)) is Kind.RUN:
+        src = result_model(src)
     config: GriffonConfig = GriffonConfig.from_pretrained(src)
     released = released_config_of(config, vision_tower)
     renamed = _renamed(src, dict(WeightFiles(src)), config, lambda name: name, released_name)

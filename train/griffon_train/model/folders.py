@@ -1,6 +1,7 @@
-"""Identify the contents of a model folder from its files, before any weights are read."""
+"""Identify the contents of a folder that is given as a model from its files, before any weights are read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from griffon_shards.support.errors import SettingsError
-from griffon_train.config.run_folder import ADAPTER_BASE_NAME
+from griffon_train.config.run_folder import (
+    ADAPTER_BASE_NAME,
+    ADAPTER_NAME,
+    CHECKPOINT_INDEX_NAME,
+    MODEL_NAME,
+    PROJECTOR_NAME,
+    SETTINGS_NAME,
+)
+from griffon_train.given_folder import existing_folder
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.weight_files import CONFIG_NAME, read_json
 
@@ -21,33 +30,124 @@ ADAPTER_CONFIG_NAME = "adapter_config.json"
 _TOWERS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model", "siglip2", "siglip2_vision_model")
 
 
+class Kind(Enum):
+    """What a folder that is given as a model may be, in the words of messages."""
+
+    MODEL = "a saved model"
+    RUN = "the output folder of a run"
+    CHECKPOINT = "a checkpoint of a run"
+    ADAPTER = "an adapter of a run"
+
+
+def recognised(option: str, given: Path, accepted: Iterable[Kind], remedies: Mapping[Kind, str] | None = None) -> Kind:
+    """Recognise a folder.
+
+    Args:
+        option: names the folder in errors.
+        given: the folder.
+        accepted: what it may be here.
+        remedies: what to do about a folder of another kind.
+
+    Raises:
+        SettingsError: it is nothing of that; the message says what it is instead.
+        DataError: its config.json is damaged.
+    """
+    folder = existing_folder(option, given)
+    kind, kinds = kind_of(folder), list(accepted)
+    if kind in kinds:
+        return kind
+    *others, last = (each.value for each in kinds)
+    expected = f"{', '.join(others)} or {last}"
+    if kind is not None:
+        remedy = (remedies or {}).get(kind)
+        raise SettingsError(f"{option} {given}: {kind.value}; expected {expected}{f'; {remedy}' if remedy else ''}")
+    raise SettingsError(f"{option} {given}: {_objection(folder).partition('; ')[0]}; expected {expected}")
+
+
+def kind_of(folder: Path) -> Kind | None:
+    """What a folder is, or None if it is none of our kinds.
+
+    Raises:
+        DataError: its config.json is damaged.
+    """
+    if (folder / ADAPTER_BASE_NAME).is_file():
+        return Kind.ADAPTER
+    if (folder / CHECKPOINT_INDEX_NAME).is_file():
+        return Kind.CHECKPOINT
+    if (folder / SETTINGS_NAME).is_file():
+        return Kind.RUN
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
+        return None
+    if (folder / CONFIG_NAME).is_file():
+        return Kind.MODEL if read_json(folder / CONFIG_NAME).get("model_type") == GriffonConfig.model_type else None
+    results = (Path(MODEL_NAME, CONFIG_NAME), Path(ADAPTER_NAME, ADAPTER_BASE_NAME), Path(PROJECTOR_NAME))
+    return Kind.RUN if any((folder / result).is_file() for result in results) else None
+
+
+def result_model(run: Path) -> Path:
+    """The folder of the model that a run has saved.
+
+    Raises:
+        SettingsError: the run has not ended, or saved something else.
+    """
+    folder = run / MODEL_NAME
+    if not folder.is_dir():
+        raise SettingsError(
+            f"{run}: the run has no {MODEL_NAME}/; let it end, or if it trained an adapter, run griffon-train convert "
+            "merge first"
+        )
+    if not is_saved_griffon(folder):
+        raise SettingsError(f"{folder}: not a Griffon model saved by a run; give another run")
+    return folder
+
+
 def is_saved_griffon(folder: Path) -> bool:
-    """Whether a folder holds a Griffon model as `save_pretrained` writes it.
+    """Whether a folder holds a Griffon model as `save_pretrained` writes it, and not a language model.
 
     Raises:
         SettingsError: training cannot start from it; the message says what it holds and what to give instead.
         DataError: its config.json is damaged.
     """
-    if (folder / ADAPTER_CONFIG_NAME).is_file():
-        raise SettingsError(_adapter(folder))
-    if not (folder / CONFIG_NAME).is_file():
-        raise SettingsError(f"{folder}: {_without_config(folder)}")
-    fields = read_json(folder / CONFIG_NAME)
-    kind = fields.get("model_type")
-    if not isinstance(kind, str) or not kind:
-        raise SettingsError(
-            f"{folder / CONFIG_NAME}: has no model_type; download it again from the source of the weights"
-        )
-    if kind == GriffonConfig.model_type:
+    kind = kind_of(folder)
+    if kind is Kind.MODEL:
         return True
-    objection = _no_language_model(kind, fields)
+    if kind is not None:
+        raise SettingsError(f"{folder}: {kind.value}; {_INSTEAD_OF_MODEL[kind]}")
+    if (folder / ADAPTER_CONFIG_NAME).is_file() or not (folder / CONFIG_NAME).is_file():
+        raise SettingsError(f"{folder}: {_objection(folder)}")
+    fields = read_json(folder / CONFIG_NAME)
+    objection = _no_language_model(fields)
     if objection is not None:
         raise SettingsError(f"{folder}: {objection}")
     return False
 
 
-def _no_language_model(kind: str, fields: Mapping[str, Any]) -> str | None:
+_INSTEAD_OF_MODEL = {
+    Kind.RUN: f"give it as --from, or the {MODEL_NAME}/ in it",
+    Kind.CHECKPOINT: "rerun the command of the run to resume it, or give the run as --from once it has ended",
+    Kind.ADAPTER: "give it as --from, or merge it into its model with griffon-train convert merge and give the result",
+}
+"""What to do with a folder that was given as --model."""
+
+
+def _objection(folder: Path) -> str:
+    """What a folder is that is none of our kinds and, after a semicolon, what to do about it."""
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
+        base = read_json(folder / ADAPTER_CONFIG_NAME).get("base_model_name_or_path") or "its base model"
+        return (
+            f"a PEFT adapter of {base}; merge the two with PEFT's merge_and_unload, save the result with "
+            "save_pretrained, and give that folder"
+        )
+    if not (folder / CONFIG_NAME).is_file():
+        return _without_config(folder)
+    return _no_language_model(read_json(folder / CONFIG_NAME)) or "a language model without a vision tower"
+
+
+def _no_language_model(fields: Mapping[str, Any]) -> str | None:
     """Describe a model that is not a language model that can be trained, and what to give instead."""
+    kind = fields.get("model_type")
+    if not isinstance(kind, str) or not kind:
+        return f"its {CONFIG_NAME} has no model_type; download it again from the source of the weights"
     classes = fields.get("architectures") or ["unknown"]
     name = str(classes[0]) if isinstance(classes, list) else str(classes)
     if kind.endswith("_Griffon"):
@@ -90,29 +190,12 @@ def _llava(name: str, fields: Mapping[str, Any]) -> str:
     )
 
 
-def _adapter(folder: Path) -> str:
-    if (folder / ADAPTER_BASE_NAME).is_file():
-        return (
-            f"{folder}: an adapter; give it as --from, or merge it into its model with griffon-train convert merge and "
-            "give the result"
-        )
-    base = read_json(folder / ADAPTER_CONFIG_NAME).get("base_model_name_or_path") or "its base model"
-    return (
-        f"{folder}: a PEFT adapter of {base}; merge the two with PEFT's merge_and_unload, save the result with "
-        "save_pretrained, and give that folder"
-    )
-
-
 def _without_config(folder: Path) -> str:
     """Describe a folder without a config.json."""
     names = {path.name for path in folder.iterdir()}
     remedy = "give a folder that save_pretrained or `hf download` wrote"
     if not names:
         return f"an empty folder; {remedy}"
-    if "settings.json" in names and names & {"model", "mm_projector.bin", "checkpoints"}:
-        return f"the folder of a run; give it as --from {folder}"
-    if "checkpoint.json" in names:
-        return "a checkpoint of a run; rerun the same command to resume it, or give the model/ of a finished run"
     if "snapshots" in names:
         snapshots = sorted(path.parent for path in folder.glob(f"snapshots/*/{CONFIG_NAME}"))
         example = snapshots[0] if snapshots else folder / "snapshots/..."

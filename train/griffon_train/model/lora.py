@@ -8,6 +8,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from griffon_shards.support.errors import SettingsError
 from griffon_train.config.lora import LoraSettings
+from griffon_train.model.deferred import defer
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.weight_files import listed
 
@@ -162,13 +164,20 @@ def adapter_config(model: GriffonForConditionalGeneration, parts: Sequence[str],
 
 
 def merge(model: GriffonForConditionalGeneration, dtype: torch.dtype) -> None:
-    """Add the adapters of a model to its weights, in float32 and then rounded to a dtype, and remove them."""
-    with torch.no_grad():
-        for name, layer in _adapted(model):
-            base = layer.base_layer
-            added = layer.scaling[NAME] * (layer.lora_B[NAME].weight.float() @ layer.lora_A[NAME].weight.float())
-            base.weight.data = (base.weight.float() + added).to(dtype)
-            model.set_submodule(name, base)
+    """Remove the adapters of a model; each is added to its weight, in float32, once that is needed.
+
+    Args:
+        model: has adapters.
+        dtype: the type that the weights are rounded to before.
+    """
+    for name, layer in _adapted(model):
+        a, b = layer.lora_A[NAME].weight.data, layer.lora_B[NAME].weight.data
+        defer(layer.base_layer.weight, partial(_sum, dtype=dtype, scale=layer.scaling[NAME], a=a, b=b))
+        model.set_submodule(name, layer.base_layer)
+
+
+def _sum(weight: torch.Tensor, dtype: torch.dtype, scale: float, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return weight.to(dtype).float() + scale * (b.float() @ a.float())
 
 
 def adapter_weights(model: nn.Module) -> Mapping[str, nn.Parameter]:

@@ -84,7 +84,7 @@ def load_whole(
         unexpected=(name for name in info["unexpected_keys"] if not is_computed(name)),
         shapes=info["mismatched_keys"],
     )
-    note_mapped(model)
+    note_mapped(model.parameters())
     state_dtype(model.config, dtype)
     if held != dtype:
         _remake_buffers(model, dtype)

@@ -25,6 +25,7 @@ _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 """In order of preference; each may be split into shards with an index."""
 _NAMES_SHOWN = 10
 _TRAINED_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
+_FREED_BYTES = 1 << 20
 
 
 class WeightFiles(Mapping[str, torch.Tensor]):
@@ -63,12 +64,12 @@ class WeightFiles(Mapping[str, torch.Tensor]):
         return len(self._of)
 
 
-def note_mapped(model: torch.nn.Module) -> None:
-    """Note which parameters of a model that was just loaded are mapped from files, for `is_mapped`.
+def note_mapped(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Note which parameters, of those that were just loaded, are mapped from files, for `is_mapped`.
 
     torch cannot resize the memory of a mapped file; later that also holds for tensors that numpy has seen.
     """
-    for parameter in model.parameters():
+    for parameter in parameters:
         if not parameter.untyped_storage().resizable():
             parameter.mapped_at = parameter.data_ptr()  # type: ignore[attr-defined]
 
@@ -87,6 +88,17 @@ def drop_pages(tensor: torch.Tensor) -> None:
     stop = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if stop > start and hasattr(mmap, "MADV_DONTNEED"):
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
+
+
+def return_freed_memory(freed_bytes: int) -> None:
+    """Give freed memory back to the system; glibc keeps what lies between pieces in use, as if nothing were freed.
+
+    Args:
+        freed_bytes: size of what has just been freed; nothing is done for little, as it takes a millisecond.
+    """
+    libc = ctypes.CDLL(None)
+    if freed_bytes >= _FREED_BYTES and hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(ctypes.c_size_t(0))
 
 
 def stored_dtype(tensors: Mapping[str, torch.Tensor], default: torch.dtype) -> torch.dtype:

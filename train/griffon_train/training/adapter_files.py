@@ -5,39 +5,37 @@ of our own says how the base model is loaded and has the SHA-256 of each of its 
 adapters mean nothing.
 """
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.files import whole_folder
 from griffon_train.config.groups import ModelSettings
 from griffon_train.config.lora import LoraSettings
-from griffon_train.config.run_folder import ADAPTER_BASE_NAME, ADAPTER_NAME, MODEL_NAME
-from griffon_train.config.settings import Settings, settings_as_json, settings_from_json
-from griffon_train.distributed.process_group import ProcessGroup
+from griffon_train.config.run_folder import ADAPTER_BASE_NAME, ADAPTER_NAME
+from griffon_train.config.settings import Settings, settings_from_json
+from griffon_train.model.deferred import forget
 from griffon_train.model.folders import ADAPTER_CONFIG_NAME
 from griffon_train.model.freezing import PARTS
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.lora import (
     adapted_layers,
-    adapter_config,
     adapter_weights,
-    base_name,
     insert,
     peft_name,
 )
-from griffon_train.model.saving import save_beside
-from griffon_train.model.weight_files import WeightFiles, read_json, refuse_other, write_json
-from griffon_train.training.checkpoints import sha256_of_tensor
+from griffon_train.model.weight_files import (
+    WeightFiles,
+    note_mapped,
+    read_json,
+    refuse_other,
+)
+from griffon_train.training.checkpoints import sha256_of_value
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 
@@ -69,14 +67,14 @@ class Adapter:
         """Settings that load the base model.
 
         Args:
-            given: say where it is now, if it has moved; and its attention.
+            given: say where it is now, if it has moved; and its attention and tokenizer.
         """
         model, from_run = self.settings.model, self.settings.from_run
         if given.model is not None:
             model, from_run = replace(given, tokenizer=given.tokenizer or self.path), None
         elif "projector" in self.parts:  # then it does not matter which one the base model has
             model = replace(model, pretrain_mm_mlp_adapter=None)
-        model = replace(model, attention=given.attention)
+        model = replace(model, attention=given.attention, tokenizer=given.tokenizer or model.tokenizer)
         return replace(self.settings, model=model, from_run=from_run, lora=LoraSettings())
 
     def refuse_other_settings(self, lora: LoraSettings, model: GriffonForConditionalGeneration) -> None:
@@ -92,48 +90,52 @@ class Adapter:
         own = self.settings.lora
         same_layers = sorted(adapted_layers(model, lora)) == sorted(self.config["target_modules"])
         if (lora.lora_r, lora.alpha, same_layers) != (own.lora_r, own.alpha, True):
-            targets = "" if own.lora_targets is None else f" --lora-targets {own.lora_targets}"
+            targets = " and no --lora-targets" if own.lora_targets is None else f" --lora-targets {own.lora_targets}"
             raise SettingsError(
                 f"{self.path}: its adapter has --lora-r {own.lora_r} --lora-alpha {own.alpha:g}{targets}; give "
                 "the same to train it further, or merge it with griffon-train convert merge and give the result as "
                 "--model to train a new one"
             )
 
-    def put_into(self, model: GriffonForConditionalGeneration, dtype: torch.dtype, *, dropout: float) -> None:
-        """Insert the adapter into its base model, and load the other parts that it has.
+    def put_into(self, model: GriffonForConditionalGeneration, *, dropout: float, compare: bool) -> None:
+        """Insert the adapter into its base model, and map the other parts that it has.
 
         Args:
-            model: the base model, in the run's dtype or a wider one.
-            dtype: of the loaded weights.
+            model: the base model.
             dropout: of the adapters in training.
+            compare: whether to compare the base model's weights, and not only their names, with those that the adapter
+                was trained on.
 
         Raises:
             SettingsError: the model is not the adapter's base model.
             DataError: the adapter's weights are damaged.
         """
-        self._refuse_other_base(model)
+        self._refuse_other_base(model, compare=compare)
         insert(
             model,
             self.config["target_modules"],
             r=self.config["r"],
             alpha=self.config["lora_alpha"],
             dropout=dropout,
-            dtype=dtype,
+            dtype=self.dtype,
         )
         tensors = WeightFiles(self.path / WEIGHTS_NAME)
-        wanted = {peft_name(name): weight for name, weight in _own_weights(model, self.parts).items()}
+        wanted = {peft_name(name): weight for name, weight in own_weights(model, self.parts).items()}
         refuse_other(f"{self.path / WEIGHTS_NAME}: not the weights of its {ADAPTER_CONFIG_NAME}", wanted, tensors)
         for name, weight in wanted.items():
-            weight.data = tensors[name].to(dtype)
+            forget(weight)
+            weight.data = tensors[name]
+        note_mapped(wanted.values())
 
-    def _refuse_other_base(self, model: nn.Module) -> None:
-        weights = {name: weight for name, weight in model.named_parameters() if not _of_parts(name, self.parts)}
+    def _refuse_other_base(self, model: nn.Module, *, compare: bool) -> None:
+        weights = {name: weight for name, weight in model.named_parameters() if not of_parts(name, self.parts)}
         others = weights.keys() ^ self.base_sha256.keys()
-        others |= {
-            name
-            for name, sha256 in self.base_sha256.items()
-            if name not in others and sha256_of_tensor(weights[name].to(self.dtype)) != sha256
-        }
+        if compare:
+            others |= {
+                name
+                for name, sha256 in self.base_sha256.items()
+                if name not in others and sha256_of_value(weights[name], self.dtype) != sha256
+            }
         if others:
             raise SettingsError(
                 f"{self.path}: the adapter was trained on another model than this one: {len(others):,} weights differ, "
@@ -160,126 +162,47 @@ def read_adapter(folder: Path) -> Adapter:
         adapter = Adapter(path=folder, settings=settings, dtype=dtype, base_sha256=base["sha256"], config=config)
         if not settings.lora.enabled or not isinstance(adapter.base_sha256, dict):
             raise TypeError("it is not of a run with LoRA")
-        for name in ("r", "lora_alpha", "target_modules", "modules_to_save"):
-            config[name]
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise DataError(f"{folder / ADAPTER_BASE_NAME}: damaged ({error}); restore the folder from a copy") from None
+    _check_config(adapter)
     return adapter
 
 
-def export_adapter(
-    target: Path,
-    model: GriffonForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    ranks: ProcessGroup,
-    *,
-    settings: Settings,
-    frozen_sha256: Mapping[str, str],
-    chat: str,
-) -> None:
-    """Write the adapters of a trained model, and the other parts that trained. Every rank calls this.
-
-    Args:
-        target: the new folder; it replaces an earlier one.
-        model: the trained model, sharded or not.
-        tokenizer: the model's.
-        ranks: process group.
-        settings: settings of the run.
-        frozen_sha256: SHA-256 of each weight that did not train, by name.
-        chat: the run's chat template.
-
-    Raises:
-        DataError: the result cannot be written; every rank raises this, and no part of it is left.
-    """
-    parts = _parts_of(model, settings)
-    weights = _gathered(_own_weights(model, parts), ranks)
-    problem = None
-    with ranks.at_own_pace("writing the result") as moved:
-        try:
-            if ranks.first:
-                base = {
-                    "settings": settings_as_json(_origin(settings)),
-                    "dtype": str(model.dtype).removeprefix("torch."),
-                    "sha256": {
-                        base_name(name): digest for name, digest in frozen_sha256.items() if not _of_parts(name, parts)
-                    },
-                }
-                shutil.rmtree(target, ignore_errors=True)
-                with whole_folder(target, moved) as folder:
-                    save_file(weights, folder / WEIGHTS_NAME, metadata={"format": "pt"})
-                    write_json(folder / ADAPTER_CONFIG_NAME, adapter_config(model, parts, _base_of(_origin(settings))))
-                    write_json(folder / ADAPTER_BASE_NAME, base)
-                    save_beside(folder, model.config, model.generation_config, chat, tokenizer)
-        except (OSError, SafetensorError) as error:
-            problem = f"{target} cannot be written: {(isinstance(error, OSError) and error.strerror) or error}"
-    ranks.raise_if_any(problem, DataError)
+def _check_config(adapter: Adapter) -> None:
+    """Check that PEFT's configuration of an adapter is the one that the run wrote."""
+    config, own = adapter.config, adapter.settings.lora
+    layers, parts = config.get("target_modules"), config.get("modules_to_save")
+    values = {
+        "r": config.get("r") == own.lora_r,
+        "lora_alpha": config.get("lora_alpha") == own.alpha,
+        "target_modules": isinstance(layers, list) and layers and all(isinstance(each, str) for each in layers),
+        "modules_to_save": parts is None or (isinstance(parts, list) and all(part in PARTS for part in parts)),
+    }
+    for name in (name for name, right in values.items() if not right):
+        raise DataError(
+            f"{adapter.path / ADAPTER_CONFIG_NAME}: damaged: {name} is {config.get(name)!r}, which is not what the run "
+            "wrote; restore the folder from a copy"
+        )
 
 
-def trained_parts(model: nn.Module) -> list[str]:
-    """Parts beside the language model whose weights belong to the result, because some of them train."""
-    parts = [
-        name
-        for name in PARTS
-        if name != "language_model" and any(each.requires_grad for each in _parameters_of(model, name))
-    ]
-    # PEFT finds its modules_to_save by the ends of their names, so it wants both projectors where it is given one.
-    if "projector" in parts and "region_projector" not in parts and _parameters_of(model, "region_projector"):
-        parts.append("region_projector")
-    return parts
+@contextmanager
+def loading_base(adapter: Adapter) -> Iterator[None]:
+    """Add to errors about the base model of an adapter what to do if it has moved."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(
+            f"{adapter.path}: its base model cannot be loaded: {error}; if it has moved, give its folder as --model, "
+            "also to griffon-train convert merge"
+        ) from None
 
 
-def exported_weights(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that the result holds."""
-    return list(_own_weights(model, trained_parts(model)).values())
+def own_weights(model: nn.Module, parts: Sequence[str]) -> dict[str, nn.Parameter]:
+    """The parameters of a model's adapters and of some of its parts, by name."""
+    of_some = {name: each for name, each in model.named_parameters() if of_parts(name, parts)}
+    return {**adapter_weights(model), **of_some}
 
 
-def _parameters_of(model: nn.Module, part: str) -> list[nn.Parameter]:
-    module = getattr(model, part)
-    return [] if module is None else list(module.parameters())
-
-
-def _of_parts(name: str, parts: Sequence[str]) -> bool:
+def of_parts(name: str, parts: Sequence[str]) -> bool:
+    """Whether a parameter, by its name, is one of some parts of a model."""
     return name.partition(".")[0] in parts
-
-
-def _own_weights(model: nn.Module, parts: Sequence[str]) -> dict[str, nn.Parameter]:
-    """The adapters' parameters and those of some parts, by name."""
-    of_parts = {name: each for name, each in model.named_parameters() if _of_parts(name, parts)}
-    return {**adapter_weights(model), **of_parts}
-
-
-def _gathered(weights: Mapping[str, nn.Parameter], ranks: ProcessGroup) -> dict[str, torch.Tensor]:
-    """Copies of weights on rank 0's CPU, by PEFT's names. Every rank calls this, because ZeRO-3 shards weights."""
-    import deepspeed  # only after `distributed_session` has selected the accelerator
-
-    copies: dict[str, torch.Tensor] = {}
-    for name, weight in weights.items():
-        with deepspeed.zero.GatheredParameters([weight], enabled=hasattr(weight, "ds_id")):
-            if ranks.first:
-                copies[peft_name(name)] = weight.detach().cpu().clone().contiguous()
-        ranks.watchdog.now("gathering the result")
-    return copies
-
-
-def _origin(settings: Settings) -> Settings:
-    """The settings of a run; where it trained an adapter further, with the base model of that one."""
-    folder = None if settings.from_run is None else adapter_folder(settings.from_run)
-    if folder is None:
-        return settings
-    return replace(read_adapter(folder).base_settings(settings.model), lora=settings.lora)
-
-
-def _parts_of(model: nn.Module, settings: Settings) -> list[str]:
-    """The parts whose weights are not the base model's: those that train, or trained with the adapter before."""
-    folder = None if settings.from_run is None else adapter_folder(settings.from_run)
-    before = () if folder is None else read_adapter(folder).parts
-    parts = {*trained_parts(model), *before}
-    return [name for name in PARTS if name in parts]
-
-
-def _base_of(settings: Settings) -> str:
-    """Where the base model is; a folder that PEFT's users can load, if there is one."""
-    if settings.from_run is None:
-        return str(settings.model.model)
-    whole = settings.from_run / MODEL_NAME
-    return str(whole if whole.is_dir() else settings.from_run)

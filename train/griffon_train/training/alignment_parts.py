@@ -8,7 +8,7 @@ from torch import nn
 
 from griffon_shards.support.errors import SettingsError
 from griffon_train.training.checkpoint_folders import latest_index
-from griffon_train.training.checkpoints import sha256_of_tensor
+from griffon_train.training.checkpoints import sha256_of_value
 
 _PARTS = {"language_model": "--model", "vision_tower": "--vision-tower"}
 """What a projector lies between, and the options that say where it is."""
@@ -19,7 +19,7 @@ def refuse_other_parts(run: Path, model: nn.Module, dtype: torch.dtype) -> None:
 
     Args:
         run: the alignment's folder; without a checkpoint nothing can be compared.
-        model: in the alignment's dtype, or in a wider one.
+        model: its weights have the alignment's dtype or a wider one, or are those that were rounded to it.
         dtype: the alignment's.
 
     Raises:
@@ -35,7 +35,7 @@ def refuse_other_parts(run: Path, model: nn.Module, dtype: torch.dtype) -> None:
         others |= {
             name
             for name, sha256 in recorded.items()
-            if name not in others and sha256_of_tensor(weights[name].to(dtype)) != sha256
+            if name not in others and sha256_of_value(weights[name], dtype) != sha256
         }
         if others:
             raise SettingsError(

@@ -18,6 +18,7 @@ import orjson
 
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import TEMPORARY_PREFIX, sha256_of, sync_folder
+from griffon_train.config.run_folder import CHECKPOINT_INDEX_NAME
 from griffon_train.distributed.process_group import ProcessGroup
 
 _log = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ _log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 """Subfolder of a run's folder."""
 
-INDEX = "checkpoint.json"
 FORMAT = "griffon checkpoint 1"
 
 _NAME = re.compile(r"step-(\d{8,})")
@@ -259,9 +259,9 @@ def opened_at(run: Path, step: int) -> TrainingCheckpoint | str:
     """A checkpoint whose files all exist at their full size, or a description of the problem."""
     path = folder_of(run, step)
     try:
-        index = orjson.loads((path / INDEX).read_bytes())
+        index = orjson.loads((path / CHECKPOINT_INDEX_NAME).read_bytes())
         if not isinstance(index, dict) or index.pop("sha256", None) != sha256_of_index(index):
-            return f"{path.name}/{INDEX} is damaged (its SHA-256 is not the recorded one)"
+            return f"{path.name}/{CHECKPOINT_INDEX_NAME} is damaged (its SHA-256 is not the recorded one)"
         if index["format"] != FORMAT:
             return f"{path.name} has another format, {index['format']!r}"
         if index["step"] != step:
@@ -271,7 +271,7 @@ def opened_at(run: Path, step: int) -> TrainingCheckpoint | str:
             if size_bytes != file["bytes"]:
                 return f"{path.name}/{file['name']} has {size_bytes:,} bytes of {file['bytes']:,}"
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        return f"{path.name}/{INDEX} is damaged ({error})"
+        return f"{path.name}/{CHECKPOINT_INDEX_NAME} is damaged ({error})"
     except OSError as error:
         return _damaged(error, path.name)
     return TrainingCheckpoint(path=path, index=index)

@@ -21,10 +21,12 @@ from safetensors import safe_open
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import TEMPORARY_PREFIX, sync_folder, write_whole
 from griffon_shards.support.tables import size
+from griffon_train.config.run_folder import CHECKPOINT_INDEX_NAME
 from griffon_train.distributed.process_group import ProcessGroup
+from griffon_train.model.deferred import is_deferred, value_of
+from griffon_train.model.weight_files import drop_pages, is_mapped
 from griffon_train.training.checkpoint_folders import (
     FORMAT,
-    INDEX,
     TrainingCheckpoint,
     folder_of,
     removed,
@@ -103,7 +105,7 @@ def _make_empty(folder: Path, needed_bytes: int) -> None:
 
 def _complete(incomplete: Path, target: Path, index: Mapping[str, Any]) -> None:
     """Write the index and give the folder its final name."""
-    write_whole(incomplete / INDEX, orjson.dumps({**index, "sha256": sha256_of_index(index)}))
+    write_whole(incomplete / CHECKPOINT_INDEX_NAME, orjson.dumps({**index, "sha256": sha256_of_index(index)}))
     if target.is_dir():  # created by someone else after this run resumed
         removed(target)
     incomplete.rename(target)
@@ -235,6 +237,14 @@ def tensor_hashes(tensors: Iterator[tuple[str, torch.Tensor]], ranks: ProcessGro
                 own[name] = sha256_of_tensor(tensor)
                 moved()
     return {name: digest for of_rank in ranks.gathered(own) for name, digest in of_rank.items()}
+
+
+def sha256_of_value(parameter: torch.nn.Parameter, dtype: torch.dtype) -> str:
+    """SHA-256 of a parameter's value in a type; what can be read or computed again does not stay in memory."""
+    sha256 = sha256_of_tensor(value_of(parameter, dtype))
+    if is_mapped(parameter) or is_deferred(parameter):
+        drop_pages(parameter.data)
+    return sha256
 
 
 def sha256_of_tensor(tensor: torch.Tensor) -> str:

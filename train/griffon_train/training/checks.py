@@ -19,7 +19,7 @@ from griffon_train.distributed.process_group import ProcessGroup
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.weight_files import read_json
-from griffon_train.training.adapter_files import exported_weights
+from griffon_train.training.adapter_export import exported_weights
 from griffon_train.training.checkpoint_folders import steps_there
 from griffon_train.training.disk_space import BYTES_OF_TRAINED, check_room, need_of
 from griffon_train.training.log_hook import imported

@@ -10,6 +10,8 @@ from griffon_shards.support.files import refuse_taken, whole_folder
 from griffon_train.config.groups import ModelSettings
 from griffon_train.config.settings import Settings
 from griffon_train.evaluation.saved_model import DTYPES
+from griffon_train.model.folders import Kind, recognised
+from griffon_train.model.presets import PRESETS
 from griffon_train.model.saving import save_beside
 from griffon_train.model.weight_files import SHARD_SIZE
 from griffon_train.training.adapter_files import adapter_folder, read_adapter
@@ -32,7 +34,7 @@ def merge_adapter(
     Args:
         src: the adapter, or the folder of the run that trained it.
         dst: the new folder; it must not exist, or be empty.
-        model: preset or folder of the base model, if it is no longer where it was.
+        model: folder of the base model, if it is no longer where it was.
         vision_tower: folder of the base model's tower, if `model` is a language model.
         dtype: `bfloat16` or `float32`; by default the run's.
         shard_size: maximum size of a file, such as `5GB`.
@@ -42,9 +44,12 @@ def merge_adapter(
         DataError: the adapter or its base model is damaged, or `dst` cannot be written.
     """
     refuse_taken(dst)
+    recognised("SRC", src, (Kind.RUN, Kind.ADAPTER))
     folder = adapter_folder(src)
     if folder is None:
-        raise SettingsError(f"{src}: no adapter in it; give the --output-dir of a run with --lora-r, or its adapter/")
+        raise SettingsError(f"SRC {src}: the run has no adapter; give a run with --lora-r that has ended")
+    if model in PRESETS:
+        raise SettingsError(f"--model {model}: a preset; leave it out, or give the folder of the adapter's base model")
     adapter = read_adapter(folder)
     given = ModelSettings(model=model, vision_tower=vision_tower)
     settings = Settings(stage=adapter.settings.stage, shards=(), output_dir=dst, from_run=folder, model=given)

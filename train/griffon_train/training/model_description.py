@@ -17,6 +17,8 @@ from griffon_train.model.config import GriffonConfig
 from griffon_train.model.folders import is_saved_griffon
 from griffon_train.model.parts import making_model, naming
 from griffon_train.model.presets import PRESETS, preset_config
+from griffon_train.training.adapter_files import adapter_folder, loading_base, read_adapter
+from griffon_train.training.starting_folder import check_starting_folder
 
 
 def described_config(settings: Settings) -> GriffonConfig:
@@ -35,9 +37,15 @@ def described_config(settings: Settings) -> GriffonConfig:
 
 def _of_run(settings: Settings) -> GriffonConfig:
     assert settings.from_run is not None
-    run = existing_folder("--from", settings.from_run)
+    run = settings.from_run
+    check_starting_folder(run, settings.model)
     if (run / MODEL_NAME).is_dir():
         return _with_region_tower(_saved("--from", run / MODEL_NAME), settings.model)
+    folder = adapter_folder(run)
+    if folder is not None:
+        adapter = read_adapter(folder)
+        with loading_base(adapter):
+            return described_config(adapter.base_settings(settings.model))
     with naming("--from"):
         earlier = stored_settings(run)
     given = {

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from griffon_shards.support.errors import SettingsError
 from griffon_train.config.groups import ModelSettings
-from griffon_train.config.run_folder import ADAPTER_NAME, MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
+from griffon_train.config.run_folder import MODEL_NAME, PROJECTOR_NAME, SETTINGS_NAME
 from griffon_train.config.settings import Settings, option_name, settings_from_json
 from griffon_train.given_folder import existing_folder
 from griffon_train.model.attention import attention_of
@@ -17,6 +17,7 @@ from griffon_train.model.bin_tokens import add_bin_tokens, byte_tokenizer
 from griffon_train.model.clip import load_tower
 from griffon_train.model.config import GriffonConfig
 from griffon_train.model.convert import load_projector
+from griffon_train.model.deferred import drawn_later, forget, settle
 from griffon_train.model.folders import is_saved_griffon
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.lora import add_adapters, has_adapters, merge
@@ -25,9 +26,10 @@ from griffon_train.model.presets import FAMILY_CHATS, PRESETS, preset_config
 from griffon_train.model.projector import region_projector
 from griffon_train.model.weight_files import WeightFiles, read_json
 from griffon_train.text.tokenizer import load_tokenizer
-from griffon_train.training.adapter_files import Adapter, adapter_folder, read_adapter
+from griffon_train.training.adapter_files import Adapter, adapter_folder, loading_base, read_adapter
 from griffon_train.training.alignment_parts import can_be_compared, refuse_other_parts
 from griffon_train.training.compatibility import refuse_unfit_settings
+from griffon_train.training.starting_folder import check_starting_folder
 
 _FOLDERS = ("model", "vision_tower", "region_tower", "tokenizer")
 """Settings that name the folders that a model is built from."""
@@ -54,13 +56,15 @@ def map_model(
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     """Load the untrained model as `load_model` does, but leave its weights in the types that they are stored in.
 
-    Weights that are stored in safetensors then stay mapped from their files.
+    Weights that are stored in safetensors then stay mapped from their files. Those that are drawn, or are sums of
+    weights and an adapter, are deferred (`griffon_train.model.deferred`).
 
     Args:
         settings: settings of the run.
         dtype: the type that the caller converts all weights to.
-        draws: whether this process draws the random weights of a preset, and compares the weights with those of an
-            alignment; if not, a preset's weights are arbitrary, and another process does both.
+        draws: whether this process draws the random weights of a preset, and compares the weights with those that an
+            alignment or an adapter was trained with; if not, a preset's weights are arbitrary, and another process
+            does both.
 
     Raises:
         SettingsError, DataError: as for `load_model`.
@@ -80,6 +84,8 @@ def map_model(
                 "--boxes bin adds tokens to the model, whose embeddings would not train with LoRA; leave out --lora-r, "
                 "or give a model that has them"
             )
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            settle(layer.parameters(), layer.weight.dtype)  # of which the new ones are means
         add_bin_tokens(model, tokenizer)
     attention = attention_of(model.config.get_text_config(), given.attention, model.language_model)
     try:
@@ -92,12 +98,13 @@ def map_model(
 
 
 def _convert(model: GriffonForConditionalGeneration, dtype: torch.dtype) -> None:
-    for parameter in model.parameters():  # not the buffers: rotary frequencies need float32
-        parameter.data = parameter.data.to(dtype)
+    settle(model.parameters(), dtype)  # not the buffers: rotary frequencies need float32
 
 
 def _replace_projector(model: GriffonForConditionalGeneration, path: Path, dtype: torch.dtype) -> None:
     """Load a projector in a type that loses nothing of it in `dtype`."""
+    for parameter in model.projector.parameters():
+        forget(parameter)
     model.projector.to(torch.promote_types(next(model.projector.parameters()).dtype, dtype))
     load_projector(model, path)
 
@@ -130,22 +137,16 @@ def _of_run(
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     """The result of an earlier run: its model, or after alignment the model that it started from and its projector."""
     assert settings.from_run is not None
-    run = existing_folder("--from", settings.from_run)
+    run = settings.from_run
+    check_starting_folder(run, settings.model)
     if (run / MODEL_NAME).is_dir():
-        given = [option_name(name) for name in ("model", "vision_tower") if getattr(settings.model, name) is not None]
-        if given:
-            raise SettingsError(f"--from {run} has a complete model already; leave out {' and '.join(given)}")
         with naming("--from"):
             if not is_saved_griffon(run / MODEL_NAME):
                 raise SettingsError(f"{run / MODEL_NAME}: not a Griffon model saved by a run; give another run")
         return _saved("--from", run / MODEL_NAME, settings.model, dtype)
     adapter = adapter_folder(run)
     if adapter is not None:
-        return _of_adapter(read_adapter(adapter), settings, dtype)
-    if not (run / PROJECTOR_NAME).is_file():
-        hint = f"; it holds a model, give it as --model {run}" if (run / "config.json").is_file() else ""
-        results = f"neither {MODEL_NAME}/, {ADAPTER_NAME}/ nor {PROJECTOR_NAME}"
-        raise SettingsError(f"--from {run}: it holds {results}{hint or '; has that run ended?'}")
+        return _of_adapter(read_adapter(adapter), settings, dtype, draws=draws)
     with naming("--from"):
         aligned_in = next((tensor.dtype for tensor in WeightFiles(run / PROJECTOR_NAME).values()), dtype)
     wide = torch.promote_types(aligned_in, dtype)  # of which both are roundings
@@ -162,22 +163,19 @@ def _of_run(
 
 
 def _of_adapter(
-    adapter: Adapter, settings: Settings, dtype: torch.dtype
+    adapter: Adapter, settings: Settings, dtype: torch.dtype, *, draws: bool
 ) -> tuple[GriffonForConditionalGeneration, PreTrainedTokenizerBase]:
     """The base model of an adapter, with the adapter in it if it is to train further, else merged into it."""
     wide = torch.promote_types(adapter.dtype, dtype)  # of which both are roundings
-    try:
-        model, tokenizer = load_model(adapter.base_settings(settings.model), wide)
-    except SettingsError as error:
-        raise SettingsError(
-            f"{adapter.path}: its base model cannot be loaded: {error}; if it has moved, give its folder as --model, "
-            "also to griffon-train convert merge"
-        ) from None
+    with loading_base(adapter):
+        model, tokenizer = map_model(adapter.base_settings(settings.model), wide, draws=draws)
     if settings.lora.enabled:
         adapter.refuse_other_settings(settings.lora, model)
-    adapter.put_into(model, wide, dropout=settings.lora.lora_dropout)
+    adapter.put_into(model, dropout=settings.lora.lora_dropout, compare=draws)
     if not settings.lora.enabled:
-        merge(model, dtype)
+        merge(model, wide)
+    if settings.model.boxes == "bin":  # new embeddings are means of those in this type
+        _convert(model, wide)
     for part in (model, model.language_model, model.vision_tower):
         part.config.dtype = dtype  # as it will be, not as it was read
     return model, tokenizer
@@ -258,8 +256,9 @@ def _of_preset(
     for each, value in _new_model(settings).items():
         setattr(config, each, value)
     tokenizer = byte_tokenizer() if settings.tokenizer is None else load_tokenizer(settings.tokenizer)
-    model = GriffonForConditionalGeneration(config) if draws else undrawn(GriffonForConditionalGeneration, config)
-    return model, tokenizer
+    if not draws:
+        return undrawn(GriffonForConditionalGeneration, config), tokenizer
+    return drawn_later(lambda: GriffonForConditionalGeneration(config)), tokenizer
 
 
 def _saved(

@@ -15,6 +15,7 @@ from griffon_train.config.run_folder import BEST_NAME, MODEL_NAME, PROJECTOR_NAM
 from griffon_train.config.settings import Settings
 from griffon_train.distributed.process_group import ProcessGroup, transformers_progress
 from griffon_train.evaluation.saved_model import DTYPES, LoadedModel, open_saved
+from griffon_train.model.folders import Kind, recognised
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.parts import naming
 from griffon_train.model.weight_files import read_json
@@ -39,11 +40,55 @@ class OpenedModel:
     weights_sha256: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """What a model is made of.
+
+    Attributes:
+        path: a saved model's folder, a run's, or an adapter's.
+        saved: whether the folder is, or has, a complete model.
+        checkpoint: that of the run to take; None for its result.
+    """
+
+    path: Path
+    saved: bool
+    checkpoint: str | None
+
+
+def source_of(path: Path, checkpoint: str | None) -> ModelSource:
+    """Find what a model is made of.
+
+    Args:
+        path: a saved model, the output folder of a run, one of its checkpoints, or an adapter.
+        checkpoint: as for `open_model`.
+
+    Raises:
+        SettingsError: the folder is something else, or has no such checkpoint.
+        DataError: its config.json is damaged.
+    """
+    kind = recognised("model", path, Kind)
+    if checkpoint is not None and kind is not Kind.RUN:
+        raise SettingsError(
+            f"--from {checkpoint}: {path} is {kind.value}, not the output folder of a run, which has checkpoints"
+        )
+    if kind is Kind.CHECKPOINT:
+        whole = path.absolute()
+        run, checkpoint = whole.parent.parent, whole.name
+        if not (run / SETTINGS_NAME).is_file():
+            raise SettingsError(f"model {path}: a checkpoint that is no longer in the folder of its run; put it back")
+        return ModelSource(path=run, saved=False, checkpoint=checkpoint)
+    if kind is Kind.MODEL or (kind is Kind.RUN and checkpoint is None and (path / MODEL_NAME).is_dir()):
+        return ModelSource(path=path, saved=True, checkpoint=None)
+    if checkpoint is None and adapter_folder(path) is None and not (path / PROJECTOR_NAME).is_file():
+        checkpoint = LAST
+    return ModelSource(path=path, saved=False, checkpoint=checkpoint)
+
+
 def open_model(path: Path, checkpoint: str | None, dtype: str, ranks: ProcessGroup) -> OpenedModel:
     """Open a model. Every rank calls this.
 
     Args:
-        path: a saved model, or the output folder of a run.
+        path: a saved model, the output folder of a run, one of its checkpoints, or an adapter.
         checkpoint: `last`, `best`, or a checkpoint of the run by its name or step; by default the run's result, or
             its last checkpoint if it has none yet.
         dtype: `auto`, `bfloat16` or `float32`; auto is bfloat16 on CUDA and float32 on the CPU.
@@ -54,19 +99,14 @@ def open_model(path: Path, checkpoint: str | None, dtype: str, ranks: ProcessGro
         DataError: weights are damaged, or those that the run did not train have changed since.
     """
     with ranks.at_own_pace("loading the model") as moved, transformers_progress(moved):
-        is_run = (path / SETTINGS_NAME).is_file()
-        if not is_run and checkpoint is not None:
-            raise SettingsError(f"--from {checkpoint}: {path} is not the output folder of a run, which has checkpoints")
+        source = source_of(path, checkpoint)
         wanted = DTYPES["bfloat16" if ranks.device.type == "cuda" else "float32"] if dtype == "auto" else DTYPES[dtype]
-        exported = is_run and checkpoint is None and (path / PROJECTOR_NAME).is_file()
-        adapted = checkpoint is None and adapter_folder(path) is not None
-        saved = not adapted and (not is_run or (checkpoint is None and (path / MODEL_NAME).is_dir()))
-        if saved:
-            loaded = open_saved(path, str(ranks.device), dtype)
-        elif adapted or exported:
-            loaded = _of_result(path, wanted)
-    if not (saved or adapted or exported):
-        loaded = _of_checkpoint(path, checkpoint or LAST, wanted, ranks)
+        if source.saved:
+            loaded = open_saved(source.path, str(ranks.device), dtype)
+        elif source.checkpoint is None:
+            loaded = _of_result(source.path, wanted)
+    if source.checkpoint is not None:
+        loaded = _of_checkpoint(source.path, source.checkpoint, wanted, ranks)
     model: Any = loaded.model
     model.eval()
     model.to(ranks.device)

@@ -1,7 +1,7 @@
 """Brings a mapped model's weights into memory, one at a time: all of each, or under ZeRO-3 this rank's part of it.
 
-Weights that are mapped from a file are read by every rank for itself, and under ZeRO-3 only this rank's part of them.
-All other weights, which were drawn or computed, are those of rank 0.
+Weights that are mapped from a file are read by every rank for itself, which under ZeRO-3 keeps only its part of them.
+All other weights, which are drawn or computed, are those of rank 0.
 """
 
 import zlib
@@ -13,7 +13,8 @@ from torch import distributed, nn
 
 from griffon_shards.support.errors import DataError
 from griffon_train.distributed.process_group import ProcessGroup
-from griffon_train.model.weight_files import drop_pages, is_mapped
+from griffon_train.model.deferred import forget, is_deferred, value_of
+from griffon_train.model.weight_files import drop_pages, is_mapped, return_freed_memory
 from griffon_train.training.checkpoints import sha256_of_tensor
 
 _COMPARED_BYTES = 4096
@@ -35,7 +36,7 @@ def bring_in(model: nn.Module, dtype: torch.dtype, config: Mapping[str, Any], ra
         DataError: the ranks have different files; every rank raises this.
     """
     parameters = dict(model.named_parameters())
-    mapped = {name: parameter for name, parameter in parameters.items() if is_mapped(parameter)}
+    mapped = {name: each for name, each in parameters.items() if is_mapped(each) and not is_deferred(each)}
     _refuse_different(mapped, ranks)
     frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
     hashed = set(frozen[ranks.rank :: ranks.world_size])
@@ -54,14 +55,17 @@ def bring_in(model: nn.Module, dtype: torch.dtype, config: Mapping[str, Any], ra
             settle(parameter, ranks.device)
             if parameter.data_ptr() != source.data_ptr():
                 drop_pages(source)
+            return_freed_memory(source.nbytes)
             moved()
     for name, parameter in parameters.items():
         if name not in mapped:
             ranks.watchdog.now("sharing the weights that are in no file")
+            size_bytes = parameter.nbytes
             _take_from_first(parameter, dtype, ranks)
             if name in hashed:
                 sha256[name] = sha256_of_tensor(parameter)
             settle(parameter, ranks.device)
+            return_freed_memory(size_bytes)
     return {name: digest for of_rank in ranks.gathered(sha256) for name, digest in of_rank.items()}
 
 
@@ -110,10 +114,14 @@ def _keep_whole(parameter: Any, device: torch.device) -> None:  # noqa: ANN401
 def _take_from_first(parameter: nn.Parameter, dtype: torch.dtype, ranks: ProcessGroup) -> None:
     """Convert a parameter, and receive rank 0's values."""
     if ranks.first:
-        parameter.data = parameter.data.to(dtype)
+        source = parameter.data if is_mapped(parameter) else None
+        parameter.data = value_of(parameter, dtype)
+        if source is not None:
+            drop_pages(source)
         sent = parameter.data.to(ranks.device)
     else:
         sent = torch.empty(parameter.shape, dtype=dtype, device=ranks.device)
         parameter.data = sent
+    forget(parameter)
     if ranks.world_size > 1:
         distributed.broadcast(sent.view(-1).view(torch.uint8), 0)

@@ -29,7 +29,7 @@ from griffon_train.evaluation.saved_model import LoadedModel
 from griffon_train.model.collate import InputsAhead
 from griffon_train.model.flops import ModelFlops, StepCounts, peak_flops
 from griffon_train.model.loss import loss_sums
-from griffon_train.training.adapter_files import export_adapter
+from griffon_train.training.adapter_export import export_adapter
 from griffon_train.training.best_checkpoint import record_best
 from griffon_train.training.checkpoint_folders import size_of
 from griffon_train.training.engine import Engine, Rates
