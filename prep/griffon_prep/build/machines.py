@@ -27,18 +27,20 @@ _PREPARED = "prepared"  # folder of the copies' folder, with a file for each sou
 _JOINED = "joined"  # file in the work folder of a source
 
 
-def own_work(settings: BuildSettings, out: Location | None) -> bool:
-    """Whether jobs may run on machines that do not share the work folder."""
-    return settings.engine != LOCAL and isinstance(out, ObjectPath)
+def own_inputs(settings: BuildSettings) -> bool:
+    """Whether jobs may run on machines that do not share the copies of annotations."""
+    return settings.engine != LOCAL and settings.inputs is not None
 
 
 def for_other_machines(
     scanned: Sequence[ScannedSource], settings: BuildSettings, out: Location | None
 ) -> list[ScannedSource]:
     """Mark the sources if jobs may run on machines with disks of their own; this machine is prepared already."""
-    if settings.engine == LOCAL or settings.inputs is None:
+    if not own_inputs(settings):
         return list(scanned)
-    own_disks = OwnDisks(run=secrets.token_hex(8), inputs=settings.inputs, scans=own_work(settings, out))
+    assert settings.inputs is not None
+    # With a set on a disk, all machines share its work folder, and thus the scans.
+    own_disks = OwnDisks(run=secrets.token_hex(8), inputs=settings.inputs, scans=isinstance(out, ObjectPath))
     marked = [replace(source, own_disks=own_disks) for source in scanned]
     for source in marked:
         _mark(own_disks, _prepared(own_disks, source))
