@@ -6,6 +6,7 @@ finished shards. Each of its processes asks for that before its first job of a s
 
 import platform
 import secrets
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -25,6 +26,7 @@ from griffon_shards.support.folder_lock import wait_for_lock
 
 _PREPARED = "prepared"  # folder of the copies' folder, with a file for each source
 _JOINED = "joined"  # file in the work folder of a source
+_THREADS = threading.Lock()  # file locks are those of a process, but some executors run jobs in threads (Dask)
 
 
 def own_inputs(settings: BuildSettings) -> bool:
@@ -63,9 +65,10 @@ def prepare(source: ScannedSource, out: Output | None) -> None:
     if own_disks is None:
         return
     try:
-        _bring_inputs(source, own_disks)
-        if own_disks.scans and out is not None:
-            _join(source, own_disks, out)
+        with _THREADS:
+            _bring_inputs(source, own_disks)
+            if own_disks.scans and out is not None:
+                _join(source, own_disks, out)
     except PermissionError as error:
         raise SettingsError(
             f"{error.filename}: not writable on {platform.node()} ({error.strerror}); give --work a folder that all "
