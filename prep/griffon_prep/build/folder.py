@@ -99,7 +99,9 @@ class BuildFolder:
 
     def _has_other_files(self) -> bool:
         """Whether the folder has files of others. Another part may be making the work folder just now."""
-        return isinstance(self.out, ObjectPath) or any(path.name != WORK_NAME for path in self.out.iterdir())
+        if isinstance(self.out, ObjectPath):
+            return not self.out.is_empty()
+        return any(path.name != WORK_NAME for path in self.out.iterdir())
 
     def _work_elsewhere(self) -> None:
         """Work in a temporary folder, so that a read-only frozen set can still be compared with a build."""
