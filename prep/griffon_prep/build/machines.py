@@ -4,6 +4,7 @@ Such a machine fetches the annotations itself, and with a set at a URL it also s
 finished shards. Each of its processes asks for that before its first job of a source; the first one does it.
 """
 
+import errno
 import platform
 import secrets
 import threading
@@ -69,7 +70,9 @@ def prepare(source: ScannedSource, out: Output | None) -> None:
             _bring_inputs(source, own_disks)
             if own_disks.scans and out is not None:
                 _join(source, own_disks, out)
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         raise SettingsError(
             f"{error.filename}: not writable on {platform.node()} ({error.strerror}); give --work a folder that all "
             "machines have or can make"
@@ -115,8 +118,8 @@ def _hash(source: SourceInput, stamps: AnnotationHashes) -> dict[Path, str]:
         return stamps.sha256s([source])
     except FileNotFoundError as error:
         raise DataError(
-            f"{source.tag}: {error.filename}: missing on {platform.node()}; files that are not in an object store have "
-            "to lie at the same path on all machines"
+            f"{source.tag}: {error.filename}: missing on {platform.node()}; if it was deleted, rerun the same command; "
+            "files that are not in an object store have to lie at the same path on all machines"
         ) from None
 
 

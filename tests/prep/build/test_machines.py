@@ -1,0 +1,38 @@
+"""Preparing a machine that shares no disk with the one that the command runs on."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from griffon_prep.build.machines import prepare
+from griffon_prep.readers import FORMATS
+from griffon_prep.sources.manifest import ManifestLine
+from griffon_prep.sources.resolve import find_sources
+from griffon_prep.sources.scan import OwnDisks, scan_source
+from griffon_shards.support.files import sha256_of
+
+
+def test_threads_of_one_process_prepare_a_source_once(tmp_path: Path) -> None:
+    threads, records = 8, 2000
+    turns = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "x"}]
+    lines = [json.dumps({"id": str(number), "conversations": turns}) for number in range(records)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    line = ManifestLine(line_no=1, tag="LAZY_a", task="LAZY", annotation="a.jsonl", image_root=".", options={})
+    (source,) = find_sources([line], tmp_path, "m.txt")
+    scanned = scan_source(source, {path: sha256_of(path) for path in source.files}, tmp_path / "work")
+    elsewhere = replace(
+        scanned,
+        files=replace(scanned.files, work=tmp_path / "other" / "LAZY_a"),
+        own_disks=OwnDisks(run="a run", inputs=tmp_path / "other" / "inputs", scans=True),
+    )
+    together = threading.Barrier(threads)
+
+    def prepared(_: int) -> None:
+        together.wait()
+        prepare(elsewhere, None)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(prepared, range(threads)))
+    FORMATS["llava"].Reader(elsewhere.files).read(records - 1)
