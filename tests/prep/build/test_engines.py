@@ -17,7 +17,7 @@ from griffon_prep.build.worker_call import WorkerCall
 from griffon_prep.cli import main
 from griffon_shards.lock import read_lock
 from griffon_shards.storage.errors import StorageError
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.errors import DataError, SettingsError
 
 FACTORIES = """
 import multiprocessing
@@ -160,3 +160,18 @@ def test_errors_of_a_disk_or_a_store_name_the_machine(monkeypatch: pytest.Monkey
     assert pickle.loads(pickle.dumps(raised.value)).filename == "node7: /disk/a.tar"
     with pytest.raises(StorageError, match=r"^node7: s3://b: no credentials"):
         call(StorageError("s3://b: no credentials"))
+
+
+def test_a_factory_that_fails_and_an_executor_that_takes_no_job_are_one_line() -> None:
+    def factory(_workers: int) -> ThreadPoolExecutor:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    with pytest.raises(SettingsError, match=r"^--engine mine: the factory failed \(ConnectionRefusedError: .*refused"):
+        ExecutorEngine("mine", factory, 2)
+    executor = ThreadPoolExecutor(2)
+    executor.shutdown()
+    with (
+        pytest.raises(DataError, match=r"^--engine mine: the executor failed \(RuntimeError: .*rerun the same command"),
+        ExecutorEngine("mine", lambda _: executor, 2) as engine,
+    ):
+        list(engine.run(len, ["a"]))

@@ -6,12 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from griffon_prep.build.machines import prepare
+from griffon_prep.build.report import made_report
 from griffon_prep.readers import FORMATS
 from griffon_prep.sources.manifest import ManifestLine
 from griffon_prep.sources.resolve import find_sources
 from griffon_prep.sources.scan import OwnDisks, scan_source
+from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import sha256_of
+
+
+def test_a_report_that_is_not_to_be_seen_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"000003\.report: missing or damaged, although the shard was made; rerun the"):
+        made_report(tmp_path, 3)
 
 
 def test_threads_of_one_process_prepare_a_source_once(tmp_path: Path) -> None:
