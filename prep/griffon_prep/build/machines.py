@@ -22,7 +22,7 @@ from griffon_prep.sources.resolve import SourceInput
 from griffon_prep.sources.scan import OwnDisks, ScannedSource, scan_source
 from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.files import write_whole
+from griffon_shards.support.files import UNUSABLE, write_whole
 from griffon_shards.support.folder_lock import wait_for_lock
 
 _PREPARED = "prepared"  # folder of the copies' folder, with a file for each source
@@ -71,7 +71,7 @@ def prepare(source: ScannedSource, out: Output | None) -> None:
             if own_disks.scans and out is not None:
                 _join(source, own_disks, out)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in UNUSABLE - {errno.ENOENT}:  # which may be another file
             raise
         raise SettingsError(
             f"{error.filename}: not writable on {platform.node()} ({error.strerror}); give --work a folder that all "

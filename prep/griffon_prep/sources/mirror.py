@@ -24,7 +24,7 @@ from griffon_shards.storage.node_cache import default_cache
 from griffon_shards.storage.object_path import PROTOCOLS
 from griffon_shards.storage.transfer import REQUESTS, fetch
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.files import write_whole
+from griffon_shards.support.files import UNUSABLE, write_whole
 from griffon_shards.support.folder_lock import wait_for_lock
 
 _Stamp = tuple[int, str]
@@ -150,7 +150,9 @@ class Mirror:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = wait_for_lock(self.folder / "lock", whose=f"{self.folder}: another build fetches annotations")
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in UNUSABLE:
+                raise
             raise SettingsError(f"{self.folder}: not writable ({error.strerror}); give --work a folder") from None
         with suppress(FileNotFoundError, orjson.JSONDecodeError):  # without it, everything is fetched again
             self._stamps = orjson.loads(self._stamps_file.read_bytes())

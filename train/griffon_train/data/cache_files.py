@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.files import UNUSABLE
 from griffon_shards.support.folder_lock import lock_folder
 
 _FOLDER = "griffon-samples-1"  # below the user's folder, so that nothing else is there
@@ -44,6 +45,8 @@ class CacheFiles:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if error.errno not in UNUSABLE:
+                raise
             raise SettingsError(
                 f"--cache {folder}: cannot be made ({error.strerror}); give a folder on this machine's disk"
             ) from None
