@@ -16,7 +16,7 @@ from griffon_shards.sample_json import decode_sample
 from griffon_shards.shard_bytes import ReadAhead, ShardBytes, shard_bytes
 from griffon_shards.storage import Location, ObjectPath, as_location
 from griffon_shards.storage.errors import StorageError
-from griffon_shards.storage.node_cache import local_copy
+from griffon_shards.storage.node_cache import damaged_copy, local_copy
 from griffon_shards.storage.transfer import REQUESTS
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.tables import counted
@@ -41,7 +41,7 @@ class FrozenSet:
         self._cache = cache
         self.lock: Lock = read_lock(root)
         self.index_path = _local_index(root, self.lock, cache)
-        self.index: NDArray[np.void] = open_index(self.index_path)
+        self.index: NDArray[np.void] = _open_rows(root, self.index_path)
         samples = sum(shard.samples for shard in self.lock.shards)
         if len(self.index) != samples:
             raise DataError(
@@ -206,8 +206,19 @@ def _local_index(root: Location, lock: Lock, cache: Path | None) -> Path:
         return root / INDEX_NAME
     try:
         return local_copy(root / INDEX_NAME, lock.index_sha256, cache)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if error.filename != str(root / INDEX_NAME):  # but the cache
+            raise
         raise DataError(f"{root / INDEX_NAME}: missing; the set is incomplete, copy it again or rebuild it") from None
+
+
+def _open_rows(root: Location, index_path: Path) -> NDArray[np.void]:
+    try:
+        return open_index(index_path)
+    except DataError:
+        if isinstance(root, ObjectPath):
+            raise DataError(damaged_copy(index_path, root / INDEX_NAME)) from None
+        raise
 
 
 def open_set(root: str | os.PathLike[str] | ObjectPath, cache: Path | None = None) -> FrozenSet:

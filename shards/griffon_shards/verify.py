@@ -19,6 +19,7 @@ from griffon_shards.interop import peer_files
 from griffon_shards.lock import REJECTS_NAME, read_lock
 from griffon_shards.sample_json import decode_sample, encode_sample
 from griffon_shards.storage import ObjectPath, as_location
+from griffon_shards.storage.node_cache import damaged_copy
 from griffon_shards.storage.reading import open_location, sha256_at, sizes_below
 from griffon_shards.support.errors import DataError
 from griffon_shards.support.tables import counted
@@ -43,6 +44,9 @@ def verify_set(root: str | os.PathLike[str] | ObjectPath, *, deep: bool = False)
             yield f"{location / INDEX_NAME}: damaged, its SHA-256 is {sha256}, the lock says {lock.index_sha256}"
             return
         shards = FrozenSet(location)
+        if isinstance(location, ObjectPath) and sha256_at(shards.index_path) != lock.index_sha256:
+            yield damaged_copy(shards.index_path, location / INDEX_NAME)
+            return
     except FileNotFoundError as error:
         yield f"{error.filename}: missing"
         return

@@ -32,6 +32,7 @@ from griffon_shards.templates import load_templates
 from ..waiting import TIMEOUT_S
 from .faulty_proxy import Faults, FaultyProxy
 
+s3fs = pytest.importorskip("s3fs")
 pytestmark = pytest.mark.scale
 
 FORMATS = ("& llava/", "& yolo/", "& voc/", "& refcoco/", "& openimages/", "& flickr30k/")
@@ -273,6 +274,35 @@ def test_an_annotation_that_changes_in_the_bucket_is_fetched_again(
     changed = run()
     assert changed.exit_code == 1
     assert "annotation_sha256 changed" in changed.stderr
+
+
+def test_files_and_folders_take_each_others_place_in_the_bucket(bucket: str, tmp_path: Path) -> None:
+    url = ObjectPath(f"{bucket}/notes")
+    store = s3fs.S3FileSystem()
+
+    def fetched() -> dict[str, bytes]:
+        with Mirror(tmp_path / "inputs") as mirror:
+            folder = mirror.path_of(url)
+            mirror.fetch(folder)
+        files = [path for path in (folder, *folder.rglob("*")) if path.is_file()]
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+    (url / "a.txt").write_bytes(b"file")
+    assert fetched() == {"a.txt": b"file"}
+    (url / "a.txt" / "b.txt").write_bytes(b"below")
+    with pytest.raises(DataError, match=r"/notes/a\.txt: is an object, and .*/notes/a\.txt/b\.txt is below it"):
+        fetched()
+    store.rm_file(str(url / "a.txt"))
+    assert fetched() == {"a.txt/b.txt": b"below"}
+    store.rm_file(str(url / "a.txt" / "b.txt"))
+    (url / "a.txt").write_bytes(b"file")
+    assert fetched() == {"a.txt": b"file"}
+    store.rm_file(str(url / "a.txt"))
+    url.write_bytes(b"one")
+    assert fetched() == {".": b"one"}
+    store.rm_file(str(url))
+    (url / "a.txt").write_bytes(b"file")
+    assert fetched() == {"a.txt": b"file"}
 
 
 def test_refusals_say_what_to_do(one_source: Path, bucket: str, build: Build) -> None:

@@ -117,6 +117,28 @@ def test_diff_and_overlap(url: str, frozen_set: Path, tmp_path: Path) -> None:
     )
 
 
+def test_objects_that_mark_folders_do_not_count(frozen_set: Path, bucket: str) -> None:
+    out = f"{bucket}/set"
+    for name in ("set/", "set/DET_shapes/"):
+        client._file_system(out).call_s3("put_object", Bucket=bucket.removeprefix("s3://"), Key=name, Body=b"")
+    assert (ObjectPath(out).is_dir(), list(ObjectPath(out).listing())) == (True, [])
+    ran("copy", frozen_set, out)
+    assert ran("copy", out, f"{bucket}/another") and ran("verify", f"{bucket}/another")
+    assert not ObjectPath(out).is_empty() and ObjectPath(f"{bucket}/nothing").is_empty()
+
+
+def test_a_damaged_copy_of_the_index_is_named(url: str, tmp_path: Path) -> None:
+    ran("ls", url, "--limit", "1")
+    (copy,) = (path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock")
+    data = copy.read_bytes()
+    for damaged, commands in ((data[:-1], ("ls", "verify")), (data[:-1] + bytes([data[-1] ^ 1]), ("verify",))):
+        copy.write_bytes(damaged)
+        for command in commands:
+            assert f"{copy}: this machine's copy of {url}/index.npy is damaged; delete" in ran(command, url, code=1)
+    copy.unlink()
+    ran("verify", url)
+
+
 def test_python(url: str, frozen_set: Path) -> None:
     there, here = griffon_shards.open_set(url), griffon_shards.open_set(frozen_set)
     assert list(map(there.in_order().__getitem__, range(len(here)))) == [here[row] for row in range(len(here))]

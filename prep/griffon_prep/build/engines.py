@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
@@ -14,6 +15,8 @@ from griffon_prep.build.worker_call import WorkerCall, package_versions
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.processes import available_cores
 from griffon_shards.support.worker_pool import Engine, Job, LocalPool, Result, run_futures, window_of
+
+_log = logging.getLogger(__name__)
 
 LOCAL = "local"
 RAY = "ray"
@@ -94,9 +97,15 @@ class ExecutorEngine:
             workers: number of jobs that run at once.
 
         Raises:
-            SettingsError: the factory makes no executor.
+            SettingsError: the factory fails, or makes no executor.
         """
-        executor = factory(workers)
+        try:
+            executor = factory(workers)
+        except (SettingsError, DataError):
+            raise
+        except Exception as error:
+            _log.debug(f"--engine {name}: the factory failed", exc_info=True)
+            raise SettingsError(f"--engine {name}: the factory failed ({_reason(error)}); -v shows where") from error
         if not isinstance(executor, Executor):
             raise SettingsError(
                 f"--engine {name}: returned {type(executor).__name__}, expected a concurrent.futures.Executor"
@@ -122,7 +131,13 @@ class ExecutorEngine:
         call = WorkerCall(function=function, versions=package_versions())
 
         def submit(job: Job) -> Future[Result]:
-            future = self._executor.submit(call, job)
+            try:
+                future = self._executor.submit(call, job)
+            except (SettingsError, DataError):  # of an executor that runs the job at once
+                raise
+            except Exception as error:
+                _log.debug(f"--engine {self._name}: the executor takes no job", exc_info=True)
+                raise self._failure(error) from error
             self._futures.add(future)
             return future
 
@@ -140,8 +155,13 @@ class ExecutorEngine:
         return future.result()
 
     def _failure(self, error: BaseException) -> DataError:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return DataError(f"--engine {self._name}: the executor failed ({reason}); rerun the same command to resume")
+        return DataError(
+            f"--engine {self._name}: the executor failed ({_reason(error)}); rerun the same command to resume"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _package_of(value: object) -> str:

@@ -11,7 +11,7 @@ from griffon_prep.build.folder import BuildFolder
 from griffon_prep.build.identity import source_identity
 from griffon_prep.build.output import Output
 from griffon_prep.build.plan import build_jobs, shard_count
-from griffon_prep.build.report import ShardReport, read_report
+from griffon_prep.build.report import ShardReport, made_report
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard import missing_shard
 from griffon_prep.readers.folders import bytes_of_input
@@ -65,7 +65,7 @@ def freeze(out: Output, settings: RenderSettings, scanned: Sequence[ScannedSourc
     """Write everything but the shards, which are all finished; the lock comes last. Returns the lock.
 
     Raises:
-        DataError: another builder has frozen another set there.
+        DataError: a report is missing, or another builder has frozen another set there.
         OSError: the storage fails.
     """
     stage = out.stage
@@ -105,9 +105,7 @@ def freeze(out: Output, settings: RenderSettings, scanned: Sequence[ScannedSourc
 
 def _finished(source: ScannedSource, settings: RenderSettings) -> Iterator[tuple[ShardReport, bytes]]:
     for shard_no in range(shard_count(source, settings)):
-        report = read_report(source.files.work, shard_no)
-        assert report is not None, f"shard {shard_no} of {source.source.tag} was not made"
-        yield report
+        yield made_report(source.files.work, shard_no)
 
 
 def _shard_entry(report: ShardReport) -> ShardEntry:

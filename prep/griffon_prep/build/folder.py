@@ -1,7 +1,6 @@
 """The output folder of a running build: exclusive access, the plan on disk, and the work files for resuming."""
 
 import contextlib
-import errno
 import hashlib
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from griffon_shards.interop import ENERGON_FOLDER, HUGGING_FACE_NAME, WIDS_NAME
 from griffon_shards.lock import LOCK_NAME, REJECTS_NAME, REPORT_NAME
 from griffon_shards.storage import Location, ObjectPath, write_location
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.files import remove_temporaries, write_whole
+from griffon_shards.support.files import UNUSABLE, remove_temporaries, write_whole
 from griffon_shards.support.folder_lock import lock_folder, wait_for_lock
 
 _PLAN_NAME = "build.json"
@@ -63,14 +62,12 @@ class BuildFolder:
             if not self._shared:
                 remove_temporaries(self.output.stage)
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            if error.errno not in UNUSABLE:
                 raise
-            if not self.frozen:
+            if isinstance(self.out, ObjectPath) or not self.frozen:
                 raise SettingsError(
                     f"{self.output.stage}: not writable ({error.strerror}); give {self._option} a writable folder"
                 ) from None
-            if isinstance(self.out, ObjectPath):
-                raise
             self._work_elsewhere()
         self.stamps = AnnotationHashes(self.work / "annotations.json")
         return self
@@ -99,7 +96,9 @@ class BuildFolder:
 
     def _has_other_files(self) -> bool:
         """Whether the folder has files of others. Another part may be making the work folder just now."""
-        return isinstance(self.out, ObjectPath) or any(path.name != WORK_NAME for path in self.out.iterdir())
+        if isinstance(self.out, ObjectPath):
+            return not self.out.is_empty()
+        return any(path.name != WORK_NAME for path in self.out.iterdir())
 
     def _work_elsewhere(self) -> None:
         """Work in a temporary folder, so that a read-only frozen set can still be compared with a build."""

@@ -4,6 +4,7 @@ Such a machine fetches the annotations itself, and with a set at a URL it also s
 finished shards. Each of its processes asks for that before its first job of a source; the first one does it.
 """
 
+import errno
 import platform
 import secrets
 import threading
@@ -21,7 +22,7 @@ from griffon_prep.sources.resolve import SourceInput
 from griffon_prep.sources.scan import OwnDisks, ScannedSource, scan_source
 from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.files import write_whole
+from griffon_shards.support.files import UNUSABLE, write_whole
 from griffon_shards.support.folder_lock import wait_for_lock
 
 _PREPARED = "prepared"  # folder of the copies' folder, with a file for each source
@@ -29,18 +30,20 @@ _JOINED = "joined"  # file in the work folder of a source
 _ONE_THREAD = threading.Lock()  # executors may run jobs in threads, and a file lock is the whole process's
 
 
-def own_work(settings: BuildSettings, out: Location | None) -> bool:
-    """Whether jobs may run on machines that do not share the work folder."""
-    return settings.engine != LOCAL and isinstance(out, ObjectPath)
+def own_inputs(settings: BuildSettings) -> bool:
+    """Whether jobs may run on machines that do not share the copies of annotations."""
+    return settings.engine != LOCAL and settings.inputs is not None
 
 
 def for_other_machines(
     scanned: Sequence[ScannedSource], settings: BuildSettings, out: Location | None
 ) -> list[ScannedSource]:
     """Mark the sources if jobs may run on machines with disks of their own; this machine is prepared already."""
-    if settings.engine == LOCAL or settings.inputs is None:
+    if not own_inputs(settings):
         return list(scanned)
-    own_disks = OwnDisks(run=secrets.token_hex(8), inputs=settings.inputs, scans=own_work(settings, out))
+    assert settings.inputs is not None
+    # With a set on a disk, all machines share its work folder, and thus the scans.
+    own_disks = OwnDisks(run=secrets.token_hex(8), inputs=settings.inputs, scans=isinstance(out, ObjectPath))
     marked = [replace(source, own_disks=own_disks) for source in scanned]
     for source in marked:
         _mark(own_disks, _prepared(own_disks, source))
@@ -62,21 +65,30 @@ def prepare(source: ScannedSource, out: Output | None) -> None:
     own_disks = source.own_disks
     if own_disks is None:
         return
-    with _ONE_THREAD:
-        _make_folder(own_disks.inputs / _PREPARED)
-        _bring_inputs(source, own_disks)
-        if own_disks.scans and out is not None:
-            _join(source, own_disks, out)
+    try:
+        with _ONE_THREAD:
+            _make_folder(own_disks.inputs / _PREPARED)
+            _bring_inputs(source, own_disks)
+            if own_disks.scans and out is not None:
+                _join(source, own_disks, out)
+    except OSError as error:
+        if error.errno not in UNUSABLE - {errno.ENOENT}:  # which may be another file
+            raise
+        raise _not_writable(error.filename, error) from None
 
 
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError(
-            f"{folder}: cannot be made on {platform.node()} ({error.strerror}); give --work a folder that all machines "
-            "have or can make"
-        ) from None
+        raise _not_writable(folder, error) from None
+
+
+def _not_writable(path: object, error: OSError) -> SettingsError:
+    return SettingsError(
+        f"{path}: not writable on {platform.node()} ({error.strerror}); give --work a folder that all machines have or "
+        "can make"
+    )
 
 
 def _bring_inputs(source: ScannedSource, own_disks: OwnDisks) -> None:
@@ -117,8 +129,8 @@ def _hash(source: SourceInput, stamps: AnnotationHashes) -> dict[Path, str]:
         return stamps.sha256s([source])
     except FileNotFoundError as error:
         raise DataError(
-            f"{source.tag}: {error.filename}: missing on {platform.node()}; files that are not in an object store have "
-            "to lie at the same path on all machines"
+            f"{source.tag}: {error.filename}: missing on {platform.node()}; if it was deleted, rerun the same command; "
+            "files that are not in an object store have to lie at the same path on all machines"
         ) from None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 
 from griffon_shards.index import INDEX_DTYPE
+from griffon_shards.support.errors import DataError
 from griffon_shards.support.files import write_whole
 
 
@@ -62,3 +63,18 @@ def read_report(work: Path, shard_no: int) -> tuple[ShardReport, bytes] | None:
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # missing or damaged: the shard is made again
         return None
     return (report, rows) if len(rows) == report.samples * INDEX_DTYPE.itemsize else None
+
+
+def made_report(work: Path, shard_no: int) -> tuple[ShardReport, bytes]:
+    """The report and the index rows of a shard that was made.
+
+    Raises:
+        DataError: they are not there: somebody has deleted them, or the storage does not show them yet.
+    """
+    finished = read_report(work, shard_no)
+    if finished is None:
+        raise DataError(
+            f"{report_path(work, shard_no)}: missing or damaged, although the shard was made; rerun the same command "
+            "(if machines share this disk over NFS, mount it with lookupcache=positive)"
+        )
+    return finished

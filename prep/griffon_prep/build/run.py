@@ -13,7 +13,7 @@ from griffon_prep.build.engines import LOCAL, open_engine
 from griffon_prep.build.finalize import check_all_made, check_begun, freeze
 from griffon_prep.build.folder import BuildFolder, check_no_other_set, differences, start_over
 from griffon_prep.build.identity import identity, identity_of_lock
-from griffon_prep.build.machines import for_other_machines, own_work
+from griffon_prep.build.machines import for_other_machines, own_inputs
 from griffon_prep.build.plan import estimate_job, saving, shard_count, shard_jobs
 from griffon_prep.build.report import read_report
 from griffon_prep.build.report_page import write_missing_page, write_report_page
@@ -170,14 +170,14 @@ def scan(
 ) -> list[ScannedSource]:
     """Scan all sources, or read the results of an earlier scan in the work folder, and log notes about them.
 
-    With a set at a URL, this machine scans, because workers on others do not share its work folder.
+    With anything in an object store, this machine scans, because workers on others lack its copies of annotations.
 
     Raises:
         DataError: a source is damaged or has no records.
     """
     _log.debug("scanning the annotations")
     scan = partial(scan_source, sha256s=sha256s, work=work)
-    with LocalPool(available_cores(), "spawn") if own_work(settings, out) else nullcontext(pool) as scanners:
+    with LocalPool(available_cores(), "spawn") if own_inputs(settings) else nullcontext(pool) as scanners:
         by_tag = {source.source.tag: source for source in scanners.run(scan, settings.sources)}
     scanned = for_other_machines([by_tag[source.tag] for source in settings.sources], settings, out)
     for source in scanned:

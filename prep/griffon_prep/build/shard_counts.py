@@ -15,7 +15,7 @@ import numpy as np
 from griffon_prep.build.machines import prepare
 from griffon_prep.build.output import WORK_NAME, Output
 from griffon_prep.build.plan import shard_jobs
-from griffon_prep.build.report import counts_path, read_report
+from griffon_prep.build.report import counts_path, made_report
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.build.shard import ShardJob
 from griffon_prep.sources.scan import ScannedSource
@@ -95,21 +95,20 @@ def read_counts(root: Location, style: str, shards_by_tag: dict[str, list[str]])
 def _shards(source: ScannedSource, settings: BuildSettings, out: Output) -> Iterator[_Shard]:
     """The finished shards of a source that have samples."""
     for job in shard_jobs(source, settings.render, out):
-        finished = read_report(job.work, job.shard_no)
-        assert finished is not None, f"{job.name} was not made"
-        if finished[0].samples:
-            yield job, finished[0].sha256, finished[0].bytes
+        report, _ = made_report(job.work, job.shard_no)
+        if report.samples:
+            yield job, report.sha256, report.bytes
 
 
 def _count_shard(shard: _Shard) -> tuple[_Shard, bytes]:
     """Count a shard from its tar; returns the shard and its counts as a file's content."""
     job, sha256, _ = shard
     prepare(job.source, job.out)
-    finished = read_report(job.work, job.shard_no)
-    assert job.out is not None and finished is not None
+    _, raw_rows = made_report(job.work, job.shard_no)
+    assert job.out is not None
     counts = SourceCounts()
     tar, name = shard_bytes(job.out.root), str(job.out.root / job.name)
-    rows = np.frombuffer(finished[1], INDEX_DTYPE)
+    rows = np.frombuffer(raw_rows, INDEX_DTYPE)
     for first in range(0, len(rows), _SAMPLES_AT_ONCE):
         sizes = rows["bytes"][first : first + _SAMPLES_AT_ONCE].tolist()
         data = BytesIO(tar.read(job.name, int(rows["offset"][first]), sum(sizes)))

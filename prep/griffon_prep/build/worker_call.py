@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Generic
 
 from griffon_prep.render.settings import RENDER_VERSION
+from griffon_shards.storage.errors import StorageError
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.support.worker_pool import Job, Result
 
@@ -29,6 +30,7 @@ class WorkerCall(Generic[Job, Result]):
 
         Raises:
             SettingsError: this machine has other versions.
+            OSError, StorageError: the storage fails; the message names this machine.
             Exception: any exception raised by the job.
         """
         here = package_versions()
@@ -43,7 +45,14 @@ class WorkerCall(Generic[Job, Result]):
                 "install the same versions on all machines"
             )
         warnings.filterwarnings("ignore", module="PIL")  # about unused metadata, as in local workers
-        return self.function(job)
+        try:
+            return self.function(job)
+        except OSError as error:
+            if error.filename is not None:
+                error.filename = f"{platform.node()}: {error.filename}"
+            raise
+        except StorageError as error:  # this machine may lack what others have, such as credentials
+            raise StorageError(f"{platform.node()}: {error}") from None
 
 
 def package_versions() -> dict[str, str]:

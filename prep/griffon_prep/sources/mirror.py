@@ -6,10 +6,11 @@ the samples.
 
 import os
 import posixpath
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import orjson
@@ -22,8 +23,8 @@ from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.storage.node_cache import default_cache
 from griffon_shards.storage.object_path import PROTOCOLS
 from griffon_shards.storage.transfer import REQUESTS, fetch
-from griffon_shards.support.errors import SettingsError
-from griffon_shards.support.files import write_whole
+from griffon_shards.support.errors import DataError, SettingsError
+from griffon_shards.support.files import UNUSABLE, write_whole
 from griffon_shards.support.folder_lock import wait_for_lock
 
 _Stamp = tuple[int, str]
@@ -100,6 +101,8 @@ class Mirror:
             self._fetch_folder(url, path)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():  # it was one when it was fetched last
+                shutil.rmtree(path)
             self._fetch_object(url, path, stamp)
         self._save()
 
@@ -116,6 +119,8 @@ class Mirror:
     def _fetch_folder(self, url: ObjectPath, folder: Path) -> None:
         """Fetch the texts below a URL, and remove what is no longer there."""
         stamps = {name: stamp for name, stamp in url.stamps() if _is_plain(name)}
+        _refuse_both(url, stamps)
+        _remove_others(folder, stamps)
 
         def bring(name: str) -> None:
             path = folder / name
@@ -129,9 +134,6 @@ class Mirror:
             with ThreadPoolExecutor(REQUESTS) as pool:
                 for _ in pool.map(bring, stamps):
                     pass
-        for path in [path for path in folder.rglob("*") if path.is_file()]:
-            if path.relative_to(folder).as_posix() not in stamps:
-                path.unlink()
 
     def _fetch_object(self, url: ObjectPath, path: Path, stamp: _Stamp) -> None:
         if tuple(self._stamps.get(str(url), ())) == stamp and path.is_file() and path.stat().st_size == stamp[0]:
@@ -148,7 +150,9 @@ class Mirror:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = wait_for_lock(self.folder / "lock", whose=f"{self.folder}: another build fetches annotations")
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in UNUSABLE:
+                raise
             raise SettingsError(f"{self.folder}: not writable ({error.strerror}); give --work a folder") from None
         with suppress(FileNotFoundError, orjson.JSONDecodeError):  # without it, everything is fetched again
             self._stamps = orjson.loads(self._stamps_file.read_bytes())
@@ -160,6 +164,26 @@ class Mirror:
 def _is_plain(name: str) -> bool:
     """Whether the name of an object is one that readers see: no folder marker, nothing hidden."""
     return all(part and not part.startswith(".") for part in name.split("/"))
+
+
+def _refuse_both(url: ObjectPath, names: Collection[str]) -> None:
+    """Raise DataError if a name is that of an object and of a folder, which only an object store can hold."""
+    for name in names:
+        for parent in PurePosixPath(name).parents:
+            if str(parent) in names:
+                raise DataError(f"{url / str(parent)}: is an object, and {url / name} is below it; rename one of them")
+
+
+def _remove_others(folder: Path, names: Collection[str]) -> None:
+    """Remove what is no longer in the store, also folders, as a file may have the name of one now."""
+    if folder.is_file():
+        folder.unlink()
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            with suppress(OSError):  # it is not empty
+                path.rmdir()
+        elif path.relative_to(folder).as_posix() not in names:
+            path.unlink()
 
 
 def fetch_companions(mirror: Mirror, annotation: Path, format_name: str, options: Mapping[str, str]) -> None:

@@ -105,12 +105,22 @@ def has_objects(url: str) -> bool:
         return False
 
 
+def is_empty(url: str) -> bool:
+    """Whether nothing is below a URL; see `ObjectPath.is_empty`."""
+    entries = retried(url, lambda: _file_system(url).find(url, maxdepth=1, withdirs=True))
+    return {name.rstrip("/") for name in entries} <= {url.partition("://")[2]}
+
+
 def list_below(url: str) -> Iterator[tuple[str, Stamp]]:
-    """Name relative to `url` and stamp of every object below it, in order of their names."""
+    """Name relative to `url` and stamp of every object below it, in order of their names.
+
+    Folder markers are left out: consoles and file managers make empty objects whose names end in a slash.
+    """
     entries = retried(url, lambda: _file_system(url).find(url, detail=True))
     start = len(url.partition("://")[2]) + 1
     for name, entry in sorted(entries.items()):
-        if len(name) > start - 1:  # an object with the folder's own name is not below it
+        is_marker = name.endswith("/") and not entry["size"]
+        if len(name) > start - 1 and not is_marker:  # an object with the folder's own name is not below it
             yield name[start:], _stamp(entry)
 
 

@@ -36,3 +36,8 @@ def local_copy(source: ObjectPath, sha256: str, cache: Path | None = None) -> Pa
         if not path.exists():
             fetch(source, path, sha256=sha256)
     return path
+
+
+def damaged_copy(path: Path, source: ObjectPath) -> str:
+    """One line about a copy that has changed since it was fetched."""
+    return f"{path}: this machine's copy of {source} is damaged; delete this file, and it is fetched again"

@@ -104,6 +104,13 @@ class ObjectPath:
         """Whether there are objects below this URL. Raises StorageError as `read_bytes`."""
         return client.has_objects(self._text)
 
+    def is_empty(self) -> bool:
+        """Whether nothing is below this URL; an empty object that only marks it as a folder does not count.
+
+        Raises StorageError as `read_bytes`.
+        """
+        return client.is_empty(self._text)
+
     def write_bytes(self, data: bytes) -> None:
         """Write an object whole, or replace it. Raises StorageError as `read_bytes`."""
         client.write_whole(self._text, data)
@@ -122,6 +129,8 @@ class ObjectPath:
 
     def listing(self) -> Iterator[tuple[str, int]]:
         """Yield all objects below this URL in order of their names: name relative to this URL, size in bytes.
+
+        Empty objects that only mark folders, with names that end in a slash, are left out.
 
         Raises StorageError as `read_bytes`.
         """

@@ -1,5 +1,6 @@
 """Files and folders that appear complete or not at all: temporary name, fsync, rename, fsync of the parent folder."""
 
+import errno
 import hashlib
 import os
 import secrets
@@ -13,6 +14,9 @@ from griffon_shards.support.errors import SettingsError
 
 TEMPORARY_PREFIX = ".tmp-"
 """Prefix of the names of unfinished files. They may be deleted while no build is running."""
+
+UNUSABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST})
+"""Errors of making a folder, or a file in it, that are cured by naming another folder: the setting is at fault."""
 
 _BUFFER_BYTES = 1 << 18
 _WRITE_BACK_BYTES = 8 << 20

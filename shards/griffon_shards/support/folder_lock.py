@@ -87,5 +87,9 @@ def _holder(file: BinaryIO) -> str:
 
 
 def _write_holder(file: BinaryIO) -> None:
-    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-    file.flush()
+    try:
+        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        file.flush()
+    except OSError as error:  # the disk is full
+        error.filename = file.name
+        raise

@@ -1,6 +1,8 @@
 """Builds whose jobs run in an executor of the user's."""
 
+import errno
 import importlib.util
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +16,8 @@ from griffon_prep.build.engines import ExecutorEngine
 from griffon_prep.build.worker_call import WorkerCall
 from griffon_prep.cli import main
 from griffon_shards.lock import read_lock
-from griffon_shards.support.errors import SettingsError
+from griffon_shards.storage.errors import StorageError
+from griffon_shards.support.errors import DataError, SettingsError
 
 FACTORIES = """
 import multiprocessing
@@ -143,3 +146,32 @@ def test_workers_with_other_versions_are_refused() -> None:
         SettingsError, match=r"^the workers on .* have pillow .*, expected 1\.0 as on the machine of this"
     ):
         call("abc")
+
+
+def test_errors_of_a_disk_or_a_store_name_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.node", lambda: "node7")
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    call = WorkerCall(function=fail, versions={})
+    with pytest.raises(OSError, match=r"node7: /disk/a\.tar") as raised:
+        call(OSError(errno.ENOSPC, "No space left on device", "/disk/a.tar"))
+    assert pickle.loads(pickle.dumps(raised.value)).filename == "node7: /disk/a.tar"
+    with pytest.raises(StorageError, match=r"^node7: s3://b: no credentials"):
+        call(StorageError("s3://b: no credentials"))
+
+
+def test_a_factory_that_fails_and_an_executor_that_takes_no_job_are_one_line() -> None:
+    def factory(_workers: int) -> ThreadPoolExecutor:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    with pytest.raises(SettingsError, match=r"^--engine mine: the factory failed \(ConnectionRefusedError: .*refused"):
+        ExecutorEngine("mine", factory, 2)
+    executor = ThreadPoolExecutor(2)
+    executor.shutdown()
+    with (
+        pytest.raises(DataError, match=r"^--engine mine: the executor failed \(RuntimeError: .*rerun the same command"),
+        ExecutorEngine("mine", lambda _: executor, 2) as engine,
+    ):
+        list(engine.run(len, ["a"]))

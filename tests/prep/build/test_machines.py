@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from griffon_prep.build.machines import prepare
+from griffon_prep.build.report import made_report
 from griffon_prep.readers import FORMATS
 from griffon_prep.sources.annotation_hashes import AnnotationHashes
 from griffon_prep.sources.manifest import ManifestLine
@@ -65,5 +66,10 @@ def test_a_file_that_is_not_on_this_machine(elsewhere: ScannedSource) -> None:
 
 def test_a_work_folder_that_cannot_be_made(elsewhere: ScannedSource) -> None:
     own_disks = OwnDisks(run="1", inputs=Path("/proc/griffon/inputs"), scans=True)
-    with pytest.raises(SettingsError, match=r"/proc/griffon\S*: cannot be made on \S+ .*give --work a folder"):
+    with pytest.raises(SettingsError, match=r"/proc/griffon\S*: not writable on \S+ .*give --work a folder"):
         prepare(replace(elsewhere, own_disks=own_disks), None)
+
+
+def test_a_report_that_is_not_to_be_seen_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"000003\.report: missing or damaged, although the shard was made; rerun the"):
+        made_report(tmp_path, 3)

@@ -177,3 +177,12 @@ def test_a_cache_larger_than_its_disk_is_refused(
     message = re.escape("has 1.0 kB free, and the cache may take 7.6 MB more; give a smaller --cache-size")
     with pytest.raises(SettingsError, match=message), cached(order_of(frozen, 1), tmp_path, 1 << 40, Storage(frozen)):
         pass
+
+
+def test_a_cache_below_a_file_is_refused(frozen: FrozenSet, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(SettingsError, match=r"^--cache .*/file: cannot be made \(Not a directory\); give a folder"),
+        cached(order_of(frozen, 1), tmp_path / "file", 1000, Storage(frozen)),
+    ):
+        pass

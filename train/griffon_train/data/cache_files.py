@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from griffon_shards.frozen_set import FrozenSet
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.support.files import UNUSABLE
 from griffon_shards.support.folder_lock import lock_folder
 
 _FOLDER = "griffon-samples-1"  # below the user's folder, so that nothing else is there
@@ -37,11 +38,18 @@ class CacheFiles:
         """Open the cache, and remove what it has of other sets.
 
         Raises:
-            SettingsError: another run uses the folder, or its file system has no sparse files.
+            SettingsError: another run uses the folder, it cannot be made, or its file system has no sparse files.
             OSError: the folder cannot be written.
         """
         self._root = folder / _FOLDER
-        self._root.mkdir(parents=True, exist_ok=True)
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno not in UNUSABLE:
+                raise
+            raise SettingsError(
+                f"--cache {folder}: cannot be made ({error.strerror}); give a folder on this machine's disk"
+            ) from None
         self._lock = lock_folder(
             self._root / _LOCK, whose=f"{folder}: another run uses this cache", instead="give each run its own --cache"
         )
