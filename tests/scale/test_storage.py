@@ -80,6 +80,27 @@ def test_what_is_written_is_read_whatever_the_network_does(
     assert counters.refused > 0 and counters.cut > 0
 
 
+@with_every_provider
+def test_every_name_is_kept(bucket: str) -> None:
+    root = url(bucket) / "folder"
+    names = ["a", "a b", "a+b", "a%20b", "a&b=c", "a'b", "a;b", "a[1]", "a*b", "a:b", "a@b", "a?versionid=1", "a#", "ä"]
+    for name in names:
+        (root / name).write_bytes(name.encode())
+    assert [name for name, _ in root.listing()] == sorted(names)
+    for name in names:
+        assert (root / name).read_bytes() == name.encode()
+        assert (root / name).read_range(0, 1) == name[:1].encode()[:1]
+        assert (root / name).size() == len(name.encode())
+        assert dict(root.stamps())[name] == (root / name).stamp()
+
+
+@with_every_provider
+def test_objects_of_consoles_for_folders_are_not_listed(bucket: str) -> None:
+    for name in ("folder/", "folder/inner/", "folder/inner/x"):
+        client._file_system(bucket).pipe_file(f"{bucket}/{name}", b"")
+    assert list((url(bucket) / "folder").listing()) == [("inner/x", 0)]
+
+
 @pytest.mark.parametrize("provider", ["s3"])  # the others' emulators have no pages that are so small
 def test_a_listing_has_every_object_also_beyond_its_first_page(faulty_bucket: str, proxy: FaultyProxy) -> None:
     proxy.configure(Faults(latency_s=0, refuse_share=0.2, cut_share=0.2))
@@ -175,6 +196,7 @@ def test_an_object_that_is_missing_or_too_short_is_reported(faulty_bucket: str) 
     assert (
         not (root / "missing").is_file() and not (root / "missing").is_dir() and not list((root / "missing").listing())
     )
+    assert not list((root / "short").listing()) and not (root / "short").is_dir()
     for start in (3, 5, 50):
         with pytest.raises(DataError, match=r"://.*/short: truncated"):
             (root / "short").read_range(start, 10)

@@ -101,10 +101,21 @@ def _azure() -> Any:  # noqa: ANN401
     from adlfs import AzureBlobFileSystem
 
     class FileSystem(AzureBlobFileSystem):  # type: ignore[misc]
+        # adlfs's own take some names for URLs: that of a blob that ends in #, or has ?versionid= in it.
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            protocol, _, rest = path.partition("://")
+            return (rest if protocol in PROTOCOLS else path).lstrip("/")
+
+        def split_path(self, path: str, *_: object, **__: object) -> tuple[str, str, None]:
+            container, _, name = self._strip_protocol(path).partition("/")
+            return container, name, None
+
         async def _find(self, path: str, **_: object) -> dict[str, Any]:
-            container, prefix, _version = self.split_path(self._strip_protocol(path) + "/")
+            container, prefix, _version = self.split_path(f"{path}/")
             async with self.service_client.get_container_client(container) as client:
-                blobs = [blob async for blob in client.list_blobs(name_starts_with=prefix, include=["metadata"])]
+                listed = client.list_blobs(name_starts_with=prefix, include=["metadata"])
+                blobs = [blob async for blob in listed if not blob.name.endswith("/")]
             return {entry["name"]: entry for entry in await self._details(blobs) if entry["type"] == "file"}
 
     system = FileSystem(max_concurrency=1, **_FSSPEC)
