@@ -123,7 +123,7 @@ def upload(url: str, file: Path) -> None:
 
 def _stamp(entry: Mapping[str, Any]) -> Stamp:
     version = next((entry[name] for name in _VERSIONS if entry.get(name)), "")
-    return int(entry["size"]), str(version)
+    return int(entry["size"]), str(version).strip('"')  # older adlfs quotes it in some places
 
 
 @lru_cache(maxsize=8)
