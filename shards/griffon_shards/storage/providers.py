@@ -107,7 +107,7 @@ def _azure() -> Any:  # noqa: ANN401
             protocol, _, rest = path.partition("://")
             return (rest if protocol in PROTOCOLS else path).lstrip("/")
 
-        def split_path(self, path: str, *_: object, **__: object) -> tuple[str, str, None]:
+        def split_path(self, path: str, **_options: object) -> tuple[str, str, None]:
             container, _, name = self._strip_protocol(path).partition("/")
             return container, name, None
 
