@@ -40,6 +40,7 @@ OPERATIONS: dict[str, Callable[[ObjectPath], Any]] = {
     "list": lambda path: list(path.listing()),
     "write": lambda path: path.write_bytes(b"abc"),
     "create": lambda path: path.create(b"abc"),
+    "upload": lambda path: path.upload(Path(__file__)),
 }
 
 
