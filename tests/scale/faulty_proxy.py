@@ -1,8 +1,9 @@
 """A proxy in front of an object store that is slow, throttles, and loses connections, from a fixed seed.
 
 It runs as a process of its own, so that it takes no time from the process that it serves. Each request waits for the
-latency; then it is refused (by default with 503, SlowDown), or passed on. Some responses are cut: half of the body is
-sent, or nothing if there is no body, and the connection is closed. The server has then done what it was asked for.
+latency; then it is refused (by default with 503, in the words of the provider), or passed on. Some responses are cut:
+half of the body is sent, or nothing if there is no body, and the connection is closed. The server has then done what it
+was asked for.
 """
 
 import argparse
@@ -21,7 +22,16 @@ from typing import Any
 
 CONTROL = "/-proxy"
 _CHUNK_BYTES = 1 << 16
-_REFUSALS = {"SlowDown": 503, "AccessDenied": 403, "InvalidAccessKeyId": 403, "PermanentRedirect": 301}
+_REFUSALS = {
+    "s3": {"SlowDown": 503, "AccessDenied": 403, "InvalidAccessKeyId": 403, "PermanentRedirect": 301},
+    "gs": {"backendError": 503, "rateLimitExceeded": 429, "forbidden": 403, "required": 401, "authError": 401},
+    "az": {"ServerBusy": 503, "AuthorizationPermissionMismatch": 403, "NoAuthenticationInformation": 401},
+}
+"""Error codes of the providers, and the HTTP status of each; the first is that of a store that throttles."""
+_GOOGLE_SAYS = {
+    "required": "Anonymous caller does not have storage.objects.get access to the Google Cloud Storage object.",
+    "authError": "Invalid Credentials",
+}
 
 
 @dataclass(kw_only=True)
@@ -32,14 +42,14 @@ class Faults:
         latency_s: wait before each request is passed on.
         bytes_per_s: limit of all connections together, in each direction; 0 for none.
         refuse_share: share of the requests that is refused.
-        refuse_code: S3's error code for these: SlowDown, AccessDenied, InvalidAccessKeyId or PermanentRedirect.
+        refuse_code: the provider's error code for these; without one, that of throttling.
         cut_share: share of the responses that is cut.
     """
 
     latency_s: float = 0.05
     bytes_per_s: float = 100e6
     refuse_share: float = 0.05
-    refuse_code: str = "SlowDown"
+    refuse_code: str = ""
     cut_share: float = 0.02
 
 
@@ -81,9 +91,12 @@ class FaultyProxy:
 
 
 @contextmanager
-def running_proxy(target_port: int, faults: Faults | None = None, seed: int = 0) -> Iterator[FaultyProxy]:
-    """A proxy in front of the HTTP server on a port of this machine, on a port of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), str(target_port), "--seed", str(seed)]
+def running_proxy(
+    target_port: int, faults: Faults | None = None, seed: int = 0, provider: str = "s3"
+) -> Iterator[FaultyProxy]:
+    """A proxy in front of a provider's HTTP server on a port of this machine, on a port of its own."""
+    script = [sys.executable, str(Path(__file__).resolve())]
+    command = [*script, str(target_port), "--seed", str(seed), "--provider", provider]
     process = subprocess.Popen([*command, "--faults", json.dumps(asdict(faults or Faults()))], stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
@@ -109,8 +122,9 @@ class _Pace:
 
 
 class _Server:
-    def __init__(self, target_port: int, faults: Faults, seed: int) -> None:
+    def __init__(self, target_port: int, faults: Faults, seed: int, provider: str) -> None:
         self._target_port = target_port
+        self._provider = provider
         self._faults = faults
         self._random = random.Random(seed)
         self._counters = Counters()
@@ -160,9 +174,7 @@ class _Server:
         await asyncio.sleep(faults.latency_s)
         if refused:
             counters.refused += 1
-            code = faults.refuse_code
-            xml = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>refused</Message></Error>'
-            return await self._send(writer, _response(_REFUSALS[code], code, xml.encode(), method=method))
+            return await self._send(writer, _refusal(self._provider, faults.refuse_code, method))
         answer_head, answer = await self._ask(method, first, headers, body)
         if cut:
             counters.cut += 1
@@ -236,19 +248,32 @@ def _joined(chunks: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _response(status: int, reason: str, body: bytes, *, method: str = "GET") -> bytes:
-    region = "x-amz-bucket-region: eu-west-1\r\n" if status == 301 else ""
-    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n{region}\r\n"
-    return head.encode() + (b"" if method == "HEAD" else body)
+def _refusal(provider: str, code: str, method: str) -> bytes:
+    codes = _REFUSALS[provider]
+    code = code or next(iter(codes))
+    if provider == "gs":
+        says = _GOOGLE_SAYS.get(code, "refused")
+        error = {"code": codes[code], "message": says, "errors": [{"message": says, "reason": code}]}
+        return _response(codes[code], code, json.dumps({"error": error}).encode(), "application/json", method=method)
+    xml = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>refused</Message></Error>'
+    return _response(codes[code], code, xml.encode(), "application/xml", method=method)
+
+
+def _response(status: int, reason: str, body: bytes, kind: str = "application/json", *, method: str = "GET") -> bytes:
+    lines = [f"HTTP/1.1 {status} {reason}", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
+    lines += [f"x-ms-error-code: {reason}"] if status != 200 else []  # Azure's; others ignore it
+    lines += ["x-amz-bucket-region: eu-west-1"] if status == 301 else []
+    return "\r\n".join([*lines, "", ""]).encode() + (b"" if method == "HEAD" else body)
 
 
 async def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target_port", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--provider", choices=_REFUSALS, default="s3")
     parser.add_argument("--faults", type=json.loads, default={})
     options = parser.parse_args()
-    service = _Server(options.target_port, Faults(**options.faults), options.seed)
+    service = _Server(options.target_port, Faults(**options.faults), options.seed, options.provider)
     server = await asyncio.start_server(service.serve, "127.0.0.1", 0, limit=1 << 20)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()

@@ -14,6 +14,7 @@ from griffon_shards.storage import as_location
 from ..train.training.launcher import Launcher
 from .buckets import upload
 from .faulty_proxy import FaultyProxy
+from .stores import STORES
 
 pytestmark = pytest.mark.scale
 
@@ -31,6 +32,7 @@ def losses(run: Path) -> list[tuple[int, float, str]]:
     return [(line["step"], line["loss"], line["batch_id"]) for line in metrics]
 
 
+@pytest.mark.parametrize("provider", list(STORES))
 def test_build_copy_and_training_in_buckets_are_those_on_disk(
     faulty_bucket: str, proxy: FaultyProxy, demo_data: Path, freeze_demo: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -49,9 +51,10 @@ def test_build_copy_and_training_in_buckets_are_those_on_disk(
     assert [read_lock(as_location(url)).digest for url in (built, copied)] == [digest, digest]
 
     settings = ["--stage", "custom", "--model", "tiny-gemma2", "--steps", STEPS, "--global-batch", 4, "--device", "cpu"]
+    cached = ["--cache", tmp_path / "cache", "--cache-size", "1MB"]
     with Launcher(tmp_path) as launcher:
-        for shards, out in ((on_disk, tmp_path / "run-disk"), (copied, tmp_path / "run-bucket")):
-            ended = launcher.run("run", *settings, "--shards", shards, "--output-dir", out, world_size=2)
+        for shards, out, *cache in ((on_disk, tmp_path / "run-disk"), (copied, tmp_path / "run-bucket", *cached)):
+            ended = launcher.run("run", *settings, "--shards", shards, "--output-dir", out, *cache, world_size=2)
             assert ended.codes == [0, 0], ended.said
     assert len(losses(tmp_path / "run-disk")) == STEPS
     assert losses(tmp_path / "run-bucket") == losses(tmp_path / "run-disk")

@@ -31,6 +31,7 @@ from griffon_shards.templates import load_templates
 
 from ..waiting import TIMEOUT_S
 from .faulty_proxy import Faults, FaultyProxy
+from .stores import STORES
 
 s3fs = pytest.importorskip("s3fs")
 pytestmark = pytest.mark.scale
@@ -39,6 +40,8 @@ FORMATS = ("& llava/", "& yolo/", "& voc/", "& refcoco/", "& openimages/", "& fl
 SET_FILES = ("index.npy", "rejects.jsonl", "wids.json", ".nv-meta/split.yaml", "report.html")
 
 Build = Callable[..., Result]
+
+with_every_provider = pytest.mark.parametrize("provider", list(STORES))
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,7 @@ def names(url: str, ending: str) -> list[str]:
     return [name for name, _ in location.listing() if name.endswith(ending)]
 
 
+@with_every_provider
 def test_one_digest_from_and_to_a_bucket(
     data: Path, on_disk: dict[Path, Path], bucket: str, build: Build, tmp_path: Path
 ) -> None:
@@ -177,6 +181,7 @@ def start(manifest: Location, out: str, work: Path, log: Path, *more: object) ->
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
 
 
+@with_every_provider
 def test_a_killed_build_is_resumed_elsewhere(
     data: Path, on_disk: dict[Path, Path], bucket: str, build: Build, tmp_path: Path
 ) -> None:
@@ -201,6 +206,7 @@ def test_a_killed_build_is_resumed_elsewhere(
     assert not list(tmp_path.rglob("work-*/*/.tmp-*"))
 
 
+@with_every_provider
 def test_of_two_builders_one_freezes(one_source: Path, on_disk: dict[Path, Path], bucket: str, tmp_path: Path) -> None:
     processes = [start(one_source, f"{bucket}/out", tmp_path / f"w{i}", tmp_path / f"log{i}") for i in range(2)]
     assert [process.wait(TIMEOUT_S) for process in processes] == [0, 0]

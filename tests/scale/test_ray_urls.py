@@ -18,7 +18,7 @@ from griffon_shards.storage import ObjectPath
 
 from ..waiting import TIMEOUT_S
 from .ray_cluster import Cluster, on_own_disk, ray_cluster
-from .s3_server import environment_for
+from .stores import STORES
 
 pytest.importorskip("ray")
 s3fs = pytest.importorskip("s3fs")
@@ -39,7 +39,7 @@ def cluster(disk: Path, tmp_path_factory: pytest.TempPathFactory, s3_port: int) 
     if subprocess.run([*on_own_disk(disk), "true"], capture_output=True).returncode:
         pytest.skip("file systems cannot be mounted here")
     # Without network namespaces, as the S3 server is on the loopback interface.
-    with ray_cluster(tmp_path_factory.mktemp("ray"), namespaces=False, **environment_for(s3_port)) as cluster:
+    with ray_cluster(tmp_path_factory.mktemp("ray"), namespaces=False, **STORES["s3"].environment(s3_port)) as cluster:
         for _ in range(2):
             cluster.add_node(1, disk)
         yield cluster

@@ -25,7 +25,7 @@ from griffon_shards.view.rejects import Rejects
 from griffon_shards.view.sidecar import Sidecar
 from griffon_shards.view.sidecar_build import ensure_sidecar
 
-from .s3_server import environment_for, make_bucket
+from .stores import STORES
 
 pytestmark = pytest.mark.scale
 
@@ -38,9 +38,9 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def shared(s3_port: int, frozen_set: Path) -> str:
     """The frozen set in a bucket, which no test alters."""
-    make_bucket(s3_port, "shared")
+    STORES["s3"].create(s3_port, "shared")
     with pytest.MonkeyPatch.context() as environment:
-        for name, value in environment_for(s3_port).items():
+        for name, value in STORES["s3"].environment(s3_port).items():
             environment.setenv(name, value)
         client._client.cache_clear()
         ran("copy", frozen_set, "s3://shared/数据 sets/mine")
@@ -49,8 +49,10 @@ def shared(s3_port: int, frozen_set: Path) -> str:
 
 
 @pytest.fixture
-def url(shared: str, s3: int) -> str:
+def url(shared: str, s3_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same, with the environment variables for its server."""
+    for name, value in STORES["s3"].environment(s3_port).items():
+        monkeypatch.setenv(name, value)
     return shared
 
 
@@ -181,14 +183,23 @@ def test_verify_names_damage(own_url: str, frozen_set: Path, name: str) -> None:
     assert f"error: {place}: " in result.stderr
 
 
-def test_errors_are_one_line(bucket: str) -> None:
+@pytest.mark.parametrize("provider", ["gs", "az"])
+def test_commands_say_the_same_with_the_other_providers(own_url: str, frozen_set: Path) -> None:
+    key = griffon_shards.open_set(frozen_set).key(7)
+    for command, *arguments in (["info"], ["ls", "--sort", "boxes"], ["show", key], ["verify", "--deep"]):
+        assert ran(command, own_url, *arguments) == ran(command, frozen_set, *arguments)
+
+
+@pytest.mark.parametrize("provider", list(STORES))
+def test_errors_are_one_line(provider: str, bucket: str) -> None:
     assert "no such folder" in ran("info", f"{bucket}/nothing", code=1)
     ObjectPath(f"{bucket}/half/{INDEX_NAME}").write_bytes(b"")
     assert "not a frozen set" in ran("info", f"{bucket}/half", code=1)
-    assert "no such bucket" in ran("info", "s3://griffon-no-such-bucket/mine", code=1)
-    assert "no such bucket" in ran("verify", "s3://griffon-no-such-bucket/mine", code=1)
+    assert "no such bucket" in ran("info", f"{provider}://griffon-no-such-bucket/mine", code=1)
+    assert "no such bucket" in ran("verify", f"{provider}://griffon-no-such-bucket/mine", code=1)
 
 
+@pytest.mark.parametrize("provider", list(STORES))
 def test_from_disk_to_a_bucket_to_another_and_back(url: str, bucket: str, frozen_set: Path, tmp_path: Path) -> None:
     second, back = ObjectPath(f"{bucket}/second"), tmp_path / "回 back"
     assert ran("copy", url, second, "--work", tmp_path).startswith("copied ")

@@ -4,7 +4,6 @@ Each process makes clients of its own: one that was inherited in a fork can hang
 its file-like objects are not used.
 """
 
-import importlib.util
 import os
 import random
 import time
@@ -13,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from griffon_shards.storage import providers
 from griffon_shards.storage.errors import (
     StorageError,
     describe,
@@ -20,6 +20,7 @@ from griffon_shards.storage.errors import (
     is_existing,
     is_missing,
     is_transient,
+    no_bucket,
     truncated,
 )
 from griffon_shards.support.errors import DataError, SettingsError
@@ -28,32 +29,10 @@ Result = TypeVar("Result")
 Stamp: TypeAlias = tuple[int, str]
 """Size of an object in bytes, and a text that changes when it is written again, such as its ETag."""
 
-CONNECTIONS = 64
-"""Connections that the client of a process keeps; more requests at once than that wait for one."""
-
 _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 8.0
 _GIVE_UP_S = 35.0  # with the last attempt, errors reach the user within a minute
-_CONNECT_S, _READ_S = 10, 15
-_MODULES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
-_PROVIDERS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime")
-_OPTIONS: dict[str, dict[str, Any]] = {
-    # One layer retries, ours. One request reads an object whole, instead of a HEAD and several ranges.
-    "s3": {
-        "max_concurrency": 1,
-        "config_kwargs": {
-            "max_pool_connections": CONNECTIONS,
-            "connect_timeout": _CONNECT_S,
-            "read_timeout": _READ_S,
-            "retries": {"total_max_attempts": 1, "mode": "standard"},
-        },
-    },
-    "gs": {},
-    "az": {"max_concurrency": 1},
-}
-_CREATE: dict[str, dict[str, Any]] = {"s3": {"mode": "create"}, "gs": {"mode": "create"}, "az": {"overwrite": False}}
-"""Arguments of `pipe_file` that write an object unless there is one. Versions of adlfs ignore `mode` silently."""
 
 
 def prepare(url: str) -> None:
@@ -63,7 +42,7 @@ def prepare(url: str) -> None:
 
 def read_whole(url: str) -> bytes:
     """The whole object; see `ObjectPath.read_bytes`."""
-    data: bytes = retried(url, lambda: _file_system(url).cat_file(url))
+    data: bytes = _done(url, lambda: _file_system(url).cat_file(url))
     return data
 
 
@@ -78,7 +57,7 @@ def read_range(url: str, start: int, size: int) -> bytes:
             raise ConnectionError(f"got {len(data):,} of {size:,} bytes")
         return data
 
-    data = retried(url, read)
+    data = _done(url, read)
     if len(data) != size:
         raise DataError(truncated(url))
     return data
@@ -91,7 +70,7 @@ def size_of(url: str) -> int:
 
 def stamp_of(url: str) -> Stamp:
     """Size and version of an object; see `ObjectPath.stamp`."""
-    entry = retried(url, lambda: _file_system(url).info(url))
+    entry = _done(url, lambda: _file_system(url).info(url))
     if entry["type"] != "file":
         raise _not_found(url)
     return _stamp(entry)
@@ -100,14 +79,14 @@ def stamp_of(url: str) -> Stamp:
 def has_objects(url: str) -> bool:
     """Whether there are objects below a URL."""
     try:
-        return bool(retried(url, lambda: _file_system(url).info(url))["type"] == "directory")
+        return bool(_done(url, lambda: _file_system(url).info(url))["type"] == "directory")
     except FileNotFoundError:
         return False
 
 
 def is_empty(url: str) -> bool:
     """Whether nothing is below a URL; see `ObjectPath.is_empty`."""
-    entries = retried(url, lambda: _file_system(url).find(url, maxdepth=1, withdirs=True))
+    entries = _done(url, lambda: _file_system(url).find(url, maxdepth=1, withdirs=True))
     return {name.rstrip("/") for name in entries} <= {url.partition("://")[2]}
 
 
@@ -116,17 +95,16 @@ def list_below(url: str) -> Iterator[tuple[str, Stamp]]:
 
     Folder markers are left out: consoles and file managers make empty objects whose names end in a slash.
     """
-    entries = retried(url, lambda: _file_system(url).find(url, detail=True))
+    entries = _done(url, lambda: _file_system(url).find(url, detail=True))
     start = len(url.partition("://")[2]) + 1
     for name, entry in sorted(entries.items()):
-        is_marker = name.endswith("/") and not entry["size"]
-        if len(name) > start - 1 and not is_marker:  # an object with the folder's own name is not below it
+        if len(name) > start and not (name.endswith("/") and not entry["size"]):
             yield name[start:], _stamp(entry)
 
 
 def write_whole(url: str, data: bytes) -> None:
     """Write an object whole, or replace it."""
-    retried(url, lambda: _file_system(url).pipe_file(url, data))
+    _done(url, lambda: _file_system(url).pipe_file(url, data))
 
 
 def create(url: str, data: bytes) -> bool:
@@ -136,10 +114,10 @@ def create(url: str, data: bytes) -> bool:
     def write() -> None:
         nonlocal attempts
         attempts += 1
-        _file_system(url).pipe_file(url, data, **_CREATE[_provider(url)])
+        _file_system(url).pipe_file(url, data, **providers.CREATE[providers.provider_of(url)])
 
     try:
-        retried(url, write)
+        _done(url, write)
     except FileExistsError:
         # An earlier attempt, whose answer was lost, may have written it. aiohttp also repeats a request unseen when a
         # connection breaks: then False is returned although this call wrote the object.
@@ -149,35 +127,41 @@ def create(url: str, data: bytes) -> bool:
 
 def upload(url: str, file: Path) -> None:
     """Write a file on disk as an object; it appears when it is complete."""
-    retried(url, lambda: _file_system(url).put_file(str(file), url))
+    _done(url, lambda: _file_system(url).put_file(str(file), url))
 
 
 def _stamp(entry: Mapping[str, Any]) -> Stamp:
     version = next((entry[name] for name in _VERSIONS if entry.get(name)), "")
-    return int(entry["size"]), str(version)
+    return int(entry["size"]), str(version).strip('"')  # older adlfs quotes it in some places
 
 
 @lru_cache(maxsize=8)
 def _client(provider: str, process_id: int) -> Any:  # noqa: ANN401 - fsspec has no types
     """The file system of a provider in this process."""
-    module = _MODULES[provider]
-    if importlib.util.find_spec(module) is None or importlib.util.find_spec("fsspec") is None:
-        raise SettingsError(
-            f"{provider}://: needs the package {module}; install it with pip install 'griffon-pipeline[{provider}]'"
-        )
-    import fsspec
-
-    file_system = fsspec.filesystem(provider, skip_instance_cache=True, use_listings_cache=False, **_OPTIONS[provider])
-    file_system.retries = 1
-    return file_system
+    return providers.file_system(provider)
 
 
 def _file_system(url: str) -> Any:  # noqa: ANN401 - fsspec has no types
-    return _client(_provider(url), os.getpid())
+    return _client(providers.provider_of(url), os.getpid())
 
 
-def _provider(url: str) -> str:
-    return _PROVIDERS[url.partition("://")[0]]
+def _done(url: str, operation: Callable[[], Result]) -> Result:
+    """The result of an operation, as `retried` has it; a bucket that is missing is a StorageError here."""
+    try:
+        return retried(url, operation)
+    except FileNotFoundError:
+        _require_bucket(providers.bucket_of(url))
+        raise
+
+
+@lru_cache(maxsize=64)
+def _require_bucket(url: str) -> None:
+    """Raise StorageError if a bucket is missing; asked once. Without permission to ask, it counts as there."""
+    try:
+        retried(url, lambda: providers.look_for_bucket(_file_system(url), url))
+    except (FileNotFoundError, StorageError) as error:
+        if isinstance(error, FileNotFoundError) or str(error) == no_bucket(url):
+            raise StorageError(no_bucket(url)) from None
 
 
 def retried(

@@ -11,9 +11,10 @@ Sources: "Error responses" in the Amazon S3 API reference; "HTTP status and erro
 import errno
 from collections.abc import Iterator
 
+from griffon_shards.storage.providers import bucket_of, provider_of
 from griffon_shards.support.errors import DataError
 
-_TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 509})
+_TRANSIENT_STATUS = frozenset({408, 410, 425, 429, 500, 502, 503, 504, 509})  # 410: Google has dropped an upload
 _TRANSIENT_CODES = frozenset(
     {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "ThrottlingException",
      "Throttling", "RequestLimitExceeded", "BandwidthLimitExceeded", "OperationAborted", "ConditionalRequestConflict",
@@ -24,22 +25,35 @@ _TRANSIENT_CLASSES = frozenset(
      "ConnectTimeoutError", "ReadTimeoutError", "EndpointConnectionError", "ConnectionClosedError",
      "HTTPClientError", "ResponseStreamingError", "IncompleteReadError", "IncompleteRead", "ResponseParserError",
      "FSTimeoutError", "ServiceRequestError", "ServiceResponseError", "TransferEncodingError",
-     "ContentLengthError"}
+     "ContentLengthError", "TransportError", "ProxyError", "ChecksumError"}
 )  # fmt: skip
 _NO_CREDENTIALS = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "SSOTokenLoadError", "ProfileNotFound",
      "DefaultCredentialsError", "RefreshError", "CredentialUnavailableError", "CredentialRetrievalError",
-     "UnauthorizedSSOTokenError", "InvalidConfigError"}
+     "UnauthorizedSSOTokenError", "InvalidConfigError", "ClientAuthenticationError"}
 )  # fmt: skip
 _WRONG_CREDENTIALS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
-     "AuthenticationFailed", "InvalidSecurity"}
+     "AuthenticationFailed", "InvalidSecurity", "InvalidAuthenticationInfo"}
 )  # fmt: skip
 _WRONG_REGION = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect"}
 )
 _TRANSIENT_ERRNO = frozenset({errno.EBUSY, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EPIPE})
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
+_GOOGLE_FORBIDS = "Forbidden: "  # gcsfs turns a 403 into an OSError that has nothing but a text
+_AZURE_CANNOT_START = "unable to connect to account for "  # adlfs's ValueErrors
+_AZURE_HAS_NO_ACCOUNT = f"{_AZURE_CANNOT_START}Must provide"
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login",
+    "az": "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or az login",
+}
+_CHECK_BUCKET = {
+    "s3": "check its name, and the endpoint (AWS_ENDPOINT_URL)",
+    "gs": "check its name",
+    "az": "check its name, and the account (AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCOUNT_NAME)",
+}
 _EXISTS = frozenset({"PreconditionFailed", "BlobAlreadyExists"})
 _WRONG_CLOCK = "RequestTimeTooSkewed"
 
@@ -56,6 +70,10 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(current))
         yield current
         current = current.__cause__ or current.__context__
+
+
+def _names(error: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def code_of(error: BaseException) -> str:
@@ -75,8 +93,10 @@ def status_of(error: BaseException) -> int:
         response = getattr(cause, "response", None)
         if isinstance(response, dict):  # botocore
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if type(cause).__name__ in _TRANSIENT_CLASSES:  # aiohttp gives responses that were cut the code 400
+        if _names(cause) & _TRANSIENT_CLASSES:  # aiohttp gives responses that were cut the code 400
             continue
+        if isinstance(cause, OSError) and str(cause).startswith(_GOOGLE_FORBIDS):
+            return 403
         for name in ("status_code", "status", "code"):  # azure, aiohttp, gcsfs
             value = getattr(cause, name, None)
             if isinstance(value, int) or (isinstance(value, str) and value.isdigit()):
@@ -92,9 +112,9 @@ def is_transient(error: BaseException) -> bool:
     if code or status:  # the store has answered
         return False
     for cause in chain_of(error):
-        if type(cause).__name__ in _NO_CREDENTIALS:
+        if _names(cause) & _NO_CREDENTIALS:
             return False
-        if isinstance(cause, (ConnectionError, TimeoutError)) or type(cause).__name__ in _TRANSIENT_CLASSES:
+        if isinstance(cause, (ConnectionError, TimeoutError)) or _names(cause) & _TRANSIENT_CLASSES:
             return True
         if isinstance(cause, OSError) and cause.errno in _TRANSIENT_ERRNO:
             return True
@@ -116,25 +136,23 @@ def truncated(url: str) -> str:
     return f"{url}: truncated, ends before the bytes that are needed; copy it again"
 
 
+def no_bucket(url: str) -> str:
+    """One line about a bucket that is missing."""
+    return f"{bucket_of(url)}: no such bucket; {_CHECK_BUCKET[provider_of(url)]}"
+
+
 def describe(error: BaseException, url: str) -> str:
     """One line about an error that is final: where, what, and how to fix it."""
-    code, bucket = code_of(error), "/".join(url.split("/")[:3])
-    names = {type(cause).__name__ for cause in chain_of(error)}
-    status = status_of(error)
-    if names & _NO_CREDENTIALS:
-        return (
-            f"{bucket}: no credentials; set the environment variables of your provider (S3: AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE) or log in with its command line"
-        )
+    code, status, bucket = code_of(error), status_of(error), bucket_of(url)
     if code in _NO_BUCKET:
-        return f"{bucket}: no such bucket; check its name, and the endpoint (S3: AWS_ENDPOINT_URL)"
-    if code in _WRONG_CREDENTIALS:
-        return f"{bucket}: the credentials are refused ({code}); renew them, or choose others (S3: AWS_PROFILE)"
+        return no_bucket(url)
+    if fault := _fault_of_credentials(error):
+        return f"{bucket}: {fault} {_CREDENTIALS[provider_of(url)]}"
     if code == _WRONG_CLOCK:
         return f"{bucket}: refuses the time of this machine's clock; set the clock"
     if code in _WRONG_REGION or status in (301, 307):
         return f"{bucket}: the bucket is in another region; set it (S3: AWS_REGION and AWS_DEFAULT_REGION)"
-    if status in (401, 403) or isinstance(error, PermissionError):
+    if status == 403 or isinstance(error, PermissionError):
         return f"{url}: no permission ({code or status or 'refused'}); grant your credentials access to the bucket"
     if code == "InvalidRange" or status == 416:
         return truncated(url)
@@ -142,6 +160,21 @@ def describe(error: BaseException, url: str) -> str:
         return f"{url}: no such object"
     detail = code or (f"HTTP {status}" if status else "") or _first_line(error)
     return f"{url}: the store reports {detail}"
+
+
+def _fault_of_credentials(error: BaseException) -> str:
+    """The fault, and what to do about the variables that are named next; empty if the credentials are not at fault."""
+    code, status, text = code_of(error), status_of(error), str(error)
+    names = set().union(*map(_names, chain_of(error)))
+    if code in _WRONG_CREDENTIALS:
+        return f"the credentials are refused ({code}); renew them, or set"
+    if text.startswith(_AZURE_HAS_NO_ACCOUNT):
+        return "no credentials; set"
+    if text.startswith(_AZURE_CANNOT_START) or "AzureSigningError" in names:
+        return "the connection string or the key is malformed; set"
+    if status == 401:
+        return f"no credentials, or they are refused ({code or status}); set"
+    return "no credentials; set" if names & _NO_CREDENTIALS else ""
 
 
 def describe_given_up(error: BaseException, url: str, attempts: int, seconds: float) -> str:

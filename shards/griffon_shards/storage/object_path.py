@@ -4,10 +4,10 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from griffon_shards.storage import client
+from griffon_shards.storage import client, providers
 from griffon_shards.support.errors import SettingsError
 
-PROTOCOLS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
+PROTOCOLS = providers.PROTOCOLS
 """Protocols of URLs, and the extra that each needs."""
 
 

@@ -60,7 +60,7 @@ def test_another_file_than_that_of_the_command(elsewhere: ScannedSource) -> None
 
 def test_a_file_that_is_not_on_this_machine(elsewhere: ScannedSource) -> None:
     elsewhere.source.annotation.unlink()
-    with pytest.raises(DataError, match=r"a\.jsonl: missing on \S+; files that are not in an"):
+    with pytest.raises(DataError, match=r"a\.jsonl: missing on \S+; if it was deleted, rerun the same"):
         prepare(elsewhere, None)
 
 
