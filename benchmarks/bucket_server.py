@@ -1,7 +1,7 @@
 """A folder as a read-only S3 bucket, with a latency and a rate: `python bucket_server.py FOLDER` prints its port.
 
-It answers what reading a set needs (GET with a range, HEAD, ListObjectsV2), and is fast enough not to be what a
-benchmark measures, as moto's server is.
+It answers what reading a set needs (GET with a range, HEAD, ListObjectsV2). It is made for benchmarks, where moto's
+server would be what is measured.
 """
 
 import argparse

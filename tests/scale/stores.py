@@ -76,8 +76,8 @@ class Store:
 
 
 def _environment_of_servers() -> Path:
-    """The folder of the environment: that in the variable GRIFFON_STORES, or `.venv-moto`."""
-    return Path(os.environ.get("GRIFFON_STORES") or ROOT / ".venv-moto")
+    """The folder of the environment: that in the variable GRIFFON_STORES, or `.venv-stores`."""
+    return Path(os.environ.get("GRIFFON_STORES") or ROOT / ".venv-stores")
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
