@@ -49,10 +49,17 @@ _VARIANTS: Mapping[str, Mapping[str, Any]] = {
 @click.option("--steps", type=click.IntRange(1), default=5, help="Timed steps of each, after two that warm up.")
 @click.option("--limit-s", type=float, default=3600.0, help="End after so many seconds, with what was measured.")
 @click.option("--model", default="gemma2-2b", help="Preset.")
+@click.option("--device", default="cuda", help="`cpu` tries the benchmark itself, with `--model tiny-gemma2`.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to put the files.  [default: this disk]")
 @click.pass_context
 def main(
-    context: click.Context, only: tuple[str, ...], steps: int, limit_s: float, model: str, folder: Path | None
+    context: click.Context,
+    only: tuple[str, ...],
+    steps: int,
+    limit_s: float,
+    model: str,
+    device: str,
+    folder: Path | None,
 ) -> None:
     """Measure training on a GPU."""
     if context.invoked_subcommand is not None:
@@ -61,10 +68,11 @@ def main(
         click.echo(machine(own))
         end = time.monotonic() + limit_s
         _make_set(own)
+        call([sys.executable, __file__, "model", own, model, device])
         processes = []
         for name in only or _VARIANTS:
             number = [*_VARIANTS].index(name)
-            command = [sys.executable, __file__, "part", "--", name, str(own), str(steps), model]
+            command = [sys.executable, __file__, "part", "--", name, str(own), str(steps), device]
             with (own / f"{number}.log").open("wb") as log:
                 processes.append((name, number, subprocess.Popen(command, stdout=log, stderr=log)))
         _report(processes, own, end)
@@ -95,12 +103,34 @@ def _report(processes: list[tuple[str, int, subprocess.Popen[bytes]]], own: Path
 _COLUMNS = ("s a step", "samples/s", "tokens/s", "MFU", "peak memory", "data wait", "last loss", "on")
 
 
+@main.command("model")
+@click.argument("own", type=click.Path(path_type=Path))
+@click.argument("preset")
+@click.argument("device")
+def model_command(own: Path, preset: str, device: str) -> None:
+    """Save the model that all configurations train; its weights are drawn on the device, which takes a second there."""
+    import torch
+
+    from griffon_train.model.griffon import GriffonForConditionalGeneration
+    from griffon_train.model.presets import preset_config
+    from griffon_train.text.tokenizer import load_tokenizer
+
+    tokenizer, config = load_tokenizer(own / "small"), preset_config(preset)
+    text = config.get_text_config()
+    text.vocab_size = max(text.vocab_size, len(tokenizer))
+    torch.manual_seed(0)
+    with torch.device(device):
+        model: Any = GriffonForConditionalGeneration(config)
+    model.to(torch.bfloat16).save_pretrained(own / "model")
+    tokenizer.save_pretrained(own / "model")
+
+
 @main.command("part")
 @click.argument("name")
 @click.argument("own", type=click.Path(path_type=Path))
 @click.argument("steps", type=int)
-@click.argument("model")
-def part_command(name: str, own: Path, steps: int, model: str) -> None:
+@click.argument("device")
+def part_command(name: str, own: Path, steps: int, device: str) -> None:
     """Measure one configuration, once it has the GPU."""
     import deepspeed  # noqa: F401 - the slow imports come before the GPU's turn
     import torch
@@ -114,14 +144,18 @@ def part_command(name: str, own: Path, steps: int, model: str) -> None:
     number = [*_VARIANTS].index(name)
     changes = dict(_VARIANTS[name])
     patch = changes.pop("patch", None)
-    given: dict[str, Any] = {"stage": "custom", "shards": (own / "set",), "model": model, "log_every": 1000}
-    given |= {"tokenizer": own / "small", "output_dir": own / f"run-{number}", "steps": 1000, "device": "cuda"}
+    given: dict[str, Any] = {
+        "stage": "custom",
+        "shards": (own / "set",),
+        "model": str(own / "model"),
+        "log_every": 1000,
+    }
+    given |= {"output_dir": own / f"run-{number}", "steps": 1000, "device": device}
     given |= {"global_batch": _GLOBAL_BATCH, "micro_batch": _MICRO_BATCH, "workers": 4, **_BASE, **changes}
     settings = resolve(given).settings
-    setup.load_model = _on_gpu(setup.load_model)  # random weights are made there in a second, on the CPU in a minute
     setup.check_disk_room = lambda *_: None  # nothing is saved
     _await(own / f"go-{number}")
-    with distributed_session("cuda", 600) as ranks:
+    with distributed_session(device, 600) as ranks:
         job = setup.set_up(settings, ranks)
         if patch is not None:
             _PATCHES[patch](job)
@@ -137,10 +171,10 @@ def part_command(name: str, own: Path, steps: int, model: str) -> None:
             "samples/s": f"{_GLOBAL_BATCH / seconds:.2f}",
             "tokens/s": f"{median(each['tokens_per_s'] for each in timings):,.0f}",
             "MFU": f"{median(mfus):.1%}" if mfus else "-",
-            "peak memory": size(torch.cuda.max_memory_allocated()),
+            "peak memory": size(torch.cuda.max_memory_allocated() if device == "cuda" else 0),
             "data wait": f"{median(each['data_wait'] for each in timings):.1%}",
             "last loss": f"{figures[-1].metrics['loss']:.4f}",
-            "on": torch.cuda.get_device_name(),
+            "on": torch.cuda.get_device_name() if device == "cuda" else device,
             "kernels": kernels,
             "first steps": [round(each.seconds, 2) for each in warm],
             "all": [round(each.seconds, 3) for each in figures],
@@ -211,16 +245,6 @@ def attention_command(model: str, length: int) -> None:
         apart = logits[first] - logits[second]
         relative = float(apart.norm() / logits[second].norm())
         click.echo(f"{first} and {second}: at most {float(apart.abs().max()):.5f} apart, relative {relative:.5f}")
-
-
-def _on_gpu(load: Callable[..., Any]) -> Callable[..., Any]:
-    import torch
-
-    def on_gpu(*given: Any, **named: Any) -> Any:  # noqa: ANN401
-        with torch.device("cuda"):
-            return load(*given, **named)
-
-    return on_gpu
 
 
 def _at_once(job: Any) -> None:  # noqa: ANN401
