@@ -105,6 +105,7 @@ bench-scale: $(SCALE)/.installed $(MOTO)/.installed
 	$(SCALE)/bin/python benchmarks/measure_constants.py all
 	$(SCALE)/bin/python benchmarks/simulate_scale.py
 	$(SCALE)/bin/python benchmarks/bench_bucket.py
+	$(SCALE)/bin/python benchmarks/bench_ray.py
 
 bench-read: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/bench_read.py

@@ -65,14 +65,14 @@ class Node:
 class Cluster:
     """A cluster whose first node is the head."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], *, namespaces: bool) -> None:
         self.folder = folder
-        self._environment = {**ENVIRONMENT, **environment}
+        self.environment = {**ENVIRONMENT, **environment}
         self.nodes: list[Node] = []
         self._subnet = next(_SUBNETS)
         self._port = FIRST_PORT + self._subnet
         self._sockets = tempfile.TemporaryDirectory(prefix="gr", ignore_cleanup_errors=True)  # has a short path
-        self._network = f"gr{secrets.token_hex(3)}" if _may_make_namespaces() else ""
+        self._network = f"gr{secrets.token_hex(3)}" if namespaces and _may_make_namespaces() else ""
         if self._network:
             _ip("link", "add", self._network, "type", "bridge")
             _ip("link", "set", self._network, "up")
@@ -85,7 +85,8 @@ class Cluster:
         """What a command begins with to run on a node."""
         return ["ip", "netns", "exec", f"{self._network}n{number}"] if self._network else []
 
-    def add_node(self, cpus: int) -> Node:
+    def add_node(self, cpus: int, own_disk: Path | None = None) -> Node:
+        """Start a node; it sees an empty folder of its own at the path `own_disk`."""
         number = len(self.nodes)
         self._make_namespace(number)
         head = ["--head", "--port", str(self._port), "--include-dashboard", "false", "--temp-dir", self._sockets.name]
@@ -94,10 +95,10 @@ class Cluster:
         log = self.folder / f"node{number}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [*self.prefix(number), *command],
+                [*self.prefix(number), *([] if own_disk is None else on_own_disk(own_disk)), *command],
                 stdout=file,
                 stderr=file,
-                env=self._environment,
+                env=self.environment,
                 start_new_session=True,
             )
         node = Node(process=process, log=log)
@@ -132,10 +133,15 @@ class Cluster:
         _ip("-n", namespace, "link", "set", "lo", "up")
 
 
+def on_own_disk(path: Path) -> list[str]:
+    """What a command begins with to have an empty file system of its own at an existing folder."""
+    return ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(path)]
+
+
 @contextmanager
-def ray_cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
+def ray_cluster(folder: Path, *, namespaces: bool = True, **environment: str) -> Iterator[Cluster]:
     """A cluster without nodes; those that are added are killed at the end. Its processes have these variables."""
-    cluster = Cluster(folder, environment)
+    cluster = Cluster(folder, environment, namespaces=namespaces)
     try:
         yield cluster
     finally:

@@ -174,7 +174,8 @@ def source_options(command: Callable[..., None]) -> Callable[..., None]:
             settings = replace(_settings(**values, mirror=mirror), work=work)
             mirror.close()
             if mirror.used or _uses_store(settings, build_only):
-                settings = replace(settings, start_method="spawn")  # a client that is inherited in a fork can hang
+                # A client that is inherited in a fork can hang.
+                settings = replace(settings, start_method="spawn", inputs=mirror.folder)
             command(settings=settings, name=name, **build_only)
 
     for option in reversed(_SOURCE_OPTIONS):

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,8 +32,8 @@ _FROZEN_BY = f"{WORK_NAME}/frozen-by"
 _KEPT = (".report", ".counts")  # work files that another machine can resume with
 
 
-class Output(Protocol):
-    """The place of a set that is being built. Outputs are small and picklable."""
+class Output(Hashable, Protocol):
+    """The place of a set that is being built. Outputs are small, hashable and picklable."""
 
     @property
     def root(self) -> Location:
@@ -57,8 +57,8 @@ class Output(Protocol):
     def has_shard(self, name: str, shard_bytes: int, offsets: bytes) -> bool:
         """Whether the shard of a finished report is complete. Raises as `shard`."""
 
-    def fetch_reports(self) -> None:
-        """Fetch the reports of shards that other machines have finished. Raises as `shard`."""
+    def fetch_reports(self, tags: Iterable[str]) -> None:
+        """Fetch the reports of these sources' shards that other machines have finished. Raises as `shard`."""
 
     def freeze(self, lock: Lock) -> Lock:
         """Put the lock, which freezes the set; returns it with its digest.
@@ -98,7 +98,7 @@ class FolderOutput:
         except FileNotFoundError:
             return False
 
-    def fetch_reports(self) -> None:
+    def fetch_reports(self, tags: Iterable[str]) -> None:
         """Implement `Output.fetch_reports`: all machines share the folder."""
 
     def freeze(self, lock: Lock) -> Lock:
@@ -141,17 +141,22 @@ class ObjectOutput:
         """Implement `Output.has_shard`: `fetch_reports` has left no report of a shard that is not there."""
         return True
 
-    def fetch_reports(self) -> None:
+    def fetch_reports(self, tags: Iterable[str]) -> None:
         """Implement `Output.fetch_reports`. Reports whose shards are not there, or differ in size, are removed."""
-        sizes = dict(self.root.listing())
-        work = self.stage / WORK_NAME
-        for path in work.glob("*/*"):
-            if path.suffix in _KEPT and path.stat().st_size != sizes.get(f"{WORK_NAME}/{path.relative_to(work)}"):
+        for tag in tags:
+            self._fetch_reports_of(tag)
+
+    def _fetch_reports_of(self, tag: str) -> None:
+        there = self.root / WORK_NAME / tag
+        here = self.stage / WORK_NAME / tag
+        kept = {name: size_bytes for name, size_bytes in there.listing() if name.endswith(_KEPT)}
+        for path in here.iterdir():
+            if path.suffix in _KEPT and path.stat().st_size != kept.get(path.name):
                 path.unlink()
-        tags = {path.name for path in work.iterdir() if path.is_dir()}  # of scanned sources
-        fetch_folder(self.root / WORK_NAME, work, keep=lambda name: _is_report(name, tags))
-        for path in work.glob("*/*.report"):
-            finished = read_report(path.parent, int(path.stem))
+        fetch_folder(there, here, keep=kept.__contains__)
+        sizes = {f"{tag}/{name}": size_bytes for name, size_bytes in (self.root / tag).listing()}
+        for path in here.glob("*.report"):
+            finished = read_report(here, int(path.stem))
             report = finished[0] if finished is not None else None
             if report is None or (
                 report.samples
@@ -219,8 +224,3 @@ def _builder() -> bytes:
     time = datetime.now(UTC).isoformat(timespec="seconds")
     own = {"process": os.getpid(), "host": socket.gethostname(), "time": time, "token": secrets.token_hex(8)}
     return json.dumps(own).encode()
-
-
-def _is_report(name: str, tags: set[str]) -> bool:
-    tag, _, file = name.partition("/")
-    return tag in tags and file.endswith(_KEPT)

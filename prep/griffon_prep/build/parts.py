@@ -50,8 +50,8 @@ def build_part(
         check_no_other_set(folder, plan)
         old = open_set(reuse) if reuse is not None else None
         with open_engine(settings) as pool:
-            scanned = scan(settings, sha256s, folder.work, pool)
-            folder.output.fetch_reports()
+            scanned = scan(settings, sha256s, folder.work, pool, out)
+            folder.output.fetch_reports([source.tag for source in settings.sources])
             if folder.parts() is None:
                 begin(folder, plan, scanned, settings, old, pool)
                 folder.begin_parts(part.count)

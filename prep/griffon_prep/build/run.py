@@ -4,14 +4,16 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from griffon_prep.build.engines import open_engine
+from griffon_prep.build.engines import LOCAL, open_engine
 from griffon_prep.build.finalize import check_all_made, check_begun, freeze
 from griffon_prep.build.folder import BuildFolder, check_no_other_set, differences, start_over
 from griffon_prep.build.identity import identity, identity_of_lock
+from griffon_prep.build.machines import for_other_machines, own_work
 from griffon_prep.build.plan import estimate_job, saving, shard_count, shard_jobs
 from griffon_prep.build.report import read_report
 from griffon_prep.build.report_page import write_missing_page, write_report_page
@@ -30,7 +32,7 @@ from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import remove_temporaries
 from griffon_shards.support.processes import available_cores
 from griffon_shards.support.tables import size
-from griffon_shards.support.worker_pool import Engine
+from griffon_shards.support.worker_pool import Engine, LocalPool
 
 _log = logging.getLogger(__name__)
 
@@ -77,15 +79,18 @@ def build(
         if finish:
             check_begun(folder)
         old = open_set(reuse) if reuse is not None else None
+        tags = [source.tag for source in settings.sources]
         with open_engine(settings) as pool:
-            scanned = scan(settings, sha256s, folder.work, pool)
-            folder.output.fetch_reports()
+            scanned = scan(settings, sha256s, folder.work, pool, folder.out)
+            folder.output.fetch_reports(tags)
             if finish:
                 check_all_made(scanned, settings, folder, pool)
             else:
                 begin(folder, plan, scanned, settings, old, pool)
             source_counts = run_jobs(scanned, settings, folder.output, pool, stop_early=not finish)
             check_counts(scanned, source_counts, settings)
+            if settings.engine != LOCAL:
+                folder.output.fetch_reports(tags)  # of other machines
             gather_counts(scanned, settings, folder.output, reuse, pool)
             check_inputs(folder, settings, sha256s)
             remove_temporaries(folder.output.stage)  # of workers that were lost, whose jobs an engine has run again
@@ -156,20 +161,25 @@ def check(settings: BuildSettings) -> tuple[list[ScannedSource], dict[str, Sourc
         stamps = AnnotationHashes(Path(name) / "annotations.json")
         sha256s = stamps.sha256s(settings.sources)
         with open_engine(settings) as pool:
-            scanned = scan(settings, sha256s, Path(name), pool)
+            scanned = scan(settings, sha256s, Path(name), pool, None)
             return scanned, run_jobs(scanned, settings, None, pool, stop_early=False)
 
 
-def scan(settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: Engine) -> list[ScannedSource]:
+def scan(
+    settings: BuildSettings, sha256s: Mapping[Path, str], work: Path, pool: Engine, out: Location | None
+) -> list[ScannedSource]:
     """Scan all sources, or read the results of an earlier scan in the work folder, and log notes about them.
+
+    With a set at a URL, this machine scans, because workers on others do not share its work folder.
 
     Raises:
         DataError: a source is damaged or has no records.
     """
     _log.debug("scanning the annotations")
     scan = partial(scan_source, sha256s=sha256s, work=work)
-    by_tag = {source.source.tag: source for source in pool.run(scan, settings.sources)}
-    scanned = [by_tag[source.tag] for source in settings.sources]
+    with LocalPool(available_cores(), "spawn") if own_work(settings, out) else nullcontext(pool) as scanners:
+        by_tag = {source.source.tag: source for source in scanners.run(scan, settings.sources)}
+    scanned = for_other_machines([by_tag[source.tag] for source in settings.sources], settings, out)
     for source in scanned:
         for note in source.notes:
             _log.warning(f"{source.source.tag}: {note}")
@@ -265,7 +275,7 @@ def _recheck(lock: Lock, settings: BuildSettings, folder: BuildFolder, sha256s: 
     made: dict[str, str] = {}
     try:
         with open_engine(settings) as pool:
-            for source in scan(settings, sha256s, folder.work, pool):
+            for source in scan(settings, sha256s, folder.work, pool, folder.out):
                 for report in pool.run(make_shard, shard_jobs(source, settings.render, None)):
                     if report.samples:
                         made[report.name] = report.sha256

@@ -25,6 +25,7 @@ class BuildSettings:
         report: write `report.html` into the set's folder.
         exclude_keys: lists of keys, to report those that name no record.
         work: folder for the work files of a set at a URL; by default below the user's cache.
+        inputs: folder of the copies of annotations in object stores, or None if the build uses no store.
     """
 
     sources: Sequence[SourceInput]
@@ -38,6 +39,7 @@ class BuildSettings:
     report: bool = True
     exclude_keys: Sequence[Path] = ()
     work: Path | None = None
+    inputs: Path | None = None
 
     def allowed_rejects(self, used_records: int) -> int:
         """Maximum number of rejects among so many records of a source, without those that do not count."""

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from griffon_prep.build.machines import prepare
 from griffon_prep.build.output import WORK_NAME, Output
 from griffon_prep.build.report import Reject, ShardReport, counts_path, read_report, report_path, write_report
 from griffon_prep.build.sample_maker import SampleMaker, boxes_written, text_chars
@@ -84,6 +85,7 @@ def make_shard(job: ShardJob) -> ShardReport:
         OSError: the storage fails or is full.
         DataError: an annotation is damaged.
     """
+    prepare(job.source, job.out)
     maker = _maker(job.source, job.settings)
     if job.out is None:
         with naming_source(job.source.source, job.source.files):
@@ -220,6 +222,7 @@ def _finished(job: ShardJob, maker: SampleMaker) -> ShardReport | None:
 
 def missing_shard(job: ShardJob) -> str | None:
     """The shard's name if it is not complete, or None."""
+    prepare(job.source, job.out)
     return None if _report_of_complete(job) else job.name
 
 

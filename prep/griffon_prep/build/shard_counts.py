@@ -12,6 +12,7 @@ from io import BytesIO
 
 import numpy as np
 
+from griffon_prep.build.machines import prepare
 from griffon_prep.build.output import WORK_NAME, Output
 from griffon_prep.build.plan import shard_jobs
 from griffon_prep.build.report import counts_path, read_report
@@ -63,9 +64,11 @@ def gather_counts(
     if missing:
         total = size(sum(tar_bytes for _, _, tar_bytes in missing))
         _log.info(f"counting {len(missing):,} finished shards ({total}) for report.html; --no-report leaves it out")
-        for shard in pool.run(_count_shard, missing):
-            counted = _merge_shard(merged[shard[0].tag], shard)
-            assert counted, f"{shard[0].name} was not counted"
+        for shard, data in pool.run(_count_shard, missing):
+            job = shard[0]
+            counts_path(job.work, job.shard_no).write_bytes(data)
+            counted = _merge_shard(merged[job.tag], shard)
+            assert counted, f"{job.name} was not counted"
     for tag, counts in merged.items():
         _write_counts(out, tag, encode_counts(counts, hashes[tag]))
 
@@ -97,9 +100,10 @@ def _shards(source: ScannedSource, settings: BuildSettings, out: Output) -> Iter
             yield job, finished[0].sha256, finished[0].bytes
 
 
-def _count_shard(shard: _Shard) -> _Shard:
-    """Count a shard from its tar; returns the shard."""
+def _count_shard(shard: _Shard) -> tuple[_Shard, bytes]:
+    """Count a shard from its tar; returns the shard and its counts as a file's content."""
     job, sha256, _ = shard
+    prepare(job.source, job.out)
     finished = read_report(job.work, job.shard_no)
     assert job.out is not None and finished is not None
     counts = SourceCounts()
@@ -111,8 +115,7 @@ def _count_shard(shard: _Shard) -> _Shard:
         for sample_bytes in sizes:
             key, image, json = split_sample(data.read(sample_bytes), name)
             counts.add(decode_sample(key, image, json), job.settings.boxes, None)
-    counts_path(job.work, job.shard_no).write_bytes(encode_counts(counts, sha256))
-    return shard
+    return shard, encode_counts(counts, sha256)
 
 
 def _merge_shard(merged: SourceCounts, shard: _Shard) -> bool:

@@ -23,6 +23,22 @@ from griffon_shards.support.files import write_whole
 SUGGESTED_ROUNDS = 8
 """Value of `rounds=` that the size estimate suggests if the manifest has none."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnDisks:
+    """Marks a source of a build whose jobs may run on machines that share no disk with that of the command.
+
+    Attributes:
+        run: unique to this run of the command.
+        inputs: folder of the copies of annotations, at the same path on each machine.
+        scans: whether each machine also scans for itself, because the work folder is not shared.
+    """
+
+    run: str
+    inputs: Path
+    scans: bool
+
+
 _SCANNED, _VOCABULARY = "source.json", "vocabulary.json"
 _LOOK_AT = 100
 
@@ -41,6 +57,7 @@ class ScannedSource:
         with_rounds: number of potential samples with the suggested `rounds=`; 0 if not applicable.
         has_images: whether any of the first hundred records has an image.
         notes: notes on the file for the user, one line each.
+        own_disks: how other machines come by these files, or None if all machines share them.
     """
 
     source: SourceInput
@@ -52,6 +69,7 @@ class ScannedSource:
     with_rounds: int
     has_images: bool
     notes: tuple[str, ...]
+    own_disks: OwnDisks | None = None
 
     @property
     def used_records(self) -> int:
