@@ -22,7 +22,7 @@ from griffon_shards.support.errors import DataError
 
 from ..waiting import TIMEOUT_S
 from .faulty_proxy import Faults, FaultyProxy
-from .stores import PAGE_OBJECTS, STORES
+from .stores import PAGE_OBJECTS, ROOT, STORES
 
 pytestmark = pytest.mark.scale
 
@@ -30,6 +30,9 @@ with_every_provider = pytest.mark.parametrize("provider", list(STORES))
 
 LARGE_BYTES = 120 << 20
 """More than two parts of a multipart upload."""
+
+SMALL_FILE = ROOT / "constraints.txt"
+"""fake-gcs-server breaks the connection of whoever sends a larger file to a bucket that is missing."""
 
 OPERATIONS: dict[str, Callable[[ObjectPath], Any]] = {
     "read": lambda path: path.read_bytes(),
@@ -40,7 +43,7 @@ OPERATIONS: dict[str, Callable[[ObjectPath], Any]] = {
     "list": lambda path: list(path.listing()),
     "write": lambda path: path.write_bytes(b"abc"),
     "create": lambda path: path.create(b"abc"),
-    "upload": lambda path: path.upload(Path(__file__)),
+    "upload": lambda path: path.upload(SMALL_FILE),
 }
 
 
