@@ -17,15 +17,14 @@ from griffon_shards.support.files import begin_write_back
 
 _BUFFER_BYTES = 16 << 20
 _SYNC_BYTES = 256 << 20  # otherwise the final fsync could write everything in one long call
-_ALIGNED_BYTES = 4096  # of positions and sizes, as disks and file systems want them at most
 _DIRECT: int = getattr(os, "O_DIRECT", 0)
 
 
 class DirectFile:
     """A new file. What was written is on disk after `finish`; `close` must follow in any case.
 
-    Where the file system refuses to bypass the page cache, and for a last buffer that fills no whole blocks, the bytes
-    take the way through it.
+    A file system may refuse to bypass the page cache, and most do for a last buffer that does not fill whole blocks.
+    The page cache is used then.
     """
 
     def __init__(self, path: Path, hashed_by: Callable[[memoryview], None] | None = None) -> None:
@@ -93,15 +92,13 @@ class DirectFile:
             self._writing.result()
 
     def _write(self, data: memoryview) -> None:
-        if len(data) % _ALIGNED_BYTES:
-            self._direct = _bypass_cache(self._file.fileno(), False)
         while data:
             try:
                 count = os.write(self._file.fileno(), data)
             except OSError as error:
                 if not self._direct or error.errno != errno.EINVAL:
                     raise
-                self._direct = _bypass_cache(self._file.fileno(), False)  # as after a limit cut a write short
+                self._direct = _bypass_cache(self._file.fileno(), False)  # no whole blocks: the last bytes
                 continue
             data = data[count:]
             self._position += count
