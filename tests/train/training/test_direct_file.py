@@ -75,8 +75,8 @@ def is_cached(path: Path) -> bool:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return os.preadv(descriptor, [bytearray(4096)], 0, os.RWF_NOWAIT) > 0
-    except BlockingIOError:
-        return False
+    except OSError as error:
+        return error.errno != errno.EAGAIN  # a tmpfs knows no such reads
     finally:
         os.close(descriptor)
 
