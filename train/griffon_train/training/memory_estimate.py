@@ -115,8 +115,8 @@ def estimate(config: GriffonConfig, settings: Settings, ranks: Ranks, *, tokens:
     memory, data = settings.memory, settings.data
     model = described_model(config, settings, ranks.device)
     width = model.dtype.itemsize
-    rules = ZeroRules.of(zero_config(memory, settings.optimizer))
     tensors = tensors_of(model, settings)
+    rules = _rules(settings, tensors, ranks.device)
     of_rank = held(
         tensors,
         rules,
@@ -160,6 +160,14 @@ def described_model(config: GriffonConfig, settings: Settings, device: str) -> G
         add_adapters(model, settings.lora, settings.data.seed, model.dtype)
     freeze(model, settings.freezing)
     return model
+
+
+def _rules(settings: Settings, tensors: Tensors, device: str) -> ZeroRules:
+    """DeepSpeed's rules for a run. In CPU memory, the part of a bucket that no gradient fills takes no pages."""
+    rules = ZeroRules.of(zero_config(settings.memory, settings.optimizer))
+    if device != "cpu":
+        return rules
+    return replace(rules, bucket=min(rules.bucket, sum(each.numel() for each in tensors.trained)))
 
 
 def _allowance(of_rank: Held, of_batch: Activations, ranks: Ranks) -> int:
