@@ -6,6 +6,7 @@ process of which all ranks are forks. malloc returns freed memory at once, as Py
 """
 
 import ctypes
+import gc
 import importlib
 import itertools
 import multiprocessing
@@ -157,25 +158,33 @@ def _rank(own: Path, model: Mapping[str, Any], given: Mapping[str, Any], environ
     for parameter, value in _MALLOC.items():
         assert libc.mallopt(parameter, value)
     os.environ |= environment
-    torch.set_num_threads(max(1, 2 // int(environment["WORLD_SIZE"])))
+    torch.set_num_threads(1)  # two would wait for each other, on a machine with other work
     loop: Any = importlib.import_module("griffon_train.training.loop")
     setup: Any = importlib.import_module("griffon_train.training.setup")
     _add_preset(**model)
     setup.check_disk_room = lambda *_: None  # nothing is saved
-    shapes: list[tuple[int, int]] = []
-
-    def noted(engine: Any, inputs: Any) -> Any:  # noqa: ANN401
-        learned = int((inputs.labels_BL[:, 1:] != -100).any(dim=0).sum())
-        shapes.append((inputs.input_ids_BL.shape[1], learned))
-        return loss_sums(engine, inputs)
-
-    loss_sums = loop.loss_sums
-    loop.loss_sums = noted
-    fixed = {"stage": "custom", "shards": (own / "set",), "log_every": 1000, "steps": 1000}
-    settings = resolve({**fixed, "device": "cpu", "workers": 0, **given}).settings
+    shapes = _noted_shapes(loop)
+    fixed = {
+        "stage": "custom",
+        "shards": (own / "set",),
+        "log_every": 1000,
+        "steps": 1000,
+        "device": "cpu",
+        "workers": 0,
+    }
+    settings = resolve({**fixed, **given}).settings
     with distributed_session("cpu", 3600) as ranks:
-        layer = torch.nn.Conv2d(8, 8, 3)
-        layer(torch.ones(2, 8, 64, 64)).sum().backward()  # what libraries need at first is not counted
+        # What libraries need at first is not counted.
+        first = {
+            "model": "tiny-gemma2",
+            "output_dir": settings.output_dir.with_name(f"{settings.output_dir.name}-first"),
+        }
+        job = setup.set_up(resolve({**fixed, **given, **first}).settings, ranks)
+        loop.one_step(job, 0, job.loader(stop=1).steps())
+        job.close()
+        del job
+        gc.collect()
+        libc.malloc_trim(0)
         (own / f"{ranks.rank}.base.rank").touch()
         while not (own / f"{ranks.rank}.go.rank").exists():
             time.sleep(_EVERY_S)
@@ -197,6 +206,20 @@ def _rank(own: Path, model: Mapping[str, Any], given: Mapping[str, Any], environ
             (own / "result.json").write_bytes(orjson.dumps(result))
         ranks.sums([0])
         os._exit(0)  # what is left would only be freed
+
+
+def _noted_shapes(loop: Any) -> list[tuple[int, int]]:  # noqa: ANN401
+    """A list to which the loop will add the tokens of each micro-batch, and of these the learned ones."""
+    shapes: list[tuple[int, int]] = []
+    loss_sums = loop.loss_sums
+
+    def noted(engine: Any, inputs: Any) -> Any:  # noqa: ANN401
+        learned = int((inputs.labels_BL[:, 1:] != -100).any(dim=0).sum())
+        shapes.append((inputs.input_ids_BL.shape[1], learned))
+        return loss_sums(engine, inputs)
+
+    loop.loss_sums = noted
+    return shapes
 
 
 def _add_preset(name: str, family: str, image_px: int) -> None:

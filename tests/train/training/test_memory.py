@@ -128,6 +128,12 @@ def test_settings_that_save_what_ranks_hold(given: Mapping[str, Any], part: str)
     assert getattr(after, part) < 0.9 * getattr(before, part)
 
 
+def test_a_bucket_that_is_not_filled_takes_only_its_part_on_the_cpu() -> None:
+    on_gpu, on_cpu = (estimated(zero=3, dtype="float32", device=device).held for device in ("cuda", "cpu"))
+    assert on_gpu.buffers == 4 * 50_000_000, "DeepSpeed allocates all of it"
+    assert on_cpu.buffers == on_cpu.gradients, "one rank has the gradients of all parameters"
+
+
 def test_what_is_offloaded_is_in_the_machine() -> None:
     on_gpu, offloaded = estimated(), estimated(offload="optimizer")
     assert offloaded.host["offloaded: optimizer's states"] == on_gpu.held.optimizer
