@@ -45,7 +45,7 @@ def held_by(**given: object) -> Held:
         dtype_of(settings.memory.dtype, "cpu").itemsize,
     )
     adam = ADAM_COPIES.get((settings.optimizer.optimizer, "cpu"), 0)
-    return held(tensors, rules, ranks=2, width=width, micro_steps=2, adam=adam, checkpointing=False)
+    return held(tensors, rules, ranks=2, width=width, micro_steps=2, adam=adam, device="cpu")
 
 
 @pytest.mark.parametrize(("stage", "flags"), [(2, {}), (3, {"freeze_vision_tower": True})])

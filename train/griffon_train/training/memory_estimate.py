@@ -74,8 +74,9 @@ class Estimate:
     @property
     def passes(self) -> int:
         """The most on a device during forward and backward pass."""
-        kept = self.held
-        return kept.weights + kept.optimizer + kept.gradients + kept.buffers + kept.gathered + self.activations.peak
+        kept, batch = self.held, self.activations
+        always = kept.weights + kept.optimizer + kept.gradients + kept.buffers + kept.gathered
+        return always + max(kept.arriving + batch.images + batch.language, kept.arriving_later + batch.peak)
 
     @property
     def step(self) -> int:
@@ -124,7 +125,7 @@ def estimate(config: GriffonConfig, settings: Settings, ranks: Ranks, *, tokens:
         width=width,
         micro_steps=micro_steps(data.global_batch, ranks.count, data.micro_batch),
         adam=_adam_copies(settings, rules, ranks.device),
-        checkpointing=memory.gradient_checkpointing,
+        device=ranks.device,
     )
     samples = min(data.micro_batch, -(-data.global_batch // ranks.count))
     try:
@@ -192,9 +193,6 @@ def tensors_of(model: GriffonForConditionalGeneration, settings: Settings) -> Te
     return Tensors(
         groups=groups,
         frozen=[parameter for parameter in model.parameters() if not parameter.requires_grad],
-        modules=[
-            sum(parameter.numel() for parameter in module.parameters(recurse=False)) for module in model.modules()
-        ],
     )
 
 
