@@ -219,8 +219,8 @@ def _held_by_stage_3(tensors: Tensors, rules: ZeroRules, ranks: int, width: int,
         # later uses are requested with the first. Each bucket arrives in a buffer, and is copied out of it.
         complete = _elements(tensors.all) - small
         live = min(complete, rules.live)
-        copies = 2 if device == "cpu" and ranks > 1 else 1  # gloo gathers into a buffer of its own
-        gathered, arriving = width * live, width * copies * min(rules.prefetch, complete)
+        buckets = 3 if device == "cpu" and ranks > 1 else 1  # gloo gathers two at a time, into buffers of its own
+        gathered, arriving = width * live, width * min(buckets * rules.prefetch, complete)
         arriving_later = arriving if complete > live else 0
     return Held(
         weights=weights + width * small,
