@@ -35,7 +35,7 @@ _MODELS: Mapping[str, Mapping[str, int]] = {
     "100M": {"width": 768, "layers": 11, "heads": 12, "vocabulary": 16_000},
     "500M": {"width": 1408, "layers": 18, "heads": 11, "vocabulary": 32_000},
 }
-_MALLOC = {-3: 262_144, -1: 262_144, -8: 1}
+_MALLOC = {-3: 32_768, -1: 32_768, -8: 1}
 """M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of mallopt."""
 
 

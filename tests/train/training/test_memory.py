@@ -14,7 +14,7 @@ from griffon_train.config.deepspeed import zero_config
 from griffon_train.config.resolve import resolve
 from griffon_train.config.settings import Settings
 from griffon_train.data.lengths import Lengths
-from griffon_train.model.presets import preset_config
+from griffon_train.model.presets import SmallSize, config_of, preset_config, small_preset
 from griffon_train.training.memory_estimate import Estimate, Ranks, described_model, dtype_of, estimate, tensors_of
 from griffon_train.training.memory_report import MemoryReport, memory_line
 from griffon_train.training.zero_memory import ADAM_COPIES, Held, ZeroRules, held
@@ -83,6 +83,19 @@ def test_gemma2_2b_on_an_h200(measured_gb: float, given: Mapping[str, Any]) -> N
     """The peaks of `make bench-gpu` (benchmarks/RESULTS.md): 16 samples of about 1,450 tokens in micro-batches of 4."""
     found = estimated("gemma2-2b", max_length=1450, global_batch=16, micro_batch=4, **given)
     assert found.tensors == pytest.approx(measured_gb * 1e9, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("zero", "ranks", "measured_mb"),
+    [(2, 1, 609), (2, 2, 561), (2, 4, 537), (3, 1, 689), (3, 2, 1188), (3, 4, 1058)],
+)
+def test_lora_on_the_cpu(zero: int, ranks: int, measured_mb: int) -> None:
+    """The peaks of a rank in benchmarks/bench_train_memory.py: 104 million parameters in float32, checkpointing."""
+    size = SmallSize(width=768, layers=11, heads=12, vision_width=256, vision_layers=4, image_px=168)
+    config = config_of(small_preset("gemma2", size, vocabulary=16_000))
+    settings = settings_of(zero=zero, lora_r=16, gradient_checkpointing=True, micro_batch=1, global_batch=2 * ranks)
+    found = estimate(config, settings, Ranks(count=ranks, per_machine=ranks, device="cpu"), tokens=326, learned=153)
+    assert found.tensors == pytest.approx(measured_mb * 1e6, rel=0.1)
 
 
 @pytest.mark.parametrize(
