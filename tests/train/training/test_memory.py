@@ -14,7 +14,7 @@ from griffon_train.config.deepspeed import zero_config
 from griffon_train.config.resolve import resolve
 from griffon_train.config.settings import Settings
 from griffon_train.data.lengths import Lengths
-from griffon_train.model.presets import preset_config
+from griffon_train.model.presets import SmallSize, config_of, preset_config, small_preset
 from griffon_train.training.memory_estimate import Estimate, Ranks, described_model, dtype_of, estimate, tensors_of
 from griffon_train.training.memory_report import MemoryReport, memory_line
 from griffon_train.training.zero_memory import ADAM_COPIES, Held, ZeroRules, held
@@ -45,7 +45,7 @@ def held_by(**given: object) -> Held:
         dtype_of(settings.memory.dtype, "cpu").itemsize,
     )
     adam = ADAM_COPIES.get((settings.optimizer.optimizer, "cpu"), 0)
-    return held(tensors, rules, ranks=2, width=width, micro_steps=2, adam=adam, checkpointing=False)
+    return held(tensors, rules, ranks=2, width=width, micro_steps=2, adam=adam, device="cpu")
 
 
 @pytest.mark.parametrize(("stage", "flags"), [(2, {}), (3, {"freeze_vision_tower": True})])
@@ -83,6 +83,19 @@ def test_gemma2_2b_on_an_h200(measured_gb: float, given: Mapping[str, Any]) -> N
     """The peaks of `make bench-gpu` (benchmarks/RESULTS.md): 16 samples of about 1,450 tokens in micro-batches of 4."""
     found = estimated("gemma2-2b", max_length=1450, global_batch=16, micro_batch=4, **given)
     assert found.tensors == pytest.approx(measured_gb * 1e9, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("zero", "ranks", "measured_mb"),
+    [(2, 1, 609), (2, 2, 561), (2, 4, 537), (3, 1, 689), (3, 2, 1188), (3, 4, 1058)],
+)
+def test_lora_on_the_cpu(zero: int, ranks: int, measured_mb: int) -> None:
+    """The peaks of a rank in benchmarks/bench_train_memory.py: 104 million parameters in float32, checkpointing."""
+    size = SmallSize(width=768, layers=11, heads=12, vision_width=256, vision_layers=4, image_px=168)
+    config = config_of(small_preset("gemma2", size, vocabulary=16_000))
+    settings = settings_of(zero=zero, lora_r=16, gradient_checkpointing=True, micro_batch=1, global_batch=2 * ranks)
+    found = estimate(config, settings, Ranks(count=ranks, per_machine=ranks, device="cpu"), tokens=326, learned=153)
+    assert found.tensors == pytest.approx(measured_mb * 1e6, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +139,12 @@ def test_settings_that_save_what_ranks_hold(given: Mapping[str, Any], part: str)
     base = {"dtype": "float32", "optimizer": "adamw"}
     before, after = held_by(**base), held_by(**{**base, **given})
     assert getattr(after, part) < 0.9 * getattr(before, part)
+
+
+def test_a_bucket_that_is_not_filled_takes_only_its_part_on_the_cpu() -> None:
+    on_gpu, on_cpu = (estimated(zero=3, dtype="float32", device=device).held for device in ("cuda", "cpu"))
+    assert on_gpu.buffers == 4 * 50_000_000, "DeepSpeed allocates all of it"
+    assert on_cpu.buffers == on_cpu.gradients, "one rank has the gradients of all parameters"
 
 
 def test_what_is_offloaded_is_in_the_machine() -> None:

@@ -74,8 +74,9 @@ class Estimate:
     @property
     def passes(self) -> int:
         """The most on a device during forward and backward pass."""
-        kept = self.held
-        return kept.weights + kept.optimizer + kept.gradients + kept.buffers + kept.gathered + self.activations.peak
+        kept, batch = self.held, self.activations
+        always = kept.weights + kept.optimizer + kept.gradients + kept.buffers + kept.gathered
+        return always + max(kept.arriving + batch.images + batch.language, kept.arriving_later + batch.peak)
 
     @property
     def step(self) -> int:
@@ -115,8 +116,8 @@ def estimate(config: GriffonConfig, settings: Settings, ranks: Ranks, *, tokens:
     memory, data = settings.memory, settings.data
     model = described_model(config, settings, ranks.device)
     width = model.dtype.itemsize
-    rules = ZeroRules.of(zero_config(memory, settings.optimizer))
     tensors = tensors_of(model, settings)
+    rules = _rules(settings, tensors, ranks.device)
     of_rank = held(
         tensors,
         rules,
@@ -124,7 +125,7 @@ def estimate(config: GriffonConfig, settings: Settings, ranks: Ranks, *, tokens:
         width=width,
         micro_steps=micro_steps(data.global_batch, ranks.count, data.micro_batch),
         adam=_adam_copies(settings, rules, ranks.device),
-        checkpointing=memory.gradient_checkpointing,
+        device=ranks.device,
     )
     samples = min(data.micro_batch, -(-data.global_batch // ranks.count))
     try:
@@ -162,6 +163,14 @@ def described_model(config: GriffonConfig, settings: Settings, device: str) -> G
     return model
 
 
+def _rules(settings: Settings, tensors: Tensors, device: str) -> ZeroRules:
+    """DeepSpeed's rules for a run. In CPU memory, the part of a bucket that no gradient fills takes no pages."""
+    rules = ZeroRules.of(zero_config(settings.memory, settings.optimizer))
+    if device != "cpu":
+        return rules
+    return replace(rules, bucket=min(rules.bucket, sum(each.numel() for each in tensors.trained)))
+
+
 def _allowance(of_rank: Held, of_batch: Activations, ranks: Ranks) -> int:
     if ranks.device == "cpu":
         return 0
@@ -184,9 +193,6 @@ def tensors_of(model: GriffonForConditionalGeneration, settings: Settings) -> Te
     return Tensors(
         groups=groups,
         frozen=[parameter for parameter in model.parameters() if not parameter.requires_grad],
-        modules=[
-            sum(parameter.numel() for parameter in module.parameters(recurse=False)) for module in model.modules()
-        ],
     )
 
 

@@ -131,7 +131,7 @@ def _device_rows(of: Estimate) -> Mapping[str, int]:
         "float32 weights and moments of AdamW": kept.optimizer,
         "gradients, accumulated": kept.gradients,
         "communication buffers": kept.buffers,
-        "weights gathered by ZeRO-3": kept.gathered,
+        "weights gathered by ZeRO-3": kept.gathered + kept.arriving,
         "activations: images": batch.images,
         "activations: language model": batch.language,
         "logits and loss": batch.logits,

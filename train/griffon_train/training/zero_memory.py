@@ -37,7 +37,7 @@ class ZeroRules:
         buckets: number of such buffers; two if communication overlaps with computing.
         prefetch: weights that ZeRO-3 gathers ahead.
         persistent: weights of at most this size are complete on every rank under ZeRO-3.
-        reuse: weights that are used again within so many are not released under ZeRO-3.
+        live: weights that ZeRO-3 has gathered at a time.
         sub_group: parameters that the optimizer updates at a time under ZeRO-3.
         optimizer_offloaded: whether the optimizer's states are in CPU memory; those on NVMe disks count as such.
         weights_offloaded: whether the weights are too, under ZeRO-3.
@@ -48,7 +48,7 @@ class ZeroRules:
     buckets: int
     prefetch: int
     persistent: int
-    reuse: int
+    live: int
     sub_group: int
     optimizer_offloaded: bool
     weights_offloaded: bool
@@ -67,7 +67,7 @@ class ZeroRules:
             buckets=2 if zero.get("overlap_comm", zero["stage"] == 3) else 1,
             prefetch=int(zero.get("stage3_prefetch_bucket_size", 5e7)),
             persistent=int(zero.get("stage3_param_persistence_threshold", 1e5)),
-            reuse=int(zero.get("stage3_max_reuse_distance", 1e9)),
+            live=int(zero.get("stage3_max_live_parameters", 1e9)),
             sub_group=int(zero.get("sub_group_size", 1e9)),
             optimizer_offloaded=offloaded("offload_optimizer"),
             weights_offloaded=offloaded("offload_param"),
@@ -81,12 +81,10 @@ class Tensors:
     Attributes:
         groups: those that train, in the optimizer's groups and order.
         frozen: those that do not train.
-        modules: elements that each module uses itself, in the order of the forward pass.
     """
 
     groups: Sequence[Sequence[nn.Parameter]]
     frozen: Sequence[nn.Parameter]
-    modules: Sequence[int]
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -108,7 +106,9 @@ class Held:
         optimizer: float32 weights and moments.
         gradients: from micro-batch to micro-batch.
         buffers: communication buffers that are always there.
-        gathered: weights that ZeRO-3 has gathered at its peak, with those on their way.
+        gathered: weights that ZeRO-3 has gathered.
+        arriving: what gathering takes on top of that at the beginning of the forward pass.
+        arriving_later: the same throughout forward and backward pass.
         step: what the optimizer's step takes on top of weights, optimizer and buffers.
         host: in CPU memory, by name; empty without offloading.
     """
@@ -118,12 +118,14 @@ class Held:
     gradients: int
     buffers: int
     gathered: int
+    arriving: int
+    arriving_later: int
     step: int
     host: Mapping[str, int]
 
 
 def held(
-    tensors: Tensors, rules: ZeroRules, *, ranks: int, width: int, micro_steps: int, adam: int, checkpointing: bool
+    tensors: Tensors, rules: ZeroRules, *, ranks: int, width: int, micro_steps: int, adam: int, device: str
 ) -> Held:
     """What a rank holds beside activations; of ranks that differ, the one with the most.
 
@@ -134,10 +136,11 @@ def held(
         width: bytes of a weight in the model's precision.
         micro_steps: micro-batches per step.
         adam: float32 copies that the optimizer makes in a step (`ADAM_COPIES`).
-        checkpointing: whether activations are recomputed, for which ZeRO-3 visits layers once more.
+        device: `cuda` or `cpu`.
     """
-    make = _held_by_stage_3 if rules.stage == 3 else _held_by_stage_2
-    return make(tensors, rules, ranks, width, micro_steps, adam, checkpointing)
+    if rules.stage == 3:
+        return _held_by_stage_3(tensors, rules, ranks, width, adam, device)
+    return _held_by_stage_2(tensors, rules, ranks, width, micro_steps, adam)
 
 
 def rule_of(tensors: Tensors, rules: ZeroRules, *, ranks: int, width: int, device: str) -> GradientRule:
@@ -145,10 +148,7 @@ def rule_of(tensors: Tensors, rules: ZeroRules, *, ranks: int, width: int, devic
     return _Buckets(tensors, rules, ranks, width, device)
 
 
-def _held_by_stage_2(
-    tensors: Tensors, rules: ZeroRules, ranks: int, width: int, micro_steps: int, adam: int, checkpointing: bool
-) -> Held:
-    del checkpointing
+def _held_by_stage_2(tensors: Tensors, rules: ZeroRules, ranks: int, width: int, micro_steps: int, adam: int) -> Held:
     parts = [_padded(_elements(group), 2 * ranks) // ranks for group in tensors.groups]
     part, owned = sum(parts), _owned(tensors, ranks)
     largest = max((each.numel() for each in tensors.trained), default=0)
@@ -162,6 +162,8 @@ def _held_by_stage_2(
             gradients=0,
             buffers=width * largest,
             gathered=0,
+            arriving=0,
+            arriving_later=0,
             step=0,
             host={
                 "optimizer's states": optimizer,
@@ -184,15 +186,15 @@ def _held_by_stage_2(
         gradients=gradients if micro_steps > 1 else 0,
         buffers=0,  # those of gradients are freed after each backward pass
         gathered=0,
+        arriving=0,
+        arriving_later=0,
         step=max(moments_of_step),
         host={},
     )
 
 
-def _held_by_stage_3(
-    tensors: Tensors, rules: ZeroRules, ranks: int, width: int, micro_steps: int, adam: int, checkpointing: bool
-) -> Held:
-    del micro_steps  # gradients are always accumulated in a buffer of their own
+def _held_by_stage_3(tensors: Tensors, rules: ZeroRules, ranks: int, width: int, adam: int, device: str) -> Held:
+    # Gradients are accumulated in a buffer of their own, whatever the number of micro-steps.
     part = sum(_padded(each.numel(), ranks) // ranks for each in tensors.trained)
     frozen = sum(_padded(each.numel(), ranks) // ranks for each in tensors.frozen)
     small = sum(each.numel() for each in tensors.all if each.numel() <= rules.persistent) if ranks > 1 else 0
@@ -211,35 +213,26 @@ def _held_by_stage_3(
     if rules.weights_offloaded:
         host["weights"] = weights - width * small_parts
         weights = width * small_parts
-    gathered = 0
+    gathered = arriving = arriving_later = 0
     if ranks > 1 or rules.weights_offloaded:
+        # All that may be live is requested when the forward pass begins, and none is released before its last use: its
+        # later uses are requested with the first. Each bucket arrives in a buffer, and is copied out of it.
         complete = _elements(tensors.all) - small
-        kept = min(complete, _kept(tensors.modules, rules, checkpointing))
-        # What is gathered together arrives in one buffer, and is copied out of it.
-        gathered = width * (kept + 2 * min(rules.prefetch, complete - kept))
+        live = min(complete, rules.live)
+        buckets = 3 if device == "cpu" and ranks > 1 else 1  # gloo gathers two at a time, into buffers of its own
+        gathered, arriving = width * live, width * min(buckets * rules.prefetch, complete)
+        arriving_later = arriving if complete > live else 0
     return Held(
         weights=weights + width * small,
         optimizer=optimizer,
         gradients=gradients,
         buffers=width * rules.bucket,
         gathered=gathered,
+        arriving=arriving,
+        arriving_later=arriving_later,
         step=gradients + step,
         host=host,
     )
-
-
-def _kept(modules: Sequence[int], rules: ZeroRules, checkpointing: bool) -> int:
-    """Elements that ZeRO-3 has gathered when the backward pass begins: those that it soon needs again.
-
-    A weight is used again after everything behind it was passed twice, or three times where layers are recomputed.
-    """
-    passes = 3 if checkpointing else 2
-    kept = behind = 0
-    for size in reversed([size for size in modules if size > rules.persistent]):
-        if kept and passes * behind >= rules.reuse:
-            break
-        kept, behind = kept + size, behind + size
-    return kept
 
 
 class _Buckets(GradientRule):
