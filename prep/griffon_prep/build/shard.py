@@ -92,8 +92,8 @@ def make_shard(job: ShardJob) -> ShardReport:
             report, _ = _make_samples(job, maker, None, None)
             check_unchanged(job.source, copies)
             return report
-    if report := _finished(job, maker):
-        return report
+    if finished := _finished(job, maker):
+        return finished
     counts = SourceCounts() if job.counted else None
     with naming_source(job.source.source, job.source.files), job.out.shard(job.name) as tar:
         with whole_file(tar) as file:
