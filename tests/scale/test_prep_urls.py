@@ -25,7 +25,7 @@ from griffon_prep.sources.mirror import Mirror
 from griffon_prep.sources.resolve import find_sources
 from griffon_prep.sources.scan import scan_source
 from griffon_shards.lock import read_lock
-from griffon_shards.storage import Location, ObjectPath, as_location
+from griffon_shards.storage import Location, ObjectPath, as_location, client
 from griffon_shards.support.errors import DataError
 from griffon_shards.templates import load_templates
 
@@ -309,6 +309,30 @@ def test_files_and_folders_take_each_others_place_in_the_bucket(bucket: str, tmp
     store.rm_file(str(url))
     (url / "a.txt").write_bytes(b"file")
     assert fetched() == {"a.txt": b"file"}
+
+
+def test_an_annotation_that_is_written_while_it_is_fetched_is_not_mixed(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = ObjectPath(f"{bucket}/a.jsonl")
+    before, after = b"a" * (9 << 20), b"b" * (9 << 20)
+    url.write_bytes(before)
+    read_range = client.read_range
+
+    def read_and_write(text: str, start: int, size: int) -> bytes:
+        data = read_range(text, start, size)
+        if start == 0:
+            url.write_bytes(after)
+        return data
+
+    with Mirror(tmp_path) as mirror:
+        path = mirror.path_of(url)
+        with monkeypatch.context() as patched, pytest.raises(DataError, match=r"a\.jsonl: was written again while"):
+            patched.setattr(client, "read_range", read_and_write)
+            mirror.fetch(path)
+    with Mirror(tmp_path) as mirror:
+        mirror.fetch(path)
+    assert path.read_bytes() == after
 
 
 def test_refusals_say_what_to_do(one_source: Path, bucket: str, build: Build) -> None:

@@ -17,14 +17,15 @@ from griffon_prep.build.engines import LOCAL
 from griffon_prep.build.output import Output
 from griffon_prep.build.settings import BuildSettings
 from griffon_prep.sources.annotation_hashes import AnnotationHashes
-from griffon_prep.sources.mirror import Mirror, fetch_companions
+from griffon_prep.sources.mirror import Mirror, fetch_companions, state_of
 from griffon_prep.sources.resolve import SourceInput
-from griffon_prep.sources.scan import OwnDisks, ScannedSource, scan_source
+from griffon_prep.sources.scan import OwnDisks, ScannedSource, naming_source, scan_source
 from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import UNUSABLE, write_whole
 from griffon_shards.support.folder_lock import wait_for_lock
 
+_HASHES = "annotations.json"
 _PREPARED = "prepared"  # folder of the copies' folder, with a file for each source
 _JOINED = "joined"  # file in the work folder of a source
 _ONE_THREAD = threading.Lock()  # executors may run jobs in threads, and a file lock is the whole process's
@@ -46,15 +47,15 @@ def for_other_machines(
     own_disks = OwnDisks(run=secrets.token_hex(8), inputs=settings.inputs, scans=isinstance(out, ObjectPath))
     marked = [replace(source, own_disks=own_disks) for source in scanned]
     for source in marked:
-        _mark(own_disks, _prepared(own_disks, source))
+        _mark(_prepared(own_disks, source), own_disks.run, state_of(own_disks.inputs))
         if own_disks.scans:
-            _mark(own_disks, _joined(source))
+            _mark(_joined(source), own_disks.run)
     return marked
 
 
 @lru_cache(maxsize=256)
-def prepare(source: ScannedSource, out: Output | None) -> None:
-    """Bring to this machine what the jobs of a source read, unless it is here.
+def prepare(source: ScannedSource, out: Output | None) -> str:
+    """Bring to this machine what the jobs of a source read, unless it is here; returns a text for `check_unchanged`.
 
     Raises:
         DataError: a file is missing, or differs from that of the command's machine.
@@ -64,13 +65,14 @@ def prepare(source: ScannedSource, out: Output | None) -> None:
     """
     own_disks = source.own_disks
     if own_disks is None:
-        return
+        return ""
     try:
         with _ONE_THREAD:
             _make_folder(own_disks.inputs / _PREPARED)
-            _bring_inputs(source, own_disks)
+            state = _bring_inputs(source, own_disks)
             if own_disks.scans and out is not None:
                 _join(source, own_disks, out)
+            return state
     except OSError as error:
         if error.errno not in UNUSABLE - {errno.ENOENT}:  # which may be another file
             raise
@@ -91,29 +93,40 @@ def _not_writable(path: object, error: OSError) -> SettingsError:
     )
 
 
-def _bring_inputs(source: ScannedSource, own_disks: OwnDisks) -> None:
-    """Fetch the annotations of a source and scan them."""
+def check_unchanged(source: ScannedSource, state: str) -> None:
+    """Check that no other build on this machine has meanwhile fetched other versions of a source's annotations.
+
+    Args:
+        source: the source.
+        state: what `prepare` returned.
+
+    Raises:
+        DataError: one has.
+    """
+    own_disks = source.own_disks
+    if own_disks is not None and state_of(own_disks.inputs) != state:
+        _hash(source, AnnotationHashes(own_disks.inputs / _HASHES))
+
+
+def _bring_inputs(source: ScannedSource, own_disks: OwnDisks) -> str:
+    """Fetch the annotations of a source and scan them; returns the state of the copies."""
     prepared = _prepared(own_disks, source)
-    if _is_marked(own_disks, prepared):
-        return
+    if (state := _marked(prepared, own_disks.run)) is not None:
+        return state
     with wait_for_lock(own_disks.inputs / "prepare.lock", whose=f"{own_disks.inputs}: another worker prepares"):
-        if _is_marked(own_disks, prepared):
-            return
+        if (state := _marked(prepared, own_disks.run)) is not None:
+            return state
         with Mirror(own_disks.inputs) as mirror:
             _fetch(source.source, mirror)
-        stamps = AnnotationHashes(own_disks.inputs / "annotations.json")
-        sha256s = _hash(source.source, stamps)
+        state = state_of(own_disks.inputs)
+        stamps = AnnotationHashes(own_disks.inputs / _HASHES)
+        with naming_source(source.source, source.files):
+            sha256s = _hash(source, stamps)
         stamps.save()
-        for path, sha256 in zip(source.source.all_files, source.sha256s, strict=True):
-            if sha256s[path] != sha256:
-                raise DataError(
-                    f"{source.source.tag}: {path}: the file on {platform.node()} differs from the one that this build "
-                    "began with; if it has changed, rerun the same command, and otherwise bring the same file to all "
-                    "machines"
-                )
         if own_disks.scans:
             scan_source(source.source, sha256s, source.files.work.parent)
-        _mark(own_disks, prepared)
+        _mark(prepared, own_disks.run, state)
+        return state
 
 
 def _fetch(source: SourceInput, mirror: Mirror) -> None:
@@ -124,23 +137,31 @@ def _fetch(source: SourceInput, mirror: Mirror) -> None:
             mirror.fetch(path)
 
 
-def _hash(source: SourceInput, stamps: AnnotationHashes) -> dict[Path, str]:
+def _hash(source: ScannedSource, stamps: AnnotationHashes) -> dict[Path, str]:
+    """The hashes of a source's files. Raises DataError if one is missing, or another than when the build began."""
     try:
-        return stamps.sha256s([source])
+        sha256s = stamps.sha256s([source.source])
     except FileNotFoundError as error:
         raise DataError(
-            f"{source.tag}: {error.filename}: missing on {platform.node()}; if it was deleted, rerun the same command; "
+            f"{error.filename}: missing on {platform.node()}; if it was deleted, rerun the same command; "
             "files that are not in an object store have to lie at the same path on all machines"
         ) from None
+    for path, sha256 in zip(source.source.all_files, source.sha256s, strict=True):
+        if sha256s[path] != sha256:
+            raise DataError(
+                f"{path}: the file on {platform.node()} differs from the one that this build began with; if it "
+                "has changed, rerun the same command, and otherwise bring the same file to all machines"
+            )
+    return sha256s
 
 
 def _join(source: ScannedSource, own_disks: OwnDisks, out: Output) -> None:
     """Fetch the reports of the source's finished shards, so that they are not made again."""
     joined = _joined(source)
     with wait_for_lock(joined.with_suffix(".lock"), whose=f"{source.source.tag}: another worker fetches reports"):
-        if not _is_marked(own_disks, joined):
+        if _marked(joined, own_disks.run) is None:
             out.fetch_reports([source.source.tag])
-            _mark(own_disks, joined)
+            _mark(joined, own_disks.run)
 
 
 def _prepared(own_disks: OwnDisks, source: ScannedSource) -> Path:
@@ -151,13 +172,15 @@ def _joined(source: ScannedSource) -> Path:
     return source.files.work / _JOINED
 
 
-def _is_marked(own_disks: OwnDisks, path: Path) -> bool:
+def _marked(path: Path, run: str) -> str | None:
+    """What a mark of this run holds, or None if there is none."""
     try:
-        return path.read_text() == own_disks.run
+        own, _, note = path.read_text().partition(" ")
     except FileNotFoundError:
-        return False
+        return None
+    return note if own == run else None
 
 
-def _mark(own_disks: OwnDisks, path: Path) -> None:
+def _mark(path: Path, run: str, note: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, own_disks.run.encode())
+    write_whole(path, f"{run} {note}".encode())

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from griffon_prep.build.machines import prepare
+from griffon_prep.build.machines import check_unchanged, prepare
 from griffon_prep.build.output import WORK_NAME, Output
 from griffon_prep.build.report import Reject, ShardReport, counts_path, read_report, report_path, write_report
 from griffon_prep.build.sample_maker import SampleMaker, boxes_written, text_chars
@@ -83,19 +83,22 @@ def make_shard(job: ShardJob) -> ShardReport:
 
     Raises:
         OSError: the storage fails or is full.
-        DataError: an annotation is damaged.
+        DataError: an annotation is damaged, or has changed.
     """
-    prepare(job.source, job.out)
+    copies = prepare(job.source, job.out)
     maker = _maker(job.source, job.settings)
     if job.out is None:
         with naming_source(job.source.source, job.source.files):
-            return _make_samples(job, maker, None, None)[0]
-    if report := _finished(job, maker):
-        return report
+            report, _ = _make_samples(job, maker, None, None)
+            check_unchanged(job.source, copies)
+            return report
+    if finished := _finished(job, maker):
+        return finished
     counts = SourceCounts() if job.counted else None
     with naming_source(job.source.source, job.source.files), job.out.shard(job.name) as tar:
         with whole_file(tar) as file:
             report, rows = _make_samples(job, maker, file, counts)
+            check_unchanged(job.source, copies)
         if report.samples:
             write_idx(tar, rows["offset"].tolist(), report.bytes - len(END_OF_ARCHIVE))
         else:

@@ -7,7 +7,7 @@ the samples.
 import os
 import posixpath
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -22,12 +22,14 @@ from griffon_prep.sources.compressed import SUFFIXES
 from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.storage.node_cache import default_cache
 from griffon_shards.storage.object_path import PROTOCOLS
-from griffon_shards.storage.transfer import REQUESTS, fetch
+from griffon_shards.storage.transfer import RANGE_BYTES, REQUESTS, fetch
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.files import UNUSABLE, write_whole
 from griffon_shards.support.folder_lock import wait_for_lock
 
 _Stamp = tuple[int, str]
+
+_VERSIONS = "versions.json"
 
 
 def default_work() -> Path:
@@ -38,7 +40,8 @@ def default_work() -> Path:
 class Mirror:
     """A folder with copies of objects, shared by all builds of this machine; a context manager.
 
-    A copy is fetched once, and again when the object has another size or version. Paths outside the mirror's folder
+    A copy is fetched once, and again when the object has another size or version. If a process is killed meanwhile, all
+    are fetched again, as nobody knows which versions they have. Paths outside the mirror's folder
     are those of files on disk, which every method leaves alone.
 
     Attributes:
@@ -48,9 +51,10 @@ class Mirror:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(os.path.normpath(folder.absolute()))
-        self._stamps_file = self.folder / "versions.json"
+        self._stamps_file = self.folder / _VERSIONS
         self._lock: BinaryIO | None = None
         self._stamps: dict[str, _Stamp] = {}
+        self._changed = False
         self.used = False
 
     def __enter__(self) -> "Mirror":
@@ -62,6 +66,7 @@ class Mirror:
     def close(self) -> None:
         """Let other processes change the mirror."""
         if self._lock is not None:
+            self._save()
             self._lock.close()
             self._lock = None
 
@@ -102,6 +107,7 @@ class Mirror:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():  # it was one when it was fetched last
+                self._change()
                 shutil.rmtree(path)
             self._fetch_object(url, path, stamp)
         self._save()
@@ -120,7 +126,9 @@ class Mirror:
         """Fetch the texts below a URL, and remove what is no longer there."""
         stamps = {name: stamp for name, stamp in url.stamps() if _is_plain(name)}
         _refuse_both(url, stamps)
-        _remove_others(folder, stamps)
+        if others := _others(folder, stamps):
+            self._change()
+            _remove(others)
 
         def bring(name: str) -> None:
             path = folder / name
@@ -128,6 +136,7 @@ class Mirror:
             if posixpath.splitext(name)[1].lower() in TEXTS:
                 self._fetch_object(url / name, path, stamps[name])
             elif not path.exists():
+                self._change()
                 path.touch()
 
         if stamps:
@@ -138,8 +147,11 @@ class Mirror:
     def _fetch_object(self, url: ObjectPath, path: Path, stamp: _Stamp) -> None:
         if tuple(self._stamps.get(str(url), ())) == stamp and path.is_file() and path.stat().st_size == stamp[0]:
             return
+        self._change()
         self._stamps.pop(str(url), None)
         fetch(url, path, size_bytes=stamp[0])
+        if stamp[0] > RANGE_BYTES and url.stamp() != stamp:  # some of its ranges are of another version
+            raise DataError(f"{url}: was written again while it was fetched; rerun the same command")
         self._stamps[str(url)] = stamp
 
     def _open(self) -> None:
@@ -154,11 +166,28 @@ class Mirror:
             if error.errno not in UNUSABLE:
                 raise
             raise SettingsError(f"{self.folder}: not writable ({error.strerror}); give --work a folder") from None
+        self._stamps = {}
         with suppress(FileNotFoundError, orjson.JSONDecodeError):  # without it, everything is fetched again
             self._stamps = orjson.loads(self._stamps_file.read_bytes())
 
+    def _change(self) -> None:
+        """Forget the versions on disk before a copy is changed."""
+        if not self._changed:
+            self._changed = True
+            self._stamps_file.unlink(missing_ok=True)
+
     def _save(self) -> None:
-        write_whole(self._stamps_file, orjson.dumps(self._stamps))
+        if self._changed:
+            write_whole(self._stamps_file, orjson.dumps(self._stamps))
+            self._changed = False
+
+
+def state_of(folder: Path) -> str:
+    """A text that differs once a copy in a mirror's folder is another one."""
+    try:
+        return str((folder / _VERSIONS).stat().st_mtime_ns)
+    except FileNotFoundError:
+        return "none"
 
 
 def _is_plain(name: str) -> bool:
@@ -174,16 +203,23 @@ def _refuse_both(url: ObjectPath, names: Collection[str]) -> None:
                 raise DataError(f"{url / str(parent)}: is an object, and {url / name} is below it; rename one of them")
 
 
-def _remove_others(folder: Path, names: Collection[str]) -> None:
-    """Remove what is no longer in the store, also folders, as a file may have the name of one now."""
+def _others(folder: Path, names: Collection[str]) -> list[Path]:
+    """What is not in the store any more, the deepest first; also empty folders, whose names files may have now."""
     if folder.is_file():
-        folder.unlink()
+        return [folder]
+    others: list[Path] = []
+    kept: set[Path] = set()
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            with suppress(OSError):  # it is not empty
-                path.rmdir()
-        elif path.relative_to(folder).as_posix() not in names:
-            path.unlink()
+        if path in kept or (not path.is_dir() and path.relative_to(folder).as_posix() in names):
+            kept.add(path.parent)
+        else:
+            others.append(path)
+    return others
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.rmdir() if path.is_dir() else path.unlink()
 
 
 def fetch_companions(mirror: Mirror, annotation: Path, format_name: str, options: Mapping[str, str]) -> None:

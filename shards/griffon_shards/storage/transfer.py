@@ -12,7 +12,8 @@ from griffon_shards.support.files import whole_file
 REQUESTS = 8
 """Requests at once."""
 
-_RANGE_BYTES = 8 << 20
+RANGE_BYTES = 8 << 20
+"""Bytes of one request."""
 
 
 def fetch(
@@ -44,11 +45,11 @@ def fetch(
         OSError: the disk is full.
     """
     total_bytes = source.size() if size_bytes is None else size_bytes
-    starts = range(0, total_bytes, _RANGE_BYTES)
+    starts = range(0, total_bytes, RANGE_BYTES)
     digest = hashlib.sha256()
 
     def read(start: int) -> bytes:
-        return source.read_range(start, min(_RANGE_BYTES, total_bytes - start))
+        return source.read_range(start, min(RANGE_BYTES, total_bytes - start))
 
     with whole_file(target) as file, ThreadPoolExecutor(requests) as pool:
         for first in range(0, len(starts), requests):  # few ranges in memory

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from griffon_prep.build.machines import prepare
+from griffon_prep.build.machines import check_unchanged, prepare
 from griffon_prep.build.report import made_report
 from griffon_prep.readers import FORMATS
 from griffon_prep.sources.annotation_hashes import AnnotationHashes
@@ -73,3 +73,14 @@ def test_a_work_folder_that_cannot_be_made(elsewhere: ScannedSource) -> None:
 def test_a_report_that_is_not_to_be_seen_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"000003\.report: missing or damaged, although the shard was made; rerun the"):
         made_report(tmp_path, 3)
+
+
+def test_a_job_notices_that_another_build_has_fetched_another_annotation(elsewhere: ScannedSource) -> None:
+    assert elsewhere.own_disks is not None
+    state = prepare(elsewhere, None)
+    check_unchanged(elsewhere, state)
+    (elsewhere.own_disks.inputs / "versions.json").write_text("{}")  # as of another annotation
+    check_unchanged(elsewhere, state)
+    elsewhere.source.annotation.write_text("{}")
+    with pytest.raises(DataError, match=r"a\.jsonl: the file on .* differs from the one that this build began"):
+        check_unchanged(elsewhere, state)
