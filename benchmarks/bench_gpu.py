@@ -162,7 +162,8 @@ def part_command(name: str, own: Path, steps: int, device: str) -> None:
         shares = job.loader(stop=1000).steps()
         warm = [one_step(job, step, shares) for step in range(_WARM_UP)]
         figures = [one_step(job, step, shares) for step in range(_WARM_UP, _WARM_UP + steps)]
-        kernels = _kernels(lambda: one_step(job, _WARM_UP + steps, shares)) if not changes and patch is None else ""
+        profiled = device == "cuda" and not changes and patch is None
+        kernels = _kernels(lambda: one_step(job, _WARM_UP + steps, shares)) if profiled else ""
         seconds = median(each.seconds for each in figures)
         timings = [each.timing for each in figures]
         mfus = [each.mfu for each in figures if each.mfu is not None]
