@@ -23,7 +23,7 @@ from PIL import Image
 from griffon_prep.readers import coco, yolo
 from griffon_prep.readers.base import AnnotationFiles
 from griffon_prep.readers.folders import sha256_of_input
-from griffon_prep.sources.sized_records import sized
+from griffon_prep.sources.sized_records import ImageOnce, sized
 from griffon_shards.support.tables import size, table
 
 _LEAST_OF_IJSON = 3.0
@@ -161,7 +161,7 @@ def yolo_loop_command(loop: str, own: Path) -> None:
 def _read_yolo(inputs: AnnotationFiles, first: int, records: int) -> None:
     reader = yolo.Reader(inputs)
     for number in range(first, min(first + _BLOCK, records)):
-        sized(reader.read(number), str(inputs.annotation.parent), upright=False)
+        sized(reader.read(number), ImageOnce(str(inputs.annotation.parent)), upright=False)
 
 
 def _write_yolo(own: Path, images: int) -> None:

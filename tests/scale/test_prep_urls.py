@@ -15,14 +15,22 @@ import pytest
 from click.testing import CliRunner, Result
 
 from griffon_prep.build.output import ObjectOutput
+from griffon_prep.build.shard import ShardJob, make_shard
 from griffon_prep.cli import main
+from griffon_prep.render.settings import RenderSettings
 from griffon_prep.sample_data import write_sample_data
+from griffon_prep.sources.annotation_hashes import AnnotationHashes
+from griffon_prep.sources.manifest import ManifestLine
 from griffon_prep.sources.mirror import Mirror
+from griffon_prep.sources.resolve import find_sources
+from griffon_prep.sources.scan import scan_source
 from griffon_shards.lock import read_lock
 from griffon_shards.storage import Location, ObjectPath, as_location, client
 from griffon_shards.support.errors import DataError
+from griffon_shards.templates import load_templates
 
 from ..waiting import TIMEOUT_S
+from .faulty_proxy import Faults, FaultyProxy
 
 s3fs = pytest.importorskip("s3fs")
 pytestmark = pytest.mark.scale
@@ -140,6 +148,27 @@ def test_one_digest_through_a_bad_network(
     manifest = upload(one_source.parent, f"{faulty_bucket}/data") / one_source.name
     frozen(build(manifest, f"{faulty_bucket}/out"))
     assert_same_set(f"{faulty_bucket}/out", on_disk[one_source])
+
+
+def test_an_image_is_read_once_and_several_at_a_time(
+    data: Path, faulty_bucket: str, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    """Even if its size, which the annotation does not state, is needed for the boxes."""
+    proxy.configure(Faults(refuse_share=0, cut_share=0))
+    root = upload(data / "yolo", f"{faulty_bucket}/yolo")
+    line = ManifestLine(line_no=1, tag="DET_yolo", task="DET", annotation="data.yaml", image_root=".", options={})
+    sources = find_sources([line], root, "m.txt", mirror=Mirror(tmp_path / "inputs"))
+    hashes = AnnotationHashes(tmp_path / "hashes.json").sha256s(sources)
+    scanned = scan_source(sources[0], hashes, tmp_path / "work")
+    settings = RenderSettings(templates=load_templates(None))
+    before = proxy.counters()
+    report = make_shard(
+        ShardJob(source=scanned, settings=settings, out=None, shard_no=0, first=0, stop=scanned.used_records)
+    )
+    after = proxy.counters()
+    assert report.samples == scanned.used_records > 8
+    assert after.reads - before.reads == report.samples
+    assert after.most_at_once > 4
 
 
 def start(manifest: Location, out: str, work: Path, log: Path, *more: object) -> "subprocess.Popen[bytes]":

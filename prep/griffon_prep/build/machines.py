@@ -4,7 +4,6 @@ Such a machine fetches the annotations itself, and with a set at a URL it also s
 finished shards. Each of its processes asks for that before its first job of a source; the first one does it.
 """
 
-import errno
 import platform
 import secrets
 import threading
@@ -22,13 +21,13 @@ from griffon_prep.sources.resolve import SourceInput
 from griffon_prep.sources.scan import OwnDisks, ScannedSource, naming_source, scan_source
 from griffon_shards.storage import Location, ObjectPath
 from griffon_shards.support.errors import DataError, SettingsError
-from griffon_shards.support.files import UNUSABLE, write_whole
+from griffon_shards.support.files import write_whole
 from griffon_shards.support.folder_lock import wait_for_lock
 
 _HASHES = "annotations.json"
 _PREPARED = "prepared"  # folder of the copies' folder, with a file for each source
 _JOINED = "joined"  # file in the work folder of a source
-_THREADS = threading.Lock()  # file locks are those of a process, but some executors run jobs in threads (Dask)
+_ONE_THREAD = threading.Lock()  # executors may run jobs in threads, and a file lock is the whole process's
 
 
 def own_inputs(settings: BuildSettings) -> bool:
@@ -66,18 +65,21 @@ def prepare(source: ScannedSource, out: Output | None) -> str:
     own_disks = source.own_disks
     if own_disks is None:
         return ""
+    with _ONE_THREAD:
+        _make_folder(own_disks.inputs / _PREPARED)
+        state = _bring_inputs(source, own_disks)
+        if own_disks.scans and out is not None:
+            _join(source, own_disks, out)
+        return state
+
+
+def _make_folder(folder: Path) -> None:
     try:
-        with _THREADS:
-            state = _bring_inputs(source, own_disks)
-            if own_disks.scans and out is not None:
-                _join(source, own_disks, out)
-            return state
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno not in UNUSABLE - {errno.ENOENT}:  # which may be another file
-            raise
         raise SettingsError(
-            f"{error.filename}: not writable on {platform.node()} ({error.strerror}); give --work a folder that all "
-            "machines have or can make"
+            f"{folder}: cannot be made on {platform.node()} ({error.strerror}); give --work a folder that all machines "
+            "have or can make"
         ) from None
 
 
@@ -101,7 +103,6 @@ def _bring_inputs(source: ScannedSource, own_disks: OwnDisks) -> str:
     prepared = _prepared(own_disks, source)
     if (state := _marked(prepared, own_disks.run)) is not None:
         return state
-    prepared.parent.mkdir(parents=True, exist_ok=True)
     with wait_for_lock(own_disks.inputs / "prepare.lock", whose=f"{own_disks.inputs}: another worker prepares"):
         if (state := _marked(prepared, own_disks.run)) is not None:
             return state
@@ -132,8 +133,8 @@ def _hash(source: ScannedSource, stamps: AnnotationHashes) -> dict[Path, str]:
         sha256s = stamps.sha256s([source.source])
     except FileNotFoundError as error:
         raise DataError(
-            f"{error.filename}: missing on {platform.node()}; if it was deleted, rerun the same command; "
-            "files that are not in an object store have to lie at the same path on all machines"
+            f"{error.filename}: missing on {platform.node()}; files that are not in an object store have to lie at "
+            "the same path on all machines; if it was deleted from the store, rerun the same command"
         ) from None
     for path, sha256 in zip(source.source.all_files, source.sha256s, strict=True):
         if sha256s[path] != sha256:

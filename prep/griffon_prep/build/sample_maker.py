@@ -17,7 +17,7 @@ from griffon_prep.render import render
 from griffon_prep.render.lazy import join_rounds
 from griffon_prep.render.settings import RenderSettings, Source
 from griffon_prep.sources.exclusion import Exclusion
-from griffon_prep.sources.sized_records import image_file, sized
+from griffon_prep.sources.sized_records import ImageOnce, sized
 from griffon_shards.grammar import ANSWERED_WITH_BOXES, count_boxes
 from griffon_shards.types import Origin, Rendering, Sample
 
@@ -28,12 +28,13 @@ _REQUESTS = 16  # images that a process reads at once from an object store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Draft:
-    """A sample without its image, and the number of dropped boxes and rounds by reason."""
+    """All that a sample is made of, and the number of dropped boxes and rounds by reason."""
 
     record_no: int
     record: Record
     renderings: tuple[Rendering, ...]
     dropped: Counter[str]
+    image: ImageFile | None
 
 
 def _or_rejected(make: Callable[[], Made]) -> Made | Rejected:
@@ -42,10 +43,6 @@ def _or_rejected(make: Callable[[], Made]) -> Made | Rejected:
         return make()
     except Rejected as rejected:
         return rejected
-
-
-def _reject(rejected: Rejected) -> Made:
-    raise rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +80,7 @@ class SampleMaker:
             Rejected: the record cannot become a sample.
             OSError: the storage fails.
         """
-        draft = self._draft(record_no)  # before reading the image, as it is cheaper
-        return self._complete(draft, self._image_file(draft))
+        return self._complete(self._draft(record_no))
 
     def make_all(self, record_nos: Iterable[int]) -> Iterator[tuple[int, Made | Rejected]]:
         """Yield each record with what `make` returns, or with its rejection. Images at URLs are read ahead.
@@ -104,35 +100,30 @@ class SampleMaker:
                 yield record_no, _or_rejected(finish)
 
     def _begin(self, record_no: int, pool: ThreadPoolExecutor) -> Callable[[], Made]:
-        """Draft a sample and start to read its image; returns what completes it, or raises its rejection."""
-        try:
-            draft = self._draft(record_no)
-        except Rejected as rejected:
-            return partial(_reject, rejected)
-        read = pool.submit(self._image_file, draft)
-        return lambda: self._complete(draft, read.result())
+        """Draft a sample in a thread; returns what completes it, or raises its rejection."""
+        draft = pool.submit(self._draft, record_no)
+        return lambda: self._complete(draft.result())
 
     def _draft(self, record_no: int) -> _Draft:
-        """All of a sample but its image."""
+        """Read and render a record, and then read its image, which takes longer."""
         if self.exclusion is not None:
             self.exclusion.check_record(record_no)
-        record, renderings, dropped = self._rendered(record_no)
-        return _Draft(record_no=record_no, record=record, renderings=renderings, dropped=dropped)
+        read = ImageOnce(self.image_root)
+        record, renderings, dropped = self._rendered(record_no, read)
+        image = None if record.image_path is None else read(record)
+        return _Draft(record_no=record_no, record=record, renderings=renderings, dropped=dropped, image=image)
 
-    def _image_file(self, draft: _Draft) -> ImageFile | None:
-        return None if draft.record.image_path is None else image_file(self.image_root, draft.record)
-
-    def _complete(self, draft: _Draft, file: ImageFile | None) -> Made:
+    def _complete(self, draft: _Draft) -> Made:
         record = draft.record
         image, by_last_part = None, False
-        if record.image_path is not None and file is not None:
-            by_last_part = file.by_last_part
+        if record.image_path is not None and draft.image is not None:
+            data, by_last_part = draft.image.data, draft.image.by_last_part
             if self.exclusion is not None:
-                self.exclusion.check_data(record.image_path, file.data)
+                self.exclusion.check_data(record.image_path, data)
             stated_size_px, name = (record.width_px, record.height_px), record.image_path
             if record.tool_turns_images and not self.upright:
-                check_not_turned(file.data, name)
-            image = check_image(file.data, self.settings.check, stated_size_px, name, upright=self.upright)
+                check_not_turned(data, name)
+            image = check_image(data, self.settings.check, stated_size_px, name, upright=self.upright)
             image = bake_image(image, self.settings.resize_px, name, upright=self.upright)
         sample = Sample(
             key=f"{self.source.tag}-{draft.record_no:09d}",
@@ -150,9 +141,9 @@ class SampleMaker:
         )
         return sample, draft.dropped, by_last_part
 
-    def _rendered(self, record_no: int) -> tuple[Record, tuple[Rendering, ...], Counter[str]]:
+    def _rendered(self, record_no: int, read: ImageOnce) -> tuple[Record, tuple[Rendering, ...], Counter[str]]:
         if self.rounds is None:
-            record = self._read(record_no)
+            record = self._read(record_no, read)
             return record, *self._render(record)
         dropped: Counter[str] = Counter()
         first: Record | None = None
@@ -160,7 +151,7 @@ class SampleMaker:
         faults: list[Rejected] = []
         for member_no in self.rounds[record_no]:
             try:
-                record = self._read(member_no)
+                record = self._read(member_no, read)
                 first = first or record
                 if _image_of(record) != _image_of(first):
                     raise Rejected(
@@ -178,11 +169,11 @@ class SampleMaker:
         dropped.update(fault.reason for fault in faults)
         return first, join_rounds(rounds), dropped
 
-    def _read(self, record_no: int) -> Record:
+    def _read(self, record_no: int, read: ImageOnce) -> Record:
         record = self.reader.read(record_no)
         if self.exclusion is not None:
             self.exclusion.check_paths(record.image_paths)  # first, so that no excluded image needs to exist
-        return sized(record, self.image_root, upright=self.upright)
+        return sized(record, read, upright=self.upright)
 
     def _render(self, record: Record) -> tuple[tuple[Rendering, ...], Counter[str]]:
         """Call `render`, and add the image's name to the detail of a rejection."""

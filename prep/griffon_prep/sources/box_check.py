@@ -5,6 +5,7 @@ when most of a set has been built.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from griffon_prep.readers.base import Reader
 from griffon_prep.readers.box_form import states_order
 from griffon_prep.records import Record, Rejected
-from griffon_prep.sources.sized_records import sized
+from griffon_prep.sources.sized_records import image_file, sized
 from griffon_shards.support.errors import SettingsError
 from griffon_shards.types import BoxXYXY
 
@@ -95,7 +96,7 @@ def _boxes_of(
                 unsized += 1
                 if unsized > _IMAGES:
                     break
-            record = sized(reader.read(record_no), image_root, upright=upright)
+            record = sized(record, partial(image_file, image_root), upright=upright)
         except Rejected:
             continue
         of_record = _all_boxes(record)

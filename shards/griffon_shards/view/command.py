@@ -12,9 +12,8 @@ from griffon_shards.storage.node_cache import default_cache
 from griffon_shards.storage.parameter import LOCATION
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import SettingsError
+from griffon_shards.view import DEFAULT_PORT
 
-DEFAULT_PORT = 8765
-"""Tried first if no port is given."""
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _EXISTING_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)

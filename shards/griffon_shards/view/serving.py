@@ -22,8 +22,8 @@ from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.logs import configure
 from griffon_shards.support.processes import available_cores
 from griffon_shards.support.worker_pool import LocalPool
+from griffon_shards.view import DEFAULT_PORT
 from griffon_shards.view.access import Access, is_loopback
-from griffon_shards.view.command import DEFAULT_PORT
 from griffon_shards.view.key_rows import KeyRows
 from griffon_shards.view.marks import Marks, marks_path
 from griffon_shards.view.predictions import Predictions

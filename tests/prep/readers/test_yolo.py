@@ -10,7 +10,7 @@ from griffon_prep.readers import yolo as yolo_format
 from griffon_prep.readers.base import AnnotationFiles, Reader
 from griffon_prep.readers.yolo import scan
 from griffon_prep.records import Record, Rejected, in_pixels
-from griffon_prep.sources.sized_records import sized
+from griffon_prep.sources.sized_records import ImageOnce, sized
 from griffon_shards.support.errors import DataError, SettingsError
 
 from .folder_files import CAT, DOG, SIZE_PX, write_files, yolo
@@ -275,12 +275,12 @@ def test_an_image_that_viewers_turn_is_annotated_as_shown_or_rejected(tmp_path: 
     for upright, accepted in ((True, True), (False, orientation == 1)):
         reader = read_only(tmp_path)
         if accepted:
-            record = sized(reader.read(0), str(tmp_path), upright=upright)
+            record = sized(reader.read(0), ImageOnce(str(tmp_path)), upright=upright)
             sides_px = SIZE_PX if orientation != 6 else SIZE_PX[::-1]
             assert (record.width_px, record.height_px) == sides_px
         else:
             with pytest.raises(Rejected, match=rf"a.jpg: its EXIF orientation is {orientation}.*add orientation=shown"):
-                sized(reader.read(0), str(tmp_path), upright=upright)
+                sized(reader.read(0), ImageOnce(str(tmp_path)), upright=upright)
 
 
 def read_only(folder: Path) -> Reader:
