@@ -13,7 +13,7 @@ import orjson
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from griffon_shards.support.errors import SettingsError
 from griffon_train.config.run_folder import stored_settings
@@ -176,9 +176,10 @@ def test_an_adapter_trains_further_and_stays_one_of_the_same_model(
 
 
 @pytest.mark.parametrize("more", [{}, {"lora_r": LORA_RANK}], ids=["merged", "further"])
-def test_no_process_copies_what_it_can_map(more: Mapping[str, Any], adapted: Path, base: Path) -> None:
-    """Neither the base model nor the adapter; a sum of the two is computed when it is needed."""
-    given = settings(from_run=adapted / "adapter", model=str(base), **more)
+def test_no_process_copies_what_it_can_map(more: Mapping[str, Any], adapted: Path, base: Path, tmp_path: Path) -> None:
+    """Neither the base model, which is stored in another type, nor the adapter; sums are computed when needed."""
+    rounded(adapted / "adapter", base, tmp_path / "adapter")
+    given = settings(from_run=tmp_path / "adapter", model=str(base), **more)
     whole = dict(load_model(given, torch.bfloat16)[0].named_parameters())
     model, _ = map_model(given, torch.bfloat16, draws=False)
     weights = dict(model.named_parameters())
@@ -188,6 +189,16 @@ def test_no_process_copies_what_it_can_map(more: Mapping[str, Any], adapted: Pat
     assert len(sums) == (0 if more else 14) and all(name.startswith("language_model.") for name in sums)
     for name, weight in weights.items():
         assert torch.equal(value_of(weight, torch.bfloat16), whole[name]), name
+
+
+def rounded(adapter: Path, base: Path, out: Path) -> None:
+    """Make the adapter that a run in bfloat16 would have written."""
+    shutil.copytree(adapter, out)
+    tensors = load_file(out / "adapter_model.safetensors")
+    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, out / "adapter_model.safetensors")
+    fields, weights = orjson.loads((out / "griffon_base.json").read_bytes()), read(base)
+    hashes = {name: sha256_of_tensor(weights.get_parameter(name).bfloat16()) for name in fields["sha256"]}
+    (out / "griffon_base.json").write_bytes(orjson.dumps({**fields, "dtype": "bfloat16", "sha256": hashes}))
 
 
 @pytest.mark.parametrize(("world_size", "lora"), [(1, ()), (2, ()), (2, LORA)], ids=["one", "two", "two, further"])
