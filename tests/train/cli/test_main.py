@@ -166,6 +166,8 @@ REFUSED = {
         r"--weight DET_shapes=2: DET_shapes already has weight 1",
     ),
     "chat": (["lengths", "SET", "--tokenizer", "x", "--chat", "nope"], 2, r"'nope' is not"),
+    "stall": (["read", "SET", "--global-batch", "4", "--stall", "nan"], 2, r"expected a finite number"),
+    "total": (["checkpoint", "prune", "RUN", "--save-total-gb", "inf"], 2, r"expected a finite number"),
     "tokenizer": (["lengths", "SET", "--tokenizer", "none", "--chat", "plain"], 2, r"--tokenizer none: no such folder"),
 }
 

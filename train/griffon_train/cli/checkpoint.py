@@ -8,6 +8,7 @@ from griffon_shards.support.command_line import guard
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_shards.support.logs import verbosity_option
 from griffon_shards.support.tables import size, table
+from griffon_train.config.options import Finite
 
 _RUN = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 
@@ -66,7 +67,7 @@ def _show(run: Path, *, read: bool) -> int:
 @click.option("--keep", type=click.IntRange(1), help="Number of latest intact checkpoints to keep.")
 @click.option(
     "--save-total-gb",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     help="Delete old checkpoints that exceed N GB (1e9 bytes) in all; the latest and the best always stay.",
 )
 @verbosity_option

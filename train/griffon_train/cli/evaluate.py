@@ -16,6 +16,7 @@ from griffon_shards.support.files import write_whole
 from griffon_shards.support.logs import verbosity_option
 from griffon_shards.types import TASKS
 from griffon_train.cli.model_options import model_options
+from griffon_train.config.options import Finite
 
 if TYPE_CHECKING:
     from griffon_train.evaluation.evaluate import Result
@@ -65,7 +66,7 @@ _PATH = click.Path(path_type=Path)
 @model_options
 @click.option(
     "--stall-s",
-    type=click.FloatRange(1),
+    type=Finite(1),
     default=1800.0,
     show_default=True,
     help="End with an error after this many seconds without progress.",

@@ -10,6 +10,7 @@ import orjson
 from griffon_shards.support.command_line import guard
 from griffon_shards.support.logs import verbosity_option
 from griffon_train.cli.plan import make_plan, plan_options
+from griffon_train.config.options import Finite
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 @click.option(
     "--stall",
     "stall_s",
-    type=click.FloatRange(1),
+    type=Finite(1),
     help="Seconds to wait for a micro-batch before failing.  [default: 70]",
 )
 @click.option("--profile", is_flag=True, help="Log the number of samples per second.")

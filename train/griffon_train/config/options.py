@@ -1,5 +1,6 @@
 """How settings become command line options; the click types are derived from the settings' own types."""
 
+import math
 import re
 from abc import ABC
 from dataclasses import dataclass
@@ -76,6 +77,17 @@ class Bytes(Whole):
         if size:
             value = round(float(size[1]) * 1000 ** ("kMGT".index(size[2]) + 1))
         return super().convert(value, param, ctx)
+
+
+class Finite(click.FloatRange):
+    """A number; click itself takes nan as one within any bounds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Convert to float."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail("expected a finite number", param, ctx)
+        return number
 
 
 class Epochs(click.FloatRange):
