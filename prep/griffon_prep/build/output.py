@@ -150,19 +150,17 @@ class ObjectOutput:
         there = self.root / WORK_NAME / tag
         here = self.stage / WORK_NAME / tag
         kept = {name: size_bytes for name, size_bytes in there.listing() if name.endswith(_KEPT)}
-        for path in here.iterdir():
-            if path.suffix in _KEPT and path.stat().st_size != kept.get(path.name):
-                path.unlink()
         fetch_folder(there, here, keep=kept.__contains__)
+        reports = [*here.glob("*.report")]  # before shards are listed: other processes may be making some just now
         sizes = {f"{tag}/{name}": size_bytes for name, size_bytes in (self.root / tag).listing()}
-        for path in here.glob("*.report"):
+        for path in reports:
             finished = read_report(here, int(path.stem))
             report = finished[0] if finished is not None else None
             if report is None or (
                 report.samples
                 and (sizes.get(report.name), sizes.get(f"{report.name}.idx")) != (report.bytes, 8 * report.samples + 8)
             ):
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def freeze(self, lock: Lock) -> Lock:
         """Implement `Output.freeze`."""
