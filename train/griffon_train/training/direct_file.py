@@ -16,6 +16,9 @@ import torch
 from griffon_shards.support.files import begin_write_back
 
 _BUFFER_BYTES = 16 << 20
+BUFFERS_BYTES = 2 * _BUFFER_BYTES
+"""Host memory that a file takes while it is written."""
+
 _SYNC_BYTES = 256 << 20  # otherwise the final fsync could write everything in one long call
 _DIRECT: int = getattr(os, "O_DIRECT", 0)
 

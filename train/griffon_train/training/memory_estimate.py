@@ -18,6 +18,7 @@ from griffon_train.model.freezing import freeze
 from griffon_train.model.griffon import GriffonForConditionalGeneration
 from griffon_train.model.lora import add_adapters
 from griffon_train.model.memory import Activations, MicroBatch, activations, model_on_meta
+from griffon_train.training.direct_file import BUFFERS_BYTES
 from griffon_train.training.engine import parameter_groups
 from griffon_train.training.zero_memory import ADAM_COPIES, Held, Tensors, ZeroRules, held, rule_of
 
@@ -33,9 +34,6 @@ _WORKER = 40_000_000
 _PROCESSES, _LOADING = "processes, an allowance", "loading the weights, before the rest"
 _READ_BY_STAGE_3 = 1.4
 """Host memory for loading under ZeRO-3, in bytes of the weights: each rank keeps a part. Under ZeRO-2 each has all."""
-
-_UNWRITTEN = 17 * (16 << 20)
-"""Pieces of a checkpoint that are copied from a GPU and not hashed yet (`griffon_train.training.tensor_file`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +227,7 @@ def _host(
         "images from the workers, in shared memory": here * shared,
         "pinned images": here * pinned,
         **on_device.offloaded,
-        "checkpoints: pieces on their way to the disk": here * _UNWRITTEN * cuda,
+        "buffers of a checkpoint": here * BUFFERS_BYTES,
         _LOADING: int(weights_bytes * (_READ_BY_STAGE_3 if settings.memory.zero == 3 else here)),
     }
     if not cuda:
