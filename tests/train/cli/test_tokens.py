@@ -8,6 +8,8 @@ import pytest
 
 from griffon_shards.frozen_set import open_set
 from griffon_shards.types import Sample
+from griffon_train.model.griffon import GriffonForConditionalGeneration
+from griffon_train.model.presets import preset_config
 from griffon_train.text.chat_templates import CHATS
 
 from ..conftest import Run
@@ -76,6 +78,15 @@ def test_what_is_learned_is_the_answers(train_cli: Run, variants_set: Path, toke
         for span in spans:
             if span["kind"] in ("given", "learned"):
                 assert loaded.decode(span["ids"]) == span["text"]  # type: ignore[arg-type]
+
+
+def test_a_saved_model_has_a_tokenizer(train: Run, frozen_set: Path, tmp_path: Path) -> None:
+    """transformers warns about the type of a folder's model, which does not concern its tokenizer."""
+    GriffonForConditionalGeneration(preset_config("tiny-llama2")).save_pretrained(tmp_path)
+    byte_level().save_pretrained(tmp_path)
+    key = first_of(frozen_set, "LAZY").key
+    shown = train("tokens", frozen_set, key, "--tokenizer", tmp_path, "--chat", "plain")
+    assert (shown.returncode, shown.stderr) == (0, "")
 
 
 def test_refusals(train_cli: Run, frozen_set: Path, tokenizer: Path) -> None:

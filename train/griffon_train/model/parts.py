@@ -10,7 +10,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
-from transformers.utils import logging
 
 from griffon_shards.support.errors import DataError, SettingsError
 from griffon_train.model.released_layout import is_computed
@@ -23,6 +22,7 @@ from griffon_train.model.weight_files import (
     refuse_unfit,
     stored_dtype,
 )
+from griffon_train.text.tokenizer import quiet_transformers
 
 _WHAT_LOADING_RAISES = (
     *(ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),
@@ -69,7 +69,7 @@ def load_whole(
     if (folder / GENERATION_NAME).is_file():
         read_json(folder / GENERATION_NAME)  # transformers silently ignores a damaged file
     held = stored_dtype(weights, dtype) if as_stored else dtype
-    with making_model(folder), _quiet():
+    with making_model(folder), quiet_transformers():
         model, info = kind.from_pretrained(
             folder,
             dtype=held,
@@ -148,14 +148,3 @@ def making_model(folder: Path) -> Iterator[None]:
         raise SettingsError(
             f"{folder}: transformers cannot load it ({type(error).__name__}: {message}); download its config.json again"
         ) from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' report on weights that do not fit; we raise an error for them ourselves."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

@@ -1,6 +1,7 @@
 """Load a tokenizer from its folder; errors say in one line what is wrong with it."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTok
         if has_model and not (path / "tokenizer.json").is_file():
             return fast_tokenizer(path)
         # With None, the default, transformers asks at the terminal whether to run code from the folder.
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with quiet_transformers():  # a model's folder may be of a type that transformers does not know
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if has_model and isinstance(tokenizer, LlamaTokenizer):  # it ignores parts of its tokenizer.json
             return _by_model(path, tokenizer)
         return tokenizer
@@ -41,6 +43,19 @@ def load_tokenizer(folder: Path | str) -> Any:  # noqa: ANN401 - a PreTrainedTok
         message = str(error).partition("\n")[0].rstrip(" :")
         remedy = "".join(f"; {remedy}" for part, remedy in _REMEDIES.items() if part in message)
         raise SettingsError(f"--tokenizer {folder}: transformers cannot load it ({message}){remedy}") from None
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' warnings, where we check ourselves what they are about."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _refuse_pointers(folder: Path) -> None:
