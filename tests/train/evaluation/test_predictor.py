@@ -87,7 +87,7 @@ def test_images_that_cannot_be_read(predictor: Predictor, content: bytes | None,
 
 def test_folders_that_hold_no_model(tmp_path: Path) -> None:
     load: Any = Predictor.from_pretrained
-    with pytest.raises(SettingsError, match="an empty folder; give a folder that save_pretrained"):
+    with pytest.raises(SettingsError, match="an empty folder; expected a saved model"):
         load(tmp_path)
     with pytest.raises(SettingsError, match="no such folder"):
         load(tmp_path / "none")
