@@ -52,7 +52,7 @@ learn: $(VENV)/.installed
 	$(BIN)/python benchmarks/learn.py --results
 
 test: check
-	$(BIN)/python -m pytest -q -n 2 -m "not interop and not scale"
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not interop and not scale"
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check

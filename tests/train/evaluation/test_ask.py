@@ -21,6 +21,8 @@ from griffon_train.model.saving import save_beside
 
 from .conftest import drawing
 
+pytestmark = pytest.mark.xdist_group("learned_model")  # one process makes the fixtures, which take long
+
 Ask = Callable[..., Result]
 VG = ("the red box", "--task", "vg")
 VG_ANSWER = "the red box-[0.100,0.200,0.500,0.600]"

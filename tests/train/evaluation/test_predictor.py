@@ -14,6 +14,8 @@ from griffon_train.evaluation.predictor import Predictor
 
 from .conftest import BOX, LEARNED, LEARNED_TEXT, drawing
 
+pytestmark = pytest.mark.xdist_group("learned_model")  # one process makes the fixtures, which take long
+
 
 @pytest.fixture(scope="module")
 def predictor(learned_model: Path) -> Predictor:

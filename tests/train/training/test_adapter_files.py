@@ -17,6 +17,8 @@ from ..model.test_lora import logits
 from .given_folders import settings
 from .test_lora import read
 
+pytestmark = pytest.mark.xdist_group("adapted")  # one process makes the fixtures, which take long
+
 
 def test_an_adapter_does_not_fit_another_model(adapted: Path, base: Path, tmp_path: Path) -> None:
     other = read(base)

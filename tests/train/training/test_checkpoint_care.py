@@ -21,6 +21,8 @@ from ..conftest import Run
 from .conftest import checkpoint_of, command
 from .launcher import Launcher
 
+pytestmark = pytest.mark.xdist_group("checkpoint_care")  # one process makes the fixtures, which take long
+
 STEPS = 4
 HOLDER = "import fcntl, sys; f = open(sys.argv[1], 'a+b'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
 

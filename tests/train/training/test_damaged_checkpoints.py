@@ -10,6 +10,8 @@ import pytest
 from .conftest import FEW, SHORT, checkpoint_of, command, differences, state_of
 from .launcher import Launcher
 
+pytestmark = pytest.mark.xdist_group("damaged_checkpoints")  # one process makes the fixtures, which take long
+
 
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())

@@ -22,6 +22,8 @@ from ..evaluation.conftest import learn
 from .conftest import Options, checkpoint_of, command
 from .launcher import Ended, Launcher
 
+pytestmark = pytest.mark.xdist_group("evaluate")  # one process makes the fixtures, which take long
+
 LIMIT, TOKENS = 3, 50
 OPTIONS: Options = ("--limit", LIMIT, "--max-new-tokens", TOKENS, "--device", "cpu", "--dtype", "float32")
 

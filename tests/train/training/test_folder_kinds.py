@@ -9,6 +9,8 @@ from ..conftest import Run
 from ..evaluation.conftest import drawing
 from ..model_folders import language_model_folder, tower_folder
 
+pytestmark = pytest.mark.xdist_group("adapted")  # one process makes the fixtures, which take long
+
 SAVED, RUN = "a saved model", "the output folder of a run"
 CHECKPOINT, ADAPTER = "a checkpoint of a run", "an adapter of a run"
 

@@ -44,6 +44,8 @@ from .launcher import Launcher
 from .test_own_parts import LEARNS_NOTHING, ONE_STEP
 from .test_world_size import as_after, check_metrics
 
+pytestmark = pytest.mark.xdist_group("adapted")  # one process makes the fixtures, which take long
+
 Model = GriffonForConditionalGeneration
 
 

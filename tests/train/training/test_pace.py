@@ -26,14 +26,14 @@ def test_a_file_of_tensors(dtype: torch.dtype, tmp_path: Path) -> None:
     """safetensors reads it, and progress is reported in pieces: a large tensor, an empty one, a scalar, a slice."""
     large = torch.randn(20 << 20).to(dtype)
     tensors = {"large": large, "none": large[:0], "one": large[0], "grid": large[: 6 * 7].view(6, 7).t()}
-    moves = []
+    moves: list[None] = []
     path = tmp_path / "tensors.safetensors"
-    sha256 = write_tensors(path, tensors, lambda: moves.append(path.stat().st_size))
+    sha256 = write_tensors(path, tensors, lambda: moves.append(None))
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     read = load_file(path)
     assert set(read) == set(tensors)
     assert all(torch.equal(read[name], tensor) and read[name].dtype == dtype for name, tensor in tensors.items())
-    assert len(set(moves)) > 2
+    assert len(moves) > len(tensors)
 
 
 def _rank(rank: int, port: int, imported: Barrier, log: Path) -> None:

@@ -229,6 +229,8 @@ def test_each_part_has_its_rate(launcher: Launcher, frozen_set: Path, tmp_path: 
 
 HOOK = """
 import json, pathlib, sys
+
+pytestmark = pytest.mark.xdist_group("reports")  # one process makes the fixtures, which take long
 lost = [1]
 def to_file(step, figures):
     if step in lost:

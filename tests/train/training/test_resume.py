@@ -8,6 +8,8 @@ import pytest
 from .conftest import FEW, SHORT, checkpoint_of, command, differences, metrics_of, state_of, steps_of, steps_told
 from .launcher import Launcher
 
+pytestmark = pytest.mark.xdist_group("resume")  # one process makes the fixtures, which take long
+
 
 @pytest.mark.parametrize("lines", [9, FEW])
 def test_lines_of_repeated_steps_are_truncated(

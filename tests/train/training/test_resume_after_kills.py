@@ -47,17 +47,20 @@ def stop_while_saving(running: Running, run: Path, timeout_s: float = TIMEOUT_S)
         running.signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize(("stage", "steps", "more"), [(2, 40, ()), (3, 20, ()), (2, 40, LORA)])
+@pytest.mark.parametrize(
+    ("stage", "steps", "kills", "more"), [(2, 40, KILLS, ()), (3, 20, 3, ()), (2, 40, KILLS, LORA)]
+)
 def test_killed_at_any_moment(
     stage: int,
     steps: int,
+    kills: int,
     more: Options,
     launcher: Launcher,
     zero: Mapping[int, Options],
     frozen_set: Path,
     tmp_path: Path,
 ) -> None:
-    """Bit for bit the run that nobody killed, which lies in another folder; ZeRO-3 is slow, hence fewer steps."""
+    """Bit for bit the run that nobody killed, which lies in another folder; ZeRO-3 is slow, hence fewer."""
     options = ("--steps", steps, "--save-steps", steps // 7, *BATCHES, *RATES, *zero[stage], *more, "--workers", 2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     ended = launcher.run(*command(frozen_set, whole, *options))
@@ -65,9 +68,9 @@ def test_killed_at_any_moment(
 
     draws = random.Random(stage)
     cut_short = ""
-    for i in range(KILLS):
+    for i in range(kills):
         running = launcher.start(command(frozen_set, killed, *options), 2)
-        moment = (i + draws.uniform(0.2, 0.7)) * steps / KILLS
+        moment = (i + draws.uniform(0.2, 0.7)) * steps / kills
         wait_for_line(running, cut_short)
         wait_for_step(running, killed, moment)
         if i == WHILE_SAVING:
