@@ -30,6 +30,8 @@ from ..streams import shown
 from .conftest import checkpoint_of, command, metrics_of, steps_told
 from .launcher import Launcher
 
+pytestmark = pytest.mark.xdist_group("reports")  # one process makes the fixtures, which take long
+
 STEPS, GLOBAL_BATCH, SAVE_STEPS, WARMUP = 12, 4, 3, 3
 MAX_LENGTH = 160
 IMAGE_TOKENS = 9  # tiny models': 70 px are 5 x 5 patches, of which the projector makes 3 x 3
@@ -229,8 +231,6 @@ def test_each_part_has_its_rate(launcher: Launcher, frozen_set: Path, tmp_path: 
 
 HOOK = """
 import json, pathlib, sys
-
-pytestmark = pytest.mark.xdist_group("reports")  # one process makes the fixtures, which take long
 lost = [1]
 def to_file(step, figures):
     if step in lost:
