@@ -174,16 +174,8 @@ def _rank(own: Path, model: Mapping[str, Any], given: Mapping[str, Any], environ
     }
     settings = resolve({**fixed, **given}).settings
     with distributed_session("cpu", 3600) as ranks:
-        # What libraries need at first is not counted.
-        first = {
-            "model": "tiny-gemma2",
-            "output_dir": settings.output_dir.with_name(f"{settings.output_dir.name}-first"),
-        }
-        job = setup.set_up(resolve({**fixed, **given, **first}).settings, ranks)
-        loop.one_step(job, 0, job.loader(stop=1).steps())
-        job.close()
-        del job
-        gc.collect()
+        first_run = settings.output_dir.with_name(f"{settings.output_dir.name}-first")
+        _train_tiny(resolve({**fixed, **given, "model": "tiny-gemma2", "output_dir": first_run}).settings, ranks)
         libc.malloc_trim(0)
         (own / f"{ranks.rank}.base.rank").touch()
         while not (own / f"{ranks.rank}.go.rank").exists():
@@ -206,6 +198,18 @@ def _rank(own: Path, model: Mapping[str, Any], given: Mapping[str, Any], environ
             (own / "result.json").write_bytes(orjson.dumps(result))
         ranks.sums([0])
         os._exit(0)  # what is left would only be freed
+
+
+def _train_tiny(settings: Any, ranks: Any) -> None:  # noqa: ANN401
+    """Train a tiny model for a step: what libraries need at first is not counted."""
+    from griffon_train.training.loop import one_step
+    from griffon_train.training.setup import set_up
+
+    job = set_up(settings, ranks)
+    one_step(job, 0, job.loader(stop=1).steps())
+    job.close()
+    del job
+    gc.collect()
 
 
 def _noted_shapes(loop: Any) -> list[tuple[int, int]]:  # noqa: ANN401

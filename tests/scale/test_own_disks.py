@@ -11,6 +11,7 @@ from griffon_prep.sample_data import write_sample_data
 from griffon_shards.lock import read_lock
 from griffon_shards.storage import Location, ObjectPath
 
+from .buckets import upload
 from .ray_cluster import on_own_disk
 
 pytestmark = pytest.mark.scale
@@ -42,11 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def manifest(data: Path, bucket: str) -> ObjectPath:
     """The manifest in a bucket, with all that it names."""
-    root = ObjectPath(f"{bucket}/data")
-    for path in data.rglob("*"):
-        if path.is_file():
-            (root / path.relative_to(data).as_posix()).write_bytes(path.read_bytes())
-    return root / "manifest.txt"
+    return upload(data, f"{bucket}/data") / "manifest.txt"
 
 
 def build(manifest: Location, out: Location, work: Path, *more: str) -> Result:

@@ -25,15 +25,15 @@ from griffon_prep.sources.mirror import Mirror
 from griffon_prep.sources.resolve import find_sources
 from griffon_prep.sources.scan import scan_source
 from griffon_shards.lock import read_lock
-from griffon_shards.storage import Location, ObjectPath, as_location, client
+from griffon_shards.storage import Location, ObjectPath, as_location
 from griffon_shards.support.errors import DataError
 from griffon_shards.templates import load_templates
 
 from ..waiting import TIMEOUT_S
+from .buckets import upload
 from .faulty_proxy import Faults, FaultyProxy
 from .stores import STORES
 
-s3fs = pytest.importorskip("s3fs")
 pytestmark = pytest.mark.scale
 
 FORMATS = ("& llava/", "& yolo/", "& voc/", "& refcoco/", "& openimages/", "& flickr30k/")
@@ -101,16 +101,6 @@ def on_disk(data: Path, one_source: Path, tmp_path_factory: pytest.TempPathFacto
     for manifest, out in sets.items():
         frozen(CliRunner().invoke(main, arguments(manifest, out, folder / "work")))
     return sets
-
-
-def upload(folder: Path, url: str) -> ObjectPath:
-    """Copy a folder to a bucket."""
-    target = as_location(url)
-    assert isinstance(target, ObjectPath)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            (target / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
-    return target
 
 
 def assert_same_set(out: object, expected: Path) -> None:
@@ -280,59 +270,6 @@ def test_an_annotation_that_changes_in_the_bucket_is_fetched_again(
     changed = run()
     assert changed.exit_code == 1
     assert "annotation_sha256 changed" in changed.stderr
-
-
-def test_files_and_folders_take_each_others_place_in_the_bucket(bucket: str, tmp_path: Path) -> None:
-    url = ObjectPath(f"{bucket}/notes")
-    store = s3fs.S3FileSystem()
-
-    def fetched() -> dict[str, bytes]:
-        with Mirror(tmp_path / "inputs") as mirror:
-            folder = mirror.path_of(url)
-            mirror.fetch(folder)
-        files = [path for path in (folder, *folder.rglob("*")) if path.is_file()]
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-    (url / "a.txt").write_bytes(b"file")
-    assert fetched() == {"a.txt": b"file"}
-    (url / "a.txt" / "b.txt").write_bytes(b"below")
-    with pytest.raises(DataError, match=r"/notes/a\.txt: is an object, and .*/notes/a\.txt/b\.txt is below it"):
-        fetched()
-    store.rm_file(str(url / "a.txt"))
-    assert fetched() == {"a.txt/b.txt": b"below"}
-    store.rm_file(str(url / "a.txt" / "b.txt"))
-    (url / "a.txt").write_bytes(b"file")
-    assert fetched() == {"a.txt": b"file"}
-    store.rm_file(str(url / "a.txt"))
-    url.write_bytes(b"one")
-    assert fetched() == {".": b"one"}
-    store.rm_file(str(url))
-    (url / "a.txt").write_bytes(b"file")
-    assert fetched() == {"a.txt": b"file"}
-
-
-def test_an_annotation_that_is_written_while_it_is_fetched_is_not_mixed(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = ObjectPath(f"{bucket}/a.jsonl")
-    before, after = b"a" * (9 << 20), b"b" * (9 << 20)
-    url.write_bytes(before)
-    read_range = client.read_range
-
-    def read_and_write(text: str, start: int, size: int) -> bytes:
-        data = read_range(text, start, size)
-        if start == 0:
-            url.write_bytes(after)
-        return data
-
-    with Mirror(tmp_path) as mirror:
-        path = mirror.path_of(url)
-        with monkeypatch.context() as patched, pytest.raises(DataError, match=r"a\.jsonl: was written again while"):
-            patched.setattr(client, "read_range", read_and_write)
-            mirror.fetch(path)
-    with Mirror(tmp_path) as mirror:
-        mirror.fetch(path)
-    assert path.read_bytes() == after
 
 
 def test_refusals_say_what_to_do(one_source: Path, bucket: str, build: Build) -> None:

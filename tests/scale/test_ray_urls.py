@@ -17,6 +17,7 @@ from griffon_shards.lock import LOCK_NAME, read_lock
 from griffon_shards.storage import ObjectPath
 
 from ..waiting import TIMEOUT_S
+from .buckets import upload
 from .ray_cluster import Cluster, on_own_disk, ray_cluster
 from .stores import STORES
 
@@ -63,15 +64,6 @@ def digest_on_disk(data: Path, out: Path) -> str:
     return read_lock(out).digest
 
 
-def upload(data: Path, bucket: str) -> ObjectPath:
-    """Copy the data into a bucket; returns the URL of the manifest there."""
-    root = ObjectPath(f"{bucket}/data")
-    for path in data.rglob("*"):
-        if path.is_file():
-            (root / path.relative_to(data).as_posix()).write_bytes(path.read_bytes())
-    return root / "manifest.txt"
-
-
 def build(cluster: Cluster, manifest: ObjectPath, out: ObjectPath, work: Path) -> str:
     """Build on the cluster; returns the digest."""
     where = ["--manifest", str(manifest), "--data-root", str(manifest.parent), "--out", str(out), "--work", str(work)]
@@ -92,7 +84,7 @@ def written(out: ObjectPath) -> dict[str, object]:
 def test_nodes_that_share_only_the_bucket(
     cluster: Cluster, data: Path, bucket: str, disk: Path, tmp_path: Path
 ) -> None:
-    manifest, out = upload(data, bucket), ObjectPath(f"{bucket}/sets/one")
+    manifest, out = upload(data, f"{bucket}/data") / "manifest.txt", ObjectPath(f"{bucket}/sets/one")
     digest = digest_on_disk(data, tmp_path / "set")
     assert build(cluster, manifest, out, disk / "work") == digest
     assert (out / "report.html").exists()
@@ -110,6 +102,6 @@ def test_nodes_that_share_only_the_bucket(
     annotation = next(path for path in sorted((data / "llava").iterdir()) if path.suffix == ".json")
     records = json.loads(annotation.read_text(encoding="utf-8"))
     annotation.write_text(json.dumps(records[1:]), encoding="utf-8")
-    upload(data, bucket)
+    upload(data, f"{bucket}/data")
     changed = build(cluster, manifest, ObjectPath(f"{bucket}/sets/two"), disk / "work")
     assert changed == digest_on_disk(data, tmp_path / "changed") != digest
