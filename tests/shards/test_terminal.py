@@ -68,10 +68,12 @@ class Session:
 
 def in_terminal(answers: Mapping[bytes, bytes], *arguments: object, term: str = "xterm-256color") -> Session:
     """Run `griffon-shards ARGUMENTS` in a terminal of 100 x 40 cells of 10 x 20 pixels that gives these answers."""
+    waiting, ready = os.pipe()
     process, master = pty.fork()
     if process == 0:
         code = 70
         try:
+            os.read(waiting, 1)  # until the terminal has its size, and its settings have been noted
             os.environ.update(TERM=term)
             os.environ.pop("TERM_PROGRAM", None)
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
@@ -83,6 +85,7 @@ def in_terminal(answers: Mapping[bytes, bytes], *arguments: object, term: str = 
             os._exit(code)
     ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 1000, 800))
     before, after = termios.tcgetattr(master), None
+    os.write(ready, b"1")
     output, until, pending = b"", time.monotonic() + TIMEOUT_S, dict(answers)
     while time.monotonic() < until and select.select([master], [], [], TIMEOUT_S)[0]:
         try:
@@ -95,7 +98,8 @@ def in_terminal(answers: Mapping[bytes, bytes], *arguments: object, term: str = 
                 os.write(master, pending.pop(question))
         after = termios.tcgetattr(master)
     _, status = os.waitpid(process, 0)
-    os.close(master)
+    for descriptor in (master, waiting, ready):
+        os.close(descriptor)
     for sent in (KITTY_QUESTION, CAPABILITIES, VERSION, ATTRIBUTES, b"\r\x1b[K"):
         output = output.replace(sent, b"")
     return Session(output=output, code=os.waitstatus_to_exitcode(status), restored=before == after)
